@@ -1,0 +1,81 @@
+"""Files that are whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from geomkit.errors import GeomkitError
+
+__all__ = ["atomic_write", "cache_dir", "check_target"]
+
+
+def check_target(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse, before any work is done, a target that could not be written in the end.
+
+    Raises:
+        GeomkitError: if the target is a folder, exists without ``overwrite``, or its folder is
+            missing or not writable.
+    """
+    if path.is_dir():
+        raise GeomkitError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise GeomkitError(f"{path}: exists already; give --overwrite or another name")
+    folder = path.parent
+    if not folder.is_dir():
+        raise GeomkitError(f"{folder}: no such folder; make it first, or name another path")
+    if not os.access(folder, os.W_OK):
+        raise GeomkitError(f"{folder}: not writable; name another path")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A binary file that takes its name only once it is whole and on disk.
+
+    Written beside the target, synced, then renamed: a crash, a kill or a full disk leaves whatever
+    was there before.
+
+    Raises:
+        GeomkitError: as :func:`check_target`, or if writing fails (a full disk).
+    """
+    check_target(path, overwrite=overwrite)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise GeomkitError(f"{path}: cannot be written ({error.strerror or error})") from None
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        raise GeomkitError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there is untouched"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    # The rename itself must survive a power cut too; not every file system can sync a folder.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def cache_dir() -> Path:
+    """Where drawn pictures are kept: ``$GEOMKIT_CACHE``, else geomkit's folder in the XDG cache."""
+    explicit = os.environ.get("GEOMKIT_CACHE")
+    if explicit:
+        return Path(explicit)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "geomkit"

@@ -1,0 +1,71 @@
+"""What ``auto`` means for device and precision, and which versions did the work."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import torch
+
+from geomkit.errors import GeomkitError, unknown_name
+
+__all__ = ["autocast", "resolve_device", "resolve_precision", "versions"]
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` is CUDA where it is, else the CPU; anything else must be there.
+
+    Raises:
+        GeomkitError: for an unknown device, or one this machine lacks.
+
+    >>> resolve_device("cpu")
+    'cpu'
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdigit()):
+        raise unknown_name("device", name, DEVICES)
+    if kind == "cuda":
+        if not torch.cuda.is_available():
+            raise GeomkitError("device 'cuda': none here that torch can use; try --device auto")
+        if number and int(number) >= torch.cuda.device_count():
+            raise GeomkitError(
+                f"device '{name}': this machine has {torch.cuda.device_count()}; "
+                "numbers start at 0"
+            )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise GeomkitError("device 'mps': none here that torch can use; try --device auto")
+    return name
+
+
+def resolve_precision(name: str, device: str) -> str:
+    """``auto`` is bf16 on CUDA, fp32 elsewhere.
+
+    Raises:
+        GeomkitError: for an unknown precision.
+
+    >>> resolve_precision("auto", "cpu")
+    'fp32'
+    """
+    if name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    if name != "auto":
+        return name
+    return "bf16" if device.startswith("cuda") else "fp32"
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """The autocast context of a precision; weights stay float32."""
+    return torch.autocast(
+        device.partition(":")[0], dtype=torch.bfloat16, enabled=precision == "bf16"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, geomkit and the packages that touch the numbers."""
+    packages = ("geomkit", "torch", "open_clip_torch", "numpy")
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}

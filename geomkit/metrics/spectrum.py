@@ -1,0 +1,114 @@
+"""From second moments to the shape of a cloud: explained variance, effective rank, participation.
+
+Everything here takes eigenvalues, so it costs d³ once and nothing in n.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geomkit._array import Array, to_numpy
+
+__all__ = [
+    "components_to",
+    "effective_rank",
+    "explained_variance",
+    "explained_variance_auc",
+    "participation_ratio",
+    "scatter_eigenvalues",
+]
+
+
+def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -> np.ndarray:
+    r"""Eigenvalues of Σxxᵀ, or of Σ(x−x̄)(x−x̄)ᵀ, largest first: the min(n, d) that can differ from 0.
+
+    Args:
+        second: Σxxᵀ, shape ``(d, d)``.
+        total: Σx, shape ``(d,)``.
+        n: number of rows.
+        centred: subtract n x̄x̄ᵀ first.
+
+    Returns:
+        Shape ``(min(n, d),)``, not negative. The square roots are the singular values of the rows.
+
+    >>> scatter_eigenvalues(np.diag([3.0, 1.0]), np.zeros(2), 4, centred=False).tolist()
+    [3.0, 1.0]
+    """
+    matrix = to_numpy(second).astype(np.float64)
+    if centred:
+        mean = to_numpy(total).astype(np.float64)
+        matrix = matrix - np.outer(mean, mean) / n
+    values = np.linalg.eigvalsh(matrix)[::-1][: min(n, len(matrix))]
+    return np.maximum(values, 0.0)
+
+
+def explained_variance(eigenvalues: np.ndarray) -> np.ndarray:
+    """Cumulative explained-variance ratio, as sklearn's PCA gives it; ends at 1.
+
+    All NaN when there is no variance to explain.
+
+    Args:
+        eigenvalues: of the centred scatter, largest first, shape ``(k,)``.
+
+    >>> explained_variance(np.array([3.0, 1.0])).tolist()
+    [0.75, 1.0]
+    """
+    total = eigenvalues.sum()
+    if total <= 0:
+        return np.full_like(eigenvalues, np.nan)
+    cumulative = np.cumsum(eigenvalues) / total
+    cumulative[-1] = 1.0
+    return cumulative
+
+
+def explained_variance_auc(eigenvalues: np.ndarray) -> float:
+    """Mean of the cumulative explained-variance ratio over the components.
+
+    (k + 1)/(2k), about ½, when all k directions carry the same variance; 1 when one carries all.
+
+    >>> explained_variance_auc(np.array([1.0, 1.0]))
+    0.75
+    """
+    return float(explained_variance(eigenvalues).mean())
+
+
+def components_to(eigenvalues: np.ndarray, share: float) -> float:
+    """Principal components needed to explain a share of the variance.
+
+    >>> components_to(np.array([3.0, 1.0]), 0.8)
+    2.0
+    """
+    cumulative = explained_variance(eigenvalues)
+    if np.isnan(cumulative[0]):
+        return float("nan")
+    # Without the slack, rounding in a ratio of exactly 0.8 would ask for one component more.
+    return float(np.argmax(cumulative >= share - 1e-12) + 1)
+
+
+def effective_rank(eigenvalues: np.ndarray) -> float:
+    r"""Effective rank, :math:`\exp(-\sum p_i \log p_i)` with p the normalised singular values.
+
+    Garrido et al., "RankMe" (arXiv 2210.02885), without its ε. 1: one direction; min(n, d): all
+    equally. Uncentred, so a cloud far from the origin has a low one whatever its shape.
+
+    Args:
+        eigenvalues: of the **uncentred** scatter, shape ``(k,)``.
+
+    >>> round(effective_rank(np.ones(5)), 6)
+    5.0
+    """
+    singular = np.sqrt(eigenvalues)
+    p = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def participation_ratio(eigenvalues: np.ndarray) -> float:
+    r"""Participation ratio, :math:`(\sum\lambda)^2 / \sum\lambda^2`, of the centred scatter.
+
+    1: one direction; d: all equally; NaN without variance.
+
+    >>> participation_ratio(np.array([1.0, 1.0, 0.0]))
+    2.0
+    """
+    squares = float((eigenvalues**2).sum())
+    return float(eigenvalues.sum() ** 2) / squares if squares > 0 else float("nan")

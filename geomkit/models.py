@@ -1,0 +1,239 @@
+"""Two-encoder models, built from open_clip's own classes, and how to run them.
+
+A model is described by open_clip's model config (``embed_dim``, ``vision_cfg``, ``text_cfg``) and
+a preprocessing config (size, mean, std, ...), so open_clip can load whatever is trained here.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geomkit.errors import GeomkitError, unknown_name
+
+__all__ = [
+    "MAX_LOG_SCALE",
+    "OWN_CONFIGS",
+    "TwoEncoder",
+    "build",
+    "model_config",
+    "model_names",
+    "normalize_pixels",
+    "preprocess_config",
+    "tokenize",
+    "tokenizer_config",
+]
+
+MAX_LOG_SCALE = math.log(100.0)
+"""A learned temperature is kept at 0.01 or above, as CLIP's is."""
+
+def _small(width: int) -> dict[str, Any]:
+    return {
+        "embed_dim": width,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 4,
+            "width": width,
+            "head_width": 32,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 32,
+            "vocab_size": 49408,
+            "width": width,
+            "heads": width // 32,
+            "layers": 4,
+        },
+    }
+
+
+OWN_CONFIGS: dict[str, dict[str, Any]] = {"tiny": _small(128), "nano": _small(64)}
+"""Small ViTs and text transformers for pictures of 32 to 64 px and short captions: ``tiny``, and
+``nano`` for the 3-D toy."""
+
+
+def model_names() -> list[str]:
+    """``tiny``, ``nano`` and every architecture that open_clip knows."""
+    import open_clip
+
+    return [*OWN_CONFIGS, *open_clip.list_models()]
+
+
+def model_config(name: str, *, dim: int | None = None, image_size: int | None = None) -> dict:
+    """open_clip's config of a model, with the dimension and picture size asked for.
+
+    Args:
+        name: ``tiny``, ``nano``, or an architecture of open_clip's such as ``ViT-B-32``.
+        dim: embedding dimension, 2 or more; the architecture's own if not given.
+        image_size: side of the square pictures in px; the architecture's own if not given.
+
+    Raises:
+        GeomkitError: for an unknown name or an unfit size.
+
+    >>> model_config("tiny", dim=3)["embed_dim"]
+    3
+    """
+    if name in OWN_CONFIGS:
+        config = copy.deepcopy(OWN_CONFIGS[name])
+    else:
+        import open_clip
+
+        found = open_clip.get_model_config(name)
+        if found is None:
+            raise unknown_name("model", name, model_names())
+        config = copy.deepcopy(found)
+    if dim is not None:
+        if dim < 2:
+            raise GeomkitError(f"dim: expected 2 or more, got {dim}")
+        config["embed_dim"] = dim
+    if image_size is not None:
+        patch = config["vision_cfg"].get("patch_size") or 1
+        if image_size < 1 or image_size % patch:
+            raise GeomkitError(
+                f"image size: expected a multiple of the model's patch ({patch} px), "
+                f"got {image_size}"
+            )
+        config["vision_cfg"]["image_size"] = image_size
+    return config
+
+
+def preprocess_config(config: dict) -> dict[str, Any]:
+    """The preprocessing a freshly built model is trained with: OpenAI's mean and std, its size."""
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    return {
+        "size": config["vision_cfg"]["image_size"],
+        "mode": "RGB",
+        "mean": list(OPENAI_DATASET_MEAN),
+        "std": list(OPENAI_DATASET_STD),
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+
+
+def tokenizer_config(config: dict) -> dict[str, Any]:
+    """Which tokenizer a model takes; only open_clip's own needs no file of weights.
+
+    Raises:
+        GeomkitError: if the architecture brings a tokenizer from a hub.
+    """
+    text = config["text_cfg"]
+    if text.get("hf_tokenizer_name") or text.get("hf_model_name"):
+        name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+        raise GeomkitError(
+            f"model: its tokenizer '{name}' would have to be downloaded; "
+            "choose an architecture with open_clip's own tokenizer, such as tiny or ViT-B-32"
+        )
+    return {"name": "SimpleTokenizer", "context_length": text.get("context_length", 77)}
+
+
+def tokenize(captions: list[str], tokenizer: dict[str, Any]) -> Tensor:
+    """Token ids of captions, shape ``(n, context_length)``, padded with 0.
+
+    Args:
+        captions: texts; what does not fit the context is cut, its end token kept.
+        tokenizer: as :func:`tokenizer_config` describes it.
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=tokenizer["context_length"])(captions)
+
+
+def normalize_pixels(images: Tensor | np.ndarray, preprocess: dict[str, Any]) -> Tensor:
+    """uint8 pictures ``(n, h, w, 3)`` to standardised float32 ``(n, 3, h, w)``."""
+    pixels = torch.as_tensor(images).permute(0, 3, 1, 2).float()
+    mean = torch.tensor(preprocess["mean"], device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(preprocess["std"], device=pixels.device).view(3, 1, 1)
+    return (pixels / 255.0 - mean) / std
+
+
+class TwoEncoder(nn.Module):
+    """An open_clip model as the training loop sees it: pictures and tokens in, unit rows out.
+
+    Texts are run only to the longest one in the batch: under a causal mask nothing behind the end
+    token can reach it, so the result is open_clip's at a fraction of the work.
+
+    Attributes:
+        clip: the open_clip model; its ``state_dict`` is what a checkpoint stores.
+    """
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit image rows ``(n, d)``, unit text rows ``(n, d)`` and the logit scale 1/τ."""
+        return (
+            self.encode_image(images),
+            self.encode_text(tokens),
+            self.clip.logit_scale.exp(),  # type: ignore[operator,union-attr]
+        )
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Unit rows of standardised pictures ``(n, 3, h, w)``."""
+        return F.normalize(_wide(self.clip.encode_image(images)), dim=-1)  # type: ignore[operator]
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Unit rows of token ids ``(n, context)``."""
+        model: Any = self.clip
+        if not _can_trim(model):
+            return F.normalize(_wide(model.encode_text(tokens)), dim=-1)
+        end = tokens.argmax(dim=-1)
+        length = int(end.max()) + 1
+        cast = model.transformer.get_cast_dtype()
+        x = model.token_embedding(tokens[:, :length]).to(cast)
+        x = x + model.positional_embedding[:length].to(cast)
+        x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+        x = model.ln_final(x[torch.arange(len(x), device=x.device), end])
+        projection = model.text_projection
+        x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return F.normalize(_wide(x), dim=-1)
+
+
+def _wide(features: Tensor) -> Tensor:
+    # Norms in half precision are off in the third digit.
+    return features if features.dtype == torch.float64 else features.float()
+
+
+def _can_trim(model: Any) -> bool:
+    from open_clip.model import CLIP
+
+    return (
+        type(model) is CLIP
+        and model.text_pool_type == "argmax"
+        and model.attn_mask is not None
+        and model.text_projection is not None
+    )
+
+
+def build(config: dict, *, temperature: float = 0.07, learn_temperature: bool = True) -> TwoEncoder:
+    """A model with fresh weights, drawn from torch's global random state.
+
+    Args:
+        config: open_clip's model config.
+        temperature: τ at the start, in [0.01, 1].
+        learn_temperature: whether τ is trained or stays.
+
+    Raises:
+        GeomkitError: for a temperature out of range or a config open_clip does not take.
+    """
+    if not 0.01 <= temperature <= 1.0:
+        raise GeomkitError(f"temperature: expected 0.01 to 1, got {temperature:g}")
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    config = copy.deepcopy(config)
+    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    try:
+        model = (CustomTextCLIP if custom else CLIP)(
+            **config, init_logit_scale=math.log(1.0 / temperature)
+        )
+    except (TypeError, AssertionError, RuntimeError) as error:
+        raise GeomkitError(f"model config: open_clip cannot build it ({error})") from error
+    model.logit_scale.requires_grad_(learn_temperature)
+    return TwoEncoder(model)
