@@ -34,8 +34,7 @@ def resolve_device(name: str) -> str:
             raise GeomkitError("device 'cuda': none here that torch can use; try --device auto")
         if number and int(number) >= torch.cuda.device_count():
             raise GeomkitError(
-                f"device '{name}': this machine has {torch.cuda.device_count()}; "
-                "numbers start at 0"
+                f"device '{name}': this machine has {torch.cuda.device_count()}; numbers start at 0"
             )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise GeomkitError("device 'mps': none here that torch can use; try --device auto")

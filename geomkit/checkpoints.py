@@ -57,8 +57,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     except RuntimeError as error:
         # torch's zip writer turns the file's own error into one of its own.
         raise GeomkitError(
-            f"{path}: cannot be written ({str(error).splitlines()[0]}); "
-            "what was there is untouched"
+            f"{path}: cannot be written ({str(error).splitlines()[0]}); what was there is untouched"
         ) from error
 
 
@@ -132,5 +131,5 @@ def weights_sha256(state_dict: dict[str, Tensor]) -> str:
     for name in sorted(state_dict):
         tensor = state_dict[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -73,8 +73,7 @@ class Embeddings:
         y, norms_y = normalize(text, name=b)
         if x.shape[1] != y.shape[1]:
             raise GeomkitError(
-                f"{a} and {b}: expected rows of one dimension, "
-                f"got {x.shape[1]} and {y.shape[1]}"
+                f"{a} and {b}: expected rows of one dimension, got {x.shape[1]} and {y.shape[1]}"
             )
         index = _check_index(image_index, len(x), len(y), modalities)
         if ids and len(ids) != len(x):

@@ -33,12 +33,13 @@ __all__ = [
 MAX_LOG_SCALE = math.log(100.0)
 """A learned temperature is kept at 0.01 or above, as CLIP's is."""
 
-def _small(width: int) -> dict[str, Any]:
+
+def _small(width: int, layers: int) -> dict[str, Any]:
     return {
         "embed_dim": width,
         "vision_cfg": {
             "image_size": 32,
-            "layers": 4,
+            "layers": layers,
             "width": width,
             "head_width": 32,
             "patch_size": 8,
@@ -48,12 +49,12 @@ def _small(width: int) -> dict[str, Any]:
             "vocab_size": 49408,
             "width": width,
             "heads": width // 32,
-            "layers": 4,
+            "layers": layers,
         },
     }
 
 
-OWN_CONFIGS: dict[str, dict[str, Any]] = {"tiny": _small(128), "nano": _small(64)}
+OWN_CONFIGS: dict[str, dict[str, Any]] = {"tiny": _small(128, 4), "nano": _small(64, 3)}
 """Small ViTs and text transformers for pictures of 32 to 64 px and short captions: ``tiny``, and
 ``nano`` for the 3-D toy."""
 
@@ -172,7 +173,7 @@ class TwoEncoder(nn.Module):
         return (
             self.encode_image(images),
             self.encode_text(tokens),
-            self.clip.logit_scale.exp(),  # type: ignore[operator,union-attr]
+            self.clip.logit_scale.exp(),  # type: ignore[operator]
         )
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -429,5 +429,3 @@ def _count_numpy(mask: np.ndarray, axis: int) -> np.ndarray:
         part = np.ascontiguousarray(np.add.reduce(lanes[:, start : start + 255], axis=1))
         total += part.view(np.uint8).reshape(rows, 8).sum(axis=1, dtype=np.int64)
     return total
-
-

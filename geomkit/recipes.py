@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.loss_spec import parse_loss
 
 __all__ = ["RECIPES", "SCHEDULES", "TrainConfig", "configure", "differences"]
 
@@ -18,7 +19,7 @@ class TrainConfig:
     """Everything that decides what a training run computes.
 
     Attributes:
-        loss: a preset or a weighted sum, see :func:`geomkit.losses.parse_loss`.
+        loss: a preset or a weighted sum, see :func:`geomkit.loss_spec.parse_loss`.
         dim: embedding dimension.
         recipe: the recipe that filled in what was not given.
         model: ``tiny``, ``nano`` or an architecture of open_clip's.
@@ -112,6 +113,7 @@ def configure(*, dim: int = 128, recipe: str = "auto", **given: Any) -> TrainCon
 
 
 def _check(config: TrainConfig) -> None:
+    parse_loss(config.loss)
     whole = ("batch_size", "steps", "eval_every")
     for name in whole:
         if getattr(config, name) < 1:
@@ -179,6 +181,5 @@ def differences(stored: dict[str, Any], config: TrainConfig) -> list[str]:
     """
     new = asdict(config)
     names = [f.name for f in fields(TrainConfig) if f.name not in ("precision", "threads")]
-    return [
-        f"{name}: {stored.get(name)} → {new[name]}" for name in names if stored.get(name) != new[name]
-    ]
+    changed = [name for name in names if stored.get(name) != new[name]]
+    return [f"{name}: {stored.get(name)} → {new[name]}" for name in changed]

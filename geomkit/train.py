@@ -25,7 +25,8 @@ from geomkit.data import PairData, load_data
 from geomkit.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.extract import encode
-from geomkit.losses import ContrastiveLoss, parse_loss
+from geomkit.loss_spec import LossSpec, parse_loss
+from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
 from geomkit.models import (
     MAX_LOG_SCALE,
@@ -188,7 +189,7 @@ def _run(
     config: TrainConfig,
     out: Path,
     device: str,
-    spec: Any,
+    spec: LossSpec,
     architecture: dict[str, Any],
     preprocess: dict[str, Any],
     tokenizer: dict[str, Any],
@@ -211,6 +212,7 @@ def _run(
         step, history, snapshots = stored["step"], stored["history"], stored["snapshots"]
         model.clip.load_state_dict(stored["state_dict"])
     model.to(device).train()
+    log_scale = model.get_parameter("clip.logit_scale")
     optimizer = _optimizer(model, config)
     if stored is not None:
         optimizer.load_state_dict(stored["optimizer"])
@@ -252,7 +254,7 @@ def _run(
             device=device, precision=config.precision,
         )  # fmt: skip
         embeddings = Embeddings.of(image.numpy(), text.numpy())
-        scale = model.clip.logit_scale.detach().exp().cpu()
+        scale = log_scale.detach().exp().cpu()
         record = {
             "step": step,
             "epoch": step / steps_per_epoch,
@@ -314,7 +316,7 @@ def _run(
         optimizer.step()
         if config.learn_temperature:
             with torch.no_grad():
-                model.clip.logit_scale.clamp_(0.0, MAX_LOG_SCALE)
+                log_scale.clamp_(0.0, MAX_LOG_SCALE)
         step += 1
 
         now = time.perf_counter()
@@ -345,7 +347,8 @@ def _describe(data: PairData, held_out: PairData) -> str:
 
 
 def _optimizer(model: TwoEncoder, config: TrainConfig) -> torch.optim.AdamW:
-    decayed, free = [], []
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             (free if weight.ndim < 2 or "embedding" in name else decayed).append(weight)

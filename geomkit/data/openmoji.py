@@ -67,7 +67,7 @@ def load_openmoji(
             cache folder that cannot be written.
     """
     if not SIZES[0] <= size <= SIZES[1]:
-        raise GeomkitError(f"openmoji: expected pictures of {SIZES[0]} to {SIZES[1]} px, got {size}")
+        raise GeomkitError(f"openmoji: expected a size of {SIZES[0]} to {SIZES[1]} px, got {size}")
     if split not in ("train", "val", "all"):
         raise unknown_name("split", split, ["train", "val", "all"])
     if not 1 <= captions <= MAX_CAPTIONS:
@@ -80,13 +80,16 @@ def load_openmoji(
         members = [c for c in alike if skin_tones or not _SKIN_TONES & set(c)]
         if not members:
             continue
-        found = dict.fromkeys(name for c in members for name in names.get(c, ()))
-        # Main names before aliases, so that the second caption is a second name where there is one.
-        mains = dict.fromkeys(names[c][0] for c in members if names.get(c))
+        # Main names before aliases: the second caption is a second name where there is one.
+        mains = [names[c][0] for c in members if c in names]
         if not mains:
             continue
+        aliases = [alias for c in members for alias in names.get(c, ())[1:]]
+        known: dict[str, str] = {}
+        for name in [*mains, *aliases]:
+            known.setdefault(_spelling(name), name)
         rows.append(row)
-        texts.append(tuple([*mains, *(f for f in found if f not in mains)][:captions]))
+        texts.append(tuple(known.values())[:captions])
         ids.append(_code(members[0]))
         held_out.append(seeded_hash(kin[_base(alike[0])], seed, "split") < VAL_SHARE)
     data = PairData(
@@ -152,6 +155,11 @@ def _names(language: str) -> dict[str, tuple[str, ...]]:
 
 def _plain(name: str) -> str:
     return name.strip(":").replace("_", " ")
+
+
+def _spelling(name: str) -> str:
+    """A name without case and punctuation: "Iran" and "iran" are one caption."""
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def _drawn(

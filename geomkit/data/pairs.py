@@ -59,7 +59,7 @@ class PairData:
         for name, captions in zip(self.ids, self.captions, strict=True):
             digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
         for start in range(0, len(self), 1024):
-            digest.update(np.ascontiguousarray(self.pictures(slice(start, start + 1024))))
+            digest.update(self.pictures(slice(start, start + 1024)).tobytes())
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
 
     def take(self, rows: np.ndarray, *, split: str | None = None) -> PairData:

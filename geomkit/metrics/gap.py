@@ -149,9 +149,7 @@ def gap(
     )
     values = {name: METRICS[name].value(statistics) for name in names}
     reasons = {
-        name: METRICS[name].undefined
-        for name, value in values.items()
-        if not math.isfinite(value)
+        name: METRICS[name].undefined for name, value in values.items() if not math.isfinite(value)
     }
     return GapResult(
         metrics=values,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -156,9 +157,9 @@ def fit_logistic(
         accuracy = np.minimum(0.1, np.sqrt(norm / (1.0 + norm))) * 0.3
         mean_curvature = curvature[0].mean(axis=0) + curvature[1].mean(axis=0)
         step = _conjugate_gradients(
-            lambda v, c=curvature: problem.hessian_product(c, v),
+            partial(problem.hessian_product, curvature),
             -gradient,
-            lambda v, m=mean_curvature / 2: precondition(v, m),
+            partial(precondition, mean_curvature / 2),
             np.maximum(accuracy * norm, 0.1 * tolerance),
         )
         w, value, gradient, curvature = _line_search(problem, w, value, gradient, curvature, step)
@@ -218,7 +219,7 @@ class _Logistic:
         return out
 
     def preconditioner(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """The inverse of I + c·Σzzᵀ for any mean curvature c, from one eigendecomposition."""
+        """Applies the inverse of I + c·Σzzᵀ for any mean curvature c, from one eigendecomposition."""
         d = self.dim
         second = np.zeros((d + 1, d + 1))
         for rows, _ in self.sides:
@@ -231,7 +232,7 @@ class _Logistic:
                 second[-1, -1] += len(z)
         values, vectors = np.linalg.eigh(second)
         values = np.maximum(values, 0.0)[:, None]
-        return lambda v, mean: vectors @ ((vectors.T @ v) / (1.0 + mean * values))
+        return lambda mean, v: vectors @ ((vectors.T @ v) / (1.0 + mean * values))
 
 
 def _conjugate_gradients(

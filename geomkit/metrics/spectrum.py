@@ -20,7 +20,7 @@ __all__ = [
 
 
 def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -> np.ndarray:
-    r"""Eigenvalues of Σxxᵀ, or of Σ(x−x̄)(x−x̄)ᵀ, largest first: the min(n, d) that can differ from 0.
+    r"""The min(n, d) largest eigenvalues of Σxxᵀ, or of Σ(x−x̄)(x−x̄)ᵀ, largest first.
 
     Args:
         second: Σxxᵀ, shape ``(d, d)``.

@@ -46,7 +46,7 @@ class Statistics:
         self.caption_index = caption_index
         self.folds = folds
         self.seed = seed
-        self._wanted = (potentials, retrieval)
+        self._potentials, self._retrieval = potentials, retrieval
 
     @cached_property
     def pairs(self) -> tuple[Array, Array]:
@@ -65,13 +65,15 @@ class Statistics:
     @cached_property
     def _walked(self) -> tuple[PotentialSums, RankCounts]:
         e = self.embeddings
-        reducers = PotentialSums(), RankCounts()
-        chosen: list[Reducer] = [
-            r for r, wanted in zip(reducers, self._wanted, strict=True) if wanted
-        ]
+        potentials, ranks = PotentialSums(), RankCounts()
+        chosen: list[Reducer] = []
+        if self._potentials:
+            chosen.append(potentials)
+        if self._retrieval:
+            chosen.append(ranks)
         first = e.first_texts(self.caption_index)
         walk(Pairs(e.image, e.text, e.image_index, first), chosen)
-        return reducers
+        return potentials, ranks
 
     @property
     def potentials(self) -> PotentialSums:

@@ -1,0 +1,46 @@
+# make demo   set everything up, train a 3-D CLIP, measure its gap, draw its sphere
+# make test   set everything up, run the tests
+# make lint   set everything up, run ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint benchmark clean
+
+demo: $(READY)
+	@mkdir -p demo
+	cd demo && $(BIN)/geomkit train --loss cua --dim 3 --resume
+	cd demo && $(BIN)/geomkit gap ckpt.pt
+	cd demo && $(BIN)/geomkit plot-sphere --overwrite
+	@echo "the stages of training: $(CURDIR)/demo/sphere.png"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(READY)
+	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts= --benchmark-only
+
+# uv resolves and fetches in seconds what pip takes minutes for; pip serves where uv is not to be had.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "geomkit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null || true
+	@if [ -x $(BIN)/uv ]; then \
+	  echo "$(BIN)/uv pip install -c constraints.txt -e .[test]"; \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'; \
+	else \
+	  echo "$(BIN)/pip install -c constraints.txt -e .[test]"; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'; \
+	fi
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,1 @@
+"""The command line of geomkit: each command parses, calls the library, writes."""

@@ -1,0 +1,82 @@
+"""The Typer application: its commands, and what happens when one fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from . import console
+from .data import data
+from .gap import gap
+from .plot_sphere import plot_sphere
+from .train import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="geomkit",
+    help="Train, measure and see the embedding geometry of CLIP-like models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"geomkit {version('geomkit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no logs.")] = False,
+) -> None:
+    console.settings.debug = debug
+    console.settings.quiet = quiet
+
+
+app.command()(train)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
+app.command("plot-sphere")(plot_sphere)
+app.command()(data)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 a threshold missed, 2 bad input, 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status; errors are one line on stderr.
+
+    ``--debug`` and ``--quiet`` may stand before or after the command.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    front = [option for option in ("--debug", "--quiet", "-q") if option in given]
+    given = front + [word for word in given if word not in front]
+    try:
+        status = app(args=given, prog_name="geomkit", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except KeyboardInterrupt:
+        console.line("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; leave nothing for the interpreter to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if console.settings.debug:
+            raise
+        return console.fail(error)
