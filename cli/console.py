@@ -34,9 +34,7 @@ def fail(error: Exception) -> int:
     """Say in one line what went wrong and return the exit status for it."""
     from geomkit.errors import GeomkitError
 
-    if hasattr(
-        error, "format_message"
-    ):  # a usage error of typer's (click's, before it had its own)
+    if hasattr(error, "format_message"):  # a usage error, of typer's or of click's
         text = error.format_message()
         command = getattr(getattr(error, "ctx", None), "command_path", "geomkit")
         text = f"{text.strip().rstrip('.')}; see {command} --help"

@@ -1,11 +1,9 @@
 """The tiled Gram engine: one walk over tiles of xxᵀ, yyᵀ and xyᵀ feeds every pairwise statistic.
 
 What is quadratic in n comes from here. The walk visits each symmetric pair once, holds a few tiles
-and never n², and hands each tile to every reducer that wants it. All tiles of a kind have one
-shape (edges are padded with rows of zeros), so that one kernel computes them all and equal rows
-get exactly equal scores. Texts are laid out so that the texts of a block of images form the block
-of the same number: the tile on the diagonal then holds every score of an image with its own texts,
-and ranks compare like with like.
+and never n², and hands each tile to every reducer that wants it. Texts are laid out so that the
+texts of a block of images form the block of the same number: the tile on the diagonal then holds
+every score of an image with its own texts, and no score is ever computed twice in two ways.
 """
 
 from __future__ import annotations
@@ -29,11 +27,14 @@ _TILE = {"cpu": 1024, "other": 8192}
 """Rows of a tile: on a CPU a float32 tile of 1,024² stays near the cache (512 rows cost a third
 more time on small matrix products); on an accelerator big tiles amortise launches."""
 _ALIGN = 64
+_TIE = 8.0
+"""Scores within this many units of rounding are level: two equal rows can get scores that differ
+in the last digits, from different corners of a matrix product."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One block of a Gram matrix, without its padding.
+    """One block of a Gram matrix.
 
     Attributes:
         kind: which matrix it is a block of.
@@ -111,7 +112,6 @@ class Pairs:
         starts = np.searchsorted(owner, np.arange(self.blocks + 1) * self.block)
         self._starts = starts
         self._owner = owner
-        self.width = _round_up(self.block + int(np.diff(starts).max(initial=0)), _ALIGN)
         self._identity = self.m == self.n and bool(np.array_equal(first, np.arange(self.n)))
 
     def rows(self, block: int) -> range:
@@ -131,39 +131,22 @@ class Pairs:
         return np.concatenate([np.arange(len(rows)), others - rows.start])
 
     def x_block(self, block: int) -> Array:
-        """Images of a block, padded to ``(block, d)``."""
+        """Images of a block."""
         rows = self.rows(block)
-        return _padded(self.x[rows.start : rows.stop], self.block)
+        return self.x[rows.start : rows.stop]
 
     def y_block(self, block: int, *, paired: bool) -> Array:
-        """Texts of a block, the paired ones alone or all, padded."""
+        """Texts of a block, the paired ones alone or all."""
         rows = self.rows(block)
         if self._identity:
-            return _padded(self.y[rows.start : rows.stop], self.block if paired else self.width)
-        chosen = self.first[rows.start : rows.stop] if paired else self.texts(block)
-        return _padded(_take(self.y, chosen), self.block if paired else self.width)
+            return self.y[rows.start : rows.stop]
+        return self.y[
+            _like(self.first[rows.start : rows.stop] if paired else self.texts(block), self.y)
+        ]
 
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def _take(rows: Array, index: np.ndarray) -> Array:
-    if is_torch(rows):
-        import torch
-
-        return rows[torch.from_numpy(index).to(rows.device)]
-    return rows[index]
-
-
-def _padded(rows: Array, length: int) -> Array:
-    if rows.shape[0] == length:
-        return rows
-    xp = namespace(rows)
-    kwargs = {"device": rows.device} if is_torch(rows) else {}
-    out = xp.zeros((length, rows.shape[1]), dtype=rows.dtype, **kwargs)
-    out[: rows.shape[0]] = rows
-    return out
 
 
 def walk(pairs: Pairs, reducers: Iterable[Reducer], *, threads: int | None = None) -> None:
@@ -208,10 +191,7 @@ def _tile(pairs: Pairs, kind: Kind, i: int, j: int) -> Tile:
         right = pairs.x_block(j)
     else:
         right = pairs.y_block(j, paired=kind == "yy")
-    rows, cols = pairs.rows(i), pairs.rows(j)
-    width = len(pairs.texts(j)) if kind == "xy" else len(cols)
-    gram = (left @ right.T)[: len(rows), :width]
-    return Tile(kind, i, j, gram, rows, cols)
+    return Tile(kind, i, j, left @ right.T, pairs.rows(i), pairs.rows(j))
 
 
 class _mapper:
@@ -304,8 +284,8 @@ class Ranks:
     """Where each query's own answer stands among all candidates.
 
     Attributes:
-        greater: candidates that score strictly higher than the best own answer.
-        tied: wrong candidates that score exactly as it does.
+        greater: candidates that score higher than the best own answer.
+        tied: wrong candidates level with it, up to the rounding of the scores.
     """
 
     greater: np.ndarray
@@ -350,11 +330,12 @@ class RankCounts:
             best = _max_by_owner(own, owners, len(tile.rows), len(tile.cols))
         else:
             best, own = self._best[tile.row], self._own[tile.col]
-        images = _count(gram > best[:, None], 1), _count(gram == best[:, None], 1)
-        texts = _count(gram > own[None, :], 0), _count(gram == own[None, :], 0)
+        near = _TIE * float(namespace(gram).finfo(gram.dtype).eps)
+        images = _above_and_level(gram, best[:, None], near, axis=1)
+        texts = _above_and_level(gram, own[None, :], near, axis=0)
         if tile.diagonal:
             # The right answers are no rivals, to an image or to themselves.
-            mine = own == best[_like(owners, best)]
+            mine = own >= best[_like(owners, best)] - near
             images[1][...] -= np.bincount(
                 owners, weights=to_numpy(mine), minlength=len(tile.rows)
             ).astype(np.int64)
@@ -379,6 +360,13 @@ class RankCounts:
     def image_retrieval(self) -> Ranks:
         """Text → image."""
         return Ranks(*self._text)
+
+
+def _above_and_level(
+    gram: Array, score: Array, near: float, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    above = _count(gram > score + near, axis)
+    return above, _count(gram >= score - near, axis) - above
 
 
 def _like(index: np.ndarray, array: Array) -> Array:

@@ -219,7 +219,7 @@ class _Logistic:
         return out
 
     def preconditioner(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """Applies the inverse of I + c·Σzzᵀ for any mean curvature c, from one eigendecomposition."""
+        """Applies (I + c·Σzzᵀ)⁻¹ for any mean curvature c, from one eigendecomposition."""
         d = self.dim
         second = np.zeros((d + 1, d + 1))
         for rows, _ in self.sides:

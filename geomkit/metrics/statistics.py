@@ -15,9 +15,12 @@ from geomkit.pairwise import Pairs, PotentialSums, RankCounts, Reducer, walk
 
 __all__ = ["Statistics"]
 
-_WIDE_ROWS = 8192
+_WIDE_MOMENTS = 8192
 """Up to here second moments are formed in float64 outright: the effective rank takes square roots
 of small eigenvalues, where the rounding of float32 products would show."""
+_WIDE_PAIRS = 2048
+"""Up to here pairwise products are float64 too, which costs a tenth of a second at most and leaves
+nothing to rounding in small samples."""
 
 
 class Statistics:
@@ -57,9 +60,8 @@ class Statistics:
     def moments(self) -> Moments:
         """Means and second moments of the pairs."""
         x, y = self.pairs
-        if self.embeddings.n <= _WIDE_ROWS:
-            xp = namespace(x)
-            x, y = xp.astype(x, xp.float64), xp.astype(y, xp.float64)
+        if self.embeddings.n <= _WIDE_MOMENTS:
+            x, y = _widened(x, y)
         return Moments.of(x, y)
 
     @cached_property
@@ -72,7 +74,10 @@ class Statistics:
         if self._retrieval:
             chosen.append(ranks)
         first = e.first_texts(self.caption_index)
-        walk(Pairs(e.image, e.text, e.image_index, first), chosen)
+        x, y = e.image, e.text
+        if max(e.n, e.m) <= _WIDE_PAIRS:
+            x, y = _widened(x, y)
+        walk(Pairs(x, y, e.image_index, first), chosen)
         return potentials, ranks
 
     @property
@@ -103,3 +108,8 @@ class Statistics:
             }
             for name, second, total in (("image", m.xx, m.sum_x), ("text", m.yy, m.sum_y))
         }
+
+
+def _widened(x: Array, y: Array) -> tuple[Array, Array]:
+    xp = namespace(x)
+    return xp.astype(x, xp.float64), xp.astype(y, xp.float64)

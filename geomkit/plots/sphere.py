@@ -208,16 +208,14 @@ def _draw(axes: Axes, stage: Stage, camera: np.ndarray, pairs: int) -> None:
     points, colours = points[order], colours[order]
     size = float(np.clip(2600 / len(points), 2.0, 9.0))
     far = points[:, 2] < 0
-    axes.scatter(
-        points[far, 0], points[far, 1], c=colours[far], s=size, linewidths=0, alpha=0.55, zorder=2
-    )
+    dots: dict[str, Any] = {"s": size, "linewidths": 0}
+    back, front = points[far], points[~far]
+    axes.scatter(back[:, 0], back[:, 1], c=colours[far], alpha=0.55, zorder=2, **dots)
     axes.add_patch(Circle((0, 0), 1.0, facecolor="white", alpha=0.7, zorder=3, linewidth=0))
     _shade(axes)
     _grid(axes, front=True)
     axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor="#9a9a9a", linewidth=0.6, zorder=5))
-    axes.scatter(
-        points[~far, 0], points[~far, 1], c=colours[~far], s=size, linewidths=0, alpha=0.9, zorder=6
-    )
+    axes.scatter(front[:, 0], front[:, 1], c=colours[~far], alpha=0.9, zorder=6, **dots)
     axes.set_title(stage.title, fontsize=8.5, pad=3, linespacing=1.35)
 
 
