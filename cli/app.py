@@ -19,7 +19,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="geomkit",
     help="Train, measure and see the embedding geometry of CLIP-like models.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,7 +61,7 @@ def run(arguments: list[str] | None = None) -> int:
 
     ``--debug`` and ``--quiet`` may stand before or after the command.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     front = [option for option in ("--debug", "--quiet", "-q") if option in given]
     given = front + [word for word in given if word not in front]
     try:

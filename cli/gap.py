@@ -77,7 +77,7 @@ def gap(
             )
         )
     if as_json:
-        from geomkit.metrics.gap import SCHEMA_VERSION
+        from geomkit.metrics.measure import SCHEMA_VERSION
 
         whole = {"schema_version": SCHEMA_VERSION, "results": [r.to_json() for r in results]}
         typer.echo(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))

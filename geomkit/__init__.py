@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from geomkit.metrics import METRICS, GapResult, gap
     from geomkit.recipes import TrainConfig, configure
     from geomkit.sources import load_source
-    from geomkit.train import train
 
 __all__ = [
     "METRICS",
@@ -24,7 +23,6 @@ __all__ = [
     "configure",
     "gap",
     "load_source",
-    "train",
 ]
 
 _HOMES = {
@@ -37,7 +35,6 @@ _HOMES = {
     "configure": "recipes",
     "gap": "metrics",
     "load_source": "sources",
-    "train": "train",
 }
 
 

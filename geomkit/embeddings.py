@@ -238,12 +238,12 @@ def _load_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             head = file.read(6)
-        if head != b"\x93NUMPY" and head[:4] != b"PK\x03\x04":
-            raise GeomkitError(f"{path}: not a .npz or .npy file of numpy's")
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+            if head != b"\x93NUMPY" and head[:4] != b"PK\x03\x04":
+                raise GeomkitError(f"{path}: not a .npz or .npy file of numpy's")
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             return {key: loaded[key] for key in loaded.files}
     except GeomkitError:
         raise

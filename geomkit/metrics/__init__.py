@@ -1,6 +1,6 @@
 """From moments, pairwise sums and rows to numbers; METRICS names them all."""
 
-from geomkit.metrics.gap import GapResult, gap, select, uniform_sphere_limit
+from geomkit.metrics.measure import GapResult, gap, select, uniform_sphere_limit
 from geomkit.metrics.registry import METRICS, Metric
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.statistics import Statistics
