@@ -52,7 +52,7 @@ def encode(
             for i in range(0, len(data), batch_size)
         ]
         texts = [
-            model.encode_text(tokens[i : i + batch_size].to(device))
+            model.encode_text(model.trim(tokens[i : i + batch_size]).to(device))
             for i in range(0, len(tokens), batch_size)
         ]
     model.train(was_training)

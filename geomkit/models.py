@@ -157,8 +157,8 @@ def normalize_pixels(images: Tensor | np.ndarray, preprocess: dict[str, Any]) ->
 class TwoEncoder(nn.Module):
     """An open_clip model as the training loop sees it: pictures and tokens in, unit rows out.
 
-    Texts are run only to the longest one in the batch: under a causal mask nothing behind the end
-    token can reach it, so the result is open_clip's at a fraction of the work.
+    Unlike open_clip's own, it takes token ids of any width up to the context, so that
+    :func:`trim` can cut a batch to its longest caption.
 
     Attributes:
         clip: the open_clip model; its ``state_dict`` is what a checkpoint stores.
@@ -181,20 +181,29 @@ class TwoEncoder(nn.Module):
         return F.normalize(_wide(self.clip.encode_image(images)), dim=-1)  # type: ignore[operator]
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Unit rows of token ids ``(n, context)``."""
+        """Unit rows of token ids ``(n, length)``, trimmed or not."""
         model: Any = self.clip
-        if not _can_trim(model):
+        length = tokens.shape[1]
+        if length == model.context_length or not _can_trim(model):
             return F.normalize(_wide(model.encode_text(tokens)), dim=-1)
         end = tokens.argmax(dim=-1)
-        length = int(end.max()) + 1
         cast = model.transformer.get_cast_dtype()
-        x = model.token_embedding(tokens[:, :length]).to(cast)
+        x = model.token_embedding(tokens).to(cast)
         x = x + model.positional_embedding[:length].to(cast)
         x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
         x = model.ln_final(x[torch.arange(len(x), device=x.device), end])
         projection = model.text_projection
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
         return F.normalize(_wide(x), dim=-1)
+
+    def trim(self, tokens: Tensor) -> Tensor:
+        """Cut token ids ``(n, context)`` after the longest caption of the batch.
+
+        Under a causal mask nothing behind the end token can reach it, so the rows stay those of
+        open_clip at a fraction of the work. Call it before the tokens go to a device: looking at
+        them there would make the device wait.
+        """
+        return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1] if _can_trim(self.clip) else tokens
 
 
 def _wide(features: Tensor) -> Tensor:

@@ -150,7 +150,8 @@ def train(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        with torch.random.fork_rng():
+        cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
+        with torch.random.fork_rng(devices=cuda):
             return _run(
                 config, out, device, spec, architecture, preprocess, tokenizer,
                 data, held_out, description, stored, watch, should_stop,
@@ -282,7 +283,7 @@ def _run(
         record = evaluate()
         save_checkpoint(out, checkpoint())
         watch(Event("evaluation", step, config, device, terms, record))
-    pending: tuple[int, list[str], torch.Tensor] | None = None
+    pending: tuple[int, list[str], Callable[[], list[float]]] | None = None
     order, order_epoch = np.empty(0, int), -1
     clock = time.perf_counter()
 
@@ -293,7 +294,7 @@ def _run(
             order_epoch = epoch
         rows = order[position * config.batch_size : (position + 1) * config.batch_size]
         pictures = torch.from_numpy(data.pictures(rows)).to(device, non_blocking=True)
-        words = tokens[torch.from_numpy(rows)].to(device, non_blocking=True)
+        words = model.trim(tokens[torch.from_numpy(rows)]).to(device, non_blocking=True)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
 
@@ -305,13 +306,13 @@ def _run(
         values.sum().backward()
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
-        # On a CPU the loss is looked at before it can spoil the weights; on a device one step
-        # late, so that the device never waits for the look: the weights are then spoilt, but
-        # nothing is saved, and the last good checkpoint stays.
+        # On a CPU the loss is looked at before it can spoil the weights; on CUDA one step late,
+        # so that the device never waits for the look: the weights are then spoilt, but nothing is
+        # saved, and the last good checkpoint stays.
         if pending is not None:
             terms = _finite_terms(*pending, out=out)
-        pending = (step + 1, list(parts), values.detach())
-        if device == "cpu":
+        pending = (step + 1, list(parts), _sent(values.detach()))
+        if not device.startswith("cuda"):
             terms, pending = _finite_terms(*pending, out=out), None
         optimizer.step()
         if config.learn_temperature:
@@ -363,10 +364,26 @@ def _optimizer(model: TwoEncoder, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
+def _sent(values: torch.Tensor) -> Callable[[], list[float]]:
+    """Start copying values to the host; the call returned waits for that copy and nothing later."""
+    if values.device.type != "cuda":
+        return values.tolist
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return host.tolist()
+
+    return read
+
+
 def _finite_terms(
-    step: int, names: list[str], values: torch.Tensor, *, out: Path
+    step: int, names: list[str], read: Callable[[], list[float]], *, out: Path
 ) -> dict[str, float]:
-    terms = dict(zip(names, values.tolist(), strict=True))
+    terms = dict(zip(names, read(), strict=True))
     for name, value in terms.items():
         if not math.isfinite(value):
             raise GeomkitError(

@@ -31,10 +31,11 @@ def test_encoders_equal_open_clips_own(name: str) -> None:
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     x, y, scale = model(images, tokens)
     torch.testing.assert_close(x, model.clip.encode_image(images, normalize=True))
-    # we stop at the longest caption of the batch, open_clip runs the whole context
-    torch.testing.assert_close(
-        y, model.clip.encode_text(tokens, normalize=True), rtol=1e-12, atol=1e-14
-    )
+    torch.testing.assert_close(y, model.clip.encode_text(tokens, normalize=True))
+    # trimmed to the longest caption of the batch the rows stay the same
+    trimmed = model.trim(tokens)
+    assert trimmed.shape[1] < 16
+    torch.testing.assert_close(model.encode_text(trimmed), y, rtol=1e-12, atol=1e-14)
     assert scale.item() == pytest.approx(1 / 0.07, rel=1e-6)
 
 
@@ -43,6 +44,7 @@ def test_a_caption_that_fills_the_context() -> None:
     model = build(config).double().eval()
     tokens = tokenize(["one two three " * 40, "x"], tokenizer_config(config))
     assert tokens.shape == (2, 32)
+    assert model.trim(tokens).shape == (2, 32)
     torch.testing.assert_close(
         model.encode_text(tokens), model.clip.encode_text(tokens, normalize=True)
     )
