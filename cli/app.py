@@ -11,6 +11,7 @@ import typer
 from . import console
 from .data import data
 from .gap import gap
+from .metrics import metrics
 from .plot_sphere import plot_sphere
 from .train import train
 
@@ -48,6 +49,7 @@ def _options(
 app.command()(train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
 app.command("plot-sphere")(plot_sphere)
+app.command()(metrics)
 app.command()(data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
+    from geomkit.embeddings import Embeddings
     from geomkit.metrics import GapResult
 
 __all__ = ["gap"]
@@ -20,8 +22,20 @@ __all__ = ["gap"]
 def gap(
     context: typer.Context,
     sources: Annotated[
-        list[str], typer.Argument(help="Checkpoints, or .npz / .npy files of embeddings.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Checkpoints, or embeddings: .npz, .npy (2, n, d), .safetensors, .pt, .parquet, "
+            "or a folder in clip-retrieval's layout."
+        ),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A .npy (n, d) of images, to go with --text.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="A .npy (n, d) of texts.")] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE, any number: every pair of modalities is reported."),
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="For checkpoints: train, val (the default) or all.")
     ] = None,
@@ -37,10 +51,15 @@ def gap(
     folds: Annotated[
         str, typer.Option(help="Of the linear separability: a number, or paper (one 80/20 split).")
     ] = "5",
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
-    device: Annotated[str, typer.Option(help="For checkpoints: auto, cpu, cuda[:n] or mps.")] = (
-        "auto"
-    ),
+    seed: Annotated[int, typer.Option(help="Of folds, samples, projections and permutations.")] = 0,
+    exact_limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows up to which all pairs are compared; past it sampled rows are compared with "
+            "all. By default as long as it takes two minutes."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: a line a source and metric.")
@@ -51,31 +70,48 @@ def gap(
     Any metric can be given a limit, --max-NAME or --min-NAME with a number (such as
     --max-centroid-distance 0.1): exit status 1 if a source misses it.
     """
+    from geomkit._parallel import Team
     from geomkit.errors import GeomkitError
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
-    from geomkit.sources import load_source
+    from geomkit.sources import load_modalities, load_source
 
     if as_json and as_csv:
         raise GeomkitError("--json and --csv exclude each other; give one")
-    sources, limits = _limits([*sources, *context.args])
+    sources, limits = _limits([*(sources or []), *context.args])
+    if not sources and not (image or text or modality):
+        raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
     names = select(metrics.split(",") if metrics else None)
     wanted = names + [m for m, *_ in limits if m not in names]
     number_of_folds = int(folds) if folds.isdigit() else folds
+    team = Team.from_environment()
+    named = _modalities(image, text, modality)
+    loaded: list[tuple[str, Embeddings, str | None]] = []
+    if named:
+        if sources:
+            raise GeomkitError("name sources, or modalities by --image, --text and --modality")
+        for e in load_modalities(named, device=device):
+            loaded.append((" ".join(str(named[m]) for m in e.modalities), e, None))
     results = []
-    for source in sources:
-        embeddings, found_split = load_source(source, data=data, split=split, device=device)
-        results.append(
+    for source in sources or [""]:
+        if source:
+            loaded = [(source, *load_source(source, data=data, split=split, device=device))]
+        results += [
             measure(
                 embeddings,
                 metrics=wanted,
                 caption_index=caption_index,
                 folds=number_of_folds,
                 seed=seed,
-                source=source,
+                exact_limit=exact_limit,
+                source=name,
                 split=found_split,
+                team=team,
             )
-        )
+            for name, embeddings, found_split in loaded
+        ]
+    if team.rank:
+        return 0  # the first rank speaks for all
     if as_json:
         from geomkit.metrics.measure import SCHEMA_VERSION
 
@@ -86,6 +122,27 @@ def gap(
     else:
         _print_table(results)
     return _missed(results, limits)
+
+
+def _modalities(
+    image: Path | None, text: Path | None, more: list[str] | None
+) -> dict[str, str | Path]:
+    """The named matrices, in the order given."""
+    from geomkit.errors import GeomkitError
+
+    named: dict[str, str | Path] = {}
+    if image:
+        named["image"] = image
+    if text:
+        named["text"] = text
+    for word in more or []:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise GeomkitError(f"--modality {word}: expected NAME=FILE")
+        if name in named:
+            raise GeomkitError(f"--modality {word}: '{name}' is named twice")
+        named[name] = path
+    return named
 
 
 def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
@@ -114,8 +171,6 @@ def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
             limits.append((by_option[name], side, float(text)))
         except ValueError:
             raise GeomkitError(f"{option}: expected a number, got '{text}'") from None
-    if not sources:
-        raise GeomkitError("name at least one checkpoint or file of embeddings")
     return sources, limits
 
 
@@ -137,51 +192,33 @@ def _print_csv(results: list[GapResult]) -> None:
     import csv
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["source", "split", "n", "dim", "metric", "value"])
+    columns = ("value", "stderr", "null", "ideal", "p_value")
+    writer.writerow(["source", "split", "modalities", "n", "dim", "metric", *columns, "estimated"])
     for r in results:
         for name, value in r.metrics.items():
-            text = repr(value) if value == value else ""
-            writer.writerow([r.source, r.split or "", r.n, r.dim, name, text])
+            numbers = [value, *(getattr(r, c).get(name, math.nan) for c in columns[1:])]
+            texts = [repr(number) if math.isfinite(number) else "" for number in numbers]
+            start = [r.source, r.split or "", " ".join(r.modalities), r.n, r.dim, name]
+            writer.writerow([*start, *texts, int(name in r.estimated)])
 
 
 def _print_table(results: list[GapResult]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
-    from geomkit.metrics import METRICS, uniform_sphere_limit
+    from geomkit.metrics.table import plain, rich_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("metric", no_wrap=True)
-    for r in results:
-        table.add_column(_title(r), justify="right", no_wrap=True)
-    table.add_column("reads", style="dim")
-    limits = {f"{uniform_sphere_limit(r.dim):.2f}" for r in results}
-    limit = limits.pop() if len(limits) == 1 else "its limit"
-    group = ""
-    for name in results[0].metrics:
-        metric = METRICS[name]
-        if group and metric.group != group:
-            table.add_section()
-        group = metric.group
-        values = [_number(r.metrics[name]) for r in results]
-        table.add_row(name, *values, metric.ends.replace("{limit}", limit))
-    # Off a terminal a table is never folded to a width that nobody asked for.
-    width = None if sys.stdout.isatty() else 160 + 24 * len(results)
-    Console(width=width, highlight=False).print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(rich_table(results))
+    else:  # never folded to a width that nobody asked for
+        typer.echo(plain(results))
     for r in results:
         reasons: dict[str, Any] = r.meta["reasons"]
         for name, reason in reasons.items():
             console.line(f"{r.source}: {name} is undefined: {reason}")
-
-
-def _title(r: GapResult) -> str:
-    texts = f", {r.meta['texts']} texts" if r.meta["texts"] != r.n else ""
-    split = f" {r.split}" if r.split else ""
-    return f"{Path(r.source).name}{split}\nn={r.n}{texts}, d={r.dim}"
-
-
-def _number(value: float) -> str:
-    if value != value:
-        return "–"
-    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4f}"
+        if not r.exact:
+            seconds = r.meta.get("exact_seconds")
+            took = f"; all pairs would take about {seconds:.0f} s" if seconds else ""
+            console.line(
+                f"{r.source}: ~ estimated from {r.meta['queries']} rows against all "
+                f"{r.n:,}{took} (--exact-limit {r.n} for exact)"
+            )

@@ -7,7 +7,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-__all__ = ["Array", "eye", "is_torch", "namespace", "to_numpy", "upcast"]
+__all__ = ["Array", "eye", "is_torch", "like", "namespace", "to_numpy", "upcast"]
 
 Array = Any
 """A numpy array or a torch tensor."""
@@ -58,3 +58,12 @@ def to_numpy(array: Array) -> np.ndarray:
         array = array.detach().cpu()
         return upcast(array).numpy() if "bfloat16" in str(array.dtype) else array.numpy()
     return np.asarray(array)
+
+
+def like(index: np.ndarray, array: Array) -> Array:
+    """An index in the form that ``array`` can be indexed with."""
+    if is_torch(array):
+        import torch
+
+        return torch.from_numpy(index).to(array.device)
+    return index

@@ -61,18 +61,18 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         ) from error
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; only plain tensors and containers are ever unpickled.
+def read_torch_file(path: str | Path) -> Any:
+    """Whatever a torch file holds, on the CPU; only plain tensors and containers are unpickled.
 
     Raises:
-        GeomkitError: if the file is missing, truncated, not a checkpoint of ours, newer than this
-            version, or a pickle that would have to be executed.
+        GeomkitError: if the file is missing, truncated, foreign, or a pickle that would have to be
+            executed.
     """
     path = Path(path)
     if path.is_dir():
         raise GeomkitError(f"{path}: is a folder; name a checkpoint file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise GeomkitError(f"{path}: no such file") from None
     except PermissionError:
@@ -87,6 +87,24 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises what its readers raise on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GeomkitError(f"{path}: not a checkpoint, or truncated ({reason})") from None
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        GeomkitError: as :func:`read_torch_file`, or if it is not a checkpoint of ours, incomplete,
+            or newer than this version.
+    """
+    return as_checkpoint(read_torch_file(path), path)
+
+
+def as_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
+    """Check that what a torch file holds is a checkpoint of ours.
+
+    Raises:
+        GeomkitError: if it is not, is incomplete, or newer than this version.
+    """
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise GeomkitError(f"{path}: a torch file, but not a checkpoint written by geomkit")
     version = content.get("schema_version")

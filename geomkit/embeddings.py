@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._array import Array, is_torch, namespace, to_numpy, upcast
+from geomkit._array import Array, is_torch, like, namespace, to_numpy, upcast
 from geomkit.errors import GeomkitError
+from geomkit.formats import Loaded, read_file, read_folder
+from geomkit.rows import Rows, normalize_block
 
-__all__ = ["Embeddings", "normalize", "read_embeddings", "write_embeddings"]
+__all__ = ["Embeddings", "from_loaded", "normalize", "read_embeddings", "write_embeddings"]
+
+_IN_MEMORY = 1 << 29
+"""Bytes of a normalised matrix up to which it is kept; a larger one is read as it is needed."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +66,20 @@ class Embeddings:
             meta: carried along; ``norms`` is added: the range of row norms found.
 
         Raises:
-            GeomkitError: for a wrong rank, fewer than two rows, unequal lengths or dimensions,
-                integers, NaN or infinity, or rows of zeros (named by their indices).
+            GeomkitError: for a wrong rank, fewer than two rows, unequal lengths, integers, NaN or
+                infinity, rows of zeros (named by their indices), or ids that repeat.
 
         >>> e = Embeddings.of(np.eye(3) * 2, np.eye(3))
         >>> e.n, e.m, e.dim, e.meta["norms"]["image"]
         (3, 3, 3, [2.0, 2.0])
         """
         a, b = modalities
-        x, norms_x = normalize(image, name=a)
-        y, norms_y = normalize(text, name=b)
-        if x.shape[1] != y.shape[1]:
-            raise GeomkitError(
-                f"{a} and {b}: expected rows of one dimension, got {x.shape[1]} and {y.shape[1]}"
-            )
-        index = _check_index(image_index, len(x), len(y), modalities)
-        if ids and len(ids) != len(x):
-            raise GeomkitError(f"ids: expected one an image ({len(x)}), got {len(ids)}")
-        norms = {a: norms_x, b: norms_y}
-        return cls(x, y, index, modalities, ids, {**(meta or {}), "norms": norms})
+        x, y = normalize(image, name=a), normalize(text, name=b)
+        n, m = int(x[0].shape[0]), int(y[0].shape[0])
+        index = _check_index(image_index, n, m, modalities)
+        _check_ids(ids, n)
+        norms = {a: x[1], b: y[1]}
+        return cls(x[0], y[0], index, modalities, ids, {**(meta or {}), "norms": norms})
 
     @property
     def n(self) -> int:
@@ -93,8 +93,22 @@ class Embeddings:
 
     @property
     def dim(self) -> int:
-        """Dimension of the space."""
+        """Dimension of the images' space."""
         return int(self.image.shape[1])
+
+    @property
+    def equal_dims(self) -> bool:
+        """Whether both modalities have one dimension, so that they can be compared."""
+        return self.image.shape[1] == self.text.shape[1]
+
+    @property
+    def norms(self) -> dict[str, list[float]]:
+        """Range of the norms the rows had, as far as they have been read."""
+        found = dict(self.meta["norms"])
+        for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
+            if isinstance(rows, Rows):
+                found[name] = rows.norms
+        return found
 
     def first_texts(self, caption_index: int = 0) -> np.ndarray:
         """For each image, the row of its ``caption_index``-th text.
@@ -120,7 +134,23 @@ class Embeddings:
         """Images and one text each, row by row: ``(n, d)`` and ``(n, d)``."""
         if self.m == self.n and np.array_equal(self.image_index, np.arange(self.n)):
             return self.image, self.text
-        return self.image, self.text[self.first_texts(caption_index)]
+        first = self.first_texts(caption_index)
+        if isinstance(self.text, Rows):
+            return self.image, self.text.take(first)
+        return self.image, self.text[like(first, self.text)]
+
+
+def _check_ids(ids: tuple[str, ...], n: int) -> None:
+    if not ids:
+        return
+    if len(ids) != n:
+        raise GeomkitError(f"ids: expected one an image ({n}), got {len(ids)}")
+    if len(set(ids)) < n:
+        first: dict[str, int] = {}
+        for row, name in enumerate(ids):
+            if name in first:
+                raise GeomkitError(f"ids: '{name}' stands twice, at rows {first[name]} and {row}")
+            first[name] = row
 
 
 def _check_index(
@@ -150,14 +180,15 @@ def _check_index(
     return index.astype(np.int64)
 
 
-def normalize(rows: Array, *, name: str = "rows") -> tuple[Array, list[float]]:
+def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array | Rows, list[float]]:
     """Check rows and divide each by its norm.
 
     Rows of half precision are upcast to float32 first. A row that is already of unit norm up to
     rounding of its own dtype is divided all the same, so that equal rows stay equal.
 
     Args:
-        rows: ``(n, d)`` floats, n ≥ 2.
+        rows: ``(n, d)`` floats, n ≥ 2; large :class:`geomkit.rows.Rows` stay as they are, and are
+            checked and normalised as they are read.
         name: what to call them in an error.
 
     Returns:
@@ -170,6 +201,10 @@ def normalize(rows: Array, *, name: str = "rows") -> tuple[Array, list[float]]:
     >>> unit.tolist(), norms
     ([[0.6, 0.8], [0.0, 1.0]], [1.0, 5.0])
     """
+    if isinstance(rows, Rows):
+        if rows.shape[0] * rows.shape[1] * rows.dtype.itemsize > _IN_MEMORY:
+            return rows, rows.norms
+        return rows.load(), rows.norms
     if not is_torch(rows):
         rows = np.asarray(rows)
     if rows.ndim != 2:
@@ -179,79 +214,50 @@ def normalize(rows: Array, *, name: str = "rows") -> tuple[Array, list[float]]:
         raise GeomkitError(
             f"{name}: expected at least two rows of at least one number, got shape {(n, d)}"
         )
-    if "float" not in str(rows.dtype):
-        raise GeomkitError(f"{name}: expected floating-point rows, got {rows.dtype}")
-    xp = namespace(upcast(rows[:1]))
+    kind = str(rows.dtype).removeprefix("torch.")
+    if kind not in ("float16", "bfloat16", "float32", "float64"):
+        raise GeomkitError(f"{name}: expected floating-point rows, got {kind}")
+    if not is_torch(rows):
+        unit, norms = normalize_block(rows, name=name)
+        return unit, [float(norms.min()), float(norms.max())]
     unit = upcast(rows)
-    if "128" in str(unit.dtype):
-        raise GeomkitError(f"{name}: expected real numbers of at most 64 bits, got {rows.dtype}")
-    bad = ~xp.all(xp.isfinite(unit), axis=1)
-    if bool(xp.any(bad)):
-        raise GeomkitError(f"{name}: NaN or infinity in {_rows(bad)}; drop or mend those rows")
-    # The largest entry first: the square of a tiny or huge one would leave the range of the dtype.
+    xp = namespace(unit)
+    # One look decides; a row that is unfit is then named as numpy's rows are.
     largest = xp.max(xp.abs(unit), axis=1, keepdims=True)
-    if bool(xp.any(largest == 0)):
-        raise GeomkitError(f"{name}: nothing but zeros in {_rows(largest[:, 0] == 0)}; drop them")
+    if not bool(xp.all(xp.isfinite(largest) & (largest > 0))):
+        normalize_block(to_numpy(unit), name=name)
     scaled = unit / largest
     length = xp.sqrt(xp.sum(scaled * scaled, axis=1, keepdims=True))
-    norms = length * largest
-    return scaled / length, [float(xp.min(norms)), float(xp.max(norms))]
-
-
-def _rows(mask: Array) -> str:
-    indices = np.flatnonzero(to_numpy(mask))
-    shown = ", ".join(map(str, indices[:5]))
-    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
-    return f"row{'s' if len(indices) > 1 else ''} {shown}{more}"
+    found = length * largest
+    return scaled / length, [float(xp.min(found)), float(xp.max(found))]
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Read ``.npz`` (arrays ``image``, ``text``, optional ``image_index``) or ``.npy`` (2, n, d).
+    """Read a file or a clip-retrieval folder of embeddings; see :mod:`geomkit.formats`.
+
+    Small matrices are loaded, large ones read a block at a time.
 
     Raises:
         GeomkitError: if the file is missing, foreign, truncated or holds anything unfit.
     """
     path = Path(path)
-    arrays = _load_numpy(path)
-    if isinstance(arrays, np.ndarray):
-        if arrays.ndim != 3 or arrays.shape[0] != 2:
-            raise GeomkitError(
-                f"{path}: expected an array of shape (2, n, d), images first and texts second, "
-                f"got {arrays.shape}"
-            )
-        image, text, index = arrays[0], arrays[1], None
-    else:
-        missing = [key for key in ("image", "text") if key not in arrays]
-        if missing:
-            raise GeomkitError(
-                f"{path}: expected arrays 'image' and 'text', "
-                f"found {', '.join(sorted(arrays)) or 'none'}"
-            )
-        image, text, index = arrays["image"], arrays["text"], arrays.get("image_index")
+    loaded = read_folder(path) if path.is_dir() else read_file(path)
+    return from_loaded(path, loaded)
+
+
+def from_loaded(path: Path, loaded: Loaded, **kwargs: Any) -> Embeddings:
+    """Embeddings of what a file holds, errors naming the file."""
     try:
-        return Embeddings.of(image, text, index, meta={"path": str(path)})
+        return Embeddings.of(
+            Rows(loaded.image, name="image"),
+            Rows(loaded.text, name="text"),
+            loaded.image_index,
+            ids=loaded.ids,
+            meta={"path": str(path), **kwargs},
+        )
     except GeomkitError as error:
-        raise GeomkitError(f"{path}: {error}") from None
-
-
-def _load_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file:
-            head = file.read(6)
-            if head != b"\x93NUMPY" and head[:4] != b"PK\x03\x04":
-                raise GeomkitError(f"{path}: not a .npz or .npy file of numpy's")
-            file.seek(0)
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            return {key: loaded[key] for key in loaded.files}
-    except GeomkitError:
-        raise
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # numpy and zipfile raise what they like on a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GeomkitError(f"{path}: damaged, or not plain arrays ({reason})") from None
+        text = str(error)
+        raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: bool = False) -> None:

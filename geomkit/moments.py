@@ -1,16 +1,22 @@
 """One-pass, mergeable sufficient statistics of paired rows.
 
 Whatever is linear or quadratic in one row is a function of these few sums: centroid distance,
-paired and intra-modal cosine, alignment, spectra. They are kept in float64, built shard by shard
-and merged with ``+``, so the data may be of any size and spread over any number of processes.
+paired and intra-modal cosine, alignment, spectra, CKA, and the standard errors of most of them.
+They are kept in float64, built block by block and merged with ``+``, so the data may be of any
+size and spread over any number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
 
-from geomkit._array import Array, namespace
+import numpy as np
+
+from geomkit._array import Array, is_torch, namespace, to_numpy
+from geomkit._parallel import SOLO, Team, cores, in_order
 from geomkit.errors import GeomkitError
 from geomkit.functional import squared_distances
 
@@ -29,7 +35,11 @@ class Moments:
         n: number of pairs.
         sum_x, sum_y: Σx and Σy, shape ``(d,)``.
         xx, yy, xy: Σxxᵀ, Σyyᵀ and Σxyᵀ, shape ``(d, d)``.
-        squared_distance: Σ‖x − y‖², a sum of its own since 2n − 2Σx·y loses a small distance.
+        squared_distance: Σ‖x − y‖², a sum of its own since 2n − 2Σp loses a small distance.
+        paired_square: Σp² of the paired cosines p = x·y.
+        paired_x, paired_y: Σp·x and Σp·y, shape ``(d,)``.
+
+    The sums that need x and y of one dimension are NaN where the dimensions differ.
     """
 
     n: int
@@ -39,24 +49,63 @@ class Moments:
     yy: Array
     xy: Array
     squared_distance: Array
+    paired_square: Array
+    paired_x: Array
+    paired_y: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array) -> Moments:
+    def of(
+        cls,
+        x: Array,
+        y: Array,
+        *,
+        threads: int | None = None,
+        team: Team = SOLO,
+        wide: bool = False,
+    ) -> Moments:
         """The moments of paired rows.
 
         Args:
-            x, y: unit rows, shape ``(n, d)``, n ≥ 1.
+            x, y: unit rows, shapes ``(n, d)`` and ``(n, e)``, n ≥ 1: arrays, tensors or
+                :class:`geomkit.rows.Rows`.
+            threads: how many blocks at once (numpy); all cores if not given.
+            team: ranks to share the blocks with; each gets the whole sum.
+            wide: form products in float64, whatever the rows are.
 
         Raises:
-            GeomkitError: if the shapes differ or there are no rows.
+            GeomkitError: if the lengths differ or there are no rows.
 
-        >>> import numpy as np
         >>> m = Moments.of(np.eye(2), np.eye(2))
         >>> m.n, m.sum_x.tolist(), float(m.squared_distance)
         (2, [1.0, 1.0], 0.0)
         """
-        blocks = range(0, x.shape[0], _BLOCK)
-        return cls.merge(cls._of_block(x[i : i + _BLOCK], y[i : i + _BLOCK]) for i in blocks)
+        if x.shape[0] != y.shape[0]:
+            raise GeomkitError(
+                f"moments: expected as many rows of each, got {x.shape[0]} and {y.shape[0]}"
+            )
+        starts = team.share(list(range(0, x.shape[0], _BLOCK)))
+
+        def work(start: int) -> Moments:
+            a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
+            if wide:
+                xp = namespace(a)
+                a, b = xp.astype(a, xp.float64), xp.astype(b, xp.float64)
+            return cls._of_block(a, b)
+
+        threads = 1 if is_torch(x) else threads or cores()
+        parts = in_order(work, starts, threads=min(threads, len(starts)))
+        if team.size == 1:
+            return cls.merge(parts)
+        # Each rank adds its own up; a rank without a block adds zeros of the right shape.
+        mine = reduce(add, parts, cls._zero(x.shape[1], y.shape[1]))
+        return cls(
+            x.shape[0], *(team.sum(to_numpy(getattr(mine, f.name))) for f in fields(cls)[1:])
+        )
+
+    @classmethod
+    def _zero(cls, d: int, e: int) -> Moments:
+        shapes = [(d,), (e,), (d, d), (e, e), (d, e), (), (), (d,), (e,)]
+        return cls(0, *(np.zeros(shape) for shape in shapes))
 
     @classmethod
     def _of_block(cls, x: Array, y: Array) -> Moments:
@@ -65,6 +114,12 @@ class Moments:
         def wide(a: Array) -> Array:
             return xp.astype(a, xp.float64)
 
+        if x.shape[1] == y.shape[1]:
+            paired = xp.sum(x * y, axis=1)
+            distance = xp.sum(wide(squared_distances(x, y)))
+        else:
+            paired = xp.full_like(x[:, 0], xp.nan)
+            distance = wide(paired[0])
         return cls(
             n=int(x.shape[0]),
             sum_x=xp.sum(wide(x), axis=0),
@@ -72,7 +127,10 @@ class Moments:
             xx=wide(x.T @ x),
             yy=wide(y.T @ y),
             xy=wide(x.T @ y),
-            squared_distance=xp.sum(wide(squared_distances(x, y))),
+            squared_distance=distance,
+            paired_square=xp.sum(wide(paired) ** 2),
+            paired_x=wide(paired @ x),
+            paired_y=wide(paired @ y),
         )
 
     @classmethod
@@ -92,6 +150,10 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         return Moments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def numpy(self) -> Moments:
+        """The same sums as numpy arrays on the CPU."""
+        return Moments(self.n, *(to_numpy(getattr(self, f.name)) for f in fields(self)[1:]))
+
     @property
     def mean_x(self) -> Array:
         """Centroid of the images."""
@@ -101,3 +163,15 @@ class Moments:
     def mean_y(self) -> Array:
         """Centroid of the texts."""
         return self.sum_y / self.n
+
+    @property
+    def paired(self) -> float:
+        """Mean paired cosine: the trace of Σxyᵀ over n."""
+        if self.sum_x.shape != self.sum_y.shape:
+            return float("nan")
+        return float(to_numpy(self.xy).trace()) / self.n
+
+    def covariance(self, kind: str) -> Array:
+        """Covariance (ddof 0) of ``xx``, ``yy`` or ``xy``."""
+        left, right = ({"x": self.mean_x, "y": self.mean_y}[letter] for letter in kind)
+        return getattr(self, kind) / self.n - left[:, None] * right[None, :]

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
+import scipy.stats
 import torch
 from conftest import clouds, unit
 from sklearn.decomposition import PCA
@@ -20,6 +22,15 @@ from geomkit.metrics.separability import assign_folds, fit_logistic, roc_auc
 from geomkit.metrics.spectrum import scatter_eigenvalues
 
 TIGHT = {"rel": 1e-9, "abs": 1e-9}
+
+
+def song(k: np.ndarray, m: np.ndarray) -> float:
+    """Unbiased HSIC of two kernel matrices (Song et al., 2012), from its definition."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    one = np.ones(n)
+    both = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return float((np.trace(k @ m) + both - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3)))
 
 
 def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -59,8 +70,52 @@ def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         s = s / s.sum()
         out[f"effective_rank_{name}"] = float(np.exp(-(s * np.log(s)).sum()))
         eigenvalues = np.linalg.svd(rows - rows.mean(0), compute_uv=False) ** 2
+        full = np.zeros(rows.shape[1])
+        full[: len(eigenvalues)] = eigenvalues
+        scaled = np.sqrt(len(full)) * full / np.linalg.norm(full)
+        root = len(full) - math.sqrt(len(full))
+        phi = (len(full) - ((scaled - 1) ** 2).sum() / 2) ** 2 / len(full) ** 2
+        assert root > 0
+        out[f"isoscore_{name}"] = float((len(full) * phi - 1) / (len(full) - 1))
+        kept = eigenvalues[eigenvalues > 1e-10 * eigenvalues[0]]
+        slope = np.polyfit(np.log(np.arange(1, len(kept) + 1)), np.log(kept), 1)[0]
+        out[f"spectral_decay_{name}"] = float(-slope)
+        centre = rows.mean(0) / np.linalg.norm(rows.mean(0))
+        out[f"conformity_{name}"] = mean(float(row @ centre) for row in rows)
         out[f"participation_ratio_{name}"] = float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    gap_squares = np.sort((mean_x - mean_y) ** 2)[::-1]
+    out["centroid_gap"] = float(gap_squares.sum())
+    out["distribution_gap"] = mean(
+        float((((a - mean_x) - (b - mean_y)) ** 2).sum()) for a, b in zip(x, y, strict=True)
+    )
+    share = np.cumsum(gap_squares) / gap_squares.sum()
+    out["gap_dimensions_90"] = float((share < 0.9).sum() + 1)
+    out["mmd"] = (
+        math.exp(out["uniformity_image"])
+        + math.exp(out["uniformity_text"])
+        - 2 * math.exp(out["cross_uniformity"])
+    )
+    a, b = np.cov(x.T), np.cov(y.T)
+    cross = scipy.linalg.sqrtm((a + 1e-12 * np.eye(len(a))) @ (b + 1e-12 * np.eye(len(a)))).real
+    out["frechet_distance"] = float(gap_squares.sum() + np.trace(a + b - 2 * cross))
+    out["cka"] = song(x @ x.T, y @ y.T) / math.sqrt(song(x @ x.T, x @ x.T) * song(y @ y.T, y @ y.T))
+
+    def nearest(scores: np.ndarray) -> list[set[int]]:
+        return [set(np.argsort(-row, kind="stable")[:10].tolist()) for row in scores]
+
+    near_x = nearest(x @ x.T - 9 * np.eye(n))
+    near_y = nearest(y @ y.T - 9 * np.eye(n))
+    out["mutual_knn"] = mean(len(p & q) / 10 for p, q in zip(near_x, near_y, strict=True))
+    for name, table in (("image", y @ x.T), ("text", x @ y.T)):
+        hits = [j for found in nearest(table) for j in found]
+        out[f"hubness_{name}"] = float(scipy.stats.skew(np.bincount(hits, minlength=n)))
     scores = x @ y.T
+    for direction, table in (("text", scores), ("image", scores.T)):
+        ranks = np.array([1 + (row > row[i]).sum() for i, row in enumerate(table)])
+        out[f"{direction}_retrieval_mean_rank"] = float(ranks.mean())
+        out[f"{direction}_retrieval_median_rank"] = float(np.median(ranks))
+        out[f"{direction}_retrieval_mrr"] = float((1 / ranks).mean())
     for k in (1, 3, 5, 10):
         for direction, table in (("text", scores), ("image", scores.T)):
             hits = [i in np.argsort(-row)[:k] for i, row in enumerate(table)]
@@ -74,9 +129,13 @@ def test_every_key_equals_its_definition(n: int, d: int) -> None:
     result = gap(x, y)
     expected = oracle(x, y)
     assert set(result.metrics) == set(METRICS)
-    assert set(METRICS) - set(expected) == {"linear_separability", "linear_separability_auc"}
+    # the rest have tests of their own below
+    others = {"linear_separability", "linear_separability_auc", "sliced_wasserstein"}
+    assert set(METRICS) - set(expected) == others
     for name, value in expected.items():
-        assert result.metrics[name] == pytest.approx(value, **TIGHT), name
+        # a square root of rank-deficient covariances keeps half the digits
+        tolerance = {"rel": 1e-4} if name == "frechet_distance" else TIGHT
+        assert result.metrics[name] == pytest.approx(value, **tolerance), name
 
 
 def test_torch_and_half_precision_inputs() -> None:
@@ -84,7 +143,11 @@ def test_torch_and_half_precision_inputs() -> None:
     truth = gap(x, y).metrics
     tensors = gap(torch.from_numpy(x), torch.from_numpy(y)).metrics
     half = gap(x.astype(np.float16), y.astype(np.float16)).metrics
-    smooth = [n for n in METRICS if METRICS[n].group != "retrieval" and "components" not in n]
+    counted = ("components", "dimensions", "hubness", "knn", "decay")
+    smooth = [
+        n for n in METRICS
+        if METRICS[n].group != "retrieval" and not any(word in n for word in counted)
+    ]  # fmt: skip
     for name in truth:
         assert tensors[name] == pytest.approx(truth[name], **TIGHT), name
     for name in smooth:

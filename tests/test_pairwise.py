@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from geomkit import functional
 from geomkit.embeddings import Embeddings
-from geomkit.pairwise import Pairs, PotentialSums, RankCounts, Ranks, walk
+from geomkit.pairwise import Pairs, walk
+from geomkit.reducers import PotentialSums, RankCounts, Ranks
 
 
 def run(e: Embeddings, tile: int | None = None, **kwargs):

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomkit._array import Array
+from geomkit._parallel import SOLO, Team
 from geomkit.embeddings import Embeddings
 from geomkit.errors import unknown_name
+from geomkit.metrics.budget import check_memory, within_budget
 from geomkit.metrics.registry import METRICS
-from geomkit.metrics.statistics import Statistics
+from geomkit.metrics.statistics import QUERIES, Needs, Statistics
+from geomkit.rows import Rows
 
-__all__ = ["SCHEMA_VERSION", "GapResult", "gap", "select", "uniform_sphere_limit"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SCHEMA_VERSION", "GapResult", "gap", "select"]
 
 SCHEMA_VERSION = 1
+_OTHER_DIMENSION = "the two modalities have different dimensions"
 
 
 @dataclass(frozen=True)
 class GapResult:
-    """What :func:`gap` found.
+    """What :func:`gap` found; prints as a table, here and in a notebook.
 
     Attributes:
         metrics: value by name; NaN where undefined, with the reason in ``meta["reasons"]``.
@@ -31,8 +38,13 @@ class GapResult:
         split: which part of the data they are, if known.
         exact: whether every value is exact.
         estimated: names of those that are not.
-        stderr, null, ideal, p_value: by name; empty where there is nothing to say.
+        stderr: standard errors over the draw of the pairs.
+        null: what the number would be with no gap, or no pairing, on these very rows.
+        ideal: its value for coinciding pairs spread over the whole sphere, as n → ∞.
+        p_value: one-sided, against the null.
         meta: seed, folds, caption index, norms found, and whatever the source knows.
+
+    The last four hold only names that have something to say.
     """
 
     metrics: Mapping[str, float]
@@ -71,6 +83,35 @@ class GapResult:
             "meta": dict(self.meta),
         }
 
+    def to_frame(self) -> pandas.DataFrame:
+        """A row a metric: value, stderr, null, ideal, p_value, estimated."""
+        import pandas
+
+        columns = {
+            "value": self.metrics,
+            "stderr": self.stderr,
+            "null": self.null,
+            "ideal": self.ideal,
+            "p_value": self.p_value,
+        }
+        frame = pandas.DataFrame(
+            {name: [values.get(key, math.nan) for key in self.metrics]
+             for name, values in columns.items()},
+            index=pandas.Index(list(self.metrics), name="metric"),
+        )  # fmt: skip
+        frame["estimated"] = [key in self.estimated for key in self.metrics]
+        return frame
+
+    def __str__(self) -> str:
+        from geomkit.metrics.table import plain
+
+        return plain([self])
+
+    def _repr_html_(self) -> str:
+        from geomkit.metrics.table import html
+
+        return html([self])
+
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
@@ -82,8 +123,8 @@ def select(metrics: Iterable[str] | None) -> list[str]:
     Raises:
         GeomkitError: for a name that is neither a metric nor a group.
 
-    >>> select(["alignment"])
-    ['paired_cosine', 'alignment']
+    >>> select(["uniformity", "mmd"])[-1]
+    'mmd'
     """
     if metrics is None:
         return list(METRICS)
@@ -109,8 +150,10 @@ def gap(
     caption_index: int = 0,
     folds: int | str = 5,
     seed: int = 0,
+    exact_limit: int | None = None,
     source: str = "",
     split: str | None = None,
+    team: Team = SOLO,
 ) -> GapResult:
     """Measure the geometry of a pair of embedding matrices.
 
@@ -121,67 +164,91 @@ def gap(
         metrics: names or groups from :data:`METRICS`; all if not given.
         caption_index: which text of each image everything but retrieval uses.
         folds: of the linear separability: a number, or ``"paper"``.
-        seed: of the folds.
+        seed: of folds, samples, projections and permutations.
+        exact_limit: rows up to which all pairs are compared; past it what is quadratic in n is
+            estimated from sampled rows against all. ``None``: as long as it takes two minutes.
         source, split: recorded in the result.
+        team: ranks to share the work with; only the first gets numbers.
 
     Raises:
-        GeomkitError: for unfit rows (see :meth:`Embeddings.of`) or an unknown metric.
+        GeomkitError: for unfit rows (see :meth:`Embeddings.of`), an unknown metric, or memory that
+            would not suffice.
 
     >>> import numpy as np
     >>> result = gap(np.eye(4), np.eye(4)[::-1], metrics=["centroid_distance", "uniformity_image"])
-    >>> {name: round(value, 6) for name, value in result.metrics.items()}["centroid_distance"]
-    0.0
+    >>> round(result.metrics["uniformity_image"], 6), round(result.null["centroid_distance"], 6)
+    (-4.0, 0.707107)
     """
-    if isinstance(image, Embeddings):
-        embeddings = image
-    else:
-        embeddings = Embeddings.of(image, text, image_index)
+    embeddings = image if isinstance(image, Embeddings) else Embeddings.of(image, text, image_index)
     names = select(metrics)
-    groups = {METRICS[name].group for name in names}
-    quadratic = [METRICS[name] for name in names if METRICS[name].cost == "n²·d"]
-    statistics = Statistics(
+    wanted = [METRICS[name] for name in names]
+    usable = [m for m in wanted if embeddings.equal_dims or not m.across]
+    parts = {m.part for m in usable}
+    exact, seconds = (True, None)
+    if parts - {None} or any(m.estimated for m in usable):
+        exact, seconds = within_budget(embeddings, exact_limit)
+    check_memory(
+        embeddings,
+        moments=any(m.cost == "n·d²" for m in usable),
+        pairwise=bool(parts - {None}),
+    )
+    s = Statistics(
         embeddings,
         caption_index=caption_index,
         folds=folds,
         seed=seed,
-        retrieval="retrieval" in groups,
-        potentials=any(metric.group != "retrieval" for metric in quadratic),
+        needs=Needs("potentials" in parts, "ranks" in parts, "neighbours" in parts),
+        exact=exact,
+        team=team,
     )
-    values = {name: METRICS[name].value(statistics) for name in names}
-    reasons = {
-        name: METRICS[name].undefined for name, value in values.items() if not math.isfinite(value)
+    lazy = isinstance(embeddings.image, Rows) or isinstance(embeddings.text, Rows)
+    s.collect(moments=lazy or any(m.cost == "n·d²" for m in usable), pairwise=bool(parts - {None}))
+    numbers = {m.name: m.number(s) for m in usable} if team.rank == 0 else {}
+    reasons = {m.name: _OTHER_DIMENSION for m in wanted if m not in usable}
+    reasons |= {
+        name: METRICS[name].undefined
+        for name, number in numbers.items()
+        if math.isnan(number.value)
     }
+    estimated = [
+        m.name for m in usable
+        if not exact and m.estimated and m.name in numbers and m.name not in reasons
+    ]  # fmt: skip
+    values = {name: numbers[name].value if name in numbers else math.nan for name in names}
+
+    def known(attribute: str) -> dict[str, float]:
+        found = {name: getattr(number, attribute) for name, number in numbers.items()}
+        return {
+            name: value
+            for name, value in found.items()
+            if math.isfinite(value) and name not in reasons
+        }
+
+    meta = {
+        **embeddings.meta,
+        "norms": embeddings.norms,
+        "texts": embeddings.m,
+        "caption_index": caption_index,
+        "folds": folds,
+        "seed": seed,
+        "reasons": reasons,
+    }
+    if seconds is not None:
+        meta["exact_seconds"] = round(seconds, 1)
+    if not exact:
+        meta["queries"] = min(QUERIES, embeddings.n)
     return GapResult(
-        metrics=values,
+        metrics=values if team.rank == 0 else {},
         n=embeddings.n,
         dim=embeddings.dim,
         modalities=embeddings.modalities,
         source=source,
         split=split,
-        meta={
-            **embeddings.meta,
-            "texts": embeddings.m,
-            "caption_index": caption_index,
-            "folds": folds,
-            "seed": seed,
-            "reasons": reasons,
-        },
+        exact=not estimated,
+        estimated=tuple(estimated),
+        stderr=known("stderr"),
+        null=known("null"),
+        ideal={m.name: m.ideal(embeddings.dim) for m in usable if m.ideal and m.name in values},
+        p_value=known("p_value"),
+        meta=meta,
     )
-
-
-def uniform_sphere_limit(dim: int, t: float = 2.0) -> float:
-    r"""Uniformity of the uniform distribution on the sphere, −2t + log ₀F₁(; d/2; t²).
-
-    Summed as its power series, whose terms fall off fast; the equivalent Bessel form underflows
-    for large d.
-
-    >>> round(uniform_sphere_limit(3), 4), round(uniform_sphere_limit(512), 4)
-    (-2.0798, -3.9844)
-    """
-    term = total = 1.0
-    k = 0
-    while term > 1e-17 * total:
-        term *= t * t / ((dim / 2 + k) * (k + 1))
-        total += term
-        k += 1
-    return -2.0 * t + math.log(total)

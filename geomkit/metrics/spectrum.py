@@ -14,8 +14,10 @@ __all__ = [
     "effective_rank",
     "explained_variance",
     "explained_variance_auc",
+    "isoscore",
     "participation_ratio",
     "scatter_eigenvalues",
+    "spectral_decay",
 ]
 
 
@@ -112,3 +114,49 @@ def participation_ratio(eigenvalues: np.ndarray) -> float:
     """
     squares = float((eigenvalues**2).sum())
     return float(eigenvalues.sum() ** 2) / squares if squares > 0 else float("nan")
+
+
+def isoscore(eigenvalues: np.ndarray, dim: int) -> float:
+    r"""IsoScore, how evenly the variance fills the space: 0 (one direction) to 1 (all equal).
+
+    Rudman et al., "IsoScore" (arXiv 2108.07344): with v the eigenvalues of the covariance scaled to
+    norm √d, the defect δ = ‖v − 1‖ / √(2(d − √d)), the share of dimensions in use
+    φ = (d − δ²(d − √d))² / d², the score is (dφ − 1)/(d − 1).
+
+    Args:
+        eigenvalues: of the centred scatter; missing ones are zero.
+        dim: d, 2 or more.
+
+    >>> isoscore(np.ones(4), 4), round(isoscore(np.array([1.0, 0, 0, 0]), 4), 12)
+    (1.0, 0.0)
+    """
+    norm = float(np.linalg.norm(eigenvalues))
+    if norm == 0 or dim < 2:
+        return float("nan")
+    scaled = np.zeros(dim)
+    scaled[: len(eigenvalues)] = np.sqrt(dim) * eigenvalues / norm
+    root = dim - np.sqrt(dim)
+    defect = float(((scaled - 1.0) ** 2).sum()) / (2.0 * root)
+    phi = (dim - defect * root) ** 2 / dim**2
+    return float((dim * phi - 1.0) / (dim - 1.0))
+
+
+def spectral_decay(eigenvalues: np.ndarray) -> float:
+    r"""Decay coefficient α of the spectrum, :math:`\lambda_j \propto j^{-\alpha}`.
+
+    Agrawal et al., "α-ReQ" (NeurIPS 2022): the slope of log eigenvalue against log rank, by least
+    squares over all eigenvalues above 10⁻¹⁰ of the largest. 0: flat; the paper finds the best
+    representations near 1.
+
+    Args:
+        eigenvalues: of the centred scatter, largest first.
+
+    >>> round(spectral_decay(1.0 / np.arange(1, 20) ** 2), 6)
+    2.0
+    """
+    kept = eigenvalues[eigenvalues > 1e-10 * eigenvalues[0]]
+    if len(kept) < 2:
+        return float("nan")
+    rank = np.log(np.arange(1, len(kept) + 1))
+    rank -= rank.mean()
+    return float(-(rank @ np.log(kept)) / (rank @ rank))

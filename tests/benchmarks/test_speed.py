@@ -17,7 +17,8 @@ import pytest
 from geomkit.embeddings import Embeddings
 from geomkit.metrics import gap, linear_separability
 from geomkit.moments import Moments
-from geomkit.pairwise import Pairs, PotentialSums, RankCounts, walk
+from geomkit.pairwise import Pairs, walk
+from geomkit.reducers import PotentialSums, RankCounts
 
 D = 512
 

@@ -1,0 +1,104 @@
+"""Work on many blocks at once: threads in one process, ranks over many."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+__all__ = ["SOLO", "Team", "cores", "in_order"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """CPU cores this process may use; the ranks that torchrun put on one machine divide them."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int
+) -> Iterator[Result]:
+    """``map`` in threads, results in the order of the items, few of them waiting at a time.
+
+    Each thread's matrix products run on one core: the element-wise work between them, which
+    numpy does on one core anyway, is then spread over all.
+    """
+    if threads <= 1:
+        yield from map(work, items)
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class Team:
+    """The ranks that share the work; alone, the only one. torch.distributed does the talking.
+
+    Args:
+        rank: this process.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @classmethod
+    def from_environment(cls) -> Team:
+        """The team that torchrun set up, or a team of one."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return SOLO
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            dist.init_process_group("gloo")
+        return cls(dist.get_rank(), size)
+
+    def share(self, items: list[Item]) -> list[Item]:
+        """This rank's share of a list that all ranks hold alike."""
+        return items[self.rank :: self.size]
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum of an array over all ranks, on each of them."""
+        if self.size == 1:
+            return array
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.from_numpy(np.array(array))  # a copy, writable and contiguous
+        dist.all_reduce(tensor)
+        return tensor.numpy()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, on each of them."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+SOLO = Team()
+"""One process on its own."""

@@ -1,0 +1,93 @@
+"""Whether all pairs of rows can be compared, and whether memory will do."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from geomkit._array import is_torch
+from geomkit._parallel import cores
+from geomkit.embeddings import Embeddings
+from geomkit.errors import GeomkitError
+
+__all__ = ["check_memory", "pairwise_seconds", "within_budget"]
+
+SECONDS = 120.0
+"""What ``auto`` lets the comparison of all pairs take, by its own estimate."""
+_SURE = 25_000
+"""Rows up to which nothing needs to be estimated."""
+_DEVICE_ROWS = 2_000_000
+_OVERHEAD = 1.6
+"""Time of the walk over that of its bare matrix products, neighbours included."""
+
+
+def pairwise_seconds(n: int, m: int, d: int) -> float:
+    """Seconds that comparing all pairs would take here, from a product timed now."""
+    rows = np.random.default_rng(0).standard_normal((1024, d)).astype(np.float32)
+    best = np.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        rows @ rows.T
+        best = min(best, time.perf_counter() - start)
+    rate = 2 * 1024**2 * d / best
+    return _OVERHEAD * (2.0 * n * n * d + 2.0 * n * m * d) / rate
+
+
+def within_budget(embeddings: Embeddings, exact_limit: int | None) -> tuple[bool, float | None]:
+    """Whether to compare all pairs, and the seconds estimated for it, if they were needed.
+
+    Args:
+        embeddings: the rows.
+        exact_limit: rows up to which to compare all; ``None`` lets the time estimate decide.
+
+    Raises:
+        GeomkitError: for a negative limit.
+    """
+    n = max(embeddings.n, embeddings.m)
+    if exact_limit is not None:
+        if exact_limit < 0:
+            raise GeomkitError(f"exact limit: expected 0 or more rows, got {exact_limit}")
+        return n <= exact_limit, None
+    if n <= _SURE:
+        return True, None
+    if is_torch(embeddings.image) and embeddings.image.device.type != "cpu":
+        return n <= _DEVICE_ROWS, None
+    seconds = pairwise_seconds(embeddings.n, embeddings.m, embeddings.dim)
+    return seconds <= SECONDS, seconds
+
+
+def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> None:
+    """Refuse before the start what would not fit.
+
+    Raises:
+        GeomkitError: with the estimate and what is available.
+    """
+    available = _available()
+    if available is None or is_torch(embeddings.image):
+        return
+    d, e = embeddings.image.shape[1], embeddings.text.shape[1]
+    threads = cores()
+    needed = 0
+    if moments:  # the sums, those of each block in work, and what eigenvalues take
+        needed += 8 * (d * d + e * e + d * e) * (3 + 2 * threads)
+    if pairwise:  # tiles and their potentials; ranks, neighbours and row sums
+        needed += threads * 6 * 4 * 1024 * 1024 + embeddings.n * 16 * 60
+    if needed > available:
+        raise GeomkitError(
+            f"memory: about {needed / 2**30:.1f} GiB are needed for n={embeddings.n}, d={d} and "
+            f"{available / 2**30:.1f} GiB are free; choose fewer --metrics or fewer dimensions"
+        )
+
+
+def _available() -> int | None:
+    """Bytes that can be had without swapping, where the system tells."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,108 @@
+"""Nulls by permutation, and the tail of a binomial."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from geomkit._array import Array, to_numpy
+from geomkit._parallel import cores, in_order
+
+__all__ = ["binomial_tail", "shuffle_p_value", "swap_p_value"]
+
+DRAWS = 999
+_BLOCK = 4096
+_TILE = 512
+_SHUFFLED = 65_536
+"""Pairs that the shuffle test looks at: its power is long past doubt by then."""
+
+
+def swap_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
+    """Is the centroid distance larger than if images and texts were exchanged at random?
+
+    Exchanging a pair turns the sign of x_i − y_i, so one draw is the norm of Σ ±(x_i − y_i).
+
+    Args:
+        x, y: paired unit rows, ``(n, d)``.
+        seed: of the exchanges.
+        draws: how many.
+
+    Returns:
+        (1 + draws at least as far apart) / (1 + draws).
+    """
+    n = int(x.shape[0])
+
+    def work(start: int) -> tuple[np.ndarray, np.ndarray]:
+        z = to_numpy(x[start : start + _BLOCK] - y[start : start + _BLOCK])
+        rng = np.random.default_rng([seed, start])
+        bits = np.frombuffer(rng.bytes(draws * _BLOCK // 8), np.uint8).reshape(draws, -1)
+        signs = np.unpackbits(bits, axis=1, count=len(z)).astype(z.dtype)
+        signs *= 2
+        signs -= 1
+        return z.sum(axis=0, dtype=np.float64), (signs @ z).astype(np.float64)
+
+    starts = range(0, n, _BLOCK)
+    observed, drawn = np.zeros(x.shape[1]), np.zeros((draws, x.shape[1]))
+    for a, b in in_order(work, starts, threads=min(cores(), len(starts))):
+        observed, drawn = observed + a, drawn + b
+    far = np.linalg.norm(drawn, axis=1) >= np.linalg.norm(observed) * (1 - 1e-9)
+    return float(1 + far.sum()) / (1 + draws)
+
+
+def shuffle_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
+    """Is the paired cosine larger than if the pairs were shuffled?
+
+    Pairs are shuffled within blocks of 512 at random: under the null a block's pairs can be
+    exchanged like any others, and the cosines of a block are one small matrix product. Of more
+    than 65,536 pairs the first so many of a random order of blocks are looked at.
+
+    Args:
+        x, y: paired unit rows, ``(n, d)``.
+        seed: of the shuffles.
+        draws: how many.
+    """
+    n = int(x.shape[0])
+    edges = np.linspace(0, n, -(-n // _TILE) + 1).astype(int)
+    blocks = np.random.default_rng(seed).permutation(len(edges) - 1)[: _SHUFFLED // _TILE]
+
+    def work(block: int) -> tuple[float, np.ndarray]:
+        rows = slice(int(edges[block]), int(edges[block + 1]))
+        gram = to_numpy(x[rows] @ y[rows].T)
+        size = len(gram)
+        rng = np.random.default_rng([seed, int(block)])
+        order = rng.permuted(np.tile(np.arange(size), (draws, 1)), axis=1)
+        picked = gram.ravel()[order + size * np.arange(size)]
+        return float(gram.trace(dtype=np.float64)), picked.sum(axis=1, dtype=np.float64)
+
+    observed, drawn = 0.0, np.zeros(draws)
+    for a, b in in_order(work, list(blocks), threads=min(cores(), len(blocks))):
+        observed, drawn = observed + a, drawn + b
+    near = drawn >= observed - 1e-9 * abs(observed)
+    return float(1 + near.sum()) / (1 + draws)
+
+
+def binomial_tail(hits: float, n: int, p: float) -> float:
+    """P(X ≥ hits) for X binomial(n, p); fractions of a hit are dropped.
+
+    >>> round(binomial_tail(2, 2, 0.5), 12), binomial_tail(0, 5, 0.1)
+    (0.25, 1.0)
+    """
+    k = math.floor(hits + 1e-9)
+    if k <= 0 or p >= 1:
+        return 1.0
+    if p <= 0:
+        return 0.0
+    log_p, log_q = math.log(p), math.log1p(-p)
+    # Of the two tails the smaller is summed, outwards from its largest term.
+    upper = k > n * p
+    j, step, end = (k, 1, n + 1) if upper else (k - 1, -1, -1)
+    total = 0.0
+    while j != end:
+        log_term = math.lgamma(n + 1) - math.lgamma(j + 1) - math.lgamma(n - j + 1)
+        term = math.exp(log_term + j * log_p + (n - j) * log_q)
+        total += term
+        if term < 1e-17 * total:
+            break
+        j += step
+    return min(1.0, total if upper else 1.0 - total)

@@ -1,0 +1,389 @@
+"""What the pairwise walk is reduced to: sums of potentials, ranks, nearest neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomkit._array import Array, is_torch, like, namespace, to_numpy
+from geomkit._parallel import Team
+from geomkit.functional import gaussian_potential
+from geomkit.pairwise import Kind, Pairs, Tile
+
+__all__ = ["Neighbours", "PotentialSums", "RankCounts", "Ranks", "count_above"]
+
+_TIE = 8.0
+"""Scores within this many units of rounding are level: two equal rows can get scores that differ
+in the last digits, from different corners of a matrix product."""
+
+
+class PotentialSums:
+    """Row sums of the Gaussian potential e^{−t‖u−v‖²} over the off-diagonal of each matrix.
+
+    Args:
+        t: inverse temperature of the kernel.
+        kinds: which matrices.
+
+    Attributes:
+        xx, yy: ``(n,)``, for each row the sum over all others of its modality.
+        xy: ``(n,)``, for each image the sum over the texts paired with other images.
+        yx: ``(n,)``, the same seen from the texts.
+    """
+
+    def __init__(
+        self, t: float = 2.0, *, kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
+    ) -> None:
+        self.t = t
+        self.kinds = kinds
+
+    def start(self, pairs: Pairs) -> None:
+        """Forget everything."""
+        self.n = pairs.n
+        self.xx, self.yy, self.xy, self.yx = np.zeros((4, pairs.n))
+
+    def tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column sums of one tile."""
+        potential = gaussian_potential(tile.gram[:, : len(tile.cols)], self.t)
+        if tile.diagonal:
+            index = range(len(tile.rows))
+            potential[index, index] = 0.0
+        return row_sums(potential), row_sums(potential.T)
+
+    def add(self, tile: Tile, part: tuple[np.ndarray, np.ndarray]) -> None:
+        """Add a tile's sums to its rows and, in a symmetric matrix, to their mirror image."""
+        along_rows, along_cols = part
+        rows, cols = slice(tile.rows.start, tile.rows.stop), slice(tile.cols.start, tile.cols.stop)
+        if tile.kind == "xy":
+            self.xy[rows] += along_rows
+            self.yx[cols] += along_cols
+            return
+        sums = self.xx if tile.kind == "xx" else self.yy
+        sums[rows] += along_rows
+        if not tile.diagonal:
+            sums[cols] += along_cols
+
+    def share(self, team: Team) -> None:
+        """Nothing to tell."""
+
+    def finish(self, team: Team) -> None:
+        """Add the ranks' sums up."""
+        self.xx, self.yy, self.xy, self.yx = team.sum(
+            np.stack([self.xx, self.yy, self.xy, self.yx])
+        )
+
+    def row_means(self, kind: Kind) -> np.ndarray:
+        """For each row its mean potential with all others; ``xy`` the mean of both directions."""
+        sums = (self.xy + self.yx) / 2 if kind == "xy" else getattr(self, kind)
+        return sums / (self.n - 1)
+
+    def log_mean(self, kind: Kind) -> float:
+        """Log of the mean potential over i ≠ j: a uniformity (``xx``, ``yy``) or ``xy``."""
+        return float(np.log(self.row_means(kind).mean()))
+
+
+def row_sums(positive: Array) -> np.ndarray:
+    """Row sums of a matrix of positive numbers, as float64.
+
+    A product with ones is the fastest sum there is, in the dtype of the matrix: a few thousand
+    positive terms do not cancel.
+    """
+    return to_numpy(positive @ namespace(positive).ones_like(positive[0, :])).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where each query's own answer stands among all candidates.
+
+    Attributes:
+        greater: candidates that score higher than the best own answer.
+        tied: wrong candidates level with it, up to the rounding of the scores.
+    """
+
+    greater: np.ndarray
+    tied: np.ndarray
+
+    def hits(self, k: int) -> np.ndarray:
+        """For each query, whether it is answered within the top ``k``.
+
+        A tie scores its expectation under random order, clip((k − greater)/(tied + 1), 0, 1), so a
+        collapsed model, for which all scores are equal, gets k over the number of candidates.
+
+        >>> Ranks(np.array([0, 1, 0]), np.array([0, 0, 3])).hits(1).tolist()
+        [1.0, 0.0, 0.25]
+        """
+        return np.clip((k - self.greater) / (self.tied + 1.0), 0.0, 1.0)
+
+    def recall(self, k: int) -> float:
+        """Share of queries answered within the top ``k``."""
+        return float(self.hits(k).mean())
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """Ranks from 1; a tie takes the middle of its places."""
+        return 1.0 + self.greater + self.tied / 2.0
+
+    @property
+    def reciprocal(self) -> np.ndarray:
+        """Reciprocal ranks; a tie takes the mean over its places, (H(b) − H(a)) / (b − a)."""
+        if not self.tied.any():
+            return 1.0 / (1.0 + self.greater)
+        top = int((self.greater + self.tied).max()) + 1
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, top + 1))])
+        last = self.greater + self.tied + 1
+        return (harmonic[last] - harmonic[self.greater]) / (self.tied + 1.0)
+
+
+class RankCounts:
+    """Counts what stands above or level with the right answer, both ways across xyᵀ.
+
+    Attributes:
+        text_retrieval: :class:`Ranks` of each image's best own text among all texts.
+        image_retrieval: :class:`Ranks` of each text's image among all images, in the texts' order.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"xy"})
+
+    def start(self, pairs: Pairs) -> None:
+        """Forget everything."""
+        self._pairs = pairs
+        self._best: list[Any] = [None] * pairs.blocks
+        self._own: list[Any] = [None] * pairs.blocks
+        self._image = np.zeros((2, pairs.n), np.int64)
+        self._text = np.zeros((2, pairs.m), np.int64)
+
+    def tile(self, tile: Tile) -> tuple[Any, ...]:
+        """Counts of one tile; from a diagonal one the scores of the right answers as well."""
+        gram = tile.gram
+        if tile.diagonal:
+            owners = self._pairs.owners(tile.col)
+            own = gram[like(owners, gram), like(np.arange(len(owners)), gram)]
+            best = _max_by_owner(own, owners, len(tile.rows), len(tile.cols))
+        else:
+            best, own = self._best[tile.row], self._own[tile.col]
+        images = count_above(gram, best[:, None], axis=1)
+        texts = count_above(gram, own[None, :], axis=0)
+        if tile.diagonal:
+            # The right answers are no rivals, to an image or to themselves.
+            mine = own >= best[like(owners, best)] - tie_width(gram)
+            level = np.bincount(owners, weights=to_numpy(mine), minlength=len(tile.rows))
+            images = images - np.stack([np.zeros_like(level), level]).astype(np.int64)
+            texts[1] -= 1
+            return images, texts, best, own
+        return images, texts
+
+    def add(self, tile: Tile, part: tuple[Any, ...]) -> None:
+        """Add a tile's counts."""
+        images, texts = part[:2]
+        self._image[:, tile.rows.start : tile.rows.stop] += images
+        self._text[:, self._pairs.texts(tile.col)] += texts
+        if tile.diagonal:
+            self._best[tile.row], self._own[tile.col] = part[2:]
+
+    def share(self, team: Team) -> None:
+        """Tell every rank the scores of the right answers."""
+        if team.size > 1:
+            mine = {
+                k: (best, own)
+                for k, (best, own) in enumerate(zip(self._best, self._own, strict=True))
+                if best is not None
+            }
+            for part in team.gather(mine):
+                for k, (best, own) in part.items():
+                    self._best[k], self._own[k] = best, own
+
+    def finish(self, team: Team) -> None:
+        """Add the ranks' counts up."""
+        self._image, self._text = team.sum(self._image), team.sum(self._text)
+
+    @property
+    def text_retrieval(self) -> Ranks:
+        """Image → text."""
+        return Ranks(*self._image)
+
+    @property
+    def image_retrieval(self) -> Ranks:
+        """Text → image."""
+        return Ranks(*self._text)
+
+
+def tie_width(gram: Array) -> float:
+    """How far two scores may differ and still be level."""
+    return _TIE * float(namespace(gram).finfo(gram.dtype).eps)
+
+
+def count_above(gram: Array, score: Array, *, axis: int) -> np.ndarray:
+    """How many entries along an axis lie above a score, and how many level with it: ``(2, k)``."""
+    near = tie_width(gram)
+    above = _count(gram > score + near, axis)
+    return np.stack([above, _count(gram >= score - near, axis) - above])
+
+
+def _max_by_owner(own: Array, owners: np.ndarray, n: int, paired: int) -> Array:
+    best = own[:paired] + 0  # the paired texts come first, one an image, in order
+    if len(owners) == n:
+        return best
+    extra = like(owners[paired:], own)
+    if is_torch(own):
+        return best.scatter_reduce(0, extra, own[paired:], "amax")
+    np.maximum.at(best, extra, own[paired:])
+    return best
+
+
+def _count(mask: Array, axis: int) -> np.ndarray:
+    if is_torch(mask):
+        return to_numpy(mask.sum(axis))
+    return _count_numpy(np.ascontiguousarray(mask), axis)
+
+
+def _count_numpy(mask: np.ndarray, axis: int) -> np.ndarray:
+    """``np.count_nonzero`` along an axis, eight booleans at a time: numpy's own widens each one.
+
+    Bytes are added without carrying into their neighbour, so at most 255 at once.
+    """
+    rows, cols = mask.shape
+    if cols % 8:
+        return np.count_nonzero(mask, axis=axis).astype(np.int64)
+    lanes = mask.view(np.uint64)
+    if axis == 0:
+        total = np.zeros(cols, np.int64)
+        for start in range(0, rows, 255):
+            total += np.add.reduce(lanes[start : start + 255], axis=0).view(np.uint8)
+        return total
+    total = np.zeros(rows, np.int64)
+    for start in range(0, cols // 8, 255):
+        part = np.ascontiguousarray(np.add.reduce(lanes[:, start : start + 255], axis=1))
+        total += part.view(np.uint8).reshape(rows, 8).sum(axis=1, dtype=np.int64)
+    return total
+
+
+class Neighbours:
+    """The k nearest other rows of every row: within each modality, and across the two.
+
+    Equally near rows are taken in the order of their numbers.
+
+    Args:
+        k: how many.
+        kinds: which matrices.
+
+    Attributes:
+        xx, yy: ``(n, k)`` row numbers, the neighbours within images and within texts.
+        xy: the texts nearest each image (paired texts only), its own included.
+        yx: the images nearest each text, its own included.
+    """
+
+    def __init__(
+        self, k: int = 10, *, kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
+    ) -> None:
+        self.k = k
+        self.kinds = kinds
+
+    def start(self, pairs: Pairs) -> None:
+        """Forget everything."""
+        self._top = {name: TopK(pairs.n, self.k) for name in ("xx", "yy", "xy", "yx")}
+
+    def tile(self, tile: Tile) -> list[tuple[np.ndarray, ...]]:
+        """The entries of one tile that may be among the nearest, for its rows and its columns."""
+        gram = tile.gram[:, : len(tile.cols)]
+        if tile.diagonal and tile.kind != "xy":
+            row, col, score = self._top[tile.kind].candidates(gram, tile.rows, tile.cols, spare=1)
+            other = row != col
+            return [(row[other], col[other], score[other])]
+        forward = self._top[tile.kind].candidates(gram, tile.rows, tile.cols)
+        back = self._top["yx" if tile.kind == "xy" else tile.kind]
+        return [forward, back.candidates(gram.T, tile.cols, tile.rows)]
+
+    def add(self, tile: Tile, part: list[tuple[np.ndarray, ...]]) -> None:
+        """Keep the nearest."""
+        self._top[tile.kind].keep(*part[0])
+        if len(part) > 1:
+            self._top["yx" if tile.kind == "xy" else tile.kind].keep(*part[1])
+
+    def share(self, team: Team) -> None:
+        """Tell every rank how near a row must be to count."""
+        for top in self._top.values():
+            top.share(team)
+
+    def finish(self, team: Team) -> None:
+        """Merge the ranks' nearest."""
+        for name, top in self._top.items():
+            setattr(self, name, top.finish(team))
+
+    xx: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+    yx: np.ndarray
+
+
+class TopK:
+    """The k highest scores of each row, from tiles in any order.
+
+    Args:
+        n: number of rows.
+        k: how many to keep.
+    """
+
+    def __init__(self, n: int, k: int) -> None:
+        self.k = k
+        self.score = np.full((n, k), -np.inf)
+        self.index = np.full((n, k), -1)
+        self._bar = np.full(n, -np.inf)
+
+    def candidates(
+        self, gram: Array, rows: range, cols: range, *, spare: int = 0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row numbers, column numbers and scores of a tile's entries that reach the bar.
+
+        The bar may lag behind what other threads have found: it then lets a few more through.
+        ``spare`` entries more are let through for those that the caller will drop.
+        """
+        bar = self._bar[rows.start : rows.stop]
+        k = self.k + spare
+        if is_torch(gram):
+            top = gram.topk(min(k, len(cols)), dim=1)
+            score, col = to_numpy(top.values), to_numpy(top.indices)
+            row = np.repeat(np.arange(len(rows)), score.shape[1])
+            score, col = score.ravel(), col.ravel()
+        elif np.isneginf(bar).any() and len(cols) > k:
+            # Nothing is known yet: the k-th largest of this tile is the bar.
+            bar = np.maximum(bar, np.partition(gram, len(cols) - k, axis=1)[:, len(cols) - k])
+            row, col = np.nonzero(gram >= bar[:, None])
+            score = gram[row, col]
+        else:
+            row, col = np.nonzero(gram >= bar[:, None].astype(gram.dtype))
+            score = gram[row, col]
+        return row + rows.start, col + cols.start, score.astype(np.float64)
+
+    def keep(self, row: np.ndarray, col: np.ndarray, score: np.ndarray) -> None:
+        """Merge entries into what is kept."""
+        if not len(row):
+            return
+        touched, where = np.unique(row, return_inverse=True)
+        kept = np.repeat(np.arange(len(touched)), self.k)
+        where = np.concatenate([kept, where])
+        col = np.concatenate([self.index[touched].ravel(), col])
+        score = np.concatenate([self.score[touched].ravel(), score])
+        order = np.lexsort((col, -score, where))
+        where = where[order]
+        starts = np.searchsorted(where, np.arange(len(touched)))
+        take = order[(starts[:, None] + np.arange(self.k)).ravel()]
+        self.score[touched] = score[take].reshape(-1, self.k)
+        self.index[touched] = col[take].reshape(-1, self.k)
+        self._bar[touched] = self.score[touched, -1]
+
+    def share(self, team: Team) -> None:
+        """Raise every rank's bar to the highest."""
+        if team.size > 1:
+            self._bar = np.max(team.gather(self._bar), axis=0)
+
+    def finish(self, team: Team) -> np.ndarray:
+        """Row numbers of the nearest, over all ranks: ``(n, k)``."""
+        if team.size > 1:
+            parts = team.gather((self.score, self.index))
+            score = np.concatenate([part[0] for part in parts], axis=1)
+            index = np.concatenate([part[1] for part in parts], axis=1)
+            order = np.lexsort((index, -score), axis=1)[:, : self.k]
+            self.score = np.take_along_axis(score, order, axis=1)
+            self.index = np.take_along_axis(index, order, axis=1)
+        return self.index
