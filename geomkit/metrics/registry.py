@@ -150,7 +150,7 @@ def _spectrum(modality: str) -> list[Metric]:
         metric(
             "explained_variance_auc",
             spectrum.explained_variance_auc,
-            "~0.5 = all directions equal … 1 = one direction",
+            "0.5 = all directions equal … 1 = one direction",
             lambda d: (d + 1) / (2 * d),
         ),
         *(

@@ -112,6 +112,7 @@ class Statistics:
             chosen.append(neighbours)
         x, y = e.image, e.text
         if max(e.n, e.m) <= _WIDE_PAIRS:
+            x, y = x[:], y[:]
             xp = namespace(x)
             x, y = xp.astype(x, xp.float64), xp.astype(y, xp.float64)
         first = e.first_texts(self.caption_index)
