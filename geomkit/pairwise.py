@@ -9,7 +9,7 @@ every score of an image with its own texts, and no score is ever computed twice 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -35,7 +35,7 @@ class Tile:
     Attributes:
         kind: which matrix it is a block of.
         row, col: numbers of its row and column block.
-        gram: inner products, shape ``(r, c)``; not to be changed.
+        gram: inner products, shape ``(r, c)``; not to be changed, and gone when parts are added.
         rows: the images (``xx``, ``xy``) or texts (``yy``) of its rows, as a range of pair numbers.
         cols: likewise for its columns; in ``xy`` the first columns are the paired texts.
     """
@@ -179,7 +179,9 @@ def walk(
 
     def work(place: tuple[Kind, int, int]) -> tuple[Tile, list[Any]]:
         tile = pairs.tile(*place)
-        return tile, [r.tile(tile) if tile.kind in r.kinds else None for r in reducers]
+        parts = [r.tile(tile) if tile.kind in r.kinds else None for r in reducers]
+        # The products stay behind: their memory is warm, and the next tile takes it over.
+        return replace(tile, gram=None), parts
 
     count = 1 if pairs.on_torch or pairs.blocks == 1 else threads or cores()
     for places in (diagonal, rest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,15 +42,26 @@ class PotentialSums:
     def start(self, pairs: Pairs) -> None:
         """Forget everything."""
         self.n = pairs.n
+        self._local = threading.local()
         self.xx, self.yy, self.xy, self.yx = np.zeros((4, pairs.n))
 
     def tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
         """Row and column sums of one tile."""
-        potential = gaussian_potential(tile.gram[:, : len(tile.cols)], self.t)
+        cosine = tile.gram[:, : len(tile.cols)]
+        potential = gaussian_potential(cosine, self.t, out=self._scratch(cosine))
         if tile.diagonal:
             index = range(len(tile.rows))
             potential[index, index] = 0.0
         return row_sums(potential), row_sums(potential.T)
+
+    def _scratch(self, cosine: Array) -> np.ndarray | None:
+        """This thread's piece of memory, for numpy."""
+        if is_torch(cosine):
+            return None
+        held = getattr(self._local, "scratch", None)
+        if held is None or held.shape != cosine.shape:
+            held = self._local.scratch = np.empty_like(cosine)
+        return held
 
     def add(self, tile: Tile, part: tuple[np.ndarray, np.ndarray]) -> None:
         """Add a tile's sums to its rows and, in a symmetric matrix, to their mirror image."""

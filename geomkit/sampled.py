@@ -84,11 +84,12 @@ def sample_pairs(
         block = x[start : start + _GALLERY]
         cols = range(start, start + len(block))
         gram = xq @ block.T
-        out: list[Any] = [row_sums(gaussian_potential(gram, t))]
-        out.append(_others(top["xx"], gram, cols, rows))
+        near = _others(top["xx"], gram, cols, rows)
+        out: list[Any] = [_consumed(gram, t), near]
         if own is not None:
             back = yq @ block.T
-            out += [row_sums(gaussian_potential(back, t)), count_above(back, own[:, None], axis=1)]
+            counted = count_above(back, own[:, None], axis=1)
+            out += [_consumed(back, t), counted]
         return out
 
     def texts(start: int) -> list[Any]:
@@ -97,15 +98,13 @@ def sample_pairs(
         paired = block if len(chosen) == len(block) else block[like(chosen, block)]
         gram = yq @ paired.T
         numbers = image_index[start + chosen]
-        out: list[Any] = [row_sums(gaussian_potential(gram, t))]
-        out.append(_others(top["yy"], gram, numbers, rows))
+        near = _others(top["yy"], gram, numbers, rows)
+        out: list[Any] = [_consumed(gram, t), near]
         if best is not None:
             forward = xq @ block.T
+            counted = count_above(forward, best[:, None], axis=1)
             mine = forward if len(chosen) == len(block) else forward[:, like(chosen, forward)]
-            out += [
-                row_sums(gaussian_potential(mine, t)),
-                count_above(forward, best[:, None], axis=1),
-            ]
+            out += [_consumed(mine, t), counted]
         return out
 
     count = 1 if is_torch(x) else threads or cores()
@@ -137,6 +136,11 @@ def sample_pairs(
         shared = [len(np.intersect1d(a, b)) for a, b in zip(near["xx"], near["yy"], strict=True)]
         overlap = np.array(shared) / neighbours
     return SampledPairs(rows, potential, text_retrieval, image_retrieval, overlap)
+
+
+def _consumed(gram: Array, t: float) -> np.ndarray:
+    """Row sums of the potential of a matrix that nobody needs any more."""
+    return row_sums(gaussian_potential(gram, t, out=None if is_torch(gram) else gram))
 
 
 def xp_sum(products: Array) -> Array:
