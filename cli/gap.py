@@ -110,6 +110,7 @@ def gap(
             )
             for name, embeddings, found_split in loaded
         ]
+    team.close()
     if team.rank:
         return 0  # the first rank speaks for all
     if as_json:

@@ -6,9 +6,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 __all__ = ["SOLO", "Team", "cores", "in_order"]
 
@@ -36,9 +40,7 @@ def in_order(
     if threads <= 1:
         yield from map(work, items)
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -49,6 +51,14 @@ def in_order(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries loaded by now; looking for them each time would cost milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class Team:
@@ -98,6 +108,13 @@ class Team:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def close(self) -> None:
+        """Say goodbye to the other ranks."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
 
 
 SOLO = Team()

@@ -186,7 +186,8 @@ def gap(
     parts = {m.part for m in usable}
     exact, seconds = (True, None)
     if parts - {None} or any(m.estimated for m in usable):
-        exact, seconds = within_budget(embeddings, exact_limit)
+        # One rank's clock decides for all, or some would wait for the others for ever.
+        exact, seconds = team.gather(within_budget(embeddings, exact_limit))[0]
     check_memory(
         embeddings,
         moments=any(m.cost == "n·d²" for m in usable),

@@ -1,0 +1,172 @@
+"""500 malformed inputs, generated and seeded: 500 one-line errors, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import clouds
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+COUNT = 500
+
+
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A well-formed file of some arrays, in the format of its suffix."""
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".npy":
+        np.save(path, np.stack([arrays["image"], arrays["text"]]))
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path)
+    elif path.suffix == ".pt":
+        torch.save({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}, path)
+    else:
+        pq.write_table(pa.table({k: list(v) for k, v in arrays.items()}), path)
+
+
+def good(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    x, y = clouds(int(rng.integers(3, 40)), int(rng.integers(2, 20)), seed=int(rng.integers(1e6)))
+    dtype = rng.choice([np.float32, np.float64])
+    return {"image": x.astype(dtype), "text": y.astype(dtype)}
+
+
+def side(rng: np.random.Generator) -> str:
+    return str(rng.choice(["image", "text"]))
+
+
+# Each takes the arrays of a good file and spoils them.
+
+
+def nan(a: dict, rng: np.random.Generator) -> None:
+    rows = a[side(rng)]
+    rows[rng.integers(len(rows)), rng.integers(rows.shape[1])] = rng.choice(
+        [np.nan, np.inf, -np.inf]
+    )
+
+
+def zero_row(a: dict, rng: np.random.Generator) -> None:
+    rows = a[side(rng)]
+    rows[rng.integers(len(rows))] = 0
+
+
+def integers(a: dict, rng: np.random.Generator) -> None:
+    kind = rng.choice([np.int32, np.int64, np.uint8])
+    for key in a:
+        a[key] = (100 * np.abs(a[key])).astype(kind)
+
+
+def fewer(a: dict, rng: np.random.Generator) -> None:
+    key = side(rng)
+    a[key] = a[key][: rng.integers(1, len(a[key]))]
+
+
+def one_row(a: dict, rng: np.random.Generator) -> None:
+    count = rng.integers(0, 2)
+    for key in a:
+        a[key] = a[key][:count]
+
+
+def vector(a: dict, rng: np.random.Generator) -> None:
+    key = side(rng)
+    a[key] = a[key].ravel()
+
+
+def cube(a: dict, rng: np.random.Generator) -> None:
+    key = side(rng)
+    a[key] = a[key][:, :, None]
+
+
+def renamed(a: dict, rng: np.random.Generator) -> None:
+    a[str(rng.choice(["img", "txt", "emb", "Image"]))] = a.pop(side(rng))
+
+
+def bad_index(a: dict, rng: np.random.Generator) -> None:
+    n = len(a["image"])
+    index = np.arange(n)
+    kind = rng.integers(4)
+    if kind == 0:
+        index[rng.integers(n)] = n + rng.integers(5)
+    elif kind == 1:
+        index[rng.integers(n)] = -1 - rng.integers(5)
+    elif kind == 2:
+        index[rng.integers(1, n)] = 0  # somebody is left without a text
+    else:
+        index = index[:-1]
+    a["image_index"] = index
+
+
+def real_index(a: dict, rng: np.random.Generator) -> None:
+    a["image_index"] = np.arange(len(a["image"])) + 0.5
+
+
+# Each takes a good file's bytes and breaks them.
+
+
+def cut(data: bytes, rng: np.random.Generator) -> bytes:
+    return data[: int(rng.integers(0, int(0.95 * len(data))))]
+
+
+def noise(data: bytes, rng: np.random.Generator) -> bytes:
+    return rng.bytes(len(data))
+
+
+def blank(data: bytes, rng: np.random.Generator) -> bytes:
+    return bytes(len(data))
+
+
+def scrambled_head(data: bytes, rng: np.random.Generator) -> bytes:
+    return rng.bytes(24) + data[24:]
+
+
+EVERYWHERE = [".npz", ".npy", ".safetensors", ".pt", ".parquet"]
+NAMED = [".npz", ".safetensors", ".pt"]
+SPOILS: list[tuple[Callable, list[str]]] = [
+    (nan, EVERYWHERE),
+    (zero_row, EVERYWHERE),
+    (integers, [".npz", ".npy", ".safetensors", ".pt"]),
+    (one_row, EVERYWHERE),
+    (fewer, NAMED),
+    (vector, NAMED),
+    (cube, NAMED),
+    (renamed, NAMED),
+    (bad_index, NAMED),
+    (real_index, NAMED),
+]
+BREAKS: list[Callable] = [cut, noise, blank, scrambled_head]
+
+
+def malformed(seed: int, folder: Path) -> Path:
+    rng = np.random.default_rng(seed)
+    arrays = good(rng)
+    if rng.random() < 0.6:
+        spoil, suffixes = SPOILS[rng.integers(len(SPOILS))]
+        path = folder / f"{seed}{rng.choice(suffixes)}"
+        spoil(arrays, rng)
+        write(path, arrays)
+    else:
+        path = folder / f"{seed}{rng.choice(EVERYWHERE)}"
+        write(path, arrays)
+        broken = BREAKS[rng.integers(len(BREAKS))](path.read_bytes(), rng)
+        path.write_bytes(broken)
+    return path
+
+
+def test_five_hundred_malformed_files(cli, tmp_path: Path) -> None:
+    for seed in range(COUNT):
+        path = malformed(seed, tmp_path)
+        outcome = cli("gap", path.name)
+        lines = outcome.err.splitlines()
+        assert outcome.status == 2, (path.name, outcome)
+        assert len(lines) == 1 and lines[0].startswith("geomkit: "), (path.name, outcome.err)
+        assert path.name in lines[0], (path.name, lines[0])
+        assert "unexpected" not in lines[0] and "Traceback" not in lines[0], lines[0]
+        assert outcome.out == ""
+        path.unlink()
