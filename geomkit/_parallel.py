@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,8 +40,9 @@ def in_order(
     if threads <= 1:
         yield from map(work, items)
         return
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
+    pool = _pool(threads, os.getpid())
+    waiting: deque[Future[Result]] = deque()
+    with _blas().limit(limits=1, user_api="blas"):
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -50,7 +51,15 @@ def in_order(
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay: a fit makes dozens of passes. A forked process gets its own."""
+    return ThreadPoolExecutor(threads)
 
 
 @cache

@@ -14,7 +14,8 @@ import numpy as np
 from geomkit._array import Array, is_torch, like, namespace, to_numpy
 from geomkit._parallel import SOLO, Team, cores, in_order
 from geomkit.functional import gaussian_potential
-from geomkit.reducers import Ranks, TopK, count_above, row_sums, tie_width
+from geomkit.neighbours import TopK
+from geomkit.reducers import Ranks, count_above, row_sums, tie_width
 
 __all__ = ["SampledPairs", "sample_pairs"]
 

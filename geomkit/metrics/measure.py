@@ -113,6 +113,11 @@ class GapResult:
         return html([self])
 
 
+def _dim(name: str, embeddings: Embeddings) -> int:
+    """The dimension of the modality that a metric speaks of."""
+    return int((embeddings.text if name.endswith("_text") else embeddings.image).shape[1])
+
+
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
@@ -249,7 +254,7 @@ def gap(
         estimated=tuple(estimated),
         stderr=known("stderr"),
         null=known("null"),
-        ideal={m.name: m.ideal(embeddings.dim) for m in usable if m.ideal and m.name in values},
+        ideal={m.name: m.ideal(_dim(m.name, embeddings)) for m in usable if m.ideal},
         p_value=known("p_value"),
         meta=meta,
     )

@@ -31,8 +31,9 @@ class Number(NamedTuple):
 def mean_with_error(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
     """Mean of values and its standard error; values of one group may depend on each other.
 
-    >>> mean_with_error(np.array([0.0, 1.0, 0.0, 1.0]))
-    (0.5, 0.2886751345948129)
+    >>> mean, error = mean_with_error(np.array([0.0, 1.0, 0.0, 1.0]))
+    >>> mean, round(error, 6)
+    (0.5, 0.288675)
     """
     mean = float(values.mean())
     centred: np.ndarray = values - mean

@@ -132,7 +132,7 @@ def _spectrum(modality: str) -> list[Metric]:
     ) -> Metric:
         def number(s: Statistics) -> Number:
             extra = (len(s.moments.sum_x if modality == "image" else s.moments.sum_y),)
-            values = s.spectra[modality][centred]
+            values = s.spectrum(modality, centred=centred)
             return Number(function(values, *args, *(extra if with_dim else ())))
 
         return Metric(

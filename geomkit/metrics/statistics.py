@@ -13,8 +13,9 @@ from geomkit.embeddings import Embeddings
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.spectrum import scatter_eigenvalues
 from geomkit.moments import Moments
+from geomkit.neighbours import Neighbours
 from geomkit.pairwise import Kind, Pairs, Reducer, walk
-from geomkit.reducers import Neighbours, PotentialSums, RankCounts, Ranks
+from geomkit.reducers import PotentialSums, RankCounts, Ranks
 from geomkit.sampled import SampledPairs, sample_pairs
 
 __all__ = ["NEIGHBOURS", "QUERIES", "Statistics"]
@@ -24,7 +25,7 @@ QUERIES = 1024
 """Pairs sampled past the row budget; each is compared with all rows."""
 _CLASSIFIED = 20_000
 """Pairs that the classifier sees past the row budget."""
-_WIDE_MOMENTS = 8192
+_WIDE_MOMENTS = 4096
 """Up to here second moments are formed in float64 outright: the effective rank takes square roots
 of small eigenvalues, where the rounding of float32 products would show."""
 _WIDE_PAIRS = 2048
@@ -73,6 +74,7 @@ class Statistics:
         self.n = embeddings.n
         self._needs = needs or Needs()
         self._team = team
+        self._spectra: dict[tuple[str, bool], np.ndarray] = {}
 
     @cached_property
     def pairs(self) -> tuple[Array, Array]:
@@ -179,14 +181,11 @@ class Statistics:
         folds = min(self.folds, len(x)) if isinstance(self.folds, int) else self.folds
         return linear_separability(x[:], y[:], folds=folds, seed=self.seed)
 
-    @cached_property
-    def spectra(self) -> dict[str, dict[bool, np.ndarray]]:
-        """Eigenvalues of the scatter by modality (``image``, ``text``) and by centred or not."""
-        m = self.moments
-        return {
-            name: {
-                centred: scatter_eigenvalues(second, total, m.n, centred=centred)
-                for centred in (True, False)
-            }
-            for name, second, total in (("image", m.xx, m.sum_x), ("text", m.yy, m.sum_y))
-        }
+    def spectrum(self, modality: str, *, centred: bool) -> np.ndarray:
+        """Eigenvalues of the scatter of ``image`` or ``text`` rows, about their mean or about 0."""
+        key = (modality, centred)
+        if key not in self._spectra:
+            m = self.moments
+            second, total = (m.xx, m.sum_x) if modality == "image" else (m.yy, m.sum_y)
+            self._spectra[key] = scatter_eigenvalues(second, total, m.n, centred=centred)
+        return self._spectra[key]

@@ -79,8 +79,9 @@ def ours(path: Path) -> dict[str, float]:
     from geomkit.embeddings import read_embeddings
     from geomkit.metrics import gap
     from geomkit.moments import Moments
+    from geomkit.neighbours import Neighbours
     from geomkit.pairwise import Pairs, walk
-    from geomkit.reducers import Neighbours, PotentialSums, RankCounts
+    from geomkit.reducers import PotentialSums, RankCounts
 
     e = read_embeddings(path)
     large = e.n > 100_000
