@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from geomkit._array import Array, is_torch, to_numpy
@@ -14,7 +16,7 @@ __all__ = ["Neighbours", "TopK"]
 class Neighbours:
     """The k nearest other rows of every row: within each modality, and across the two.
 
-    Equally near rows are taken in the order of their numbers.
+    Equally near rows are taken in the order of their numbers (on a device in any).
 
     Args:
         k: how many.
@@ -26,6 +28,11 @@ class Neighbours:
         yx: the images nearest each text, its own included.
     """
 
+    xx: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+    yx: np.ndarray
+
     def __init__(
         self, k: int = 10, *, kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
     ) -> None:
@@ -36,18 +43,20 @@ class Neighbours:
         """Forget everything."""
         self._top = {name: TopK(pairs.n, self.k) for name in ("xx", "yy", "xy", "yx")}
 
-    def tile(self, tile: Tile) -> list[tuple[np.ndarray, ...]]:
+    def tile(self, tile: Tile) -> list[tuple[Any, ...]]:
         """The entries of one tile that may be among the nearest, for its rows and its columns."""
         gram = tile.gram[:, : len(tile.cols)]
+        top = self._top[tile.kind]
         if tile.diagonal and tile.kind != "xy":
-            row, col, score = self._top[tile.kind].candidates(gram, tile.rows, tile.cols, spare=1)
-            other = row != col
-            return [(row[other], col[other], score[other])]
-        forward = self._top[tile.kind].candidates(gram, tile.rows, tile.cols)
+            numbers = np.arange(tile.rows.start, tile.rows.stop)
+            return [top.candidates(gram, tile.rows, tile.cols, skip=numbers)]
         back = self._top["yx" if tile.kind == "xy" else tile.kind]
-        return [forward, back.candidates(gram.T, tile.cols, tile.rows)]
+        return [
+            top.candidates(gram, tile.rows, tile.cols),
+            back.candidates(gram.T, tile.cols, tile.rows),
+        ]
 
-    def add(self, tile: Tile, part: list[tuple[np.ndarray, ...]]) -> None:
+    def add(self, tile: Tile, part: list[tuple[Any, ...]]) -> None:
         """Keep the nearest."""
         self._top[tile.kind].keep(*part[0])
         if len(part) > 1:
@@ -63,14 +72,12 @@ class Neighbours:
         for name, top in self._top.items():
             setattr(self, name, top.finish(team))
 
-    xx: np.ndarray
-    yy: np.ndarray
-    xy: np.ndarray
-    yx: np.ndarray
-
 
 class TopK:
     """The k highest scores of each row, from tiles in any order.
+
+    On a device everything stays there and each tile's k best are merged in. With numpy only the
+    few entries that reach a row's bar, the k-th best so far, are looked at.
 
     Args:
         n: number of rows.
@@ -78,52 +85,86 @@ class TopK:
     """
 
     def __init__(self, n: int, k: int) -> None:
-        self.k = k
-        self.score = np.full((n, k), -np.inf)
-        self.index = np.full((n, k), -1)
+        self.n, self.k = n, k
+        self.score: Array = np.full((n, k), -np.inf)
+        self.index: Array = np.full((n, k), -1)
         self._bar = np.full(n, -np.inf)
 
     def candidates(
-        self, gram: Array, rows: range, cols: range, *, spare: int = 0
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row numbers, column numbers and scores of a tile's entries that reach the bar.
+        self,
+        gram: Array,
+        rows: range,
+        cols: range | np.ndarray,
+        *,
+        skip: np.ndarray | None = None,
+    ) -> tuple[Any, ...]:
+        """What :meth:`keep` takes: a tile's entries that may be among the best.
 
-        The bar may lag behind what other threads have found: it then lets a few more through.
-        ``spare`` entries more are let through for those that the caller will drop.
+        Args:
+            gram: scores, ``(r, c)``.
+            rows: which rows they are of.
+            cols: numbers of the candidates.
+            skip: for each row a candidate that does not count, such as the row itself.
         """
-        bar = self._bar[rows.start : rows.stop]
-        k = self.k + spare
+        numbers = np.asarray(cols)
         if is_torch(gram):
-            top = gram.topk(min(k, len(cols)), dim=1)
-            score, col = to_numpy(top.values), to_numpy(top.indices)
-            row = np.repeat(np.arange(len(rows)), score.shape[1])
-            score, col = score.ravel(), col.ravel()
-        elif np.isneginf(bar).any() and len(cols) > k:
+            return (rows, *self._best_on_device(gram, numbers, skip))
+        bar = self._bar[rows.start : rows.stop].astype(gram.dtype)
+        k = self.k + (skip is not None)
+        if np.isneginf(bar).any() and len(numbers) > k:
             # Nothing is known yet: the k-th largest of this tile is the bar.
-            bar = np.maximum(bar, np.partition(gram, len(cols) - k, axis=1)[:, len(cols) - k])
-            row, col = np.nonzero(gram >= bar[:, None])
-            score = gram[row, col]
-        else:
-            row, col = np.nonzero(gram >= bar[:, None].astype(gram.dtype))
-            score = gram[row, col]
-        return row + rows.start, col + cols.start, score.astype(np.float64)
+            bar = np.maximum(bar, np.partition(gram, len(numbers) - k, axis=1)[:, -k])
+        # The bar may lag behind what other threads have found: a few more get through.
+        row, col = np.nonzero(gram >= bar[:, None])
+        score, number = gram[row, col].astype(np.float64), numbers[col]
+        if skip is not None:
+            other = number != skip[row]
+            row, number, score = row[other], number[other], score[other]
+        return row + rows.start, number, score
 
-    def keep(self, row: np.ndarray, col: np.ndarray, score: np.ndarray) -> None:
+    def _best_on_device(
+        self, gram: Array, numbers: np.ndarray, skip: np.ndarray | None
+    ) -> tuple[Array, Array]:
+        import torch
+
+        best = gram.topk(min(self.k + (skip is not None), gram.shape[1]), dim=1)
+        number = torch.from_numpy(numbers).to(gram.device)[best.indices]
+        score = best.values
+        if skip is not None:
+            own = torch.from_numpy(skip).to(gram.device)[:, None]
+            score = score.masked_fill(number == own, -torch.inf)
+        return number, score
+
+    def keep(self, rows: range | np.ndarray, number: Array, score: Array) -> None:
         """Merge entries into what is kept."""
-        if not len(row):
+        if isinstance(rows, range):
+            self._keep_on_device(rows, number, score)
             return
-        touched, where = np.unique(row, return_inverse=True)
-        kept = np.repeat(np.arange(len(touched)), self.k)
-        where = np.concatenate([kept, where])
-        col = np.concatenate([self.index[touched].ravel(), col])
+        if not len(rows):
+            return
+        touched, where = np.unique(rows, return_inverse=True)
+        where = np.concatenate([np.repeat(np.arange(len(touched)), self.k), where])
+        number = np.concatenate([self.index[touched].ravel(), number])
         score = np.concatenate([self.score[touched].ravel(), score])
-        order = np.lexsort((col, -score, where))
-        where = where[order]
-        starts = np.searchsorted(where, np.arange(len(touched)))
+        order = np.lexsort((number, -score, where))
+        starts = np.searchsorted(where[order], np.arange(len(touched)))
         take = order[(starts[:, None] + np.arange(self.k)).ravel()]
         self.score[touched] = score[take].reshape(-1, self.k)
-        self.index[touched] = col[take].reshape(-1, self.k)
+        self.index[touched] = number[take].reshape(-1, self.k)
         self._bar[touched] = self.score[touched, -1]
+
+    def _keep_on_device(self, rows: range, number: Array, score: Array) -> None:
+        import torch
+
+        if not is_torch(self.score):
+            shape = (self.n, self.k)
+            self.score = torch.full(shape, -torch.inf, dtype=score.dtype, device=score.device)
+            self.index = torch.full(shape, -1, device=score.device)
+        place = slice(rows.start, rows.stop)
+        both = torch.cat([self.score[place], score], dim=1)
+        best = both.topk(self.k, dim=1)
+        self.score[place] = best.values
+        self.index[place] = torch.cat([self.index[place], number], dim=1).gather(1, best.indices)
 
     def share(self, team: Team) -> None:
         """Raise every rank's bar to the highest."""
@@ -131,7 +172,8 @@ class TopK:
             self._bar = np.max(team.gather(self._bar), axis=0)
 
     def finish(self, team: Team) -> np.ndarray:
-        """Row numbers of the nearest, over all ranks: ``(n, k)``."""
+        """Numbers of the nearest, over all ranks: ``(n, k)``."""
+        self.score, self.index = to_numpy(self.score), to_numpy(self.index)
         if team.size > 1:
             parts = team.gather((self.score, self.index))
             score = np.concatenate([part[0] for part in parts], axis=1)

@@ -59,7 +59,7 @@ class PotentialSums:
         if is_torch(cosine):
             return None
         held = getattr(self._local, "scratch", None)
-        if held is None or held.shape != cosine.shape:
+        if held is None or held.shape != cosine.shape or held.dtype != cosine.dtype:
             held = self._local.scratch = np.empty_like(cosine)
         return held
 

@@ -85,7 +85,7 @@ def sample_pairs(
         block = x[start : start + _GALLERY]
         cols = range(start, start + len(block))
         gram = xq @ block.T
-        near = _others(top["xx"], gram, cols, rows)
+        near = top["xx"].candidates(gram, range(q), cols, skip=rows)
         out: list[Any] = [_consumed(gram, t), near]
         if own is not None:
             back = yq @ block.T
@@ -99,7 +99,7 @@ def sample_pairs(
         paired = block if len(chosen) == len(block) else block[like(chosen, block)]
         gram = yq @ paired.T
         numbers = image_index[start + chosen]
-        near = _others(top["yy"], gram, numbers, rows)
+        near = top["yy"].candidates(gram, range(q), numbers, skip=rows)
         out: list[Any] = [_consumed(gram, t), near]
         if best is not None:
             forward = xq @ block.T
@@ -171,13 +171,3 @@ def _best_own(
     np.maximum.at(best, owner, values)
     level = np.bincount(owner, weights=values >= best[owner] - tie_width(scores))
     return namespace(scores).asarray(best), level.astype(np.int64)
-
-
-def _others(
-    top: TopK, gram: Array, numbers: range | np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidates of a tile by their pair numbers, without the queries themselves."""
-    row, col, score = top.candidates(gram, range(len(rows)), range(gram.shape[1]), spare=1)
-    number = np.asarray(numbers)[col]
-    other = number != rows[row]
-    return row[other], number[other], score[other]
