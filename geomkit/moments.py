@@ -22,7 +22,7 @@ from geomkit.functional import squared_distances
 
 __all__ = ["Moments"]
 
-_BLOCK = 4096
+_BLOCK = 2048
 """Rows whose products are added up in their own dtype before they go to float64: long enough for
 the matrix product to run at full rate, short enough that float32 loses nothing that matters."""
 
@@ -116,14 +116,14 @@ class Moments:
 
         if x.shape[1] == y.shape[1]:
             paired = xp.sum(x * y, axis=1)
-            distance = xp.sum(wide(squared_distances(x, y)))
+            distance = xp.sum(squared_distances(x, y), dtype=xp.float64)
         else:
             paired = xp.full_like(x[:, 0], xp.nan)
             distance = wide(paired[0])
         return cls(
             n=int(x.shape[0]),
-            sum_x=xp.sum(wide(x), axis=0),
-            sum_y=xp.sum(wide(y), axis=0),
+            sum_x=xp.sum(x, axis=0, dtype=xp.float64),
+            sum_y=xp.sum(y, axis=0, dtype=xp.float64),
             xx=wide(x.T @ x),
             yy=wide(y.T @ y),
             xy=wide(x.T @ y),

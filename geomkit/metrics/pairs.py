@@ -95,8 +95,15 @@ def mean_rank(s: Statistics, direction: str) -> Number:
 
 
 def median_rank(s: Statistics, direction: str) -> Number:
-    """Median rank of the right answer, from 1."""
-    return Number(float(np.median(s.ranks(direction)[0].ranks)))
+    """Median rank of the right answer, from 1.
+
+    Its error is half the way between the quantiles half a standard deviation of the count below
+    and above: Woodruff's interval, which assumes nothing of the distribution.
+    """
+    ranks = s.ranks(direction)[0].ranks
+    reach = 0.5 / math.sqrt(len(ranks))
+    low, high = np.quantile(ranks, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
+    return Number(float(np.median(ranks)), float(high - low) / 2)
 
 
 def mrr(s: Statistics, direction: str) -> Number:

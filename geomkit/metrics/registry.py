@@ -227,7 +227,7 @@ def _retrieval(direction: str) -> list[Metric]:
 def _uniformity(name: str, function: Callable[..., Number], *args: Any, **kwargs: Any) -> Metric:
     return Metric(
         name,
-        "uniformity",
+        "spread",
         _UNIFORM,
         "n²·d",
         _pair(function, *args),
@@ -247,7 +247,7 @@ def _linear(
 def _intra(modality: str) -> Metric:
     return Metric(
         f"intra_cosine_{modality}",
-        "uniformity",
+        "spread",
         "0 = centred … 1 = all in one cone",
         "n·d²",
         _moment(linear.intra_cosine, modality),
@@ -293,30 +293,30 @@ _ALL = [
     ),
     Metric(
         "paired_cosine",
-        "alignment",
+        "pairs",
         "−1 = opposite … 1 = pairs coincide",
         "n·d²",
         _with_doc(_paired, linear.paired_cosine),
         _one,
     ),
-    _linear("alignment", "alignment", "0 = pairs coincide … 4 = opposite", linear.alignment, _zero),
+    _linear("alignment", "pairs", "0 = pairs coincide … 4 = opposite", linear.alignment, _zero),
     _linear(
         "centroid_gap",
-        "alignment",
+        "pairs",
         "0 … alignment: the part that the means make",
         linear.centroid_gap,
         _zero,
     ),
     _linear(
         "distribution_gap",
-        "alignment",
+        "pairs",
         "0 … alignment: the part that is left",
         linear.distribution_gap,
         _zero,
     ),
     _linear(
         "gap_dimensions_90",
-        "alignment",
+        "pairs",
         "1 … d: coordinates holding 90% of the centroid gap",
         linear.gap_dimensions,
         None,

@@ -78,8 +78,9 @@ def linear_separability(
     train = held_out[:, None] != np.arange(count)
     # Coefficients within 1e-5 move no margin of a unit row by more than 2e-5.
     coefficients = fit_logistic(x, y, train, C=C, tolerance=1e-5)
-    score_x = x @ coefficients[:-1] + coefficients[-1]
-    score_y = y @ coefficients[:-1] + coefficients[-1]
+    score_x, score_y = (
+        rows @ coefficients[:-1].astype(rows.dtype) + coefficients[-1] for rows in (x, y)
+    )
     accuracies, aucs, right, placed = [], [], [], []
     for fold in range(count):
         test = held_out == fold
