@@ -300,6 +300,48 @@ def test_swapping_the_modalities_swaps_the_keys() -> None:
         assert two[swapped] == pytest.approx(value, rel=1e-9, abs=1e-9), name
 
 
+def test_rotation_changes_nothing_but_what_counts_coordinates() -> None:
+    x, y = clouds(60, 6)
+    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
+    p = np.random.default_rng(1).permutation(60)
+    whole, turned, shuffled = gap(x, y), gap(x @ q, y @ q), gap(x[p], y[p])
+    by_basis = {"gap_dimensions_90", "sliced_wasserstein"}
+    by_order = {"linear_separability", "linear_separability_auc"}  # other folds
+    for name, value in whole.metrics.items():
+        if name not in by_basis:
+            assert turned.metrics[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
+            if name in whole.stderr:
+                assert turned.stderr[name] == pytest.approx(whole.stderr[name], rel=1e-6), name
+        if name not in by_order:
+            assert shuffled.metrics[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
+
+
+def test_the_result_as_table_frame_and_html() -> None:
+    x, y = clouds(30, 5)
+    result = gap(x, y)
+    text, frame, page = str(result), result.to_frame(), result._repr_html_()
+    assert list(frame.index) == list(METRICS)
+    assert list(frame.columns) == ["value", "stderr", "null", "ideal", "p_value", "estimated"]
+    for name, value in result.metrics.items():
+        assert f"{name} " in text and f"<td>{name}</td>" in page
+        assert frame.loc[name, "value"] == value
+    assert frame.loc["centroid_distance", "null"] == result.null["centroid_distance"]
+    cell = f"{result.metrics['alignment']:.4f} ± {result.stderr['alignment']:.4f}"
+    assert cell in text and cell in page
+    with pytest.raises(AttributeError):
+        result.n = 3  # type: ignore[misc]
+
+
+def test_sliced_wasserstein_by_its_definition_and_for_a_shift() -> None:
+    x, y = clouds(50, 4)
+    directions = np.random.default_rng(5).standard_normal((4, 256))
+    directions /= np.linalg.norm(directions, axis=0)
+    squares = [((np.sort(x @ d) - np.sort(y @ d)) ** 2).mean() for d in directions.T]
+    found = gap(x, y, metrics=["sliced_wasserstein"], seed=5).metrics["sliced_wasserstein"]
+    assert found == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-12)
+    assert gap(x, x[::-1], metrics=["sliced_wasserstein"]).metrics["sliced_wasserstein"] < 1e-12
+
+
 def test_embeddings_carry_ids_and_modalities() -> None:
     e = Embeddings.of(np.eye(3), np.eye(3), modalities=("audio", "text"), ids=("a", "b", "c"))
     assert gap(e).to_json()["modalities"] == ["audio", "text"]

@@ -139,6 +139,26 @@ def peer(path: Path) -> dict[str, float]:
     return {"all": timed(work, 1)}
 
 
+def rank(path: Path) -> dict[str, float]:
+    """The pairwise part on one thread, shared with whatever ranks there are."""
+    from threadpoolctl import threadpool_limits
+
+    from geomkit._parallel import Team
+    from geomkit.embeddings import read_embeddings
+    from geomkit.pairwise import Pairs, walk
+    from geomkit.reducers import PotentialSums, RankCounts
+
+    team = Team.from_environment()
+    e = read_embeddings(path)
+    pairs = Pairs(e.image, e.text, e.image_index, e.first_texts())
+    with threadpool_limits(1):
+        out = timed(lambda: walk(pairs, [PotentialSums(), RankCounts()], threads=1, team=team))
+    team.close()
+    if team.rank:
+        sys.exit(0)
+    return {"pairwise": out}
+
+
 def child(*words: str) -> tuple[float, float, str]:
     """Wall seconds, peak GiB and output of a command."""
     before = time.perf_counter()
@@ -191,6 +211,14 @@ def report(sizes: list[int]) -> str:
                     f"peer {theirs['all']:.2f} s: {share:.3f} of it")  # fmt: skip
                 row("the peer's process", f"{peer_wall:.1f} s, {peer_peak:.2f} GiB peak", "")
             row("matrix product measured", f"{mine['rate'] / 1e9:.0f} GFLOP/s", "")
+            if n == 20_000:
+                _, _, alone = measured("rank", path)
+                launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+                _, _, out = child(sys.executable, *launch, __file__, "--child", "rank", str(path))
+                shared = json.loads(out)["pairwise"]
+                row("pairwise part, one thread a rank",
+                    f"1 rank {alone['pairwise']:.2f} s, 2 ranks {shared:.2f} s",
+                    f"{alone['pairwise'] / shared:.2f} times as fast")  # fmt: skip
             path.unlink()
             print("\n".join(lines[-9:]), file=sys.stderr, flush=True)
     return "\n".join(lines)
@@ -204,7 +232,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         what, path = options.child
-        print(json.dumps({"ours": ours, "peer": peer}[what](Path(path))))
+        print(json.dumps({"ours": ours, "peer": peer, "rank": rank}[what](Path(path))))
         return
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("numpy", "torch", "scikit-learn"))
     cores = len(os.sched_getaffinity(0))
