@@ -81,7 +81,7 @@ def gap(
     sources, limits = _limits([*(sources or []), *context.args])
     if not sources and not (image or text or modality):
         raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
-    names = select(metrics.split(",") if metrics else None)
+    names = select([word.strip() for word in metrics.split(",")] if metrics else None)
     wanted = names + [m for m, *_ in limits if m not in names]
     number_of_folds = int(folds) if folds.isdigit() else folds
     team = Team.from_environment()

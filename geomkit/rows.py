@@ -7,9 +7,8 @@ that holds nothing but zeros is named by its number the moment it is met.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,7 +76,6 @@ class FileShard:
     dtype: str
     shape: tuple[int, int]
     swapped: bool = False
-    _handle: list[int] = field(default_factory=list, compare=False, repr=False)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop``, as stored; bfloat16 as float32.
@@ -88,25 +86,20 @@ class FileShard:
         stored = np.dtype(np.uint16 if self.dtype == _BFLOAT16 else self.dtype)
         width = self.shape[1]
         out = np.empty((stop - start, width), stored)
-        if not self._handle:
-            self._handle.append(os.open(self.path, os.O_RDONLY))
-        view = memoryview(out.view(np.uint8).reshape(-1).data)
-        done = 0
-        position = self.offset + start * width * stored.itemsize
-        while done < len(view):
-            got = os.preadv(self._handle[0], [view[done:]], position + done)
-            if got == 0:
-                raise GeomkitError(
-                    f"{self.path}: ends before row {stop - 1}; was it changed while being read?"
-                )
-            done += got
+        # Opened for each block: threads need no lock then, and every system can do it.
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + start * width * stored.itemsize)
+            view = memoryview(out.view(np.uint8).reshape(-1).data)
+            while len(view):
+                got = file.readinto(view)
+                if not got:
+                    raise GeomkitError(
+                        f"{self.path}: ends before row {stop - 1}; was it changed while being read?"
+                    )
+                view = view[got:]
         if self.swapped:
             out.byteswap(inplace=True)
         return _widen_bfloat16(out) if self.dtype == _BFLOAT16 else out
-
-    def __del__(self) -> None:
-        for handle in self._handle:
-            os.close(handle)
 
 
 def _widen_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -174,12 +174,14 @@ class Statistics:
     def separability(self) -> Separability:
         """Held-out scores of the linear classifier."""
         x, y = self.pairs
+        moments: Moments | None = self.moments
         if not self.exact and self.n > _CLASSIFIED:
+            moments = None
             rng = np.random.default_rng(self.seed)
             chosen = np.sort(rng.permutation(self.n)[:_CLASSIFIED])
             x, y = x[like(chosen, x)], y[like(chosen, y)]
         folds = min(self.folds, len(x)) if isinstance(self.folds, int) else self.folds
-        return linear_separability(x[:], y[:], folds=folds, seed=self.seed)
+        return linear_separability(x[:], y[:], folds=folds, seed=self.seed, moments=moments)
 
     def spectrum(self, modality: str, *, centred: bool) -> np.ndarray:
         """Eigenvalues of the scatter of ``image`` or ``text`` rows, about their mean or about 0."""
