@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from geomkit.metrics import Metric
 
 __all__ = ["metrics"]
 
@@ -23,21 +26,25 @@ def metrics(
             raise unknown_name("metric", name, METRICS)
         import inspect
 
-        typer.echo(f"{name}: {METRICS[name].ends}; cost {METRICS[name].cost}\n")
+        typer.echo(f"{name}: {_ends(METRICS[name])}; cost {METRICS[name].cost}\n")
         typer.echo(inspect.cleandoc(METRICS[name].number.__doc__ or ""))
         return
     if as_json:
         listed = {
-            m.name: {"group": m.group, "summary": m.summary, "ends": m.ends, "cost": m.cost}
+            m.name: {"group": m.group, "summary": m.summary, "ends": _ends(m), "cost": m.cost}
             for m in METRICS.values()
         }
         typer.echo(json.dumps({"schema_version": 1, "metrics": listed}, ensure_ascii=False))
         return
     width = max(map(len, METRICS))
-    ends = max(len(m.ends) for m in METRICS.values())
+    ends = max(len(_ends(m)) for m in METRICS.values())
     group = ""
     for m in METRICS.values():
         if m.group != group:
             group = m.group
             typer.echo(f"\n{group}")
-        typer.echo(f"  {m.name:{width}}  {m.cost:5}  {m.ends:{ends}}  {m.summary}")
+        typer.echo(f"  {m.name:{width}}  {m.cost:5}  {_ends(m):{ends}}  {m.summary}")
+
+
+def _ends(metric: Metric) -> str:
+    return metric.ends.replace("{limit}", "the sphere's limit")

@@ -136,6 +136,16 @@ def test_data_lists_and_shows(cli) -> None:
     assert Path("sheet.png").exists()
 
 
+def test_metrics_are_listed_and_explained(cli) -> None:
+    listed = cli("metrics").out
+    for name, metric in METRICS.items():
+        line = next(line for line in listed.splitlines() if line.startswith(f"  {name} "))
+        assert metric.cost in line and metric.summary and metric.summary in line
+        assert ":math:" not in line and ":func:" not in line and "{" not in line
+        assert metric.summary in cli("metrics", name).out
+    assert set(json.loads(cli("metrics", "--json").out)["metrics"]) == set(METRICS)
+
+
 def test_plot_sphere_of_more_dimensions(cli) -> None:
     size = "--model nano --pairs 32 --batch-size 16 --steps 1"
     words = f"train --dim 6 {size} --quiet".split()

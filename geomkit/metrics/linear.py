@@ -51,9 +51,9 @@ def cross_cosine(m: Moments) -> float:
 
 
 def centroid_distance(m: Moments) -> Number:
-    r"""Distance of the two means, :math:`\lVert \bar x - \bar y \rVert`.
+    """Distance of the two means, ‖x̄ − ȳ‖. 0 to 2.
 
-    Liang et al., "Mind the Gap" (arXiv 2203.02053). 0 to 2. Two halves of one cloud are not 0
+    Liang et al., "Mind the Gap" (arXiv 2203.02053). Two halves of one cloud are not 0
     apart but about √(alignment/n): that is the null, the root mean square under exchange of image
     and text within pairs.
     """
@@ -103,7 +103,10 @@ def _intra(m: Moments, letter: str) -> float:
 
 
 def relative_gap(m: Moments) -> Number:
-    """Relative modality gap, see :func:`geomkit.functional.relative_modality_gap`. 0 to 1."""
+    """Distance of partners over that of partners and strangers, p/(p + q). 0 to 1.
+
+    See :func:`geomkit.functional.relative_modality_gap` (Role et al., arXiv 2505.03703).
+    """
     paired, image, text = m.paired, _intra(m, "x"), _intra(m, "y")
     p = (1 - paired) / 2
     q = ((1 - image) + (1 - text)) / 4
@@ -192,7 +195,7 @@ def cka(m: Moments) -> Number:
 
 
 def conformity(m: Moments, modality: str) -> Number:
-    r"""Mean cosine of a modality's rows with their own mean, :math:`\lVert\bar x\rVert`. 0 to 1.
+    """Mean cosine of a modality's rows with their own mean, ‖x̄‖. 0 to 1.
 
     Levi and Gilboa, "The Double-Ellipsoid Geometry of CLIP" (arXiv 2411.14517): a row's conformity
     is its mean cosine with all others, estimated by its cosine with the mean. The mean of the

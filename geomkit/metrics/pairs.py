@@ -33,7 +33,7 @@ def _swap_null(s: Statistics) -> float:
 
 
 def uniformity(s: Statistics, kind: Kind) -> Number:
-    r"""Uniformity of a modality (``xx``, ``yy``) or cross-uniformity (``xy``), t = 2.
+    r"""Log of the mean Gaussian potential of two rows, of one modality or across (t = 2).
 
     :math:`\log \mathrm{mean}_{i \ne j} e^{-2\lVert x_i - x_j \rVert^2}` (Wang and Isola,
     arXiv 2005.10242; across: the paper's XU). 0 for one spot, down to the sphere's limit; a finite
@@ -53,7 +53,7 @@ def uniformity_mean(s: Statistics) -> Number:
 
 
 def mmd(s: Statistics) -> Number:
-    r"""Unbiased MMD² of the two clouds, kernel :math:`e^{-2\lVert\cdot\rVert^2}`. Can be below 0.
+    """Unbiased MMD² of the two clouds, kernel exp(−2‖·‖²). Can be below 0.
 
     Gretton et al. (JMLR 2012), pairs of one index left out across too, since image i and text i
     are not independent: e^{U_image} + e^{U_text} − 2e^{XU}. Its error is linearised about the value
@@ -125,8 +125,7 @@ def mutual_knn(s: Statistics) -> Number:
 
 
 def hubness(s: Statistics, modality: str) -> Number:
-    """Skewness of the 10-occurrence counts across modalities. 0: no hubs; large: a few rows are
-    everyone's neighbours.
+    """Skewness of how often each row is among the 10 nearest of a row of the other modality.
 
     Radovanović et al. (JMLR 2010): ``image``: how often each image is among the nearest of a text.
     """

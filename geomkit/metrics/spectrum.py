@@ -88,7 +88,7 @@ def components_to(eigenvalues: np.ndarray, share: float) -> float:
 
 
 def effective_rank(eigenvalues: np.ndarray) -> float:
-    r"""Effective rank, :math:`\exp(-\sum p_i \log p_i)` with p the normalised singular values.
+    """Effective rank, exp of the entropy of the normalised singular values.
 
     Garrido et al., "RankMe" (arXiv 2210.02885), without its ε. 1: one direction; min(n, d): all
     equally. Uncentred, so a cloud far from the origin has a low one whatever its shape.
@@ -105,7 +105,7 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
 
 
 def participation_ratio(eigenvalues: np.ndarray) -> float:
-    r"""Participation ratio, :math:`(\sum\lambda)^2 / \sum\lambda^2`, of the centred scatter.
+    """Participation ratio, (Σλ)²/Σλ², of the centred scatter.
 
     1: one direction; d: all equally; NaN without variance.
 
@@ -142,7 +142,7 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float:
 
 
 def spectral_decay(eigenvalues: np.ndarray) -> float:
-    r"""Decay coefficient α of the spectrum, :math:`\lambda_j \propto j^{-\alpha}`.
+    """Decay coefficient α of the spectrum, λ_j ∝ j^(−α).
 
     Agrawal et al., "α-ReQ" (NeurIPS 2022): the slope of log eigenvalue against log rank, by least
     squares over all eigenvalues above 10⁻¹⁰ of the largest. 0: flat; the paper finds the best
