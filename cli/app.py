@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -74,10 +75,18 @@ def run(arguments: list[str] | None = None) -> int:
         console.line("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader (head, less) has gone; leave nothing for the interpreter to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
+    except SystemExit as stop:  # how typer reports a reader that has gone
+        if isinstance(stop.__context__, OSError) and stop.__context__.errno == errno.EPIPE:
+            return _reader_gone()
+        raise
     except Exception as error:
         if console.settings.debug:
             raise
         return console.fail(error)
+
+
+def _reader_gone() -> int:
+    """The reader (head, less) has seen enough; leave nothing for the interpreter to flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -221,5 +221,5 @@ def _print_table(results: list[GapResult]) -> None:
             took = f"; all pairs would take about {seconds:.0f} s" if seconds else ""
             console.line(
                 f"{r.source}: ~ estimated from {r.meta['queries']} rows against all "
-                f"{r.n:,}{took} (--exact-limit {r.n} for exact)"
+                f"{r.n:,}{took} (--exact-limit {max(r.n, r.meta['texts'])} for exact)"
             )

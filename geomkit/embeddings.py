@@ -75,6 +75,7 @@ class Embeddings:
         """
         a, b = modalities
         x, y = normalize(image, name=a), normalize(text, name=b)
+        x, y = (_alike(x[0], y[0], modalities), x[1]), (_alike(y[0], x[0], modalities), y[1])
         n, m = int(x[0].shape[0]), int(y[0].shape[0])
         index = _check_index(image_index, n, m, modalities)
         _check_ids(ids, n)
@@ -132,12 +133,25 @@ class Embeddings:
 
     def pairs(self, caption_index: int = 0) -> tuple[Array, Array]:
         """Images and one text each, row by row: ``(n, d)`` and ``(n, d)``."""
-        if self.m == self.n and np.array_equal(self.image_index, np.arange(self.n)):
-            return self.image, self.text
         first = self.first_texts(caption_index)
+        if self.m == self.n and np.array_equal(first, np.arange(self.n)):
+            return self.image, self.text
         if isinstance(self.text, Rows):
             return self.image, self.text.take(first)
         return self.image, self.text[like(first, self.text)]
+
+
+def _alike(rows: Array, other: Array, modalities: tuple[str, str]) -> Array:
+    """Tensors in the wider precision of the two; numpy widens by itself.
+
+    Raises:
+        GeomkitError: if they are not on one device.
+    """
+    if not is_torch(rows) and not is_torch(other):
+        return rows
+    if not (is_torch(rows) and is_torch(other)) or rows.device != other.device:
+        raise GeomkitError(f"{' and '.join(modalities)}: expected both on one device")
+    return rows.double() if "64" in str(other.dtype) else rows
 
 
 def _check_ids(ids: tuple[str, ...], n: int) -> None:
@@ -271,7 +285,9 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: boo
     with atomic_write(Path(path), overwrite=overwrite) as file:
         np.savez(
             file,
-            image=to_numpy(embeddings.image),
-            text=to_numpy(embeddings.text),
+            format=np.array("geomkit-embeddings"),
+            schema_version=np.array(1),
+            image=to_numpy(embeddings.image[:]),
+            text=to_numpy(embeddings.text[:]),
             image_index=embeddings.image_index,
         )

@@ -11,8 +11,10 @@ import math
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,13 +23,27 @@ import numpy as np
 from geomkit.errors import GeomkitError
 from geomkit.rows import ArrayShard, FileShard, Shard
 
-__all__ = ["Loaded", "natural_order", "read_file", "read_folder", "read_matrix", "tensor_shard"]
+__all__ = [
+    "OWNERS",
+    "Loaded",
+    "natural_order",
+    "ownership",
+    "read_file",
+    "read_folder",
+    "read_matrix",
+    "tensor_shard",
+]
 
 _NPY = b"\x93NUMPY"
 _ZIP = b"PK\x03\x04"
 _PARQUET = b"PAR1"
 _SAFETENSORS_TYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _SAFETENSORS_INDEX = {"I64": "int64", "I32": "int32"}
+_WIDTHS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8, "int32": 4}
+
+
+OWNERS = ("image_index", "image_id", "text_image_id")
+"""Arrays that say whose each text is."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,10 @@ def _read_metadata(path: Path, images: int, texts: int) -> tuple[np.ndarray | No
     if "image_index" in columns:
         if table.num_rows != texts:
             raise GeomkitError(f"{path}: {table.num_rows} rows for {texts} texts")
-        return table.column("image_index").to_numpy().astype(np.int64), []
+        index = table.column("image_index").to_numpy()
+        if not np.issubdtype(index.dtype, np.integer):
+            raise GeomkitError(f"{path}: image_index: expected integers, got {index.dtype}")
+        return index.astype(np.int64), []
     if table.num_rows != images:
         raise GeomkitError(f"{path}: {table.num_rows} rows for {images} images")
     names = next((c for c in ("id", "key", "image_path") if c in columns), None)
@@ -223,6 +242,7 @@ def _array_shards(
     if fortran and len(shape) > 1:
         file.seek(base)
         array = np.lib.format.read_array(file, allow_pickle=False)
+        array = _native(array)
         return shape, [ArrayShard(a) for a in (array if len(shape) == 3 else [array])]
     name, swapped = dtype.newbyteorder("=").name, not dtype.isnative
     if len(shape) == 3:
@@ -233,6 +253,11 @@ def _array_shards(
         ]
     rows = (shape[0], shape[1]) if len(shape) == 2 else (math.prod(shape), 1)
     return shape, [FileShard(path, offset, name, rows, swapped)]
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's order of bytes."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _npy_shards(path: Path) -> tuple[tuple[int, ...], list[Shard]]:
@@ -250,6 +275,16 @@ def _read_stacked(path: Path) -> Loaded:
     return Loaded(shards[:1], shards[1:])
 
 
+def _check_crc(path: Path, file: BinaryIO, base: int, info: zipfile.ZipInfo) -> None:
+    """One look at all the bytes, as numpy's own reader has: they are not unpacked by it here."""
+    file.seek(base)
+    crc, left = 0, info.file_size
+    while left and (piece := file.read(min(left, 1 << 22))):
+        crc, left = zlib.crc32(piece, crc), left - len(piece)
+    if crc != info.CRC:
+        raise GeomkitError(f"{path}: damaged: the checksum of '{info.filename}' is wrong")
+
+
 Member = tuple[tuple[int, ...], Shard]
 
 
@@ -258,15 +293,19 @@ def _npz_members(path: Path) -> dict[str, Member]:
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
+            if name not in ("image", "text", *OWNERS):
+                members[name] = ((), ArrayShard(np.empty((0, 0))))  # only its name is looked at
+                continue
             if info.compress_type == zipfile.ZIP_STORED:
                 # The local header's own lengths count: they may differ from the directory's.
                 file.seek(info.header_offset + 26)
                 lengths = struct.unpack("<HH", file.read(4))
                 base = info.header_offset + 30 + sum(lengths)
                 shape, shards = _array_shards(path, file, base, info.file_size)
+                _check_crc(path, file, base, info)
             else:
                 array = np.lib.format.read_array(io.BytesIO(archive.read(info)), allow_pickle=False)
-                shape, shards = array.shape, [ArrayShard(np.atleast_2d(array))]
+                shape, shards = array.shape, [ArrayShard(np.atleast_2d(_native(array)))]
             members[name] = (tuple(shape), shards[0])
     return members
 
@@ -280,6 +319,7 @@ def _safetensors_members(path: Path) -> dict[str, Member]:
             raise ValueError("its header is longer than the file")
         header = json.loads(file.read(length))
     members: dict[str, Member] = {}
+    spans: list[tuple[int, int]] = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
@@ -290,8 +330,15 @@ def _safetensors_members(path: Path) -> dict[str, Member]:
         start, stop = entry["data_offsets"]
         if 8 + length + stop > size:
             raise GeomkitError(f"{path}: damaged: it ends before its last row")
+        width = _WIDTHS.get(kind)
+        if start < 0 or (width and stop - start != width * math.prod(shape)):
+            raise GeomkitError(f"{path}: damaged: {name} does not fill its place in the file")
+        spans.append((start, stop))
         rows = (shape[0], shape[1]) if len(shape) == 2 else (math.prod(shape), 1)
         members[name] = (shape, FileShard(path, 8 + length + start, kind, rows))
+    spans.sort()
+    if any(end > start for (_, end), (start, _) in pairwise(spans)):
+        raise GeomkitError(f"{path}: damaged: its arrays overlap")
     return members
 
 
@@ -305,18 +352,29 @@ def _named(path: Path, members: dict[str, Member]) -> Loaded:
         if len(shape) != 2:
             raise GeomkitError(f"{path}: {key}: expected an (n, d) matrix, got shape {shape}")
     image, text = members["image"][1], members["text"][1]
-    integers = {
-        key: _integers(path, key, *members[key])
-        for key in ("image_index", "image_id", "text_image_id")
-        if key in members
-    }
-    index = integers.get("image_index")
-    ids: tuple[str, ...] = ()
-    if "image_id" in integers:
-        ids = tuple(map(str, integers["image_id"]))
-        if "text_image_id" in integers:
-            index = _match(path, integers["image_id"], integers["text_image_id"])
+    index, ids = ownership(
+        path, {key: _integers(path, key, *members[key]) for key in OWNERS if key in members}
+    )
     return Loaded([image], [text], index, ids)
+
+
+def ownership(
+    path: Path, found: dict[str, np.ndarray]
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Whose each text is, and the images' ids, from whichever of :data:`OWNERS` a file has.
+
+    Raises:
+        GeomkitError: if ids of texts come without those of images, or with an index besides.
+    """
+    index = found.get("image_index")
+    ids = tuple(map(str, found["image_id"])) if "image_id" in found else ()
+    if "text_image_id" in found:
+        if not ids:
+            raise GeomkitError(f"{path}: text_image_id: needs image_id beside it")
+        if index is not None:
+            raise GeomkitError(f"{path}: image_index and text_image_id: give one of them")
+        index = _match(path, found["image_id"], found["text_image_id"])
+    return index, ids
 
 
 def _integers(path: Path, key: str, shape: tuple[int, ...], shard: Shard) -> np.ndarray:
@@ -350,6 +408,12 @@ def _read_parquet(path: Path) -> Loaded:
         raise GeomkitError(
             f"{path}: expected columns 'image' and 'text', found {', '.join(table.column_names)}"
         )
+    extra = [key for key in OWNERS if key in table.column_names]
+    if extra:
+        raise GeomkitError(
+            f"{path}: {extra[0]}: a row holds an image and its text; for several texts an image "
+            "use .npz or .safetensors"
+        )
     image, text = (_vectors(path, table, key) for key in ("image", "text"))
     ids: tuple[str, ...] = ()
     if "id" in table.column_names:
@@ -361,11 +425,12 @@ def _vectors(path: Path, table: Any, key: str) -> np.ndarray:
     column = table.column(key).combine_chunks()
     if column.null_count:
         raise GeomkitError(f"{path}: {key}: {column.null_count} empty cells")
-    try:
-        values = column.flatten()
-    except (AttributeError, NotImplementedError):
-        raise GeomkitError(f"{path}: {key}: expected vectors, got {column.type}") from None
-    flat = values.to_numpy(zero_copy_only=False)
+    import pyarrow.types as kinds
+
+    lists = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list)
+    if not any(is_kind(column.type) for is_kind in lists):
+        raise GeomkitError(f"{path}: {key}: expected vectors, got {column.type}")
+    flat = column.flatten().to_numpy(zero_copy_only=False)
     rows = len(column)
     if rows == 0 or len(flat) % rows or len(set(np.unique(_lengths(column)))) != 1:
         raise GeomkitError(f"{path}: {key}: expected vectors of one length")

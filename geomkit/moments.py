@@ -97,7 +97,7 @@ class Moments:
         if team.size == 1:
             return cls.merge(parts)
         # Each rank adds its own up; a rank without a block adds zeros of the right shape.
-        mine = reduce(add, parts, cls._zero(x.shape[1], y.shape[1]))
+        mine = reduce(add, (part.numpy() for part in parts), cls._zero(x.shape[1], y.shape[1]))
         return cls(
             x.shape[0], *(team.sum(to_numpy(getattr(mine, f.name))) for f in fields(cls)[1:])
         )
@@ -120,13 +120,26 @@ class Moments:
         else:
             paired = xp.full_like(x[:, 0], xp.nan)
             distance = wide(paired[0])
+        n = int(x.shape[0])
+        sum_x, sum_y = (xp.sum(rows, axis=0, dtype=xp.float64) for rows in (x, y))
+        if x.dtype == y.dtype == xp.float64:
+            xx, yy, xy = x.T @ x, y.T @ y, x.T @ y
+        else:
+            # Products of float32 keep seven digits of what they are given: the centre, which is
+            # most of a tight cloud, goes into them in float64 alone.
+            (a, at_a, left_a), (b, at_b, left_b) = (
+                _about_centre(rows, total / n) for rows, total in ((x, sum_x), (y, sum_y))
+            )
+            xx = wide(a.T @ a) + _cross(n, at_a, left_a, at_a, left_a)
+            yy = wide(b.T @ b) + _cross(n, at_b, left_b, at_b, left_b)
+            xy = wide(a.T @ b) + _cross(n, at_a, left_a, at_b, left_b)
         return cls(
-            n=int(x.shape[0]),
-            sum_x=xp.sum(x, axis=0, dtype=xp.float64),
-            sum_y=xp.sum(y, axis=0, dtype=xp.float64),
-            xx=wide(x.T @ x),
-            yy=wide(y.T @ y),
-            xy=wide(x.T @ y),
+            n=n,
+            sum_x=sum_x,
+            sum_y=sum_y,
+            xx=xx,
+            yy=yy,
+            xy=xy,
             squared_distance=distance,
             paired_square=xp.sum(wide(paired) ** 2),
             paired_x=wide(paired @ x),
@@ -175,3 +188,16 @@ class Moments:
         """Covariance (ddof 0) of ``xx``, ``yy`` or ``xy``."""
         left, right = ({"x": self.mean_x, "y": self.mean_y}[letter] for letter in kind)
         return getattr(self, kind) / self.n - left[:, None] * right[None, :]
+
+
+def _about_centre(rows: Array, mean: Array) -> tuple[Array, Array, Array]:
+    """Rows about a centre, the centre in float64, and the sum that is left of the rows."""
+    xp = namespace(rows)
+    centre = xp.astype(mean, rows.dtype)
+    moved = rows - centre
+    return moved, xp.astype(centre, xp.float64), xp.sum(moved, axis=0, dtype=xp.float64)
+
+
+def _cross(n: int, at_a: Array, left_a: Array, at_b: Array, left_b: Array) -> Array:
+    """What Σ(a + α)(b + β)ᵀ has beyond Σabᵀ."""
+    return left_a[:, None] * at_b[None, :] + at_a[:, None] * (left_b + n * at_b)[None, :]

@@ -111,21 +111,31 @@ class Ranks:
     Attributes:
         greater: candidates that score higher than the best own answer.
         tied: wrong candidates level with it, up to the rounding of the scores.
+        own: right answers level with it, itself included; 1 each if not given.
     """
 
     greater: np.ndarray
     tied: np.ndarray
+    own: np.ndarray | None = None
 
     def hits(self, k: int) -> np.ndarray:
         """For each query, whether it is answered within the top ``k``.
 
-        A tie scores its expectation under random order, clip((k − greater)/(tied + 1), 0, 1), so a
-        collapsed model, for which all scores are equal, gets k over the number of candidates.
+        A tie scores its expectation under random order: with r = k − greater places left for
+        w wrong and p right answers that are level, 1 − C(w, r)/C(w + p, r), which for p = 1 is
+        clip(r/(w + 1), 0, 1). A collapsed model, for which all scores are equal, is at chance.
 
         >>> Ranks(np.array([0, 1, 0]), np.array([0, 0, 3])).hits(1).tolist()
         [1.0, 0.0, 0.25]
         """
-        return np.clip((k - self.greater) / (self.tied + 1.0), 0.0, 1.0)
+        if self.own is None:
+            return np.clip((k - self.greater) / (self.tied + 1.0), 0.0, 1.0)
+        missed = np.ones(len(self.greater))
+        for place in range(k):
+            left = place < k - self.greater
+            share = (self.tied - place) / np.maximum(self.tied + self.own - place, 1)
+            missed = np.where(left, missed * np.clip(share, 0.0, 1.0), missed)
+        return 1.0 - missed
 
     def recall(self, k: int) -> float:
         """Share of queries answered within the top ``k``."""
@@ -133,12 +143,16 @@ class Ranks:
 
     @property
     def ranks(self) -> np.ndarray:
-        """Ranks from 1; a tie takes the middle of its places."""
-        return 1.0 + self.greater + self.tied / 2.0
+        """Ranks from 1; a tie takes its expectation, (w + p + 1)/(p + 1) places on."""
+        own = 1 if self.own is None else self.own
+        return self.greater + (self.tied + own + 1.0) / (own + 1.0)
 
     @property
     def reciprocal(self) -> np.ndarray:
-        """Reciprocal ranks; a tie takes the mean over its places, (H(b) − H(a)) / (b − a)."""
+        """Reciprocal ranks; a tie takes the mean over its places, (H(b) − H(a)) / (b − a).
+
+        Of several right answers in one tie only one is counted, which errs downwards.
+        """
         if not self.tied.any():
             return 1.0 / (1.0 + self.greater)
         top = int((self.greater + self.tied).max()) + 1
@@ -163,6 +177,7 @@ class RankCounts:
         self._best: list[Any] = [None] * pairs.blocks
         self._own: list[Any] = [None] * pairs.blocks
         self._image = np.zeros((2, pairs.n), np.int64)
+        self._level = np.zeros(pairs.n, np.int64)
         self._text = np.zeros((2, pairs.m), np.int64)
 
     def tile(self, tile: Tile) -> tuple[Any, ...]:
@@ -182,7 +197,7 @@ class RankCounts:
             level = np.bincount(owners, weights=to_numpy(mine), minlength=len(tile.rows))
             images = images - np.stack([np.zeros_like(level), level]).astype(np.int64)
             texts[1] -= 1
-            return images, texts, best, own
+            return images, texts, best, own, level.astype(np.int64)
         return images, texts
 
     def add(self, tile: Tile, part: tuple[Any, ...]) -> None:
@@ -191,7 +206,8 @@ class RankCounts:
         self._image[:, tile.rows.start : tile.rows.stop] += images
         self._text[:, self._pairs.texts(tile.col)] += texts
         if tile.diagonal:
-            self._best[tile.row], self._own[tile.col] = part[2:]
+            self._best[tile.row], self._own[tile.col] = part[2:4]
+            self._level[tile.rows.start : tile.rows.stop] = part[4]
 
     def share(self, team: Team) -> None:
         """Tell every rank the scores of the right answers."""
@@ -208,11 +224,13 @@ class RankCounts:
     def finish(self, team: Team) -> None:
         """Add the ranks' counts up."""
         self._image, self._text = team.sum(self._image), team.sum(self._text)
+        self._level = team.sum(self._level)
 
     @property
     def text_retrieval(self) -> Ranks:
         """Image → text."""
-        return Ranks(*self._image)
+        several = self._pairs.m > self._pairs.n
+        return Ranks(self._image[0], self._image[1], self._level if several else None)
 
     @property
     def image_retrieval(self) -> Ranks:

@@ -7,6 +7,7 @@ that holds nothing but zeros is named by its number the moment it is met.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,7 @@ class Rows:
                 f"{name}: expected at least two rows of at least one number, got shape {self.shape}"
             )
         self._norms = [np.inf, 0.0]
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -234,7 +236,9 @@ class Rows:
         if not len(raw):
             return raw.astype(self.dtype)
         unit, norms = normalize_block(raw, name=self.name, first=first)
-        self._norms = [min(self._norms[0], norms.min()), max(self._norms[1], norms.max())]
+        with self._lock:
+            low, high = self._norms
+            self._norms = [min(low, norms.min()), max(high, norms.max())]
         return unit.astype(self.dtype, copy=False)
 
     def take(self, index: np.ndarray) -> TakenRows:

@@ -130,7 +130,10 @@ def sample_pairs(
     if across:
         self_potential = to_numpy(gaussian_potential(own, t)).astype(np.float64)
         potential["xy"] = ((sums["xy"] + sums["yx"]) / 2 - self_potential) / (n - 1)
-        text_retrieval = Ranks(counts[0, 0], counts[0, 1] - positives)
+        several = m > n
+        text_retrieval = Ranks(
+            counts[0, 0], counts[0, 1] - positives, positives if several else None
+        )
         image_retrieval = Ranks(counts[1, 0], counts[1, 1] - 1)
     overlap = None
     if n > neighbours:

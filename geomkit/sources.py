@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geomkit.embeddings import Embeddings, from_loaded, read_embeddings
 from geomkit.errors import GeomkitError
-from geomkit.formats import Loaded, read_matrix
+from geomkit.formats import OWNERS, Loaded, ownership, read_matrix
 from geomkit.rows import Rows
 
 __all__ = ["load_modalities", "load_source", "to_device"]
@@ -103,6 +106,8 @@ def to_device(embeddings: Embeddings, device: str) -> Embeddings:
     from geomkit._runtime import resolve_device
 
     target = resolve_device(device)
+    if target == "cuda" and "LOCAL_RANK" in os.environ:  # each rank of a machine its own
+        target = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     if target == "mps":
         raise GeomkitError("device 'mps': has no float64 to add up in; measure on the CPU")
 
@@ -137,9 +142,17 @@ def _from_tensors(path: Path, content: dict[str, Any]) -> Embeddings:
         if found[key].ndim != 2:
             shape = tuple(found[key].shape)
             raise GeomkitError(f"{path}: {key}: expected an (n, d) matrix, got shape {shape}")
-    index = found["image_index"].numpy() if "image_index" in found else None
+    owners = {}
+    for key in OWNERS:
+        if key in found:
+            owners[key] = found[key].numpy()
+            if owners[key].ndim != 1 or not np.issubdtype(owners[key].dtype, np.integer):
+                raise GeomkitError(
+                    f"{path}: {key}: expected a row of integers, got {found[key].dtype}"
+                )
+    index, ids = ownership(path, owners)
     image, text = tensor_shard(found["image"]), tensor_shard(found["text"])
-    return from_loaded(path, Loaded([image], [text], index))
+    return from_loaded(path, Loaded([image], [text], index, ids))
 
 
 def _is_torch_file(path: Path) -> bool:

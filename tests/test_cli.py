@@ -167,6 +167,12 @@ def test_help_is_quick_and_files_are_measured_without_torch_or_sklearn(npz: Path
     assert done.returncode == 0, done.stderr
 
 
+def test_a_reader_that_has_gone_is_no_failure() -> None:
+    command = f"{sys.executable} -m geomkit_cli metrics | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == ""
+
+
 # --- refusals --------------------------------------------------------------------------------
 
 
@@ -194,6 +200,7 @@ def test_help_is_quick_and_files_are_measured_without_torch_or_sklearn(npz: Path
         ("gap --image b.npy", ("two or more",)),
         ("gap --modality b.npy", ("expected NAME=FILE",)),
         ("gap --modality a=b.npy --modality a=c.npy", ("named twice",)),
+        ("gap --seed -1 --image a.npy", ("two or more",)),
         ("gap missing.npz --exact-limit many", ("--exact-limit",)),
         ("metrics alignmend", ("did you mean 'alignment'",)),
         ("gap missing.npz --max-centroid-distanse 1", ("did you mean 'centroid-distance'",)),

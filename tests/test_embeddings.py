@@ -94,3 +94,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_tensors_of_two_precisions_or_kinds() -> None:
+    x, y = (torch.from_numpy(rows) for rows in clouds(n=5, d=3))
+    e = Embeddings.of(x.float(), y)
+    assert e.image.dtype == e.text.dtype == torch.float64
+    with pytest.raises(GeomkitError, match="expected both on one device"):
+        Embeddings.of(x, y.numpy())
+
+
+def test_a_caption_that_no_image_has_is_refused_even_with_one_each() -> None:
+    with pytest.raises(GeomkitError, match="image 0 has only 1"):
+        Embeddings.of(np.eye(3), np.eye(3)).pairs(7)

@@ -13,7 +13,7 @@ import torch
 from conftest import clouds
 
 from geomkit import embeddings as embeddings_module
-from geomkit.embeddings import Embeddings, read_embeddings
+from geomkit.embeddings import Embeddings, read_embeddings, write_embeddings
 from geomkit.errors import GeomkitError
 from geomkit.formats import natural_order
 from geomkit.metrics import METRICS, gap
@@ -297,3 +297,70 @@ def test_rows_by_index_and_block() -> None:
     np.testing.assert_allclose(taken[0:3], x[[49, 48, 47]], rtol=1e-14)
     with pytest.raises(GeomkitError, match="expected floating-point rows, got int64"):
         Rows([ArrayShard(np.ones((3, 3), np.int64))], name="image")
+
+
+def test_ids_in_every_format_or_a_refusal(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    order = np.random.default_rng(0).permutation(50)
+    ids = 1000 + np.arange(50)
+    arrays = {"image": x, "text": x[order], "image_id": ids, "text_image_id": ids[order]}
+    np.savez(tmp_path / "a.npz", **arrays)
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, tmp_path / "a.safetensors")
+    torch.save({k: torch.from_numpy(v) for k, v in arrays.items()}, tmp_path / "a.pt")
+    for name in ("a.npz", "a.safetensors", "a.pt"):
+        e, _ = load_source(tmp_path / name)
+        assert gap(e, metrics=["paired_cosine"]).metrics["paired_cosine"] == pytest.approx(1), name
+    np.savez(tmp_path / "b.npz", image=x, text=y, text_image_id=ids)
+    with pytest.raises(GeomkitError, match="text_image_id: needs image_id"):
+        load_source(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", **arrays, image_index=np.arange(50))
+    with pytest.raises(GeomkitError, match="give one of them"):
+        load_source(tmp_path / "c.npz")
+    table = pa.table({"image": list(x), "text": list(y), "image_index": order})
+    pq.write_table(table, tmp_path / "d.parquet")
+    with pytest.raises(GeomkitError, match="image_index: a row holds an image and its text"):
+        load_source(tmp_path / "d.parquet")
+    folder(tmp_path)
+    for k, count in enumerate((20, 10, 20)):
+        table = pa.table({"image_index": np.arange(count) + 0.7})
+        pq.write_table(table, tmp_path / "metadata" / f"metadata_{k}.parquet")
+    with pytest.raises(GeomkitError, match="image_index: expected integers, got float64"):
+        load_source(tmp_path)
+
+
+def test_places_in_a_safetensors_file_are_checked(tmp_path: Path) -> None:
+    path = safetensors(tmp_path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    for change in ((-8, -8), (0, -16), (None, None)):
+        header = json.loads(data[8 : 8 + length])
+        start, stop = header["image"]["data_offsets"]
+        if change[0] is None:
+            header["text"]["data_offsets"] = [start, stop]
+        else:
+            header["image"]["data_offsets"] = [start + change[0], stop + change[1]]
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+        with pytest.raises(GeomkitError, match=r"damaged: .*(fill|overlap)"):
+            load_source(path)
+
+
+def test_a_flipped_bit_in_an_npz_is_seen_and_other_members_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "e.npz"
+    np.savez(path, image=x, text=y, captions=np.array(["a", None], dtype=object))
+    assert load_source(path)[0].n == 50
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(GeomkitError, match=r"checksum of 'image\.npy' is wrong"):
+        load_source(path)
+
+
+def test_lazily_read_rows_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings_module, "_IN_MEMORY", 0)
+    e, _ = load_source(npz(tmp_path))
+    write_embeddings(tmp_path / "again.npz", e)
+    held = np.load(tmp_path / "again.npz")
+    assert str(held["format"]) == "geomkit-embeddings" and int(held["schema_version"]) == 1
+    np.testing.assert_allclose(held["image"], x, rtol=1e-14)

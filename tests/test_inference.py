@@ -141,6 +141,36 @@ def test_p_values_are_uniform_without_a_gap() -> None:
         assert scipy.stats.kstest(values, "uniform").pvalue > 0.01
 
 
+def test_swaps_that_change_nothing_are_counted_in_float32_too() -> None:
+    # with three pairs two of eight exchanges leave all as it is: p can never fall below a quarter
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x, y = (unit(rng.standard_normal((3, 4))).astype(np.float32) for _ in range(2))
+        assert swap_p_value(x, y, seed=seed) > 0.2
+
+
+def test_captions_of_one_image_are_no_independent_trials() -> None:
+    small = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        index = np.repeat(np.arange(60), 5)
+        texts = rng.standard_normal((60, 8))[index] + 0.01 * rng.standard_normal((300, 8))
+        r = gap(rng.standard_normal((60, 8)), texts, index, metrics=["image_retrieval_recall@5"])
+        small += r.p_value["image_retrieval_recall@5"] < 0.05
+    assert small <= 15  # 5% of 150 and three standard deviations
+
+
+def test_a_collapsed_model_with_several_captions_is_at_chance() -> None:
+    index = np.repeat(np.arange(40), 5)
+    r = gap(np.ones((40, 4)), np.ones((200, 4)), index, metrics=["retrieval"])
+    for k in (1, 3, 5, 10):
+        for way in ("text", "image"):
+            name = f"{way}_retrieval_recall@{k}"
+            assert r.metrics[name] == pytest.approx(r.null[name], rel=1e-12), name
+    # the first of 5 right among 200 in random order stands at 201/6
+    assert r.metrics["text_retrieval_mean_rank"] == pytest.approx(201 / 6)
+
+
 def test_p_values_are_small_with_one() -> None:
     r = gap(*draw(100, 5, 0, shift=1.0))
     assert r.p_value["centroid_distance"] == 1 / 1000

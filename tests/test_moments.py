@@ -51,3 +51,17 @@ def test_float32_blocks_lose_nothing_that_matters() -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(GeomkitError, match="at least one row"):
         Moments.of(np.empty((0, 3)), np.empty((0, 3)))
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_a_tight_cloud_of_low_rank_keeps_its_spectrum_in_float32(spread: float) -> None:
+    # the centre is most of the rows, and seven digits of it would drown what is left
+    rng = np.random.default_rng(0)
+    x = np.ones(64) / 8 + spread * rng.standard_normal((6000, 8)) @ rng.standard_normal((8, 64)) / 8
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    narrow = Moments.of(x, x).covariance("xx")
+    truth = np.linalg.eigvalsh(np.cov(x.astype(np.float64).T, ddof=0))[::-1]
+    found = np.linalg.eigvalsh(narrow)[::-1]
+    np.testing.assert_allclose(found[:8], truth[:8], rtol=1e-5)
+    # normalised rows bend into one dimension more; what lies beyond is rounding
+    assert np.abs(found[9:]).max() < 1e-6 * truth[0]

@@ -18,6 +18,7 @@ from geomkit.metrics import statistics as statistics_module
 PROGRAM = """
 import json, sys
 import numpy as np
+import torch
 from geomkit import pairwise
 from geomkit._parallel import Team
 from geomkit.metrics import gap, statistics
@@ -32,6 +33,16 @@ for limit in (None, 100):
     if team.rank == 0:
         with open(f"{limit}.json", "w") as file:
             json.dump(r.to_json(), file)
+few = ("linear_separability", "uniformity_image")
+for k, metrics in enumerate((few[:1], few[1:], few)):
+    r = gap(held["image"], held["text"], held["image_index"], metrics=metrics, team=team)
+    if team.rank == 0:
+        assert set(r.metrics) == set(metrics)
+pair = [torch.from_numpy(held[key][:300]) for key in ("image", "text")]
+r = gap(*pair, metrics=["alignment", "effective_rank_image", "mutual_knn"], team=team)
+if team.rank == 0:
+    with open("torch.json", "w") as file:
+        json.dump(r.to_json(), file)
 team.close()
 """
 
@@ -52,6 +63,9 @@ def test_ranks_find_what_one_process_finds(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     monkeypatch.setattr(statistics_module, "QUERIES", 40)
+    found = json.loads((tmp_path / "torch.json").read_text())["metrics"]
+    for name, value in gap(x, y[:300], metrics=list(found)).metrics.items():
+        assert found[name] == pytest.approx(value, rel=1e-9), name
     e = Embeddings.of(x, y, index)
     for limit in (None, 100):
         found = json.loads((tmp_path / f"{limit}.json").read_text())

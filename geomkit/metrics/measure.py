@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from geomkit._array import Array
 from geomkit._parallel import SOLO, Team
 from geomkit.embeddings import Embeddings
-from geomkit.errors import unknown_name
+from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.budget import check_memory, within_budget
 from geomkit.metrics.registry import METRICS
 from geomkit.metrics.statistics import QUERIES, Needs, Statistics
@@ -184,6 +184,8 @@ def gap(
     (-4.0, 0.707107)
     """
     embeddings = image if isinstance(image, Embeddings) else Embeddings.of(image, text, image_index)
+    if seed < 0:
+        raise GeomkitError(f"seed: expected 0 or more, got {seed}")
     names = select(metrics)
     wanted = [METRICS[name] for name in names]
     usable = [m for m in wanted if embeddings.equal_dims or not m.across]
@@ -207,7 +209,9 @@ def gap(
         team=team,
     )
     lazy = isinstance(embeddings.image, Rows) or isinstance(embeddings.text, Rows)
-    s.collect(moments=lazy or any(m.cost == "n·d²" for m in usable), pairwise=bool(parts - {None}))
+    # The classifier starts from the moments too: whatever ranks do together is done here.
+    moments = lazy or any(m.cost != "n²·d" for m in usable)
+    s.collect(moments=moments, pairwise=bool(parts - {None}))
     numbers = {m.name: m.number(s) for m in usable} if team.rank == 0 else {}
     reasons = {m.name: _OTHER_DIMENSION for m in wanted if m not in usable}
     reasons |= {

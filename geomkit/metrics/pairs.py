@@ -74,7 +74,11 @@ def recall(s: Statistics, direction: str, k: int) -> Number:
     hits = ranks.hits(k)
     value, error = mean_with_error(hits, groups)
     chance = _chance(s, direction, k)
-    return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))
+    # The captions of one image are no independent trials: an image is one, by its mean.
+    trials = len(hits) if groups is None else s.n
+    if groups is not None:
+        hits = np.bincount(groups, weights=hits) / np.bincount(groups)
+    return Number(value, error, chance, binomial_tail(float(hits.sum()), trials, chance))
 
 
 def _chance(s: Statistics, direction: str, k: int) -> float:
@@ -98,10 +102,12 @@ def median_rank(s: Statistics, direction: str) -> Number:
     """Median rank of the right answer, from 1.
 
     Its error is half the way between the quantiles half a standard deviation of the count below
-    and above: Woodruff's interval, which assumes nothing of the distribution.
+    and above: Woodruff's interval, which assumes nothing of the distribution. The captions of one
+    image count as one draw.
     """
-    ranks = s.ranks(direction)[0].ranks
-    reach = 0.5 / math.sqrt(len(ranks))
+    found, groups = s.ranks(direction)
+    ranks = found.ranks
+    reach = 0.5 / math.sqrt(len(ranks) if groups is None else s.n)
     low, high = np.quantile(ranks, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
     return Number(float(np.median(ranks)), float(high - low) / 2)
 

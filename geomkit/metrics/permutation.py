@@ -35,6 +35,8 @@ def swap_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
 
     def work(start: int) -> tuple[np.ndarray, np.ndarray]:
         z = to_numpy(x[start : start + _BLOCK] - y[start : start + _BLOCK])
+        if n <= _BLOCK:  # draws that equal the observed one are likely, and must be seen to
+            z = z.astype(np.float64)
         rng = np.random.default_rng([seed, start])
         bits = np.frombuffer(rng.bytes(draws * _BLOCK // 8), np.uint8).reshape(draws, -1)
         signs = np.unpackbits(bits, axis=1, count=len(z)).astype(z.dtype)
@@ -46,7 +48,8 @@ def swap_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
     observed, drawn = np.zeros(x.shape[1]), np.zeros((draws, x.shape[1]))
     for a, b in in_order(work, starts, threads=min(cores(), len(starts))):
         observed, drawn = observed + a, drawn + b
-    far = np.linalg.norm(drawn, axis=1) >= np.linalg.norm(observed) * (1 - 1e-9)
+    slack = 1e-9 if n <= _BLOCK else 1e-6
+    far = np.linalg.norm(drawn, axis=1) >= np.linalg.norm(observed) * (1 - slack)
     return float(1 + far.sum()) / (1 + draws)
 
 
