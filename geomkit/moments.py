@@ -22,7 +22,7 @@ from geomkit.functional import squared_distances
 
 __all__ = ["Moments"]
 
-_BLOCK = 2048
+_BLOCK = 4096
 """Rows whose products are added up in their own dtype before they go to float64: long enough for
 the matrix product to run at full rate, short enough that float32 loses nothing that matters."""
 
@@ -83,10 +83,11 @@ class Moments:
             raise GeomkitError(
                 f"moments: expected as many rows of each, got {x.shape[0]} and {y.shape[0]}"
             )
-        starts = team.share(list(range(0, x.shape[0], _BLOCK)))
+        block = _BLOCK if x.shape[0] > 8 * _BLOCK else _BLOCK // 2  # few rows: share them out
+        starts = team.share(list(range(0, x.shape[0], block)))
 
         def work(start: int) -> Moments:
-            a, b = x[start : start + _BLOCK], y[start : start + _BLOCK]
+            a, b = x[start : start + block], y[start : start + block]
             if wide:
                 xp = namespace(a)
                 a, b = xp.astype(a, xp.float64), xp.astype(b, xp.float64)
@@ -200,4 +201,5 @@ def _about_centre(rows: Array, mean: Array) -> tuple[Array, Array, Array]:
 
 def _cross(n: int, at_a: Array, left_a: Array, at_b: Array, left_b: Array) -> Array:
     """What Σ(a + α)(b + β)ᵀ has beyond Σabᵀ."""
-    return left_a[:, None] * at_b[None, :] + at_a[:, None] * (left_b + n * at_b)[None, :]
+    xp = namespace(at_a)
+    return xp.stack([left_a, at_a], axis=1) @ xp.stack([at_b, left_b + n * at_b])

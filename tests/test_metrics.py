@@ -288,6 +288,22 @@ def test_eigenvalues_are_squared_singular_values() -> None:
     np.testing.assert_allclose(found, np.linalg.svd(x, compute_uv=False) ** 2, rtol=1e-9)
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-3])
+def test_spectra_of_many_float32_rows_of_low_rank(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.ones(64) / 8
+    rows = rows + spread * rng.standard_normal((5000, 8)) @ rng.standard_normal((8, 64)) / 8
+    narrow, wide = unit(rows.astype(np.float32)), unit(rows)
+    names = [n for n in METRICS if METRICS[n].group == "spectrum" and n.endswith("image")]
+    found = gap(narrow, narrow, metrics=names).metrics
+    small = gap(wide[:2048], wide[:2048], metrics=names).metrics  # in float64 throughout
+    for name in ("effective_rank_image", "participation_ratio_image", "components_to_90_image"):
+        assert found[name] == pytest.approx(small[name], rel=0.03), name
+    assert found["explained_variance_auc_image"] == pytest.approx(
+        small["explained_variance_auc_image"], abs=2e-3
+    )
+
+
 def test_swapping_the_modalities_swaps_the_keys() -> None:
     x, y = clouds(40, 6)
     one, two = gap(x, y).metrics, gap(y, x).metrics

@@ -21,9 +21,7 @@ __all__ = [
 ]
 
 
-def scatter_eigenvalues(
-    second: Array, total: Array, n: int, *, centred: bool, noise: float = 0.0
-) -> np.ndarray:
+def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -> np.ndarray:
     r"""The min(n, d) largest eigenvalues of Σxxᵀ, or of Σ(x−x̄)(x−x̄)ᵀ, largest first.
 
     Args:
@@ -31,7 +29,6 @@ def scatter_eigenvalues(
         total: Σx, shape ``(d,)``.
         n: number of rows.
         centred: subtract n x̄x̄ᵀ first.
-        noise: share of the largest below which a value is taken for rounding, and for 0.
 
     Returns:
         Shape ``(min(n, d),)``, not negative. The square roots are the singular values of the rows.
@@ -44,7 +41,7 @@ def scatter_eigenvalues(
         mean = to_numpy(total).astype(np.float64)
         matrix = matrix - np.outer(mean, mean) / n
     values = np.linalg.eigvalsh(matrix)[::-1][: min(n, len(matrix))]
-    return np.where(values > noise * values[0], np.maximum(values, 0.0), 0.0)
+    return np.maximum(values, 0.0)
 
 
 def explained_variance(eigenvalues: np.ndarray) -> np.ndarray:

@@ -25,11 +25,12 @@ QUERIES = 1024
 """Pairs sampled past the row budget; each is compared with all rows."""
 _CLASSIFIED = 20_000
 """Pairs that the classifier sees past the row budget."""
-_WIDE_MOMENTS = 65_536
-"""Up to here second moments are formed in float64 outright: the effective rank takes square roots
-of small eigenvalues, where the rounding of float32 products would show."""
+_WIDE_MOMENTS = 2048
+"""Up to here second moments are formed in float64 outright. Past it their float32 products are
+about the centre, and good to 1e-7 of the largest variance: the effective rank takes square roots
+of small eigenvalues, where more would show."""
 _NARROW_NOISE = 5e-7
-"""Eigenvalues below this share of the largest are rounding, past that."""
+"""Eigenvalues below this share of the largest of the centred scatter are rounding, past that."""
 _WIDE_PAIRS = 2048
 """Up to here pairwise products are float64 too, which costs a tenth of a second at most and leaves
 nothing to rounding in small samples."""
@@ -191,8 +192,9 @@ class Statistics:
         if key not in self._spectra:
             m = self.moments
             second, total = (m.xx, m.sum_x) if modality == "image" else (m.yy, m.sum_y)
-            noise = 0.0 if m.n <= _WIDE_MOMENTS else _NARROW_NOISE
-            self._spectra[key] = scatter_eigenvalues(
-                second, total, m.n, centred=centred, noise=noise
-            )
+            values = scatter_eigenvalues(second, total, m.n, centred=centred)
+            if m.n > _WIDE_MOMENTS:
+                largest = values if centred else self.spectrum(modality, centred=True)
+                values = np.where(values > _NARROW_NOISE * largest[0], values, 0.0)
+            self._spectra[key] = values
         return self._spectra[key]
