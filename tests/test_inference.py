@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import scipy.stats
 from conftest import unit
 
 from geomkit.embeddings import Embeddings
-from geomkit.metrics import METRICS, gap
+from geomkit.metrics import METRICS, gap, linear
 from geomkit.metrics import statistics as statistics_module
 from geomkit.metrics.number import mean_with_error, u_statistic_error
 from geomkit.metrics.permutation import binomial_tail, shuffle_p_value, swap_p_value
+from geomkit.moments import Moments
 from geomkit.sampled import sample_pairs
 
 DRAWS = 300
@@ -287,3 +290,31 @@ def test_past_the_budget_the_result_says_so(monkeypatch: pytest.MonkeyPatch) -> 
             assert abs(r.metrics[name] - exact.metrics[name]) < 5 * r.stderr[name] + 1e-9, name
     assert "~" in str(r) and "~" not in str(exact)
     assert gap(x, y, exact_limit=400).exact
+
+
+def test_linearised_errors_equal_the_jackknife() -> None:
+    # Rows near the centre are also near their partner here, so that no covariance is small.
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.1, 2.0, (400, 1))
+    x, y = (unit([2.0, side, 0, 0] + scale * rng.standard_normal((400, 4))) for side in (1, -0.5))
+    whole = Moments.of(x, y)
+    parts = [Moments.of(x[i : i + 1], y[i : i + 1]) for i in range(400)]
+
+    def without(part: Moments) -> Moments:
+        pairs = ((getattr(whole, f.name), getattr(part, f.name)) for f in fields(Moments))
+        return Moments(*(a - b for a, b in pairs))
+
+    rest = [without(part) for part in parts]
+    for key in (
+        linear.centroid_distance,
+        linear.paired_cosine,
+        linear.alignment,
+        linear.relative_gap,
+        linear.centroid_gap,
+        linear.distribution_gap,
+        *(partial(linear.intra_cosine, modality=side) for side in ("image", "text")),
+        *(partial(linear.conformity, modality=side) for side in ("image", "text")),
+    ):
+        values = np.array([key(m).value for m in rest])
+        jackknife = math.sqrt(399 * values.var())
+        assert key(whole).stderr == pytest.approx(jackknife, rel=0.02), key
