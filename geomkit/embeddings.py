@@ -13,7 +13,8 @@ import numpy as np
 
 from geomkit._array import Array, is_torch, like, namespace, to_numpy, upcast
 from geomkit.errors import GeomkitError
-from geomkit.formats import Loaded, read_file, read_folder
+from geomkit.folders import read_folder
+from geomkit.formats import Loaded, read_file
 from geomkit.rows import Rows, normalize_block
 
 __all__ = ["Embeddings", "from_loaded", "normalize", "read_embeddings", "write_embeddings"]

@@ -26,10 +26,11 @@ from geomkit.rows import ArrayShard, FileShard, Shard
 __all__ = [
     "OWNERS",
     "Loaded",
+    "guarded",
     "natural_order",
     "ownership",
+    "parquet_table",
     "read_file",
-    "read_folder",
     "read_matrix",
     "tensor_shard",
 ]
@@ -75,11 +76,11 @@ def read_file(path: Path) -> Loaded:
     if head.startswith(_NPY):
         return _read_stacked(path)
     if head.startswith(_ZIP):
-        return _named(path, _guarded(path, _npz_members))
+        return _named(path, guarded(path, _npz_members))
     if head.startswith(_PARQUET):
         return _read_parquet(path)
     if path.suffix == ".safetensors":
-        return _named(path, _guarded(path, _safetensors_members))
+        return _named(path, guarded(path, _safetensors_members))
     raise GeomkitError(f"{path}: not a .npz, .npy, .safetensors or .parquet file of embeddings")
 
 
@@ -96,7 +97,7 @@ def read_matrix(path: Path) -> Sequence[Shard]:
         return [shard for file in files for shard in read_matrix(file)]
     if not _head(path).startswith(_NPY):
         raise GeomkitError(f"{path}: expected a .npy file of shape (n, d)")
-    shape, shards = _guarded(path, _npy_shards)
+    shape, shards = guarded(path, _npy_shards)
     if len(shape) != 2:
         raise GeomkitError(f"{path}: expected an array of shape (n, d), got {shape}")
     return shards
@@ -114,87 +115,6 @@ def natural_order(files: Any) -> list[Path]:
     )
 
 
-def read_folder(path: Path) -> Loaded:
-    """clip-retrieval's layout: ``img_emb/img_emb_0.npy``, ``text_emb/…``, ``metadata/….parquet``.
-
-    Shards go by their numbers. Without metadata, or with a row of it an image, text i belongs to
-    image i of its shard; a column ``image_index`` says otherwise, with a row a text.
-
-    Raises:
-        GeomkitError: if a shard is missing or doubled, or lengths or counts disagree.
-    """
-    numbered = {
-        kind: _numbered(path / kind, suffix)
-        for kind, suffix in (("img_emb", ".npy"), ("text_emb", ".npy"), ("metadata", ".parquet"))
-    }
-    images, texts, metadata = (numbered[k] for k in ("img_emb", "text_emb", "metadata"))
-    if not images or not texts:
-        missing = "img_emb" if not images else "text_emb"
-        raise GeomkitError(
-            f"{path}: no {missing}/{missing}_*.npy; expected clip-retrieval's layout"
-        )
-    expected = set(range(min(images), max(images) + 1))
-    for kind, found in numbered.items():
-        if kind == "metadata" and not found:
-            continue
-        gone, extra = sorted(expected - set(found)), sorted(set(found) - expected)
-        if gone or extra:
-            what = f"shard {gone[0]} is missing" if gone else f"shard {extra[0]} has no images"
-            raise GeomkitError(f"{path / kind}: {what}")
-    image: list[Shard] = []
-    text: list[Shard] = []
-    index: list[np.ndarray] = []
-    ids: list[str] = []
-    offset = 0
-    for number in sorted(images):
-        a, b = read_matrix(images[number]), read_matrix(texts[number])
-        rows_a, rows_b = (sum(s.shape[0] for s in shards) for shards in (a, b))
-        owners = None
-        if metadata:
-            owners, names = _read_metadata(metadata[number], rows_a, rows_b)
-            ids += names
-        if owners is None:
-            if rows_a != rows_b:
-                raise GeomkitError(
-                    f"{texts[number]}: {rows_b} rows, but {images[number].name} has {rows_a}"
-                )
-            owners = np.arange(rows_a) + offset
-        index.append(owners)
-        image += a
-        text += b
-        offset += rows_a
-    return Loaded(image, text, np.concatenate(index), tuple(ids))
-
-
-def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
-    found: dict[int, Path] = {}
-    for file in natural_order(folder.glob(f"*{suffix}")):
-        match = re.search(r"(\d+)$", file.stem)
-        if match is None:
-            raise GeomkitError(f"{file}: expected a shard number at the end of its name")
-        number = int(match.group(1))
-        if number in found:
-            raise GeomkitError(f"{file}: shard {number} stands twice, see {found[number].name}")
-        found[number] = file
-    return found
-
-
-def _read_metadata(path: Path, images: int, texts: int) -> tuple[np.ndarray | None, list[str]]:
-    table = _guarded(path, _parquet_table)
-    columns = set(table.column_names)
-    if "image_index" in columns:
-        if table.num_rows != texts:
-            raise GeomkitError(f"{path}: {table.num_rows} rows for {texts} texts")
-        index = table.column("image_index").to_numpy()
-        if not np.issubdtype(index.dtype, np.integer):
-            raise GeomkitError(f"{path}: image_index: expected integers, got {index.dtype}")
-        return index.astype(np.int64), []
-    if table.num_rows != images:
-        raise GeomkitError(f"{path}: {table.num_rows} rows for {images} images")
-    names = next((c for c in ("id", "key", "image_path") if c in columns), None)
-    return None, [str(v) for v in table.column(names).to_pylist()] if names else []
-
-
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -203,7 +123,7 @@ def _head(path: Path) -> bytes:
         raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _guarded(path: Path, read: Any) -> Any:
+def guarded(path: Path, read: Any) -> Any:
     """Turn whatever a reader raises on a damaged file into one sentence."""
     try:
         return read(path)
@@ -266,7 +186,7 @@ def _npy_shards(path: Path) -> tuple[tuple[int, ...], list[Shard]]:
 
 
 def _read_stacked(path: Path) -> Loaded:
-    shape, shards = _guarded(path, _npy_shards)
+    shape, shards = guarded(path, _npy_shards)
     if len(shape) != 3 or shape[0] != 2:
         raise GeomkitError(
             f"{path}: expected an array of shape (2, n, d), images first and texts second, "
@@ -395,14 +315,15 @@ def _match(path: Path, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return index
 
 
-def _parquet_table(path: Path) -> Any:
+def parquet_table(path: Path) -> Any:
+    """A parquet file as pyarrow reads it."""
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(path)
 
 
 def _read_parquet(path: Path) -> Loaded:
-    table = _guarded(path, _parquet_table)
+    table = guarded(path, parquet_table)
     missing = [key for key in ("image", "text") if key not in table.column_names]
     if missing:
         raise GeomkitError(
