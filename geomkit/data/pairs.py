@@ -5,13 +5,51 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["PairData", "seeded_hash"]
+__all__ = ["Bad", "PairData", "Pictures", "seeded_hash"]
+
+
+class Pictures(Protocol):
+    """Pictures that are decoded when they are asked for; picklable, for workers."""
+
+    @property
+    def size(self) -> int:
+        """Side in px."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, row: int) -> np.ndarray:
+        """One picture, ``(size, size, 3)`` uint8.
+
+        Raises:
+            GeomkitError: if it does not decode; the message is the reason, without its name.
+        """
+        ...
+
+    def describe(self, row: int) -> str:
+        """What identifies one picture without decoding it, such as its length in bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A picture that does not decode.
+
+    Attributes:
+        row: of the data set that was asked.
+        id: its name.
+        reason: why.
+    """
+
+    row: int
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -20,32 +58,91 @@ class PairData:
 
     Attributes:
         spec: the DATA spec that makes it again.
-        split: ``train``, ``val`` or ``all``.
-        images: ``(n, size, size, 3)`` uint8, memory-mapped where it comes from a file.
+        split: ``train``, ``val`` or ``all`` (or ``test``, where a data set has it).
+        images: ``(n, size, size, 3)`` uint8, memory-mapped where it comes from a file; or
+            :class:`Pictures`, decoded when asked for.
         index: ``(n,)``, the rows of ``images`` that belong, in order.
         captions: the captions of each picture, the first being its main one.
         ids: a stable name for each picture.
         source: package and version, or folder, that the pictures come from.
         licence: under which the pictures may be used.
         attribution: to be shown with the pictures.
+        max_bad: largest share of pictures that may fail to decode.
+        note: a line for the user, such as the count found and the one expected.
     """
 
     spec: str
     split: str
-    images: np.ndarray
+    images: np.ndarray | Pictures
     index: np.ndarray
     captions: tuple[tuple[str, ...], ...]
     ids: tuple[str, ...]
     source: str
     licence: str = ""
     attribution: str = ""
+    max_bad: float = 0.01
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def size(self) -> int:
+        """Side of the pictures in px."""
+        return self.images.shape[1] if isinstance(self.images, np.ndarray) else self.images.size
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the pictures are pixels already and need no decoding."""
+        return isinstance(self.images, np.ndarray)
+
     def pictures(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Pictures by row number, ``(k, size, size, 3)`` uint8, read from disk only now."""
-        return self.images[self.index[rows]]
+        """Pictures by row number, ``(k, size, size, 3)`` uint8, read from disk only now.
+
+        Raises:
+            GeomkitError: if one of them does not decode.
+        """
+        pixels, _, bad = self.read(rows)
+        if bad:
+            raise GeomkitError(f"'{self.spec}': picture {bad[0].id} {bad[0].reason}")
+        return pixels
+
+    def read(
+        self, rows: Sequence[int] | np.ndarray | slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray, list[Bad]]:
+        """Those of the pictures that decode.
+
+        Returns:
+            Their pixels ``(k, size, size, 3)``, the ``k`` rows they have, and the bad ones.
+        """
+        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows, int)
+        if isinstance(self.images, np.ndarray):
+            return self.images[self.index[wanted]], wanted, []
+        pixels, kept, bad = [], [], []
+        for row in wanted:
+            try:
+                pixels.append(self.images.read(int(self.index[row])))
+                kept.append(row)
+            except GeomkitError as error:
+                bad.append(Bad(int(row), self.ids[row], str(error)))
+        shape = (0, self.size, self.size, 3)
+        stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
+        return stacked, np.array(kept, int), bad
+
+    def check_bad(self, bad: Sequence[Bad]) -> None:
+        """Refuse more pictures that do not decode than ``max_bad`` allows.
+
+        Raises:
+            GeomkitError: naming the first of them and counting the rest.
+        """
+        if len(bad) > self.max_bad * len(self):
+            first = min(bad, key=lambda b: b.row)
+            rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise GeomkitError(
+                f"'{self.spec}' ({self.split}): picture {first.id} {first.reason}{rest}: "
+                f"{len(bad)} of {len(self)} pictures, more than the share of {self.max_bad:g} "
+                "allowed; mend them or raise --max-bad"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -54,12 +151,20 @@ class PairData:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies this data: source, count, and a hash of ids, captions and pixels."""
+        """What identifies this data: source, count, and a hash.
+
+        The hash is over ids, captions and, of pictures in memory, pixels; of pictures yet to be
+        decoded, their length in bytes and the like.
+        """
         digest = hashlib.sha256()
         for name, captions in zip(self.ids, self.captions, strict=True):
             digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
-        for start in range(0, len(self), 1024):
-            digest.update(self.pictures(slice(start, start + 1024)).tobytes())
+        if isinstance(self.images, np.ndarray):
+            for start in range(0, len(self), 1024):
+                digest.update(self.pictures(slice(start, start + 1024)).tobytes())
+        else:
+            for row in self.index:
+                digest.update(self.images.describe(int(row)).encode() + b"\x1e")
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
 
     def take(self, rows: np.ndarray, *, split: str | None = None) -> PairData:

@@ -1,0 +1,139 @@
+"""From a picture file to the square of uint8 pixels a model takes.
+
+Everything a model's preprocessing says about geometry happens here, on 8-bit pixels, as open_clip's
+own evaluation transform does it; mean and std are applied on the device
+(:func:`geomkit.models.normalize_pixels`).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from geomkit.errors import GeomkitError, unknown_name
+
+__all__ = ["INTERPOLATIONS", "RESIZE_MODES", "decode", "plain_preprocess", "prepare"]
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+RESIZE_MODES = ("shortest", "longest", "squash")
+
+_DRAFT_GAP = 2
+"""A JPEG is decoded at a reduced size only if that leaves twice the pixels asked for, each way:
+what Pillow calls hardly different from resampling the whole."""
+
+
+def plain_preprocess(size: int) -> dict[str, Any]:
+    """The geometry of CLIP's preprocessing at a size, for pictures no model is to see."""
+    return {"size": size, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def decode(
+    source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = True
+) -> np.ndarray:
+    """Decode a picture and prepare it for a model.
+
+    An EXIF orientation is applied, transparency laid on white, an animation gives its first
+    picture.
+
+    Args:
+        source: a file, or what one holds.
+        preprocess: a model's, see :func:`prepare`.
+        draft: let the JPEG decoder reduce a picture much larger than is asked for.
+
+    Returns:
+        ``(size, size, 3)`` uint8.
+
+    Raises:
+        GeomkitError: if it is missing, truncated or no picture, with the reason alone; the caller
+            knows its name.
+    """
+    try:
+        # Warnings of Pillow's about odd metadata are no user's business; a picture too large to
+        # be one is an error there already.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if draft and image.format == "JPEG":
+                    image.draft("RGB", (wanted := _DRAFT_GAP * preprocess["size"], wanted))
+                return prepare(ImageOps.exif_transpose(image), preprocess)
+    except GeomkitError:
+        raise
+    except FileNotFoundError:
+        raise GeomkitError("no such file") from None
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(source, Path):
+            reason = reason.replace(str(source), "it").replace(repr(str(source)), "it")
+        raise GeomkitError(f"does not decode ({reason})") from None
+
+
+def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
+    """Resize and crop a picture as open_clip does for evaluation.
+
+    ``shortest``: its short side to ``size``, then the middle square. ``longest``: its long side to
+    ``size``, the rest filled. ``squash``: both sides to ``size``.
+
+    Args:
+        image: any mode and size.
+        preprocess: ``size``, ``interpolation`` (of :data:`INTERPOLATIONS`), ``resize_mode`` (of
+            :data:`RESIZE_MODES`), ``fill_color`` for ``longest``.
+
+    Returns:
+        ``(size, size, 3)`` uint8.
+
+    Raises:
+        GeomkitError: for an unknown interpolation or resize mode.
+
+    >>> prepare(Image.new("L", (40, 20), 7), plain_preprocess(8)).shape
+    (8, 8, 3)
+    """
+    size, mode = preprocess["size"], preprocess["resize_mode"]
+    if mode not in RESIZE_MODES:
+        raise unknown_name("resize mode", mode, RESIZE_MODES)
+    if preprocess["interpolation"] not in INTERPOLATIONS:
+        raise unknown_name("interpolation", preprocess["interpolation"], INTERPOLATIONS)
+    filter_ = INTERPOLATIONS[preprocess["interpolation"]]
+    image = _rgb(image)
+    width, height = image.size
+    if mode == "squash":
+        return np.asarray(image.resize((size, size), filter_))
+    # torchvision's rounding: the other side is cut down, for open_clip's ResizeKeepRatio rounded.
+    if mode == "shortest":
+        short = min(width, height)
+        new = (int(size * width / short), int(size * height / short))
+    else:
+        long = max(width, height)
+        new = (max(1, round(width * size / long)), max(1, round(height * size / long)))
+    if new != (width, height):
+        image = image.resize(new, filter_)
+    left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
+    if mode == "shortest":
+        return np.asarray(image.crop((left, top, left + size, top + size)))
+    fill = int(preprocess.get("fill_color", 0))
+    canvas = Image.new("RGB", (size, size), (fill, fill, fill))
+    canvas.paste(image, ((size - new[0]) // 2, (size - new[1]) // 2))
+    return np.asarray(canvas)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16 bits a pixel: convert() would clip
+        wide = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if wide.max() > 255 else 255.0
+        return Image.fromarray((wide / top * 255.0).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

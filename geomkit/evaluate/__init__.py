@@ -1,0 +1,1 @@
+"""Evaluation on tasks: zero-shot classification and linear probes."""
