@@ -31,7 +31,7 @@ def data(
             options = ", ".join(dataset.options)
             typer.echo(f"{name}: {dataset.summary}\n  options: {options}\n  {dataset.attribution}")
         return
-    name, _ = parse_spec(spec)
+    name, _, _ = parse_spec(spec)
     if out is not None:
         from geomkit.plots import check_figure_path
 

@@ -37,9 +37,7 @@ def plain_preprocess(size: int) -> dict[str, Any]:
     return {"size": size, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
-def decode(
-    source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = True
-) -> np.ndarray:
+def decode(source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = True) -> np.ndarray:
     """Decode a picture and prepare it for a model.
 
     An EXIF orientation is applied, transparency laid on white, an animation gives its first
