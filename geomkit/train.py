@@ -250,10 +250,11 @@ def _run(
         }
 
     def evaluate() -> dict[str, Any]:
-        image, text = encode(
+        encoded = encode(
             model, held_out, eval_tokens, preprocess,
             device=device, precision=config.precision,
         )  # fmt: skip
+        image, text = encoded.image, encoded.text
         embeddings = Embeddings.of(image.numpy(), text.numpy())
         scale = log_scale.detach().exp().cpu()
         record = {
