@@ -43,10 +43,15 @@ def upcast(array: Array) -> Array:
     return xp.astype(array, xp.float32)
 
 
-def eye(n: int, like: Array) -> Array:
-    """The n × n identity in the dtype and on the device of ``like``."""
+def eye(n: int, like: Array, *, columns: int | None = None, offset: int = 0) -> Array:
+    """Rows ``offset`` to ``offset + n`` of an identity, in the dtype and on the device of ``like``.
+
+    >>> eye(1, np.ones(1), columns=3, offset=1)
+    array([[0., 1., 0.]])
+    """
     xp = namespace(like)
-    return xp.eye(n, dtype=like.dtype, device=array_api_compat.device(like))
+    device = array_api_compat.device(like)
+    return xp.eye(n, columns, k=offset, dtype=like.dtype, device=device)
 
 
 def to_numpy(array: Array) -> np.ndarray:

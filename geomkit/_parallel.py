@@ -83,14 +83,16 @@ class Team:
 
     @classmethod
     def from_environment(cls) -> Team:
-        """The team that torchrun set up, or a team of one."""
+        """The team that torchrun set up, or a team of one; tensors on CUDA go through NCCL."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return SOLO
+        import torch
         import torch.distributed as dist
 
         if not dist.is_initialized():
-            dist.init_process_group("gloo")
+            both = torch.cuda.is_available() and dist.is_nccl_available()
+            dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo")
         return cls(dist.get_rank(), size)
 
     def share(self, items: list[Item]) -> list[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
 
@@ -12,11 +13,13 @@ from geomkit.errors import GeomkitError, unknown_name
 __all__ = ["autocast", "resolve_device", "resolve_precision", "versions"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 
 def resolve_device(name: str) -> str:
     """``auto`` is CUDA where it is, else the CPU; anything else must be there.
+
+    Under torchrun ``cuda`` without a number is each rank's own.
 
     Raises:
         GeomkitError: for an unknown device, or one this machine lacks.
@@ -25,7 +28,7 @@ def resolve_device(name: str) -> str:
     'cpu'
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
     if kind not in DEVICES or (number and not number.isdigit()):
         raise unknown_name("device", name, DEVICES)
@@ -38,6 +41,8 @@ def resolve_device(name: str) -> str:
             )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise GeomkitError("device 'mps': none here that torch can use; try --device auto")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return name
 
 
@@ -58,7 +63,7 @@ def resolve_precision(name: str, device: str) -> str:
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """The autocast context of a precision; weights stay float32."""
+    """The autocast context of a precision; weights stay float32 (float64 for ``fp64``)."""
     return torch.autocast(
         device.partition(":")[0], dtype=torch.bfloat16, enabled=precision == "bf16"
     )

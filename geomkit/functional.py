@@ -19,8 +19,11 @@ from geomkit.errors import GeomkitError
 __all__ = [
     "alignment",
     "contrastive",
+    "contrastive_rows",
     "cross_uniformity",
     "gaussian_potential",
+    "log_mean_potential",
+    "potential_sum",
     "relative_modality_gap",
     "squared_distances",
     "uniformity",
@@ -108,12 +111,32 @@ def alignment(x: Array, y: Array) -> Array:
     return namespace(x).mean(squared_distances(x, y))
 
 
-def _log_mean_potential(cosine: Array, t: float) -> Array:
-    """Log of the mean potential over the off-diagonal entries of a square matrix of cosines."""
-    n = cosine.shape[0]
-    xp = namespace(cosine)
-    potential = gaussian_potential(cosine, t) * (1.0 - eye(n, like=cosine))
-    return xp.log(xp.sum(potential) / (n * (n - 1)))
+def potential_sum(x: Array, others: Array, t: float = 2.0, *, offset: int = 0) -> Array:
+    r"""Sum of potentials, :math:`\sum_i \sum_{j \ne i + o} e^{-t\lVert x_i - z_j \rVert^2}`.
+
+    What some rows add to a uniformity of all: the rows of one process against those of every
+    process, say. :func:`log_mean_potential` of the sum over all is the uniformity.
+
+    Args:
+        x: unit rows, shape ``(b, d)``.
+        others: unit rows z, shape ``(n, d)``, b ≤ n.
+        t: inverse temperature of the kernel.
+        offset: o; row i of ``x`` is left out against row ``i + offset`` of ``others``.
+
+    >>> rows = np.eye(3)
+    >>> parts = [potential_sum(rows[i : i + 1], rows, offset=i) for i in range(3)]
+    >>> round(float(log_mean_potential(sum(parts), 3)), 6)
+    -4.0
+    """
+    cosine = x @ others.T
+    b, n = cosine.shape
+    off_diagonal = 1.0 - eye(b, like=cosine, columns=n, offset=offset)
+    return namespace(cosine).sum(gaussian_potential(cosine, t) * off_diagonal)
+
+
+def log_mean_potential(total: Array, n: int) -> Array:
+    """Log of the mean over the n (n − 1) pairs of different rows, from their sum."""
+    return namespace(total).log(total / (n * (n - 1)))
 
 
 def uniformity(x: Array, t: float = 2.0) -> Array:
@@ -136,7 +159,7 @@ def uniformity(x: Array, t: float = 2.0) -> Array:
     -4.0
     """
     _check_rows(x)
-    return _log_mean_potential(x @ x.T, t)
+    return log_mean_potential(potential_sum(x, x, t), x.shape[0])
 
 
 def cross_uniformity(x: Array, y: Array, t: float = 2.0) -> Array:
@@ -158,7 +181,7 @@ def cross_uniformity(x: Array, y: Array, t: float = 2.0) -> Array:
     """
     _check_pair(x, y)
     _check_rows(x)
-    return _log_mean_potential(x @ y.T, t)
+    return log_mean_potential(potential_sum(x, y, t), x.shape[0])
 
 
 def contrastive(x: Array, y: Array, scale: Array | float, bias: Array | float = 0.0) -> Array:
@@ -182,11 +205,57 @@ def contrastive(x: Array, y: Array, scale: Array | float, bias: Array | float = 
     _check_rows(x, least=1)
     xp = namespace(x)
     logits = scale * (x @ y.T) + bias
-    return 0.5 * xp.mean(
-        _log_sum_exp(logits, axis=1)
-        + _log_sum_exp(logits, axis=0)
-        - 2.0 * xp.linalg.diagonal(logits)
+    return _cross_entropy(
+        _log_sum_exp(logits, axis=1), _log_sum_exp(logits, axis=0), xp.linalg.diagonal(logits)
     )
+
+
+def contrastive_rows(
+    x: Array,
+    y: Array,
+    all_x: Array,
+    all_y: Array,
+    scale: Array | float,
+    bias: Array | float = 0.0,
+    *,
+    offset: int = 0,
+) -> Array:
+    r"""The share of some pairs in :func:`contrastive` over all of them.
+
+    The mean over equal shares is the loss of the whole. Costs b·n·d twice: the columns of the
+    whole are rows of the transpose.
+
+    Args:
+        x, y: unit rows of these pairs, shape ``(b, d)``.
+        all_x, all_y: unit rows of all pairs, shape ``(n, d)``.
+        scale: s, the inverse temperature.
+        bias: added to every logit.
+        offset: these are pairs ``offset`` to ``offset + b`` of all.
+
+    Raises:
+        GeomkitError: if the shapes differ.
+
+    >>> x, y = np.eye(4), np.eye(4)[::-1]
+    >>> halves = [contrastive_rows(x[h], y[h], x, y, 5.0, offset=h.start)
+    ...           for h in (slice(0, 2), slice(2, 4))]
+    >>> bool(np.isclose(np.mean(halves), contrastive(x, y, 5.0)))
+    True
+    """
+    _check_pair(x, y)
+    _check_pair(all_x, all_y)
+    from_images = scale * (x @ all_y.T) + bias
+    from_texts = scale * (y @ all_x.T) + bias
+    own = from_images[:, offset : offset + x.shape[0]]
+    return _cross_entropy(
+        _log_sum_exp(from_images, axis=1),
+        _log_sum_exp(from_texts, axis=1),
+        namespace(x).linalg.diagonal(own),
+    )
+
+
+def _cross_entropy(of_images: Array, of_texts: Array, own: Array) -> Array:
+    """Mean of both directions' cross-entropies, from log-sum-exps and the logits of the pairs."""
+    return 0.5 * namespace(own).mean(of_images + of_texts - 2.0 * own)
 
 
 def _log_sum_exp(a: Array, axis: int) -> Array:

@@ -6,8 +6,9 @@ of workers. Pictures that are pixels already need no worker.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,13 @@ class Batch:
         pictures: ``(k, size, size, 3)`` uint8, pinned if asked.
         rows: the ``k`` rows of the data set.
         bad: pictures that were wanted and did not decode.
+        tokens: ``(k, context)`` token ids, if they were asked for.
     """
 
     pictures: torch.Tensor
     rows: np.ndarray
     bad: list[Bad]
+    tokens: torch.Tensor | None = None
 
 
 def resolve_workers(workers: int | None, data: PairData) -> int:
@@ -53,6 +56,7 @@ def batches(
     *,
     rows_of: Callable[[Any], np.ndarray] | None = None,
     instead: Callable[[Any, int, int], int | None] | None = None,
+    tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None = None,
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
@@ -64,21 +68,30 @@ def batches(
         rows_of: from a job to its rows, called in the worker; picklable.
         instead: if given, a batch keeps its size: from (job, place in the batch, attempt counted
             from 1) to the row that takes a bad picture's place, or ``None`` if there is no more.
+        tokens_of: from a job and the rows its batch has in the end to their token ids, called in
+            the worker; picklable.
         workers: processes; 0 decodes here.
         pin: put the pictures into page-locked memory, for copies to CUDA that do not wait.
     """
-    dataset = _Jobs(data, jobs, rows_of, instead)
+    dataset = _Jobs(data, jobs, rows_of, instead, tokens_of)
     loader: DataLoader = DataLoader(
         dataset,
         batch_size=None,
         shuffle=False,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=_deaf_to_signals,
         # A generator of its own: the loader would else draw its seed from the global state.
         generator=torch.Generator().manual_seed(0),
     )
-    for pictures, rows, bad in loader:
-        yield Batch(pictures.pin_memory() if pin else pictures, rows, bad)
+    for batch in loader:
+        yield replace(batch, pictures=batch.pictures.pin_memory()) if pin else batch
+
+
+def _deaf_to_signals(worker: int) -> None:
+    """Ctrl-C reaches a whole process group; what to do then is the main process's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Jobs(Dataset):
@@ -88,42 +101,40 @@ class _Jobs(Dataset):
         jobs: Sequence[Any],
         rows_of: Callable[[Any], np.ndarray] | None,
         instead: Callable[[Any, int, int], int | None] | None,
+        tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None,
     ) -> None:
-        self.data, self.jobs, self.rows_of, self.instead = data, jobs, rows_of, instead
+        self.data, self.jobs, self.rows_of = data, jobs, rows_of
+        self.instead, self.tokens_of = instead, tokens_of
 
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, np.ndarray, list[Bad]]:
+    def __getitem__(self, number: int) -> Batch:
         job = self.jobs[number]
-        rows = np.asarray(self.rows_of(job) if self.rows_of else job, int)
-        pictures, kept, bad = self.data.read(rows)
+        wanted = np.asarray(self.rows_of(job) if self.rows_of else job, int)
+        pictures, rows, bad = self.data.read(wanted)
         if bad and self.instead is not None:
-            return self._mended(job, rows, pictures, kept, bad)
-        return torch.from_numpy(np.ascontiguousarray(pictures)), kept, bad
+            pictures, rows, bad = self._mended(job, wanted, pictures, bad)
+        tokens = self.tokens_of(job, rows) if self.tokens_of else None
+        return Batch(torch.from_numpy(np.ascontiguousarray(pictures)), rows, bad, tokens)
 
     def _mended(
-        self, job: Any, rows: np.ndarray, pictures: np.ndarray, kept: np.ndarray, bad: list[Bad]
-    ) -> tuple[torch.Tensor, np.ndarray, list[Bad]]:
+        self, job: Any, wanted: np.ndarray, pictures: np.ndarray, bad: list[Bad]
+    ) -> tuple[np.ndarray, np.ndarray, list[Bad]]:
+        """The same batch with other pictures in the places of the bad ones."""
         assert self.instead is not None
-        shape = (len(rows), *pictures.shape[1:])
-        whole, final = np.empty(shape, np.uint8), rows.copy()
         failed = {b.row for b in bad}
-        good = np.array([row not in failed for row in rows])
+        good = np.array([row not in failed for row in wanted])
+        whole = np.empty((len(wanted), *pictures.shape[1:]), np.uint8)
         whole[good] = pictures
-        lost = []
+        rows, kept = wanted.copy(), good.copy()
         for place in np.flatnonzero(~good):
-            attempt = 0
-            while True:
-                attempt += 1
-                row = self.instead(job, int(place), attempt)
-                if row is None:
-                    lost.append(place)
-                    break
+            attempt = 1
+            while (row := self.instead(job, int(place), attempt)) is not None:
                 found, _, more = self.data.read([row])
                 bad += more
                 if not more:
-                    whole[place], final[place] = found[0], row
+                    whole[place], rows[place], kept[place] = found[0], row, True
                     break
-        keep = np.setdiff1d(np.arange(len(rows)), lost)
-        return torch.from_numpy(whole[keep]), final[keep], bad
+                attempt += 1
+        return whole[kept], rows[kept], bad
