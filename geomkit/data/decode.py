@@ -24,6 +24,7 @@ INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "random": Image.Resampling.BICUBIC,  # as open_clip evaluates what it trained so
 }
 RESIZE_MODES = ("shortest", "longest", "squash")
 
@@ -67,7 +68,7 @@ def decode(source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = Tr
     except GeomkitError:
         raise
     except FileNotFoundError:
-        raise GeomkitError("no such file") from None
+        raise GeomkitError("is missing (no such file)") from None
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(source, Path):
@@ -105,13 +106,14 @@ def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
     width, height = image.size
     if mode == "squash":
         return np.asarray(image.resize((size, size), filter_))
-    # torchvision's rounding: the other side is cut down, for open_clip's ResizeKeepRatio rounded.
+    # torchvision's rounding: the other side is cut down; for open_clip's ResizeKeepRatio rounded.
     if mode == "shortest":
         short = min(width, height)
         new = (int(size * width / short), int(size * height / short))
     else:
         long = max(width, height)
-        new = (max(1, round(width * size / long)), max(1, round(height * size / long)))
+        ratio = long / size  # dividing by it, as open_clip does, rounds as it does
+        new = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     if new != (width, height):
         image = image.resize(new, filter_)
     left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
@@ -124,14 +126,11 @@ def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):  # 16 bits a pixel: convert() would clip
-        wide = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if wide.max() > 255 else 255.0
-        return Image.fromarray((wide / top * 255.0).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):  # convert() would clip 16 bits
+        wide = np.asarray(image, dtype=np.float64).clip(0.0, 65535.0)
+        return Image.fromarray((wide / 257.0).round().astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

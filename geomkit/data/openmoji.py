@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from geomkit._io import atomic_write, cache_dir
+from geomkit.data.cache import cache_folder
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -170,13 +171,7 @@ def _drawn(
     folder = cache_dir() / "openmoji" / f"v{_FORMAT}-{versions}"
     catalogue_file, image_file = folder / "alike.json", folder / f"{size}px.npy"
     if not (catalogue_file.exists() and image_file.exists()):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise GeomkitError(
-                f"{folder}: the cache cannot be made ({error.strerror}); "
-                "set GEOMKIT_CACHE to a folder that can be written"
-            ) from None
+        cache_folder("openmoji", folder.name)
         _draw_all(size, catalogue_file, image_file, progress)
     try:
         catalogue = json.loads(catalogue_file.read_text("utf-8"))

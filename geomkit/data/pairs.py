@@ -69,6 +69,8 @@ class PairData:
         attribution: to be shown with the pictures.
         max_bad: largest share of pictures that may fail to decode.
         note: a line for the user, such as the count found and the one expected.
+        origin: the data whose decoded pictures ``images`` keeps, row by row; they are one data
+            set with one fingerprint.
     """
 
     spec: str
@@ -82,6 +84,7 @@ class PairData:
     attribution: str = ""
     max_bad: float = 0.01
     note: str = ""
+    origin: PairData | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -159,12 +162,15 @@ class PairData:
         digest = hashlib.sha256()
         for name, captions in zip(self.ids, self.captions, strict=True):
             digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
-        if isinstance(self.images, np.ndarray):
+        pictures, index = self.images, self.index
+        if self.origin is not None:
+            pictures, index = self.origin.images, self.origin.index[self.index]
+        if isinstance(pictures, np.ndarray):
             for start in range(0, len(self), 1024):
                 digest.update(self.pictures(slice(start, start + 1024)).tobytes())
         else:
-            for row in self.index:
-                digest.update(self.images.describe(int(row)).encode() + b"\x1e")
+            for row in index:
+                digest.update(pictures.describe(int(row)).encode() + b"\x1e")
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
 
     def take(self, rows: np.ndarray, *, split: str | None = None) -> PairData:
@@ -176,6 +182,21 @@ class PairData:
             captions=tuple(self.captions[i] for i in rows),
             ids=tuple(self.ids[i] for i in rows),
         )
+
+    def distinct(self) -> PairData:
+        """Only the first picture of each main caption, as the paper's validation has it.
+
+        Two pictures under one caption can't be told apart by it: retrieval would count a
+        right answer as wrong.
+        """
+        first: dict[str, int] = {}
+        for row, name in enumerate(self.names):
+            first.setdefault(name, row)
+        return self.take(np.array(list(first.values()), int))
+
+    def with_note(self, text: str) -> PairData:
+        """The same data with one more remark for the user."""
+        return replace(self, note="; ".join(filter(None, [self.note, text])))
 
     def subset(self, n: int, *, seed: int) -> PairData:
         """``n`` pairs, chosen by a seeded hash of their ids: a smaller subset lies in a larger one.

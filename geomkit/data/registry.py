@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from geomkit.data import coco
+from geomkit.data.folder import load_folder
 from geomkit.data.openmoji import ATTRIBUTION, LICENCE, load_openmoji
 from geomkit.data.pairs import PairData
+from geomkit.data.shards import load_shards
+from geomkit.data.table import load_table
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["DATASETS", "Dataset", "parse_spec", "with_options"]
+__all__ = ["DATASETS", "FILE_OPTIONS", "Dataset", "parse_spec", "with_options"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,24 @@ def _flag(text: str) -> bool:
     raise ValueError("expected true or false")
 
 
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError("expected a share, 0 to 1")
+    return share
+
+
+FILE_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "n": int,
+    "seed": int,
+    "max_bad": _share,
+    "draft": _flag,
+    "distinct": _flag,
+}
+"""Options of every data set that lies in files: only so many pairs, the seed that chooses them and
+a fifth held out, the share of pictures that may fail to decode, whether the JPEG decoder may reduce
+large pictures, only the first picture of each main caption."""
+
 DATASETS: dict[str, Dataset] = {
     "openmoji": Dataset(
         load_openmoji,
@@ -50,6 +73,42 @@ DATASETS: dict[str, Dataset] = {
         {"skin_tones": _flag, "language": str, "captions": int, "n": int, "seed": int},
         LICENCE,
         ATTRIBUTION,
+    ),
+    "coco": Dataset(
+        coco.load_coco,
+        "COCO Captions: 2017, 2014 or Karpathy's split, folders or zips as downloaded",
+        {"year": str, "captions": int, **FILE_OPTIONS},
+        coco.LICENCE,
+        coco.ATTRIBUTION,
+        path="ROOT",
+        splits=("train", "val", "test", "all"),
+    ),
+    "csv": Dataset(
+        load_table,
+        "a .csv, .tsv or .parquet of picture files and captions",
+        {
+            "image_column": str,
+            "caption_column": str,
+            "id_column": str,
+            "split_column": str,
+            "separator": str,
+            **FILE_OPTIONS,
+        },
+        path="FILE",
+        splits=("train", "val", "test", "all"),
+    ),
+    "imagefolder": Dataset(
+        load_folder,
+        "pictures in a folder a class, or with a .txt beside each",
+        {"template": str, **FILE_OPTIONS},
+        path="DIR",
+        splits=("train", "val", "test", "all"),
+    ),
+    "webdataset": Dataset(
+        load_shards,
+        "tars of pictures and captions, such as img2dataset writes",
+        dict(FILE_OPTIONS),
+        path="PATTERN",
     ),
 }
 """Every data set by name."""
@@ -68,8 +127,8 @@ def parse_spec(spec: str) -> tuple[str, str | None, dict[str, Any]]:
     >>> parse_spec("openmoji,skin_tones=true,n=64")
     ('openmoji', None, {'skin_tones': True, 'n': 64})
     """
-    end = min(spec.find(mark) % (len(spec) + 1) for mark in ":,")
-    name, rest = spec[:end], spec[end:]
+    name = re.split("[:,]", spec, maxsplit=1)[0]
+    rest = spec[len(name) :]
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS)
     dataset = DATASETS[name]
