@@ -11,6 +11,7 @@ import typer
 
 from . import console
 from .data import data
+from .extract import extract
 from .gap import gap
 from .metrics import metrics
 from .plot_sphere import plot_sphere
@@ -49,6 +50,7 @@ def _options(
 
 app.command()(train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
+app.command()(extract)
 app.command("plot-sphere")(plot_sphere)
 app.command()(metrics)
 app.command()(data)

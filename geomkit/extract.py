@@ -27,7 +27,7 @@ __all__ = ["Encoded", "encode", "encode_pictures", "encode_texts", "evaluating",
 
 @dataclass(frozen=True)
 class Encoded:
-    """Unit rows on the CPU, float32 (float64 from a model in float64).
+    """Unit rows, float32 (float64 from a model in float64).
 
     Attributes:
         image: ``(k, d)``, of the pictures that decode, in order.
@@ -53,7 +53,7 @@ def encode(
     batch_size: int = 256,
     workers: int | None = None,
 ) -> Encoded:
-    """Unit rows of pictures and of token ids; the model's mode is left as found.
+    """Unit rows of pictures and of token ids, on the CPU; the model's mode is left as found.
 
     Args:
         model: on ``device`` already.
