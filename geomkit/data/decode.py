@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -69,6 +69,9 @@ def decode(source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = Tr
         raise
     except FileNotFoundError:
         raise GeomkitError("is missing (no such file)") from None
+    except UnidentifiedImageError:
+        empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
+        raise GeomkitError(f"does not decode ({'empty' if empty else 'not a picture'})") from None
     except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(source, Path):
