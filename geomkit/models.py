@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.tokenizers import tokenize, tokenizer_config
 
 __all__ = [
     "MAX_LOG_SCALE",
@@ -105,45 +106,26 @@ def model_config(name: str, *, dim: int | None = None, image_size: int | None = 
 
 
 def preprocess_config(config: dict) -> dict[str, Any]:
-    """The preprocessing a freshly built model is trained with: OpenAI's mean and std, its size."""
+    """The preprocessing a freshly built model is trained with: OpenAI's mean and std, its size.
+
+    Raises:
+        GeomkitError: if the architecture's pictures are not square.
+    """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
+    size = config["vision_cfg"].get("image_size", 224)
+    if isinstance(size, list | tuple):
+        if len(set(size)) > 1:
+            raise GeomkitError(f"model config: expected square pictures, got {tuple(size)} px")
+        size = size[0]
     return {
-        "size": config["vision_cfg"]["image_size"],
+        "size": size,
         "mode": "RGB",
         "mean": list(OPENAI_DATASET_MEAN),
         "std": list(OPENAI_DATASET_STD),
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }
-
-
-def tokenizer_config(config: dict) -> dict[str, Any]:
-    """Which tokenizer a model takes; only open_clip's own needs no file of weights.
-
-    Raises:
-        GeomkitError: if the architecture brings a tokenizer from a hub.
-    """
-    text = config["text_cfg"]
-    if text.get("hf_tokenizer_name") or text.get("hf_model_name"):
-        name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-        raise GeomkitError(
-            f"model: its tokenizer '{name}' would have to be downloaded; "
-            "choose an architecture with open_clip's own tokenizer, such as tiny or ViT-B-32"
-        )
-    return {"name": "SimpleTokenizer", "context_length": text.get("context_length", 77)}
-
-
-def tokenize(captions: list[str], tokenizer: dict[str, Any]) -> Tensor:
-    """Token ids of captions, shape ``(n, context_length)``, padded with 0.
-
-    Args:
-        captions: texts; what does not fit the context is cut, its end token kept.
-        tokenizer: as :func:`tokenizer_config` describes it.
-    """
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer(context_length=tokenizer["context_length"])(captions)
 
 
 def normalize_pixels(images: Tensor | np.ndarray, preprocess: dict[str, Any]) -> Tensor:
@@ -184,7 +166,7 @@ class TwoEncoder(nn.Module):
         """Unit rows of token ids ``(n, length)``, trimmed or not."""
         model: Any = self.clip
         length = tokens.shape[1]
-        if length == model.context_length or not _can_trim(model):
+        if not _can_trim(model) or length == model.context_length:
             return F.normalize(_wide(model.encode_text(tokens)), dim=-1)
         end = tokens.argmax(dim=-1)
         cast = model.transformer.get_cast_dtype()
@@ -226,7 +208,7 @@ def build(config: dict, *, temperature: float = 0.07, learn_temperature: bool = 
     """A model with fresh weights, drawn from torch's global random state.
 
     Args:
-        config: open_clip's model config.
+        config: open_clip's model config; see :func:`geomkit.towers.open_clip_model`.
         temperature: τ at the start, in [0.01, 1].
         learn_temperature: whether τ is trained or stays.
 
@@ -235,15 +217,12 @@ def build(config: dict, *, temperature: float = 0.07, learn_temperature: bool = 
     """
     if not 0.01 <= temperature <= 1.0:
         raise GeomkitError(f"temperature: expected 0.01 to 1, got {temperature:g}")
-    from open_clip.model import CLIP, CustomTextCLIP
+    from geomkit.towers import open_clip_model
 
-    config = copy.deepcopy(config)
-    custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     try:
-        model = (CustomTextCLIP if custom else CLIP)(
-            **config, init_logit_scale=math.log(1.0 / temperature)
-        )
-    except (TypeError, AssertionError, RuntimeError) as error:
-        raise GeomkitError(f"model config: open_clip cannot build it ({error})") from error
+        model: Any = open_clip_model(config, init_logit_scale=math.log(1.0 / temperature))
+    except (AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GeomkitError(f"model config: open_clip cannot build it ({reason})") from error
     model.logit_scale.requires_grad_(learn_temperature)
     return TwoEncoder(model)

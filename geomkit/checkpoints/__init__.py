@@ -1,6 +1,7 @@
 """Checkpoints: ours, open_clip's, Hugging Face's, OpenAI's and the paper's."""
 
 from geomkit.checkpoints.loaded import LoadedModel
+from geomkit.checkpoints.opening import open_model
 from geomkit.checkpoints.own import (
     FORMAT,
     SCHEMA_VERSION,
@@ -19,6 +20,7 @@ __all__ = [
     "as_checkpoint",
     "load_checkpoint",
     "load_model",
+    "open_model",
     "read_torch_file",
     "save_checkpoint",
     "weights_sha256",

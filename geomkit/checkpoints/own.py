@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geomkit._io import atomic_write
 from geomkit.errors import GeomkitError
-from geomkit.models import TwoEncoder, build
+from geomkit.models import TwoEncoder
 
 __all__ = ["FORMAT", "SCHEMA_VERSION", "load_checkpoint", "load_model", "save_checkpoint"]
 
@@ -129,14 +129,9 @@ def load_model(checkpoint: dict[str, Any], *, source: str = "checkpoint") -> Two
     Raises:
         GeomkitError: if the weights do not fit the stored config.
     """
-    with torch.random.fork_rng(devices=[]):
-        model = build(checkpoint["model_config"])
-    try:
-        model.clip.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise GeomkitError(f"{source}: its weights do not fit its model ({first})") from None
-    return model.eval()
+    from geomkit.checkpoints.fit import fitted
+
+    return fitted(checkpoint["model_config"], checkpoint["state_dict"], source)
 
 
 def weights_sha256(state_dict: dict[str, Tensor]) -> str:

@@ -1,0 +1,69 @@
+"""From the words that name a model to the model, whatever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from geomkit.checkpoints.hugging_face import open_hugging_face
+from geomkit.checkpoints.loaded import LoadedModel
+from geomkit.checkpoints.open_clip_files import open_open_clip
+from geomkit.checkpoints.openai import open_openai
+from geomkit.checkpoints.own import as_checkpoint, load_model, read_torch_file
+from geomkit.checkpoints.paper import open_paper
+from geomkit.checkpoints.torchscript import is_torchscript
+from geomkit.errors import GeomkitError
+
+__all__ = ["OPENERS", "open_model"]
+
+OPENERS: dict[str, Callable[..., LoadedModel]] = {
+    "open_clip": open_open_clip,
+    "hf": open_hugging_face,
+    "openai": open_openai,
+    "paper": open_paper,
+}
+"""What a known prefix stands for. Any other word is a path, so ``C:\\x.pt`` is one."""
+
+
+def open_model(source: str | Path, *, download: bool = False) -> LoadedModel:
+    """A model with all that is needed to feed it.
+
+    Args:
+        source: ``open_clip:NAME/TAG_OR_PATH``, ``open_clip:DIR``, ``hf:DIR``, ``openai:FILE``,
+            ``paper:FILE``, or the path of a geomkit checkpoint.
+        download: let the network be used for what is not on this machine yet.
+
+    Returns:
+        The model on the CPU, in float32 and evaluation mode.
+
+    Raises:
+        GeomkitError: if it is missing, damaged, of another kind than it is said to be, or would
+            have to be executed or downloaded.
+    """
+    source = str(source)
+    prefix, colon, rest = source.partition(":")
+    if colon and prefix in OPENERS:
+        if not rest:
+            raise GeomkitError(f"source '{source}': nothing after the colon; name a file or folder")
+        return OPENERS[prefix](rest, source=source, download=download)
+    return _own(Path(source), source)
+
+
+def _own(path: Path, source: str) -> LoadedModel:
+    if path.is_dir():
+        raise GeomkitError(
+            f"{path}: is a folder; a model in it is named open_clip:{path} or hf:{path}"
+        )
+    if is_torchscript(path):
+        raise GeomkitError(f"{path}: a TorchScript archive; if it is OpenAI's CLIP, openai:{path}")
+    checkpoint = as_checkpoint(read_torch_file(path), path)
+    told = ("loss", "step", "epoch", "data", "config", "versions")
+    return LoadedModel(
+        load_model(checkpoint, source=source),
+        "geomkit",
+        source,
+        checkpoint["model_config"],
+        {"fill_color": 0, **checkpoint["preprocess"]},
+        checkpoint["tokenizer"],
+        {**{key: checkpoint[key] for key in told}, "preprocess_from": "the checkpoint"},
+    )

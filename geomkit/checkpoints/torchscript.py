@@ -1,0 +1,157 @@
+"""The tensors of a TorchScript archive, read without compiling or running its code.
+
+Such an archive is a zip: ``data.pkl`` describes the module's attributes, ``data/N`` holds the
+bytes of storage N, ``code/`` the program, which stays unread. The pickle is taken apart by an
+unpickler that knows how to rebuild a tensor and refuses every other name.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geomkit.errors import GeomkitError
+
+__all__ = ["is_torchscript", "read_torchscript"]
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive that ``torch.jit.save`` wrote."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return False
+        with zipfile.ZipFile(path) as archive:
+            return any(n.endswith("/constants.pkl") for n in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def read_torchscript(path: Path) -> dict[str, Tensor]:
+    """Every tensor of the archive's module under its dotted name, as ``state_dict`` names it.
+
+    Raises:
+        GeomkitError: if the archive is damaged, or its pickle asks for anything but tensors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+            root = min(pickles, key=len).removesuffix("/data.pkl") if pickles else None
+            if root is None:
+                raise GeomkitError(f"{path}: a zip, but no TorchScript archive (no data.pkl in it)")
+            if f"{root}/byteorder" in archive.namelist():
+                order = archive.read(f"{root}/byteorder")
+                if order.strip() != b"little":
+                    raise GeomkitError(f"{path}: written on a big-endian machine; not supported")
+            module = _Reader(archive, root).load()
+    except GeomkitError as error:
+        text = str(error)
+        raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except OSError as error:
+        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # whatever a damaged zip or pickle makes of its reader
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GeomkitError(f"{path}: damaged TorchScript archive ({reason})") from None
+    found: dict[str, Tensor] = {}
+    _collect(module, "", found, set())
+    if not found:
+        raise GeomkitError(f"{path}: a TorchScript archive without a tensor")
+    return found
+
+
+class _Module:
+    """Stands for any module of the archive; only its attributes are kept."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        self.archive, self.root = archive, root
+        self.storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Module
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # A function of its own: a pickle can set attributes of whatever it is given.
+            return lambda *arguments: _rebuild_tensor(*arguments)
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch.jit._pickle" and name in _LISTS:
+            return list
+        if module == "torch.jit._pickle" and name == "restore_type_tag":
+            return lambda value, _: value
+        if module == "torch" and name in _STORAGES:
+            return _Storage(name)
+        raise GeomkitError(
+            f"its pickle asks for {module}.{name}, which is no tensor; refused, since loading it "
+            "could run code"
+        )
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, storage, key, _, count = pid
+        if kind != "storage" or not isinstance(storage, _Storage):
+            raise GeomkitError(f"its pickle names an unknown object ({kind})")
+        if key not in self.storages:
+            data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+            dtype = _STORAGES[storage.name]
+            if len(data) != count * dtype.itemsize:
+                raise GeomkitError(f"storage {key} is truncated")
+            self.storages[key] = (
+                torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            )
+        return self.storages[key]
+
+
+class _Storage:
+    """Names the type of a storage; nothing to call."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *_: Any) -> Any:
+        raise GeomkitError("its pickle calls a storage")
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
+    # Out of bounds is refused by as_strided itself.
+    return storage.as_strided(tuple(size), tuple(stride), offset)
+
+
+def _collect(module: Any, prefix: str, found: dict[str, Tensor], open_modules: set[int]) -> None:
+    if id(module) in open_modules:  # an archive may be made to contain itself
+        return
+    open_modules.add(id(module))
+    for name, value in getattr(module, "attributes", {}).items():
+        if isinstance(value, Tensor):
+            found[f"{prefix}{name}"] = value
+        elif isinstance(value, _Module):
+            _collect(value, f"{prefix}{name}.", found, open_modules)
+    open_modules.discard(id(module))
