@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,18 +23,48 @@ def train(
     loss: Annotated[
         str, typer.Option(help="clip, cua, cuaxu, cu, ca, cxu, uaxu, or a weighted sum of terms.")
     ] = "clip",
-    dim: Annotated[int, typer.Option(help="Embedding dimension, 2 or more.")] = 128,
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            help="Embedding dimension, 2 or more: 128, or the pretrained model's own; given with "
+            "--pretrained, both projections are replaced by fresh ones."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint.")] = Path("ckpt.pt"),
-    data: Annotated[str, typer.Option(help="DATA spec, NAME[,key=value…].")] = "openmoji",
+    data: Annotated[str, typer.Option(help="DATA spec, NAME[:PATH][,key=value…].")] = "openmoji",
     model: Annotated[
         str | None, typer.Option(help="tiny, nano, or an architecture of open_clip's.")
     ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="Start from this SOURCE: open_clip:…, hf:…, openai:…, paper:…, a path."),
+    ] = None,
+    keep_projection: Annotated[
+        bool, typer.Option("--keep-projection", help="Keep the pretrained projections.")
+    ] = False,
+    freeze: Annotated[
+        str | None, typer.Option(help="image, text, or backbone (all but the projections).")
+    ] = None,
+    lock: Annotated[
+        list[str] | None,
+        typer.Option(help="image[=N] or text[=N]: lock that encoder but for its last N layers."),
+    ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Defaults: standard, sphere (d ≤ 3), or auto.")
+        str, typer.Option(help="Defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto.")
     ] = "auto",
+    captions: Annotated[
+        str | None, typer.Option(help="first, or random: another of an image's each epoch.")
+    ] = None,
+    repeat_captions: Annotated[
+        bool, typer.Option("--repeat-captions", help="Let a batch hold one caption twice.")
+    ] = False,
     pairs: Annotated[int | None, typer.Option(help="Train on so many pairs.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the pictures in px.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs a step, over all ranks.")] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(help="Compute a batch in so many parts; its loss stays the whole batch's."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data, instead of --steps.")
@@ -54,90 +85,159 @@ def train(
     eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
     eval_split: Annotated[str | None, typer.Option(help="train, val or all.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="auto (bf16 on CUDA), fp32, bf16, or fp64 for checks.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: as many as torch takes.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
+    ] = None,
+    cache_images: Annotated[
+        bool, typer.Option("--cache-images", help="Keep decoded, resized pictures in the cache.")
+    ] = False,
+    max_bad: Annotated[
+        float | None, typer.Option(help="Share of pictures that may fail to decode.")
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="For csv: data sets.")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="For csv: data sets.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run the model through torch.compile.")
+    ] = False,
+    log: Annotated[
+        list[str] | None, typer.Option(help="tensorboard or wandb; may be given twice.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let open_clip fetch a pretrained model.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from --out if it exists.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew over --out.")] = False,
 ) -> int:
-    """Train a two-encoder model and write its checkpoint."""
-    given = {k: v for k, v in locals().items() if k not in ("out", "device", "resume", "overwrite")}
+    """Train a two-encoder model and write its checkpoint.
+
+    Under torchrun (torchrun --nproc-per-node N -m geomkit_cli train …) the ranks share each batch.
+    """
+    given = {name: value for name, value in locals().items() if name not in _RUN_OPTIONS}
+    from geomkit.data import with_options
     from geomkit.errors import GeomkitError
     from geomkit.recipes import configure
 
-    if steps is not None and given.pop("epochs") is not None:
-        raise GeomkitError("--steps and --epochs exclude each other; give one")
-    given.pop("epochs", None)
-    config = configure(**given)
+    given["data"] = with_options(
+        data, max_bad=max_bad, image_column=image_column, caption_column=caption_column
+    )
+    config = configure(
+        **{**given, **_locks(lock or [])},
+        keep_projection=keep_projection or None,
+        distinct_captions=False if repeat_captions else None,
+    )
+    if log and len(set(log)) < len(log):
+        raise GeomkitError(f"--log {log[0]}: given twice")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
+    from geomkit._parallel import Team
     from geomkit.train import Interrupted
     from geomkit.train import train as run
 
-    if epochs is not None:
-        config = configure(**{**given, "steps": _steps(config, epochs)})
-    stop = _StopSignal()
+    team = Team.from_environment()
+    watchers: list[Any] = []
+    if log and team.rank == 0:
+        from geomkit.trackers import tracker
+
+        watchers = [tracker(name, out) for name in log]
+    stop = _StopSignal(patient=team.size > 1)
     try:
-        with _Watcher(config.steps) as watcher:
+        with _Watcher(quiet=team.rank > 0) as watcher:
             run(
                 config,
                 out,
                 device=device,
+                workers=workers,
+                cache_images=cache_images,
+                compile=compile,
+                download=download,
                 resume=resume,
                 overwrite=overwrite,
-                watch=watcher,
+                watch=_all(watcher, *watchers),
                 should_stop=stop,
                 progress=watcher.preparing,
+                team=team,
             )
     except Interrupted as error:
-        console.line(f"geomkit: {error}")
-        return 128 + stop.number
-    typer.echo(out)
+        if team.rank == 0:
+            console.line(f"geomkit: {error}")
+        return 128 + (stop.number or signal.SIGTERM)
+    finally:
+        team.close()
+    if team.rank == 0:
+        typer.echo(out)
     return 0
 
 
-def _steps(config: Any, epochs: int) -> int:
-    from geomkit.data import load_data
-    from geomkit.errors import GeomkitError
-    from geomkit.models import model_config, preprocess_config
+_RUN_OPTIONS = frozenset(
+    {"out", "device", "resume", "overwrite", "workers", "cache_images", "max_bad", "image_column"}
+    | {"caption_column", "compile", "log", "download", "lock", "keep_projection"}
+    | {"repeat_captions"}
+)
+"""What does not decide what is computed, or is put into words of :class:`TrainConfig` first."""
 
-    if epochs < 1:
-        raise GeomkitError(f"epochs: expected 1 or more, got {epochs}")
-    size = preprocess_config(model_config(config.model, image_size=config.image_size))["size"]
-    count = len(load_data(config.data, size=size, n=config.pairs))
-    return epochs * max(1, count // config.batch_size)
+
+def _all(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:
+    def watch(event: Event) -> None:
+        for watcher in watchers:
+            watcher(event)
+
+    return watch
+
+
+def _locks(words: list[str]) -> dict[str, int]:
+    """``--lock image=2`` as the field of the configuration."""
+    from geomkit.errors import GeomkitError
+
+    locks: dict[str, int] = {}
+    for word in words:
+        side, _, layers = word.partition("=")
+        if side not in ("image", "text") or not (layers or "0").isdigit():
+            raise GeomkitError(f"--lock {word}: expected image, image=N, text or text=N")
+        locks[f"lock_{side}"] = int(layers or 0)
+    return locks
 
 
 class _StopSignal:
-    """Ctrl-C or a scheduler's SIGTERM: finish the step, save, stop; a second one stops at once."""
+    """Ctrl-C or a scheduler's SIGTERM: finish the step, save, stop; a second one stops at once.
 
-    def __init__(self) -> None:
-        self.number = 0
+    ``patient``: it does not. Under torchrun a second one always comes: torchrun sends its own.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
+        self.number, self.patient = 0, patient
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._received)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.number:
+            if self.patient:
+                return
             raise KeyboardInterrupt
         self.number = number
-        console.line("\ngeomkit: stopping after this step (again: at once)")
+        if not self.patient:
+            console.line("\ngeomkit: stopping after this step (again: at once)")
 
     def __call__(self) -> bool:
         return self.number != 0
 
 
 class _Watcher:
-    """A bar on a terminal, a line an evaluation elsewhere."""
+    """A bar on a terminal, a line an evaluation elsewhere; ``quiet`` on all ranks but the first."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.bar: Any = None
         self.started = time.monotonic()
         self.speed = 0.0
 
     def __enter__(self) -> _Watcher:
-        if console.interactive():
+        if console.interactive() and not self.quiet:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -158,14 +258,18 @@ class _Watcher:
             self.bar.stop()
 
     def preparing(self, done: int, total: int) -> None:
-        """Pictures drawn so far."""
+        """Pictures drawn or decoded so far."""
         if self.bar:
-            self.bar.update(self.task, description="drawing", completed=done, total=total)
-        elif done == total:
-            console.line(f"drew {total} pictures")
+            self.bar.update(self.task, description="preparing", completed=done, total=total)
+        elif done == total and not self.quiet:
+            console.line(f"prepared {total} pictures")
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "start":
+        if event.kind == "bad":  # a rank is the only one to know its own
+            self._log(f"geomkit: {event.note}")
+        elif self.quiet:
+            return
+        elif event.kind == "start":
             self._start(event)
         elif event.kind == "step":
             # A mean over about twenty steps: one step's speed jumps too much to read.
@@ -190,9 +294,13 @@ class _Watcher:
     def _start(self, event: Event) -> None:
         c = event.config
         changed = f"τ={c.temperature:g}{' learned' if c.learn_temperature else ''}"
+        frozen = f", {c.freeze} frozen" if c.freeze else ""
         self._log(
-            f"{c.loss} in {c.dim}-D, recipe '{c.recipe}': {c.model} on {event.note}; "
-            f"{c.steps} steps of {c.batch_size}, lr {c.lr:g} {c.schedule}, {changed}, "
+            f"{c.loss} in {c.dim}-D, recipe '{c.recipe}': {c.model or c.pretrained}{frozen} "
+            f"on {event.note}; {c.steps} steps of {c.batch_size}"
+            + (f" over {event.ranks} ranks" if event.ranks > 1 else "")
+            + (f" in {c.accumulate} parts" if c.accumulate > 1 else "")
+            + f", lr {c.lr:g} {c.schedule}, {changed}, "
             f"seed {c.seed}, {c.precision} on {event.device}"
             + (f", {c.threads} threads" if event.device == "cpu" else "")
         )
@@ -202,7 +310,7 @@ class _Watcher:
     def _evaluation(self, event: Event) -> str:
         m = event.record["metrics"]
         return (
-            f"step {event.step:>5}/{self.steps}  loss {event.record['loss']:7.3f}  "
+            f"step {event.step:>5}/{event.config.steps}  loss {event.record['loss']:7.3f}  "
             f"I→T@1 {m['text_retrieval_recall@1']:.3f}  "
             f"centroid distance {m['centroid_distance']:.3f}  "
             f"separability {m['linear_separability']:.3f}  "

@@ -18,12 +18,12 @@ __all__ = ["gather_rows", "sum_over_ranks"]
 
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows of all ranks, ``(ranks * b, d)`` in the order of the ranks; b equal on each."""
-    return _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return _Gather.apply(rows)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of a tensor over all ranks, on each of them."""
-    return _Sum.apply(values)  # type: ignore[no-untyped-call]
+    return _Sum.apply(values)
 
 
 class _Gather(torch.autograd.Function):
@@ -35,7 +35,7 @@ class _Gather(torch.autograd.Function):
         return whole
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         share = gradient.shape[0] // dist.get_world_size()
         if not gradient.is_cuda:
@@ -55,7 +55,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         dist.all_reduce(total)
         return total

@@ -14,10 +14,9 @@ from torch import nn
 from geomkit.checkpoints.loaded import LoadedModel
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models import TwoEncoder, build
+from geomkit.recipes import FREEZES
 
-__all__ = ["FREEZES", "change_dim", "freeze", "projection_names"]
-
-FREEZES = ("image", "text", "backbone")
+__all__ = ["change_dim", "freeze", "projection_names"]
 
 _PROJECTION = re.compile(
     r"^(visual\.(proj|attnpool\.c_proj|head\.proj)|(text\.)?(text_projection|proj))"

@@ -49,9 +49,7 @@ class Features:
 def _clip(f: Features) -> Tensor:
     if f.alone:
         return functional.contrastive(f.x, f.y, f.scale, f.bias)
-    return functional.contrastive_rows(
-        f.x, f.y, f.all_x, f.all_y, f.scale, f.bias, offset=f.offset
-    )
+    return functional.contrastive_rows(f.x, f.y, f.all_x, f.all_y, f.scale, f.bias, offset=f.offset)
 
 
 def _uniformity(f: Features) -> Tensor:

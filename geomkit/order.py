@@ -10,9 +10,7 @@ import numpy as np
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
 
-__all__ = ["CAPTION_CHOICES", "Order", "plan_order"]
-
-CAPTION_CHOICES = ("first", "random")
+__all__ = ["Order", "plan_order"]
 
 
 @dataclass
@@ -127,7 +125,7 @@ def plan_order(
         data: the pairs.
         batch_size: over all ranks.
         seed: of the order.
-        captions: of :data:`CAPTION_CHOICES`.
+        captions: of :data:`geomkit.recipes.CAPTION_CHOICES`.
         distinct: whether all captions of a batch must differ: of two pairs with one caption each
             would be the other's false negative.
         rank, ranks: whose share to give.

@@ -9,9 +9,21 @@ from typing import Any
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.loss_spec import parse_loss
 
-__all__ = ["RECIPES", "SCHEDULES", "TrainConfig", "configure", "differences"]
+__all__ = [
+    "CAPTION_CHOICES",
+    "FREEZES",
+    "RECIPES",
+    "SCHEDULES",
+    "TrainConfig",
+    "configure",
+    "differences",
+    "evaluation_steps",
+    "learning_rate",
+]
 
 SCHEDULES = ("cosine", "constant")
+FREEZES = ("image", "text", "backbone")
+CAPTION_CHOICES = ("first", "random")
 
 
 @dataclass(frozen=True)
@@ -20,14 +32,23 @@ class TrainConfig:
 
     Attributes:
         loss: a preset or a weighted sum, see :func:`geomkit.loss_spec.parse_loss`.
-        dim: embedding dimension.
+        dim: embedding dimension; 0 until resolved means the pretrained model's own.
         recipe: the recipe that filled in what was not given.
-        model: ``tiny``, ``nano`` or an architecture of open_clip's.
+        model: ``tiny``, ``nano`` or an architecture of open_clip's; empty for a pretrained one.
+        pretrained: SOURCE of the model to start from, or ``None`` to start from scratch.
+        keep_projection: of a pretrained model, rather than fresh projections.
+        freeze: ``image``, ``text`` or ``backbone``, see :func:`geomkit.finetune.freeze`.
+        lock_image, lock_text: lock that encoder but for its last so many layers.
         data: DATA spec.
+        captions: ``first``, or ``random``: another of an image's captions each epoch.
+        distinct_captions: whether the captions of a batch must differ.
         pairs: training pairs, or ``None`` for all.
         image_size: side of the pictures in px, or ``None`` for the model's own.
-        batch_size: pairs a step.
+        batch_size: pairs a step, over all ranks.
+        accumulate: parts in which a rank computes its pairs, one after the other; the loss stays
+            that of the whole batch.
         steps: optimizer steps.
+        epochs: passes over the data that ``steps`` were computed from, or ``None``.
         lr: peak learning rate of AdamW.
         beta1, beta2: its decay rates.
         weight_decay: on matrices; embeddings, gains and biases have none.
@@ -36,10 +57,10 @@ class TrainConfig:
         clip_norm: largest norm of the gradient; 0 leaves it alone.
         temperature: τ, at the start or throughout.
         learn_temperature: train τ, within [0.01, 1].
-        eval_every: steps between evaluations.
+        eval_every: steps between evaluations; 0 until resolved means an epoch.
         eval_split: what evaluations look at.
         seed: of weights and order.
-        precision: ``fp32`` or ``bf16``; ``auto`` until resolved.
+        precision: ``fp32``, ``bf16`` or ``fp64`` (for checks); ``auto`` until resolved.
         threads: of the CPU; 0 until resolved.
     """
 
@@ -47,11 +68,20 @@ class TrainConfig:
     dim: int = 128
     recipe: str = "standard"
     model: str = "tiny"
+    pretrained: str | None = None
+    keep_projection: bool = False
+    freeze: str | None = None
+    lock_image: int | None = None
+    lock_text: int | None = None
     data: str = "openmoji"
+    captions: str = "first"
+    distinct_captions: bool = True
     pairs: int | None = None
     image_size: int | None = None
     batch_size: int = 64
+    accumulate: int = 1
     steps: int = 600
+    epochs: int | None = None
     lr: float = 5e-4
     beta1: float = 0.9
     beta2: float = 0.98
@@ -82,47 +112,93 @@ RECIPES: dict[str, dict[str, Any]] = {
         "eval_every": 50,
         "eval_split": "train",
     },
+    "paper": {
+        "model": "ViT-B-32-quickgelu",
+        "epochs": 9,
+        "batch_size": 64,
+        "lr": 1e-6,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "weight_decay": 0.1,
+        "warmup": 0,
+        "schedule": "constant",
+        "clip_norm": 0.0,
+        "temperature": 0.01,
+        "eval_every": 0,
+        "precision": "fp32",
+    },
 }
 """``standard``: all training pairs, evaluated on held-out ones. ``sphere`` (d ≤ 3): a thousand
 pairs learnt by heart and evaluated on themselves, as the paper's 3-D run is; its temperature is
-what lets training pass from cone to sphere instead of collapsing to two points."""
+what lets training pass from cone to sphere instead of collapsing to two points. ``paper``: the
+paper's fine-tuning of a pretrained ViT-B/32 on COCO, also what any pretrained model gets."""
 
 
-def configure(*, dim: int = 128, recipe: str = "auto", **given: Any) -> TrainConfig:
+def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> TrainConfig:
     """A configuration from a recipe and whatever is given besides.
 
     Args:
-        dim: embedding dimension.
-        recipe: ``standard``, ``sphere``, or ``auto``: sphere for d ≤ 3, standard above.
+        dim: embedding dimension; 128 if not given, or the pretrained model's own, its projections
+            kept.
+        recipe: ``standard``, ``sphere``, ``paper``, or ``auto``: paper for a pretrained model,
+            else sphere for d ≤ 3 and standard above.
         given: fields of :class:`TrainConfig`; ``None`` means the recipe's.
 
     Raises:
-        GeomkitError: for an unknown recipe or a value out of range.
+        GeomkitError: for an unknown recipe, a value out of range, or values that exclude each
+            other.
 
     >>> configure(dim=3).recipe, configure(dim=3).batch_size, configure(dim=64).batch_size
     ('sphere', 256, 64)
     """
+    wanted = {key: value for key, value in given.items() if value is not None}
+    pretrained = "pretrained" in wanted
+    if pretrained and "model" in wanted:
+        raise GeomkitError(
+            "--model and --pretrained exclude each other: a pretrained model has one"
+        )
     if recipe == "auto":
-        recipe = "sphere" if dim <= 3 else "standard"
+        recipe = "paper" if pretrained else "sphere" if (dim or 128) <= 3 else "standard"
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, ["auto", *RECIPES])
-    wanted = {key: value for key, value in given.items() if value is not None}
-    config = replace(TrainConfig(dim=dim, recipe=recipe), **{**RECIPES[recipe], **wanted})
+    if "steps" in wanted and "epochs" in wanted:
+        raise GeomkitError("--steps and --epochs exclude each other; give one")
+    values = {**RECIPES[recipe], **wanted}
+    if "steps" in wanted:
+        values["epochs"] = None
+    if pretrained:
+        values["model"] = ""
+        values["keep_projection"] = values.get("keep_projection", False) or dim is None
+    elif values.get("keep_projection"):
+        raise GeomkitError("--keep-projection: needs --pretrained, whose projection it keeps")
+    if dim is None:
+        dim = 0 if pretrained else 128
+    if wanted.get("precision") == "auto" and "precision" in RECIPES[recipe]:
+        values["precision"] = RECIPES[recipe]["precision"]
+    config = replace(TrainConfig(dim=dim, recipe=recipe), **values)
     _check(config)
     return config
 
 
 def _check(config: TrainConfig) -> None:
-    parse_loss(config.loss)
-    whole = ("batch_size", "steps", "eval_every")
-    for name in whole:
-        if getattr(config, name) < 1:
-            raise GeomkitError(f"{_words(name)}: expected 1 or more, got {getattr(config, name)}")
-    for name in ("warmup", "weight_decay", "clip_norm", "threads"):
+    terms = parse_loss(config.loss).weights
+    for name in ("batch_size", "steps", "epochs", "accumulate"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise GeomkitError(f"{_words(name)}: expected 1 or more, got {value}")
+    for name in ("warmup", "weight_decay", "clip_norm", "threads", "eval_every"):
         value = getattr(config, name)
         if not (value >= 0 and math.isfinite(value)):
             raise GeomkitError(f"{_words(name)}: expected 0 or more, got {value}")
-    if config.dim < 2:
+    if config.learn_temperature and "clip" not in terms:
+        raise GeomkitError(
+            f"--learn-temperature: the loss '{config.loss}' has no contrastive term to learn from"
+        )
+    if config.freeze is not None and config.freeze not in FREEZES:
+        raise unknown_name("part to freeze", config.freeze, FREEZES)
+    if config.captions not in CAPTION_CHOICES:
+        raise unknown_name("choice of captions", config.captions, CAPTION_CHOICES)
+    if config.dim < 2 and not (config.pretrained and config.dim == 0):
         raise GeomkitError(f"dim: expected 2 or more, got {config.dim}")
     if config.batch_size < 2:
         raise GeomkitError("batch size: expected 2 or more: a lone pair has nothing to contrast")
@@ -181,5 +257,6 @@ def differences(stored: dict[str, Any], config: TrainConfig) -> list[str]:
     """
     new = asdict(config)
     names = [f.name for f in fields(TrainConfig) if f.name not in ("precision", "threads")]
-    changed = [name for name in names if stored.get(name) != new[name]]
-    return [f"{name}: {stored.get(name)} → {new[name]}" for name in changed]
+    # What an older checkpoint does not know had its default.
+    old = {**asdict(TrainConfig()), **stored}
+    return [f"{name}: {old[name]} → {new[name]}" for name in names if old[name] != new[name]]

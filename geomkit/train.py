@@ -1,48 +1,38 @@
 """Training: one linear loop, from a configuration to a checkpoint.
 
-The order of the pairs is a function of (seed, epoch, position) and the learning rate one of the
-step, evaluation consumes no randomness, and everything else that a step depends on is in the
+The pairs of a step are a function of (seed, step) and the learning rate one of the step,
+evaluation consumes no randomness, and everything else that a step depends on is in the
 checkpoint: a killed run that is resumed ends with the weights of one that was not, bit for bit on
-a CPU.
+a CPU. Under torchrun every rank computes its share of the same global batch; the checkpoint does
+not say how many there were, and any number can go on from it.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.distributed as dist
+from torch import nn
 
-from geomkit._io import check_target
-from geomkit._runtime import autocast, resolve_device, resolve_precision, versions
+from geomkit._parallel import SOLO, Team
+from geomkit._runtime import resolve_device, versions
 from geomkit.checkpoints import load_checkpoint, save_checkpoint
-from geomkit.data import PairData, load_data
-from geomkit.embeddings import Embeddings
+from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
-from geomkit.extract import encode
-from geomkit.loss_spec import LossSpec, parse_loss
+from geomkit.evaluation import embed_held_out, evaluate, snapshot
+from geomkit.loading import Batch, batches, resolve_workers
 from geomkit.losses import ContrastiveLoss
-from geomkit.metrics import gap
-from geomkit.models import (
-    MAX_LOG_SCALE,
-    TwoEncoder,
-    build,
-    model_config,
-    normalize_pixels,
-    preprocess_config,
-    tokenize,
-    tokenizer_config,
-)
-from geomkit.recipes import TrainConfig, differences, evaluation_steps, learning_rate
+from geomkit.models import MAX_LOG_SCALE, normalize_pixels, tokenize
+from geomkit.preparation import Run, prepare, stored_run, words_of
+from geomkit.recipes import TrainConfig, evaluation_steps, learning_rate
+from geomkit.step import Reading, backward, finite_terms, optimizer_for, start_reading
 
 __all__ = ["Event", "Interrupted", "train"]
-
-SNAPSHOT_PAIRS = 1000
 
 
 @dataclass(frozen=True)
@@ -50,13 +40,16 @@ class Event:
     """What the loop tells whoever watches.
 
     Attributes:
-        kind: ``start``, ``step``, ``evaluation`` or ``end``.
+        kind: ``start``, ``step``, ``evaluation``, ``bad`` (a picture that does not decode) or
+            ``end``.
         step: optimizer steps done.
         config: as resolved.
         device: as resolved.
-        terms: each weighted term of the last step's loss.
+        terms: each weighted term of the last step's loss (on CUDA, of the one before).
         record: the entry of the history an evaluation wrote.
-        images_per_second: since the last event.
+        seconds: of the last step, and of those the ones spent waiting for its batch.
+        ranks: processes that share the work.
+        temperature: τ; ``None`` where reading it would make the device wait.
         note: a line for the user.
     """
 
@@ -66,8 +59,15 @@ class Event:
     device: str
     terms: dict[str, float]
     record: dict[str, Any]
-    images_per_second: float = 0.0
+    seconds: tuple[float, float] = (0.0, 0.0)
+    ranks: int = 1
+    temperature: float | None = None
     note: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        """Pairs of the last step over its seconds."""
+        return self.config.batch_size / self.seconds[0] if self.seconds[0] else 0.0
 
 
 class Interrupted(Exception):
@@ -79,11 +79,16 @@ def train(
     out: str | Path = "ckpt.pt",
     *,
     device: str = "auto",
+    workers: int | None = None,
+    cache_images: bool = False,
+    compile: bool = False,
+    download: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     watch: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] | None = None,
+    team: Team = SOLO,
 ) -> dict[str, Any]:
     """Train a two-encoder model and write its checkpoint.
 
@@ -91,11 +96,18 @@ def train(
         config: what to compute, see :func:`geomkit.recipes.configure`.
         out: the checkpoint, written at every evaluation.
         device: ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+        workers: processes that decode pictures; a core each if not given.
+        cache_images: decode and resize all pictures once, into one file of the cache.
+        compile: run the model through ``torch.compile``.
+        download: whether a pretrained model may be fetched from the network.
         resume: go on from ``out`` if it is there; a finished run is left as it is.
         overwrite: start anew even if ``out`` is there.
         watch: called at the start, after each step, after each evaluation and at the end.
-        should_stop: asked after each step; if true the state is saved and the run ends.
+        should_stop: asked after each step; if true (on any rank) the state is saved and the run
+            ends.
         progress: called while the data set is prepared.
+        team: the ranks that share each batch; every rank calls this function alike, the first one
+            writes.
 
     Returns:
         The content of the checkpoint.
@@ -103,218 +115,153 @@ def train(
     Raises:
         GeomkitError: for a configuration that does not fit the data or this machine, an existing
             ``out`` without ``resume`` or ``overwrite``, another configuration than the one being
-            resumed, or a loss that is not finite.
+            resumed, too many pictures that do not decode, or a loss that is not finite.
         Interrupted: if ``should_stop`` said so.
     """
     out = Path(out)
-    spec = parse_loss(config.loss)
     device = resolve_device(device)
-    stored = _stored(out, resume=resume, overwrite=overwrite)
-    if stored is not None:
-        changed = differences(stored["config"], config)
-        if changed:
-            raise GeomkitError(
-                f"{out}: was trained with another configuration ({'; '.join(changed)}); "
-                "give the same options, or --overwrite to start anew"
-            )
-        config = replace(
-            config,
-            precision=stored["config"]["precision"],
-            threads=stored["config"]["threads"],
-        )
-    config = replace(
-        config,
-        precision=resolve_precision(config.precision, device),
-        threads=config.threads or torch.get_num_threads(),
-    )
-    architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
-    preprocess = preprocess_config(architecture)
-    tokenizer = tokenizer_config(architecture)
-    data, held_out = _load(config, preprocess["size"], progress)
-    description = {
-        "spec": config.data,
-        "n": config.pairs,
-        "split": config.eval_split,
-        "fingerprint": data.fingerprint,
-    }
-    if stored is not None and stored["data"]["fingerprint"] != description["fingerprint"]:
-        raise GeomkitError(
-            f"{out}: was trained on other data ({stored['data']['fingerprint']['source']}, "
-            f"{stored['data']['fingerprint']['count']} pairs) than '{config.data}' is now; "
-            "install those versions, or --overwrite to start anew"
-        )
-    if stored is not None and stored["step"] >= config.steps:
-        watch(Event("end", stored["step"], config, device, {}, {}, note="already finished"))
-        return stored
-
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    stored = stored_run(out, resume=resume, overwrite=overwrite)
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
+    cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
     try:
-        cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
         with torch.random.fork_rng(devices=cuda):
-            return _run(
-                config, out, device, spec, architecture, preprocess, tokenizer,
-                data, held_out, description, stored, watch, should_stop,
+            run = prepare(
+                config, out, stored,
+                device=device, team=team, cache_images=cache_images, download=download,
+                progress=progress,
             )  # fmt: skip
+            if stored is not None and stored["step"] >= run.config.steps:
+                note = "already finished"
+                watch(Event("end", stored["step"], run.config, device, {}, {}, note=note))
+                return stored
+            torch.set_num_threads(run.config.threads)
+            return _loop(run, out, workers, compile, watch, should_stop, team)
     finally:
         torch.set_num_threads(threads_before)
 
 
-def _stored(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
-    if resume and overwrite:
-        raise GeomkitError("--resume and --overwrite exclude each other; give one")
-    if out.exists() and not (resume or overwrite) and not out.is_dir():
-        raise GeomkitError(
-            f"{out}: exists already; give --resume to go on, --overwrite to start anew, "
-            "or another --out"
-        )
-    check_target(out, overwrite=True)
-    return load_checkpoint(out) if resume and out.exists() else None
-
-
-def _load(
-    config: TrainConfig, size: int, progress: Callable[[int, int], None] | None
-) -> tuple[PairData, PairData]:
-    data = load_data(config.data, split="train", size=size, n=config.pairs, progress=progress)
-    if config.batch_size > len(data):
-        raise GeomkitError(
-            f"batch size: {config.batch_size} is more than the {len(data)} training pairs of "
-            f"'{config.data}'; give --batch-size {len(data)} or less"
-        )
-    if config.eval_split == "train":
-        return data, data
-    return data, load_data(config.data, split=config.eval_split, size=size)
-
-
-def _run(
-    config: TrainConfig,
+def _loop(
+    run: Run,
     out: Path,
-    device: str,
-    spec: LossSpec,
-    architecture: dict[str, Any],
-    preprocess: dict[str, Any],
-    tokenizer: dict[str, Any],
-    data: PairData,
-    held_out: PairData,
-    description: dict[str, Any],
-    stored: dict[str, Any] | None,
+    workers: int | None,
+    compile: bool,
     watch: Callable[[Event], None],
     should_stop: Callable[[], bool],
+    team: Team,
 ) -> dict[str, Any]:
-    torch.manual_seed(config.seed)
-    model = build(
-        architecture,
-        temperature=config.temperature,
-        learn_temperature=config.learn_temperature,
-    )
-    criterion = ContrastiveLoss(spec)
+    config, device, stored, model = run.config, run.device, run.stored, run.model
+    alone, cuda = team.size == 1, device.startswith("cuda")
     step, history, snapshots = 0, [], []
+    model.train()
+    log_scale = model.get_parameter("clip.logit_scale")
+    weights = [w for w in model.parameters() if w.requires_grad]
+    dtype = torch.float64 if config.precision == "fp64" else torch.float32
+    optimizer = optimizer_for(model, config)
     if stored is not None:
         step, history, snapshots = stored["step"], stored["history"], stored["snapshots"]
-        model.clip.load_state_dict(stored["state_dict"])
-    model.to(device).train()
-    log_scale = model.get_parameter("clip.logit_scale")
-    optimizer = _optimizer(model, config)
-    if stored is not None:
         optimizer.load_state_dict(stored["optimizer"])
         torch.set_rng_state(stored["rng"]["cpu"])
-        if device.startswith("cuda") and stored["rng"]["cuda"]:
+        if cuda and stored["rng"]["cuda"]:
             torch.cuda.set_rng_state(stored["rng"]["cuda"][0], device)
+    if team.rank:  # what a model draws at random must differ between ranks
+        torch.manual_seed(hash((config.seed, step, team.rank)))
+    network = _network(model, device, compile=compile, alone=alone)
+    criterion = ContrastiveLoss(config.loss, global_batch=not alone)
 
-    tokens = tokenize(data.names, tokenizer)
-    eval_tokens = tokens if held_out is data else tokenize(held_out.names, tokenizer)
+    words = words_of(run)
+    eval_tokens = tokenize(run.held_out.names, run.tokenizer)
     evaluations = set(evaluation_steps(config))
-    steps_per_epoch = len(data) // config.batch_size
-    weights = [p for p in model.parameters() if p.requires_grad]
     terms: dict[str, float] = {}
+    bad: dict[int, Bad] = {}
 
     def checkpoint() -> dict[str, Any]:
         return {
             "state_dict": model.clip.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "epoch": step // steps_per_epoch,
+            "epoch": step // run.order.steps_per_epoch,
             "step": step,
             "rng": {
                 "cpu": torch.get_rng_state(),
-                "cuda": [torch.cuda.get_rng_state(device)] if device.startswith("cuda") else [],
+                "cuda": [torch.cuda.get_rng_state(device)] if cuda else [],
             },
-            "model_config": architecture,
-            "preprocess": preprocess,
-            "tokenizer": tokenizer,
-            "loss": str(spec),
+            "model_config": run.architecture,
+            "preprocess": run.preprocess,
+            "tokenizer": run.tokenizer,
+            "loss": str(criterion.spec),
             "config": asdict(config),
-            "data": description,
+            "data": run.description,
+            "ranks": team.size,
             "history": history,
             "snapshots": snapshots,
             "versions": versions(),
         }
 
-    def evaluate() -> dict[str, Any]:
-        encoded = encode(
-            model, held_out, eval_tokens, preprocess,
-            device=device, precision=config.precision,
-        )  # fmt: skip
-        image, text = encoded.image, encoded.text
-        embeddings = Embeddings.of(image.numpy(), text.numpy())
-        scale = log_scale.detach().exp().cpu()
-        record = {
-            "step": step,
-            "epoch": step / steps_per_epoch,
-            "split": held_out.split,
-            "pairs": len(held_out),
-            "lr": learning_rate(config, max(0, step - 1)),
-            "temperature": float(1.0 / scale),
-            "train_terms": dict(terms),
-            "loss": _batched_loss(criterion, image, text, scale, config.batch_size),
-            "metrics": dict(gap(embeddings, seed=config.seed).metrics),
-        }
-        history.append(record)
-        if config.dim == 3:
-            snapshots.append(
-                {
-                    "step": step,
-                    "image": image[:SNAPSHOT_PAIRS].clone(),
-                    "text": text[:SNAPSHOT_PAIRS].clone(),
-                }
-            )
-        return record
+    def tell(kind: str, **what: Any) -> None:
+        watch(Event(kind, step, config, device, terms, ranks=team.size, **{"record": {}, **what}))
 
-    watch(Event("start", step, config, device, {}, {}, note=_describe(data, held_out)))
+    def pause(*, evaluating: bool) -> None:
+        """Evaluate if it is time, and save: all ranks encode, the first one measures and writes."""
+        record: dict[str, Any] = {}
+        if evaluating:
+            image, text = embed_held_out(run, eval_tokens, team=team, workers=workers)
+            if team.rank == 0:
+                lr = learning_rate(config, max(0, step - 1))
+                record = evaluate(run, image, text, step=step, lr=lr, terms=terms)
+                history.append(record)
+                if config.dim == 3:
+                    snapshots.append(snapshot(image, text, step=step))
+        if team.rank == 0:
+            save_checkpoint(out, checkpoint())
+            if record:
+                tell("evaluation", record=record, temperature=record["temperature"])
+        team.gather(None)  # nobody leaves before it is written
+
+    tell("start", note=_describe(run))
     if stored is None:
-        record = evaluate()
-        save_checkpoint(out, checkpoint())
-        watch(Event("evaluation", step, config, device, terms, record))
-    pending: tuple[int, list[str], Callable[[], list[float]]] | None = None
-    order, order_epoch = np.empty(0, int), -1
+        pause(evaluating=True)
+    pending: tuple[int, list[str], Reading] | None = None
+    stopping = False
     clock = time.perf_counter()
 
-    while step < config.steps:
-        epoch, position = divmod(step, steps_per_epoch)
-        if epoch != order_epoch:
-            order = np.random.default_rng([config.seed, epoch]).permutation(len(data))
-            order_epoch = epoch
-        rows = order[position * config.batch_size : (position + 1) * config.batch_size]
-        pictures = torch.from_numpy(data.pictures(rows)).to(device, non_blocking=True)
-        words = model.trim(tokens[torch.from_numpy(rows)]).to(device, non_blocking=True)
+    for batch in batches(
+        run.data,
+        range(step, config.steps),
+        rows_of=run.order.rows,
+        instead=run.order.instead,
+        tokens_of=words,
+        workers=resolve_workers(workers, run.data),
+        pin=cuda,
+    ):
+        waited = time.perf_counter() - clock
+        _skip_bad(batch, run, bad, team, tell)
+        assert batch.tokens is not None
+        pictures = batch.pictures.to(device, non_blocking=True)
+        tokens = model.trim(batch.tokens).to(device, non_blocking=True)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
 
-        with autocast(device, config.precision):
-            x, y, scale = model(normalize_pixels(pictures, preprocess), words)
-        parts = criterion(x, y, scale, output_dict=True)
-        values = torch.stack(list(parts.values()))
         optimizer.zero_grad(set_to_none=True)
-        values.sum().backward()
+        parts = backward(
+            network, criterion, normalize_pixels(pictures, run.preprocess).to(dtype), tokens,
+            device=device, precision=config.precision, chunks=config.accumulate,
+        )  # fmt: skip
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
+        values = torch.stack(list(parts.values())).detach()
+        if not alone:  # what the ranks lost on average, and whether one of them is to stop
+            values = torch.cat([values, values.new_tensor([float(should_stop())])])
+            dist.all_reduce(values)
+            values /= team.size
         # On a CPU the loss is looked at before it can spoil the weights; on CUDA one step late,
         # so that the device never waits for the look: the weights are then spoilt, but nothing is
         # saved, and the last good checkpoint stays.
-        if pending is not None:
-            terms = _finite_terms(*pending, out=out)
-        pending = (step + 1, list(parts), _sent(values.detach()))
-        if not device.startswith("cuda"):
-            terms, pending = _finite_terms(*pending, out=out), None
+        seen, pending = pending, (step + 1, list(parts), start_reading(values))
+        if not cuda:
+            seen, pending = pending, None
+        if seen is not None:
+            terms, stopping = _look(*seen, out=out)
         optimizer.step()
         if config.learn_temperature:
             with torch.no_grad():
@@ -322,16 +269,15 @@ def _run(
         step += 1
 
         now = time.perf_counter()
-        speed, clock = config.batch_size / (now - clock), now
-        watch(Event("step", step, config, device, terms, {}, speed))
-        stopping = should_stop() and step < config.steps
+        seconds, clock = (now - clock, waited), now
+        tell("step", seconds=seconds, temperature=_temperature(config, log_scale))
+        if alone:
+            stopping = should_stop()
+        stopping = stopping and step < config.steps
         if step in evaluations or stopping:
             if pending is not None:
-                terms, pending = _finite_terms(*pending, out=out), None
-            record = evaluate() if step in evaluations else {}
-            save_checkpoint(out, checkpoint())
-            if record:
-                watch(Event("evaluation", step, config, device, terms, record))
+                (terms, _), pending = _look(*pending, out=out), None
+            pause(evaluating=step in evaluations)
             clock = time.perf_counter()
         if stopping:
             raise Interrupted(
@@ -339,70 +285,55 @@ def _run(
                 "the same command with --resume goes on"
             )
 
-    watch(Event("end", step, config, device, terms, history[-1]))
+    tell("end", record=history[-1] if history else {})
     return load_checkpoint(out)
 
 
-def _describe(data: PairData, held_out: PairData) -> str:
-    where = "themselves" if held_out is data else f"{len(held_out)} held-out pairs"
-    return f"{len(data)} pairs of '{data.spec}', evaluated on {where}"
-
-
-def _optimizer(model: TwoEncoder, config: TrainConfig) -> torch.optim.AdamW:
-    decayed: list[torch.nn.Parameter] = []
-    free: list[torch.nn.Parameter] = []
-    for name, weight in model.named_parameters():
-        if weight.requires_grad:
-            (free if weight.ndim < 2 or "embedding" in name else decayed).append(weight)
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        fused=True,
+def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn.Module:
+    network: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+    if alone:
+        return network
+    return nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=[torch.device(device)] if device.startswith("cuda") else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
     )
 
 
-def _sent(values: torch.Tensor) -> Callable[[], list[float]]:
-    """Start copying values to the host; the call returned waits for that copy and nothing later."""
-    if values.device.type != "cuda":
-        return values.tolist
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record()
-
-    def read() -> list[float]:
-        arrived.synchronize()
-        return host.tolist()
-
-    return read
+def _temperature(config: TrainConfig, log_scale: torch.Tensor) -> float | None:
+    if not config.learn_temperature:
+        return config.temperature
+    return None if log_scale.is_cuda else float(torch.exp(-log_scale.detach()))
 
 
-def _finite_terms(
-    step: int, names: list[str], read: Callable[[], list[float]], *, out: Path
-) -> dict[str, float]:
-    terms = dict(zip(names, read(), strict=True))
-    for name, value in terms.items():
-        if not math.isfinite(value):
-            raise GeomkitError(
-                f"step {step}: {name} is {value}; lower --lr or raise --temperature or --warmup "
-                f"({out} holds the last good state)"
-            )
-    return terms
+def _look(
+    step: int, names: list[str], read: Reading, *, out: Path
+) -> tuple[dict[str, float], bool]:
+    """The terms of a step, and whether a rank is to stop."""
+    values = read()
+    terms = finite_terms(step, names, values[: len(names)], out=out)
+    return terms, any(values[len(names) :])
 
 
-def _batched_loss(
-    criterion: ContrastiveLoss,
-    image: torch.Tensor,
-    text: torch.Tensor,
-    scale: torch.Tensor,
-    batch_size: int,
-) -> float:
-    """The loss over the evaluated pairs in batches as training sees them: it grows with n."""
-    whole = max(1, len(image) // batch_size)
-    batches = [slice(i * batch_size, (i + 1) * batch_size) for i in range(whole)]
-    values = [criterion(image[b], text[b], scale) for b in batches]
-    return float(torch.stack(values).mean())
+def _skip_bad(
+    batch: Batch, run: Run, bad: dict[int, Bad], team: Team, tell: Callable[..., None]
+) -> None:
+    """Name each picture that did not decode, once, and refuse too many."""
+    for picture in batch.bad:
+        if picture.row not in bad:
+            bad[picture.row] = picture
+            tell("bad", note=f"picture {picture.id} {picture.reason}; another takes its place")
+    if batch.bad:
+        run.data.check_bad(list(bad.values()))
+    if len(batch.rows) < run.config.batch_size // team.size:
+        raise GeomkitError(
+            f"'{run.data.spec}': picture {batch.bad[0].id} {batch.bad[0].reason}, and no other can "
+            "take its place; mend it or give a smaller --batch-size"
+        )
+
+
+def _describe(run: Run) -> str:
+    data, held_out = run.data, run.held_out
+    where = "themselves" if held_out is data else f"{len(held_out)} held-out pairs"
+    return f"{len(data)} pairs of '{data.spec}', evaluated on {where}"

@@ -52,7 +52,7 @@ def contact_sheet(data: PairData, *, samples: int = 64, columns: int = 8, seed: 
                     0.92 * cell / height,
                 )
             )
-            axes.imshow(picture, interpolation="nearest" if data.images.shape[1] < 64 else None)
+            axes.imshow(picture, interpolation="nearest" if data.size < 64 else None)
             axes.set_axis_off()
             text = textwrap.fill(" · ".join(data.captions[row]), 19, max_lines=3, placeholder=" …")
             figure.text(
