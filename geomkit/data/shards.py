@@ -161,11 +161,9 @@ def _go_through(tar: Path) -> dict[str, Any]:
     pictures: dict[str, tuple[int, int]] = {}
     texts: dict[str, str] = {}
     described: dict[str, str | None] = {}
-    end = 0
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                 key, suffix = base_plus_ext(member.name)
                 archive.members = []  # type: ignore[attr-defined] # would grow with the tar
                 if not member.isreg() or key is None or member.name.startswith("__"):
@@ -183,19 +181,25 @@ def _go_through(tar: Path) -> dict[str, Any]:
                         texts[key] = text.decode("utf-8").strip()
                     else:
                         described[key] = _caption(text)
+            end = archive.offset
+        with tar.open("rb") as file:
+            file.seek(end)
+            after = file.read(_BLOCK)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise GeomkitError(
             f"webdataset: {tar}: cut short, or no plain tar ({error}); fetch it again"
         ) from None
     except UnicodeDecodeError:
         raise GeomkitError(f"webdataset: {tar}: a caption in it is not UTF-8") from None
+    if after.strip(b"\0") or 0 < len(after) < _BLOCK:  # tarfile takes half a header for the end
+        raise GeomkitError(
+            f"webdataset: {tar}: cut short, or damaged at byte {end:,}; fetch it again"
+        )
     keys = dict.fromkeys([*pictures, *texts, *described])
     samples = [
         [key, *pictures.get(key, (None, None)), texts.get(key, described.get(key))] for key in keys
     ]
-    if tar.stat().st_size < end:
-        raise GeomkitError(f"webdataset: {tar}: cut short; fetch it again")
-    return {"samples": samples, "ended": tar.stat().st_size > end}
+    return {"samples": samples, "ended": bool(after)}
 
 
 def _caption(text: bytes) -> str | None:
