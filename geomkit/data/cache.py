@@ -260,6 +260,9 @@ def _open(file: Path, record: Path, plan: dict[str, Any]) -> tuple[np.ndarray, l
             raise ValueError(f"shape {pixels.shape}, expected {shape}")
         if len(chunks) != -(-plan["count"] // plan["chunk"]):
             raise ValueError(f"{len(chunks)} checksums")
+        whole = len(_head(plan)) + 3 * plan["count"] * plan["size"] ** 2
+        if file.stat().st_size != whole:
+            raise ValueError(f"{file.stat().st_size:,} bytes, expected {whole:,}")
         _check(file, chunks, plan)
         bad = _bad(chunks)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
