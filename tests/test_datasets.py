@@ -1,196 +1,16 @@
-"""Data sets in files: COCO's layouts, tables, folders, tars, and specs that name them."""
+"""Data sets in files: specs that name them, tables, folders of pictures, bad input, the command."""
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
-import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from samples import annotations, layout, numbers, picture, write
 
-from geomkit.data import PairData, image_folder_classes, load_data, parse_spec, with_options
-from geomkit.data.pairs import seeded_hash
+from geomkit.data import image_folder_classes, load_data, parse_spec, with_options
 from geomkit.errors import GeomkitError
-
-MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
-
-
-def picture(number: int, kind: str = "PNG") -> bytes:
-    """A picture in a colour of its own, exact after any resizing."""
-    out = io.BytesIO()
-    colour = (number % 256, number // 256, 7)
-    Image.new("RGB", (20 + number % 5, 16), colour).save(out, kind)
-    return out.getvalue()
-
-
-def numbers(data: PairData) -> list[int]:
-    """Which pictures these are, by their colours."""
-    middle = data.pictures()[:, 4, 4].astype(int)
-    return (middle[:, 0] + 256 * middle[:, 1]).tolist()
-
-
-def write(file: Path, content: bytes | str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return file
-
-
-def annotations(images: list[tuple[int, str]], *, per_image: int = 2) -> str:
-    """COCO's captions, the annotations in another order than their ids."""
-    entries = [
-        {"id": 10 * id_ + k, "image_id": id_, "caption": f"{k or 'first'} of {id_} \n"}
-        for id_, _ in images
-        for k in range(per_image)
-    ]
-    return json.dumps(
-        {
-            "images": [{"id": id_, "file_name": name} for id_, name in images],
-            "annotations": entries[::-1],
-        }
-    )
-
-
-def layout(root: Path, year: str, counts: dict[str, int], *, name: str = "{:012d}.jpg") -> Path:
-    """COCO in small: pictures and captions for each split."""
-    number = 0
-    for split, count in counts.items():
-        folder = f"{split}{year}"
-        images = []
-        for _ in range(count):
-            number += 1
-            images.append((number, name.format(number, folder=folder)))
-            write(root / folder / images[-1][1], picture(number))
-        write(root / "annotations" / f"captions_{folder}.json", annotations(images))
-    return root
-
-
-def zipped(root: Path, to: Path) -> Path:
-    """The same, as it is downloaded: nothing unpacked, some members deflated."""
-    to.mkdir()
-    year = "2017"
-    for folder in ("train2017", "val2017"):
-        with zipfile.ZipFile(to / f"{folder}.zip", "w") as archive:
-            archive.mkdir(folder)
-            for i, file in enumerate(sorted((root / folder).iterdir())):
-                method = zipfile.ZIP_DEFLATED if i % 2 else zipfile.ZIP_STORED
-                archive.write(file, f"{folder}/{file.name}", method)
-    with zipfile.ZipFile(to / f"annotations_trainval{year}.zip", "w") as archive:
-        for file in (root / "annotations").iterdir():
-            archive.write(file, f"annotations/{file.name}", zipfile.ZIP_DEFLATED)
-    return to
-
-
-@pytest.fixture
-def coco(tmp_path: Path) -> Path:
-    return layout(tmp_path / "a,b=c:d", "2017", {"train": 6, "val": 3})  # any name a folder has
-
-
-def test_coco_2017(coco: Path) -> None:
-    train, val = (load_data(f"coco:{coco}", split=s) for s in ("train", "val"))
-    assert train.ids == ("1", "2", "3", "4", "5", "6") and val.ids == ("7", "8", "9")
-    assert numbers(train) == [1, 2, 3, 4, 5, 6] and numbers(val) == [7, 8, 9]
-    assert train.captions[1] == ("first of 2", "1 of 2")
-    assert "6 images; COCO 2017's train has 118,287: a part of it" in train.note
-    whole = load_data(f"coco:{coco},captions=1", split="all")
-    assert len(whole) == 9 and set(map(len, whole.captions)) == {1}
-    assert "CC BY 4.0" in whole.licence and "COCO" in whole.attribution
-
-
-def test_zips_equal_folders(coco: Path, tmp_path: Path) -> None:
-    packed = zipped(coco, tmp_path / "zips")
-    for split in ("train", "val", "all"):
-        one, two = (load_data(f"coco:{root}", split=split) for root in (coco, packed))
-        assert np.array_equal(one.pictures(), two.pictures())
-        assert (one.ids, one.captions) == (two.ids, two.captions)
-        assert one.fingerprint == two.fingerprint
-    again = pickle.loads(pickle.dumps(two))  # as a spawned worker gets it
-    assert np.array_equal(again.pictures([8, 0]), two.pictures([8, 0]))
-
-
-def test_workers_read_from_zips(coco: Path, tmp_path: Path) -> None:
-    from geomkit.loading import batches
-
-    data = load_data(f"coco:{zipped(coco, tmp_path / 'zips')}", split="all")
-    jobs = [np.array([i, 8 - i]) for i in range(9)]
-    found = [b.pictures.numpy() for b in batches(data, jobs, workers=2)]
-    assert all(np.array_equal(f, data.pictures(job)) for f, job in zip(found, jobs, strict=True))
-
-
-def test_coco_2014_and_karpathy(tmp_path: Path) -> None:
-    name = "COCO_{folder}_{:012d}.jpg"
-    root = layout(tmp_path, "2014", {"train": 4, "val": 6}, name=name)
-    assert numbers(load_data(f"coco:{root}", split="val")) == [5, 6, 7, 8, 9, 10]
-    splits = ["train"] * 4 + ["restval"] * 2 + ["val", "val", "test", "test"]
-    images = [
-        {
-            "filepath": folder,
-            "filename": name.format(i, folder=folder),
-            "cocoid": i,
-            "split": split,
-            "sentences": [{"raw": "b", "sentid": 2 * i + 1}, {"raw": "a", "sentid": 2 * i}],
-        }
-        for i, split in enumerate(splits, 1)
-        for folder in ["train2014" if i <= 4 else "val2014"]
-    ]
-    write(root / "dataset_coco.json", json.dumps({"images": images, "dataset": "coco"}))
-    spec = f"coco:{root},year=karpathy"
-    found = {s: load_data(spec, split=s) for s in ("train", "val", "test", "all")}
-    assert numbers(found["train"]) == [1, 2, 3, 4, 5, 6] and numbers(found["val"]) == [7, 8]
-    assert numbers(found["test"]) == [9, 10] and len(found["all"]) == 10
-    assert found["test"].captions[0] == ("a", "b") and "5,000" in found["test"].note
-    assert "2014's layout" in load_data(f"coco:{root}").note  # several there, none named
-    assert "layout" not in found["val"].note
-
-
-def test_published_counts_are_recognised(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from geomkit.data import coco as module
-
-    assert sum(n for (y, _), n in module.PUBLISHED.items() if y == "karpathy") == 123_287
-    monkeypatch.setitem(module.PUBLISHED, ("2017", "train"), 6)
-    monkeypatch.setitem(module.PUBLISHED, ("2017", "val"), 2)
-    assert load_data(f"coco:{coco}").note == "6 images, as published"
-    assert "more than there should be" in load_data(f"coco:{coco}", split="val").note
-
-
-def test_a_miniature_without_validation_holds_out_a_fifth(tmp_path: Path) -> None:
-    root = layout(tmp_path, "2017", {"train": 60})
-    train, val = (load_data(f"coco:{root}", split=s) for s in ("train", "val"))
-    assert sorted(train.ids + val.ids, key=int) == [str(i) for i in range(1, 61)]
-    assert set(val.ids) == {i for i in train.ids + val.ids if seeded_hash(i, 0, "split") < 0.2}
-    assert "a fifth" in val.note and "60 images" in val.note and len(val) > 4
-    assert load_data(f"coco:{root},seed=1", split="val").ids != val.ids
-
-
-def test_images_without_captions_and_missing_files(coco: Path) -> None:
-    file = coco / "annotations" / "captions_train2017.json"
-    content = json.loads(file.read_text())
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 3]
-    file.write_text(json.dumps(content))
-    (coco / "train2017" / f"{5:012d}.jpg").unlink()
-    data = load_data(f"coco:{coco},max_bad=0.5")
-    assert data.ids == ("1", "2", "4", "5", "6") and "1 images without captions" in data.note
-    _, kept, bad = data.read()
-    assert kept.tolist() == [0, 1, 2, 4] and [b.id for b in bad] == ["5"]
-    assert "no such file" in bad[0].reason
-    data.check_bad(bad)
-    with pytest.raises(GeomkitError, match=r"picture 5 .*1 of 5 pictures"):
-        load_data(f"coco:{coco}").check_bad(bad)
-
-
-@pytest.mark.skipif(not MINI.is_dir(), reason="the 80 images of COCO are not here")
-def test_real_images_of_coco() -> None:
-    data = load_data(f"coco:{MINI}", split="all", size=64)
-    assert len(data) == 80 and sum(map(len, data.captions)) == 400
-    assert "118,287: a part of it" in data.note
-    pixels = data.pictures()
-    assert pixels.shape == (80, 64, 64, 3) and pixels.std() > 30
-    assert len({p.tobytes() for p in pixels}) == 80
 
 
 def test_distinct_keeps_the_first_of_each_main_caption(tmp_path: Path) -> None:
@@ -290,104 +110,6 @@ def test_pictures_with_texts_beside_them(tmp_path: Path) -> None:
     assert "1 pictures without a .txt" in data.note
 
 
-def shard(file: Path, members: dict[str, bytes | str]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w") as archive:
-        for name, content in members.items():
-            raw = content if isinstance(content, bytes) else content.encode()
-            entry = tarfile.TarInfo(name)
-            entry.size = len(raw)
-            archive.addfile(entry, io.BytesIO(raw))
-    return file
-
-
-def shards(folder: Path, count: int = 3, each: int = 5) -> Path:
-    for s in range(count):
-        members: dict[str, bytes | str] = {}
-        for i in range(s * each, (s + 1) * each):
-            members[f"{i:09d}.jpg"] = picture(i)  # a PNG by another name: the content decides
-            if i % 2:
-                members[f"{i:09d}.txt"] = f"text {i}"
-            members[f"{i:09d}.json"] = json.dumps({"caption": f"text {i}", "url": "…"})
-        shard(folder / f"{s:05d}.tar", members)
-    write(folder / "sizes.json", json.dumps({f"{s:05d}.tar": each for s in range(count)}))
-    return folder
-
-
-def test_tars_however_they_are_named(tmp_path: Path) -> None:
-    folder = shards(tmp_path / "wds")
-    for path in (folder, f"{folder}/{{00000..00002}}.tar", f"{folder}/*.tar"):
-        data = load_data(f"webdataset:{path}", split="all")
-        assert numbers(data) == list(range(15)) and data.note == ""
-        assert data.names == [f"text {i}" for i in range(15)] and data.ids[3] == "000000003"
-    assert numbers(load_data(f"webdataset:{folder}/00001.tar", split="all")) == [5, 6, 7, 8, 9]
-    train, val = (load_data(f"webdataset:{folder}", split=s) for s in ("train", "val"))
-    assert sorted(train.ids + val.ids) == list(data.ids) and len(val)
-
-
-def test_tars_agree_with_webdataset_itself(tmp_path: Path) -> None:
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    folder = shards(tmp_path / "wds", count=1)
-    data = load_data(f"webdataset:{folder}", split="all")
-    with (folder / "00000.tar").open("rb") as stream:
-        theirs = list(group_by_keys(tar_file_expander([{"url": "it", "stream": stream}])))
-    assert [s["__key__"] for s in theirs] == list(data.ids)
-    from geomkit.data.decode import decode, plain_preprocess
-
-    expected = [decode(s["jpg"], plain_preprocess(32)) for s in theirs]
-    assert np.array_equal(data.pictures(), np.stack(expected))
-
-
-def test_tars_are_gone_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from geomkit.data import shards as module
-
-    folder = shards(tmp_path / "wds", count=2)
-    gone_through = []
-    real = module._go_through
-    monkeypatch.setattr(module, "_go_through", lambda t: gone_through.append(t.name) or real(t))
-    first, again = (load_data(f"webdataset:{folder}", split="all") for _ in range(2))
-    assert gone_through == ["00000.tar", "00001.tar"] and first.ids == again.ids
-    shard(folder / "00001.tar", {"x.png": picture(99), "x.txt": "changed"})
-    write(folder / "sizes.json", json.dumps({"00001.tar": 5}))
-    changed = load_data(f"webdataset:{folder}", split="all")
-    assert numbers(changed)[-1] == 99 and gone_through[2:] == ["00001.tar"]
-    assert "sizes.json says 5 for 00001.tar, it holds 1" in changed.note
-
-
-def test_samples_that_lack_something(tmp_path: Path) -> None:
-    file = shard(
-        tmp_path / "a.tar",
-        {
-            "1.png": picture(1),
-            "1.txt": "",
-            "2.txt": "alone",
-            "3.png": picture(3),
-            "4.png": b"no picture",
-            "4.txt": "bad",
-            "5.png": picture(5),
-            "5.json": '{"caption": null}',
-        },
-    )
-    data = load_data(f"webdataset:{file}", split="all")
-    assert data.ids == ("1", "4") and data.names == ["", "bad"]
-    assert "1 samples without a picture" in data.note and "2 samples without a c" in data.note
-    assert [b.id for b in data.read()[2]] == ["4"]
-
-
-def test_a_tar_that_is_cut_short_is_named(tmp_path: Path) -> None:
-    whole = shards(tmp_path / "wds", count=1).joinpath("00000.tar").read_bytes()
-    with tarfile.open(tmp_path / "wds" / "00000.tar") as archive:
-        last = archive.getmembers()[-1].offset_data
-    for length in (100, 700, 1000, last - 300, last + 10):
-        cut = write(tmp_path / f"{length}.tar", whole[:length])
-        with pytest.raises(GeomkitError, match=rf"{length}.tar: cut short") as caught:
-            load_data(f"webdataset:{cut}", split="all")
-        assert "\n" not in str(caught.value)
-    cut = write(tmp_path / "boundary.tar", whole[: last + 512])
-    assert "no end mark in boundary.tar" in load_data(f"webdataset:{cut}", split="all").note
-
-
 def test_specs_with_any_path() -> None:
     assert parse_spec("coco:/a,b=c,captions=2,n=3") == (
         "coco",
@@ -403,12 +125,6 @@ def test_specs_with_any_path() -> None:
     assert with_options("csv:a,b.csv", max_bad=0.5, draft=False, n=None) == (
         "csv:a,b.csv,max_bad=0.5,draft=false"
     )
-
-
-def test_n_counts_training_pairs(coco: Path) -> None:
-    assert len(load_data(f"coco:{coco},n=4")) == 4
-    assert len(load_data(f"coco:{coco},n=4", split="val")) == 3
-    assert len(load_data(f"coco:{coco}", split="all", n=5)) == 5
 
 
 def test_a_models_preprocessing_is_followed(tmp_path: Path) -> None:
@@ -428,18 +144,6 @@ def test_a_models_preprocessing_is_followed(tmp_path: Path) -> None:
     assert (one("longest")[:9] == 5).all() and (one("longest")[12:18, :8] == (255, 0, 0)).all()
     plain = {**ways, "size": 32, "resize_mode": "shortest"}
     assert load_data(preprocess=plain, size=64, n=2).pictures().shape == (2, 32, 32, 3)
-
-
-def _no_webdataset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "webdataset.shardlists", None)
-
-
-def test_without_the_package_tars_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _no_webdataset(monkeypatch)
-    with pytest.raises(GeomkitError, match=r"pip install 'geomkit\[webdataset\]'"):
-        load_data(f"webdataset:{tmp_path}")
 
 
 BAD = [
@@ -537,25 +241,15 @@ def test_options_that_do_not_fit(call, says: str) -> None:
         call()
 
 
-def test_damage_inside_a_zip_is_a_bad_picture(coco: Path, tmp_path: Path) -> None:
-    packed = zipped(coco, tmp_path / "zips")
-    file = packed / "val2017.zip"
-    content = bytearray(file.read_bytes())
-    inside = content.find(picture(7)[20:40])
-    content[inside + 5] ^= 255
-    file.write_bytes(content)
-    bad = load_data(f"coco:{packed}", split="val").read()[2]
-    assert [b.id for b in bad] == ["7"] and "is damaged in val2017.zip" in bad[0].reason
-
-
 # The command
 
 
-def test_the_command_lists_and_shows(cli, coco: Path) -> None:
+def test_the_command_lists_and_shows(cli, tmp_path: Path) -> None:
+    root = layout(tmp_path / "coco", "2017", {"train": 6, "val": 3})
     listed = cli("data").out
     for name in ("openmoji", "coco:ROOT", "csv:FILE", "imagefolder:DIR", "webdataset:PATTERN"):
         assert name in listed
-    shown = cli("data", f"coco:{coco}", "--size", 10, "-o", "sheet.png", "--check", "--workers", 0)
+    shown = cli("data", f"coco:{root}", "--size", 10, "-o", "sheet.png", "--check", "--workers", 0)
     assert shown.status == 0 and Path("sheet.png").stat().st_size > 1000
     assert "pictures:    9, 10 px; train 6 with 12 captions, val 3 with 6 captions, no" in shown.out
     assert "a part of it" in shown.out and "checked:     9 pictures, 0 bad" in shown.out

@@ -105,10 +105,10 @@ def load_coco(
             "karpathy": _KARPATHY,
             "2014": "captions_train2014.json",
         }.get(year or "", "captions_train2017.json")
+        zipped = "" if year == "karpathy" else f", or in annotations_trainval{wanted[-9:-5]}.zip"
         also = f"; found: {', '.join(there)}" if there else ""
         raise GeomkitError(
-            f"coco: {root}: no {wanted} in it, in its annotations folder, or in "
-            f"annotations_trainval{year if year == '2014' else '2017'}.zip{also}"
+            f"coco: {root}: no {wanted} in it, in its annotations folder{zipped}{also}"
         )
     chosen = year or there[0]
     found, notes = _split(root, chosen, split, seed)
