@@ -13,9 +13,12 @@ from . import console
 from .data import data
 from .extract import extract
 from .gap import gap
+from .inspect import inspect
 from .metrics import metrics
 from .plot_sphere import plot_sphere
+from .probe import probe
 from .train import train
+from .zeroshot import zeroshot
 
 __all__ = ["app", "main"]
 
@@ -52,8 +55,11 @@ app.command()(train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
 app.command()(extract)
 app.command("plot-sphere")(plot_sphere)
+app.command()(inspect)
 app.command()(metrics)
 app.command()(data)
+app.command()(zeroshot)
+app.command()(probe)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,0 +1,327 @@
+"""load_classes(): labelled pictures with names of classes and prompts, from a DATA spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomkit.data.openmoji import SIZES, load_openmoji
+from geomkit.data.pairs import PairData, Pictures, seeded_hash
+from geomkit.errors import GeomkitError, unknown_name
+from geomkit.evaluate import prompts
+from geomkit.evaluate.attributes import ATTRIBUTES
+from geomkit.evaluate.disk import READERS, PixelPictures, image_folder_splits, read_splits
+
+__all__ = ["CLASS_DATASETS", "ClassData", "load_classes", "load_parts"]
+
+CLASS_DATASETS = ("openmoji", *READERS)
+"""Data sets that have classes."""
+
+HELD_OUT = 0.2
+"""Share of pictures that a linear probe is tested on where the data set has no split of its own."""
+
+_PUBLISHED = {"imagenet": "imagenet1k"}
+_TITLES = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "dtd": "DTD",
+    "caltech101": "Caltech-101",
+    "imagenet": "ImageNet",
+    "imagefolder": "folders",
+}
+
+
+@dataclass(frozen=True)
+class ClassData:
+    """Pictures, each of one class.
+
+    Attributes:
+        data: the pictures; their one caption is the name of their class.
+        labels: ``(n,)``, class of each.
+        class_names: ``C`` names.
+        templates: prompts, ``{}`` or ``{c}`` standing for the name.
+        dataset: the data set as CLIP_benchmark names it, or the spec.
+        names_from, templates_from: whose names and prompts these are.
+        train, test: the splits a linear probe uses; ``None`` if there are none.
+    """
+
+    data: PairData
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    dataset: str
+    names_from: str
+    templates_from: str
+    train: str | None
+    test: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """``(C,)``, pictures of each class."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def take(self, rows: np.ndarray, *, split: str | None = None) -> ClassData:
+        """The same data, cut down to some of its rows."""
+        return replace(self, data=self.data.take(rows, split=split), labels=self.labels[rows])
+
+
+def load_classes(
+    spec: str,
+    *,
+    preprocess: dict[str, Any],
+    split: str | None = None,
+    classnames: str | Path | None = None,
+    templates: str | Path | None = None,
+    max_bad: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> ClassData:
+    """Labelled pictures, prepared as a model wants them when they are asked for.
+
+    Args:
+        spec: ``imagefolder:DIR``, ``cifar10:ROOT``, ``cifar100:ROOT``, ``dtd:ROOT``,
+            ``caltech101:ROOT`` or ``imagenet:ROOT`` as torchvision lays them out; or
+            ``openmoji,attribute=NAME`` with one of OpenMoji's own attributes.
+        preprocess: a model's, see :func:`geomkit.data.decode.prepare`.
+        split: by default the one that CLIP_benchmark tests on, ``test`` or ``val`` of an image
+            folder that has them, ``val`` of OpenMoji. Several are joined: ``train+val``.
+        classnames: file of other names, see :func:`geomkit.evaluate.prompts.read_classnames`.
+        templates: file of other prompts, see :func:`geomkit.evaluate.prompts.read_templates`.
+        max_bad: largest share of pictures that may fail to decode.
+        progress: called with pictures drawn and in all, if OpenMoji's are not cached yet.
+
+    Raises:
+        GeomkitError: for an unknown data set, split or attribute, a folder that is missing or
+            damaged, or a file of names or prompts that does not fit.
+
+    >>> from geomkit.data.decode import plain_preprocess
+    >>> skin = load_classes("openmoji,attribute=skin_tone", preprocess=plain_preprocess(32))
+    >>> skin.class_names[0], skin.counts.tolist()
+    ('light skin tone', [70, 70, 70, 70, 70])
+    """
+    name, colon, rest = spec.partition(":")
+    name, *options = name.split(",")
+    if name not in CLASS_DATASETS:
+        raise unknown_name("data set with classes", name, CLASS_DATASETS)
+    if name == "openmoji":
+        if colon:
+            raise GeomkitError(f"data '{spec}': openmoji takes no path")
+        found = _openmoji(spec, options, preprocess, split, progress)
+    else:
+        if options or not rest:
+            raise GeomkitError(f"data '{spec}': expected {name}:FOLDER")
+        found = _from_disk(name, Path(rest).expanduser(), spec, preprocess, split)
+    if not len(found):
+        raise GeomkitError(f"data '{spec}' ({found.data.split}): no pictures")
+    if classnames is not None:
+        names = prompts.read_classnames(Path(classnames), found.class_names)
+        found = replace(found, class_names=names, names_from=str(classnames))
+    if templates is not None:
+        read = prompts.read_templates(Path(templates))
+        found = replace(found, templates=read, templates_from=str(templates))
+    captions = tuple((found.class_names[label],) for label in found.labels)
+    return replace(found, data=replace(found.data, captions=captions, max_bad=max_bad))
+
+
+def load_parts(
+    spec: str,
+    *,
+    preprocess: dict[str, Any],
+    train_split: str | None = None,
+    test_split: str | None = None,
+    seed: int = 0,
+    max_bad: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[ClassData, ClassData]:
+    """What a linear probe is fitted on and what it is tested on.
+
+    The data set's own splits, validation counting as training where there is a test split; where
+    it has no two splits, a seeded fifth of each class is held out, chosen by a hash of the
+    pictures' names.
+
+    Args:
+        spec, preprocess, max_bad, progress: as for :func:`load_classes`.
+        train_split, test_split: other splits than the data set's own.
+        seed: of the choice, where the data set has no split.
+
+    Raises:
+        GeomkitError: as :func:`load_classes`; or if the two splits overlap, or a class has too
+            few pictures to divide.
+    """
+
+    def part(split: str | None) -> ClassData:
+        return load_classes(
+            spec, preprocess=preprocess, split=split, max_bad=max_bad, progress=progress
+        )
+
+    test = part(test_split)
+    train_split = train_split or test.train
+    if train_split is None or train_split == test.data.split:
+        if test_split is not None and train_split is not None:
+            raise GeomkitError(
+                f"data '{spec}': train and test are both {test_split}; name two splits, or none "
+                f"to hold a fifth of each class out"
+            )
+        return _divide(test, seed)
+    shared = set(train_split.split("+")) & set(test.data.split.split("+"))
+    if shared or "all" in (train_split, test.data.split):
+        raise GeomkitError(
+            f"data '{spec}': train ({train_split}) and test ({test.data.split}) overlap"
+        )
+    train = part(train_split)
+    if train.class_names != test.class_names:
+        raise GeomkitError(
+            f"data '{spec}': {train_split} has {len(train.class_names)} classes and "
+            f"{test.data.split} {len(test.class_names)}; expected the same folders in both"
+        )
+    return train, test
+
+
+def _divide(whole: ClassData, seed: int) -> tuple[ClassData, ClassData]:
+    """A seeded share of each class held out, the same whatever the order of the pictures."""
+    order = np.array([seeded_hash(name, seed, "probe") for name in whole.data.ids])
+    held_out = []
+    for label, count in enumerate(whole.counts):
+        if count == 1:
+            raise GeomkitError(
+                f"data '{whole.data.spec}': one picture of '{whole.class_names[label]}', "
+                "expected two or more to hold one out; or name two splits"
+            )
+        rows = np.flatnonzero(whole.labels == label)
+        take = max(1, round(HELD_OUT * count)) if count else 0
+        held_out.append(rows[np.argsort(order[rows])[:take]])
+    test = np.sort(np.concatenate(held_out))
+    train = np.setdiff1d(np.arange(len(whole)), test)
+    share = f"{HELD_OUT:.0%}"
+    return (
+        whole.take(train, split=f"{whole.data.split} but {share}"),
+        whole.take(test, split=f"{share} of {whole.data.split}"),
+    )
+
+
+def _from_disk(
+    name: str, root: Path, spec: str, preprocess: dict[str, Any], split: str | None
+) -> ClassData:
+    reader = READERS[name]
+    splits, test, train = reader.splits, reader.test, reader.train
+    if name == "imagefolder":
+        splits = tuple(image_folder_splits(root)) or ("all",)
+        test = next(s for s in ("test", "val", "train", "all") if s in splits)
+        train = "+".join(s for s in splits if s != test) or None
+    elif not root.is_dir():
+        raise GeomkitError(f"{root}: no such folder")
+    split = split or test
+    found = read_splits(reader, root, split, splits)
+    plain = tuple(folder.replace("_", " ") for folder in found.folders)
+    names, names_from = plain, "the folders'" if name == "imagefolder" else "torchvision's"
+    templates_from = "OpenAI's for " + _TITLES.get(name, name)
+    if name == "imagenet":
+        names, names_from = prompts.imagenet_names(), "open_clip's for ImageNet"
+    if name == "caltech101":
+        names = tuple(
+            prompts.CALTECH101_NAMES.get(folder, words)
+            for folder, words in zip(found.folders, plain, strict=True)
+        )
+        names_from = "OpenAI's for Caltech-101"
+    if name not in prompts.TEMPLATES:
+        templates, templates_from = prompts.imagenet_templates(), "OpenAI's for ImageNet"
+    else:
+        templates = prompts.TEMPLATES[name]
+    return ClassData(
+        data=_pairs(spec, split, found.prepared(preprocess), found.ids, str(root)),
+        labels=found.labels.astype(np.int64),
+        class_names=names,
+        templates=templates,
+        dataset=spec if name == "imagefolder" else _PUBLISHED.get(name, name),
+        names_from=names_from,
+        templates_from=templates_from,
+        train=train,
+        test=test,
+    )
+
+
+def _pairs(
+    spec: str, split: str, pictures: Pictures, ids: tuple[str, ...], source: str
+) -> PairData:
+    return PairData(
+        spec=spec,
+        split=split,
+        images=pictures,
+        index=np.arange(len(ids)),
+        captions=(("",),) * len(ids),
+        ids=ids,
+        source=source,
+    )
+
+
+def _openmoji(
+    spec: str,
+    options: list[str],
+    preprocess: dict[str, Any],
+    split: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> ClassData:
+    given = dict(option.partition("=")[::2] for option in options)
+    for key in given:
+        if key not in ("attribute", "skin_tones", "seed"):
+            raise unknown_name(
+                "option of openmoji's classes", key, ("attribute", "skin_tones", "seed")
+            )
+    if "attribute" not in given:
+        raise GeomkitError(
+            f"data '{spec}': pictures without classes; choose some: "
+            f"openmoji,attribute=NAME ({', '.join(ATTRIBUTES)})"
+        )
+    name = given["attribute"]
+    if name not in ATTRIBUTES:
+        raise unknown_name("attribute", name, ATTRIBUTES)
+    attribute = ATTRIBUTES[name]
+    try:
+        seed = int(given.get("seed", "0"))
+        tones = {"true": True, "false": False, "": attribute.skin_tones}[
+            given.get("skin_tones", "").lower()
+        ]
+    except (ValueError, KeyError):
+        raise GeomkitError(
+            f"data '{spec}': expected skin_tones=true or false and a whole number as seed"
+        ) from None
+    if attribute.skin_tones and not tones:
+        raise GeomkitError(f"data '{spec}': {name} needs the pictures with skin tones")
+    wanted = preprocess["size"]
+    drawn = min(max(wanted, SIZES[0]), SIZES[1])
+    parts = [
+        load_openmoji(
+            split=one, size=drawn, skin_tones=tones, seed=seed, spec=spec, progress=progress
+        )
+        for one in (split or "val").split("+")
+    ]
+    data = parts[0]
+    if len(parts) > 1:
+        data = replace(
+            data,
+            split=split or "",
+            index=np.concatenate([part.index for part in parts]),
+            captions=tuple(c for part in parts for c in part.captions),
+            ids=tuple(i for part in parts for i in part.ids),
+        )
+    if drawn != wanted and isinstance(data.images, np.ndarray):
+        data = replace(data, images=PixelPictures(data.images, preprocess))
+    labels = [attribute.label(code.split("-")) for code in data.ids]
+    kept = np.array([row for row, label in enumerate(labels) if label is not None], int)
+    return ClassData(
+        data=data.take(kept),
+        labels=np.array([labels[row] for row in kept], np.int64),
+        class_names=attribute.class_names,
+        templates=attribute.templates,
+        dataset=spec,
+        names_from="geomkit's, after OpenMoji's names",
+        templates_from="geomkit's, after OpenMoji's names",
+        train="train",
+        test="val",
+    )

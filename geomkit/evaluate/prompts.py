@@ -1,0 +1,171 @@
+"""Names of classes and prompts for them: OpenAI's published ones, or from a file.
+
+The prompts are those of OpenAI's CLIP (its repository's ``data/prompts.md`` and notebooks), which
+CLIP_benchmark uses too; ImageNet's names and prompts come from open_clip.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from geomkit.errors import GeomkitError
+
+__all__ = [
+    "CALTECH101_NAMES",
+    "TEMPLATES",
+    "fill",
+    "imagenet_names",
+    "imagenet_templates",
+    "read_classnames",
+    "read_templates",
+]
+
+
+def _both(*forms: str) -> tuple[str, ...]:
+    return tuple(form.replace("{a}", article) for article in ("a", "the") for form in forms)
+
+
+_CIFAR = _both(
+    "a photo of {a} {}.",
+    "a blurry photo of {a} {}.",
+    "a black and white photo of {a} {}.",
+    "a low contrast photo of {a} {}.",
+    "a high contrast photo of {a} {}.",
+    "a bad photo of {a} {}.",
+    "a good photo of {a} {}.",
+    "a photo of {a} small {}.",
+    "a photo of {a} big {}.",
+)
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "dtd": _both(
+        "a photo of {a} {} texture.",
+        "a photo of {a} {} pattern.",
+        "a photo of {a} {} thing.",
+        "a photo of {a} {} object.",
+    ),
+    "caltech101": _both(
+        "a photo of {a} {}.",
+        "a painting of {a} {}.",
+        "{a} plastic {}.",
+        "a sculpture of {a} {}.",
+        "a sketch of {a} {}.",
+        "a tattoo of {a} {}.",
+        "{a} toy {}.",
+        "a rendition of {a} {}.",
+        "{a} embroidered {}.",
+        "{a} cartoon {}.",
+        "{a} {} in a video game.",
+        "{a} plushie {}.",
+        "{a} origami {}.",
+        "art of {a} {}.",
+        "graffiti of {a} {}.",
+        "a drawing of {a} {}.",
+        "a doodle of {a} {}.",
+    ),
+}
+"""Prompts by data set."""
+
+CALTECH101_NAMES = {
+    "Faces": "off-center face",
+    "Faces_easy": "centered face",
+    "Leopards": "leopard",
+    "Motorbikes": "motorbike",
+    "airplanes": "airplane",
+    "car_side": "side of a car",
+    "cougar_body": "body of a cougar cat",
+    "cougar_face": "face of a cougar cat",
+    "crocodile_head": "head of a crocodile",
+    "flamingo_head": "head of a flamingo",
+    "snoopy": "snoopy (cartoon beagle)",
+    "yin_yang": "yin and yang symbol",
+}
+"""Folders of Caltech-101 that OpenAI calls by another name than the folder's."""
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, in the order of their WordNet ids."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    return tuple(IMAGENET_CLASSNAMES)
+
+
+def imagenet_templates() -> tuple[str, ...]:
+    """OpenAI's 80 prompts for ImageNet."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+def fill(template: str, name: str) -> str:
+    """A prompt with a class's name in place of ``{c}`` or ``{}``; other braces stay.
+
+    >>> fill("a photo of a {c}.", "cat"), fill("a {} in a video game.", "dog")
+    ('a photo of a cat.', 'a dog in a video game.')
+    """
+    return template.replace("{c}" if "{c}" in template else "{}", name)
+
+
+def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes from a file: one a line, or a JSON list.
+
+    Args:
+        path: the file.
+        expected: the data set's own names, whose number and order it must follow.
+
+    Raises:
+        GeomkitError: if it cannot be read, holds another number of names, or a name twice.
+    """
+    names = _lines_or_json(path, "names")
+    if len(names) != len(expected):
+        raise GeomkitError(
+            f"{path}: expected {len(expected)} names, in the order of '{expected[0]}' to "
+            f"'{expected[-1]}', got {len(names)}"
+        )
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise GeomkitError(f"{path}: '{name}' stands there twice; two classes need two names")
+        seen.add(name)
+    return names
+
+
+def read_templates(path: Path) -> tuple[str, ...]:
+    """Prompts from a file: one a line, or a JSON list, each with ``{}`` or ``{c}``.
+
+    Raises:
+        GeomkitError: if it cannot be read, is empty, or a prompt has no place for a name.
+    """
+    templates = _lines_or_json(path, "prompts")
+    for template in templates:
+        if "{}" not in template and "{c}" not in template:
+            raise GeomkitError(f"{path}: '{template}' has no {{}} or {{c}} for the class's name")
+    return templates
+
+
+def _lines_or_json(path: Path, what: str) -> tuple[str, ...]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise GeomkitError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise GeomkitError(f"{path}: not text in UTF-8") from None
+    except OSError as error:
+        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if path.suffix == ".json" or text.lstrip().startswith('["'):
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise GeomkitError(f"{path}: not JSON ({error})") from None
+        if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+            raise GeomkitError(f"{path}: expected a JSON list of {what}")
+        words = [word.strip() for word in found]
+    else:
+        words = [line.strip() for line in text.splitlines() if line.strip()]
+    if not words or not all(words):
+        raise GeomkitError(f"{path}: expected {what}, one a line or a JSON list, found none")
+    return tuple(words)
