@@ -16,8 +16,7 @@ from geomkit.checkpoints import LoadedModel
 from geomkit.data.decode import plain_preprocess
 from geomkit.embeddings import Embeddings
 from geomkit.errors import GeomkitError
-from geomkit.evaluate import class_weights, load_classes, retrieval_json, zeroshot
-from geomkit.evaluate.classes import load_parts
+from geomkit.evaluate import class_weights, load_classes, load_parts, retrieval_json, zeroshot
 from geomkit.evaluate.prompts import TEMPLATES, fill, imagenet_templates
 from geomkit.evaluate.scores import score
 from geomkit.metrics import gap
@@ -188,6 +187,39 @@ def test_an_image_folder_with_splits_gives_its_test_pictures(tmp_path: Path) -> 
     assert not set(train.data.ids) & set(test.data.ids)
 
 
+@pytest.mark.parametrize(
+    ("inside", "split", "count"),
+    [
+        (("training", "validation"), "val", 6),
+        (("val",), "val", 6),
+        (("val", "test"), "test", 6),
+        (("train",), "train", 6),
+    ],
+)
+def test_which_folders_are_splits(
+    tmp_path: Path, inside: tuple[str, ...], split: str, count: int
+) -> None:
+    for folder in inside:
+        folders(tmp_path / folder, 2)
+    found = load_classes(f"imagefolder:{tmp_path}", preprocess=PLAIN)
+    assert (found.data.split, len(found)) == (split, count)
+    assert len(found.class_names) == 3 and len(found.data.pictures()) == count
+
+
+def test_a_class_may_be_called_test(tmp_path: Path) -> None:
+    draw(tmp_path / "test" / "1.png", (9, 9, 9))
+    draw(tmp_path / "exam" / "1.png", (9, 9, 9))
+    found = load_classes(f"imagefolder:{tmp_path}", preprocess=PLAIN)
+    assert found.class_names == ("exam", "test") and found.data.split == "all"
+
+
+def test_a_class_missing_from_the_test_folder_keeps_its_number(tmp_path: Path) -> None:
+    folders(tmp_path / "train", 2)
+    folders(tmp_path / "val", 2, only=("red_thing",))
+    train, test = load_parts(f"imagefolder:{tmp_path}", preprocess=PLAIN)
+    assert train.class_names == test.class_names and test.counts.tolist() == [0, 0, 2]
+
+
 def cifar(root: Path, monkeypatch: pytest.MonkeyPatch, name: str = "CIFAR10") -> np.ndarray:
     """A CIFAR of ten pictures a file; the sums that its reader checks are those of these."""
     import hashlib
@@ -289,15 +321,17 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
         tone = f"{0x1F3FB + skin.labels[row]:X}"
         assert tone in skin.data.ids[row].split("-")
     assert len(set(skin.counts)) == 1 and skin.data.split == "val"
-    captions = {"man", "woman"}
     gender = load_classes("openmoji,attribute=gender", preprocess=PLAIN)
     assert gender.class_names == ("man", "woman") and gender.counts.min() > 5
     from geomkit.data import load_data
 
-    names = dict(zip((v := load_data("openmoji", split="val")).ids, v.names, strict=True))
+    val = load_data("openmoji", split="val")
+    names, spoken = dict(zip(val.ids, val.names, strict=True)), 0
     for name, label in zip(gender.data.ids, gender.labels, strict=True):
-        said = captions & set(names[name].replace("men", "man").replace("woman", "woman").split())
+        said = {"man", "woman"} & set(names[name].replace("men", "man").split())
         assert said <= {gender.class_names[label]}, names[name]
+        spoken += len(said)
+    assert spoken > 0.8 * len(gender)
     flag = load_classes("openmoji,attribute=flag", preprocess=PLAIN, split="all")
     assert flag.counts[1] > 200 and flag.counts[0] > flag.counts[1]
     keycap = load_classes("openmoji,attribute=keycap", preprocess=PLAIN, split="all")

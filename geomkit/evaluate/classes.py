@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 
 from geomkit.data.openmoji import SIZES, load_openmoji
-from geomkit.data.pairs import PairData, Pictures, seeded_hash
+from geomkit.data.pairs import PairData, Pictures
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.evaluate import prompts
 from geomkit.evaluate.attributes import ATTRIBUTES
-from geomkit.evaluate.disk import READERS, PixelPictures, image_folder_splits, read_splits
+from geomkit.evaluate.disk import (
+    READERS,
+    PixelPictures,
+    image_folder_splits,
+    read_splits,
+    split_names,
+)
 
-__all__ = ["CLASS_DATASETS", "ClassData", "load_classes", "load_parts"]
+__all__ = ["CLASS_DATASETS", "ClassData", "load_classes"]
 
 CLASS_DATASETS = ("openmoji", *READERS)
 """Data sets that have classes."""
-
-HELD_OUT = 0.2
-"""Share of pictures that a linear probe is tested on where the data set has no split of its own."""
 
 _PUBLISHED = {"imagenet": "imagenet1k"}
 _TITLES = {
@@ -129,82 +132,6 @@ def load_classes(
     return replace(found, data=replace(found.data, captions=captions, max_bad=max_bad))
 
 
-def load_parts(
-    spec: str,
-    *,
-    preprocess: dict[str, Any],
-    train_split: str | None = None,
-    test_split: str | None = None,
-    seed: int = 0,
-    max_bad: float = 0.01,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[ClassData, ClassData]:
-    """What a linear probe is fitted on and what it is tested on.
-
-    The data set's own splits, validation counting as training where there is a test split; where
-    it has no two splits, a seeded fifth of each class is held out, chosen by a hash of the
-    pictures' names.
-
-    Args:
-        spec, preprocess, max_bad, progress: as for :func:`load_classes`.
-        train_split, test_split: other splits than the data set's own.
-        seed: of the choice, where the data set has no split.
-
-    Raises:
-        GeomkitError: as :func:`load_classes`; or if the two splits overlap, or a class has too
-            few pictures to divide.
-    """
-
-    def part(split: str | None) -> ClassData:
-        return load_classes(
-            spec, preprocess=preprocess, split=split, max_bad=max_bad, progress=progress
-        )
-
-    test = part(test_split)
-    train_split = train_split or test.train
-    if train_split is None or train_split == test.data.split:
-        if test_split is not None and train_split is not None:
-            raise GeomkitError(
-                f"data '{spec}': train and test are both {test_split}; name two splits, or none "
-                f"to hold a fifth of each class out"
-            )
-        return _divide(test, seed)
-    shared = set(train_split.split("+")) & set(test.data.split.split("+"))
-    if shared or "all" in (train_split, test.data.split):
-        raise GeomkitError(
-            f"data '{spec}': train ({train_split}) and test ({test.data.split}) overlap"
-        )
-    train = part(train_split)
-    if train.class_names != test.class_names:
-        raise GeomkitError(
-            f"data '{spec}': {train_split} has {len(train.class_names)} classes and "
-            f"{test.data.split} {len(test.class_names)}; expected the same folders in both"
-        )
-    return train, test
-
-
-def _divide(whole: ClassData, seed: int) -> tuple[ClassData, ClassData]:
-    """A seeded share of each class held out, the same whatever the order of the pictures."""
-    order = np.array([seeded_hash(name, seed, "probe") for name in whole.data.ids])
-    held_out = []
-    for label, count in enumerate(whole.counts):
-        if count == 1:
-            raise GeomkitError(
-                f"data '{whole.data.spec}': one picture of '{whole.class_names[label]}', "
-                "expected two or more to hold one out; or name two splits"
-            )
-        rows = np.flatnonzero(whole.labels == label)
-        take = max(1, round(HELD_OUT * count)) if count else 0
-        held_out.append(rows[np.argsort(order[rows])[:take]])
-    test = np.sort(np.concatenate(held_out))
-    train = np.setdiff1d(np.arange(len(whole)), test)
-    share = f"{HELD_OUT:.0%}"
-    return (
-        whole.take(train, split=f"{whole.data.split} but {share}"),
-        whole.take(test, split=f"{share} of {whole.data.split}"),
-    )
-
-
 def _from_disk(
     name: str, root: Path, spec: str, preprocess: dict[str, Any], split: str | None
 ) -> ClassData:
@@ -299,7 +226,7 @@ def _openmoji(
         load_openmoji(
             split=one, size=drawn, skin_tones=tones, seed=seed, spec=spec, progress=progress
         )
-        for one in (split or "val").split("+")
+        for one in split_names(split or "val", ("train", "val", "all"))
     ]
     data = parts[0]
     if len(parts) > 1:

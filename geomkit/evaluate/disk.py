@@ -28,6 +28,7 @@ __all__ = [
     "Reader",
     "image_folder_splits",
     "read_splits",
+    "split_names",
 ]
 
 
@@ -246,17 +247,31 @@ READERS: dict[str, Reader] = {
 """How each data set is found; an image folder's splits depend on the folder."""
 
 
+def split_names(split: str, splits: tuple[str, ...]) -> list[str]:
+    """The splits that are joined by ``+``.
+
+    Raises:
+        GeomkitError: for one the data set lacks, or one that is in there twice.
+
+    >>> split_names("train+val", ("train", "val", "test"))
+    ['train', 'val']
+    """
+    names = split.split("+")
+    for name in names:
+        if name not in splits:
+            raise unknown_name("split", name, splits)
+    if len(set(names)) < len(names) or ("all" in names and len(names) > 1):
+        raise GeomkitError(f"split '{split}': the same pictures twice; name each once")
+    return names
+
+
 def read_splits(reader: Reader, root: Path, split: str, splits: tuple[str, ...]) -> Found:
     """One split, or several joined by ``+``.
 
     Raises:
         GeomkitError: for a split the data set lacks, or folders that differ between them.
     """
-    parts = []
-    for name in split.split("+"):
-        if name not in splits:
-            raise unknown_name("split", name, splits)
-        parts.append(reader.read(root, name))
+    parts = [reader.read(root, name) for name in split_names(split, splits)]
     first = parts[0]
     if any(part.folders != first.folders for part in parts):
         raise GeomkitError(f"{root}: the splits {split} differ in their classes")

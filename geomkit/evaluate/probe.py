@@ -187,7 +187,7 @@ def probe(
 
     Args:
         loaded: the model; it is moved to ``device``.
-        train, test: as :func:`geomkit.evaluate.classes.load_parts` gives them.
+        train, test: as :func:`geomkit.evaluate.load_parts` gives them.
         C: inverse strength of the L2 penalty; chosen by cross-validation if not given.
         seed: of the folds.
         device, precision: as resolved.
