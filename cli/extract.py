@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +12,19 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from geomkit.checkpoints import LoadedModel
     from geomkit.shards import Progress
 
 __all__ = ["extract"]
 
 
 def extract(
-    source: Annotated[str, typer.Argument(help="A model: a geomkit checkpoint.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A model: a geomkit checkpoint, open_clip:NAME/TAG_OR_PATH, hf:DIR, openai:FILE "
+            "or paper:FILE."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of embeddings.")],
     data: Annotated[
         str | None,
@@ -68,14 +74,19 @@ def extract(
     Killed and run again with --resume it goes on at the first missing shard, and ends with the
     same bytes. Under torchrun the ranks share the shards.
     """
-    from geomkit.errors import GeomkitError
-
-    console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
     from geomkit._parallel import Team
+    from geomkit.errors import GeomkitError
+    from geomkit.plans import check_options, check_out
+
+    check_options(shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
+    if os.environ.get("RANK", "0") == "0":  # the others might see what the first one makes
+        check_out(out, resume=resume, overwrite=overwrite)
+    console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
+    from geomkit.checkpoints import open_model
     from geomkit.data import load_data, with_options
     from geomkit.shards import extract_to
 
-    loaded = _open(source, download=download)
+    loaded = open_model(source, download=download)
     trained_on: dict[str, Any] = loaded.meta.get("data") or {}
     spec = data or trained_on.get("spec")
     if spec is None:
@@ -90,9 +101,11 @@ def extract(
                 preprocess=loaded.preprocess,
                 n=trained_on.get("n") if data is None and split == "train" else None,
                 progress=watcher.preparing,
+                cache_images=cache_images,
+                workers=workers,
             )
             if pairs.note:
-                watcher.log(f"geomkit: {pairs.note}")
+                watcher.log(pairs.note)
             watcher.about = f"{len(pairs):,} pictures of '{pairs.spec}' ({split})"
             extract_to(
                 loaded,
@@ -117,21 +130,6 @@ def extract(
     if team.rank == 0:
         typer.echo(out)
     return 0
-
-
-def _open(source: str, *, download: bool) -> LoadedModel:
-    from geomkit.checkpoints import LoadedModel, load_checkpoint, load_model
-
-    content = load_checkpoint(source)
-    return LoadedModel(
-        load_model(content, source=source),
-        "geomkit",
-        source,
-        content["model_config"],
-        content["preprocess"],
-        content["tokenizer"],
-        {key: content[key] for key in ("loss", "step", "data", "config")},
-    )
 
 
 class _Watcher:
@@ -202,13 +200,13 @@ class _Watcher:
     def _end(self, progress: Progress) -> None:
         record = progress.record or {}
         if progress.plan is None:
-            self.log("geomkit: already finished; nothing to do")
+            self.log("already finished; nothing to do")
             return
         bad = record["bad"]
         if bad:
             rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             self.log(
-                f"geomkit: left out, with their captions: {bad[0]['id']}, which "
+                f"left out, with their captions: {bad[0]['id']}, which "
                 f"{bad[0]['reason']}{rest}; manifest.json lists them"
             )
         self.log(

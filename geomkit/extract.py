@@ -77,7 +77,8 @@ def encode(
             bad += batch.bad
         text = encode_texts(model, tokens, device=device, batch_size=batch_size)
     image = torch.cat([part for part in images if len(part)] or [text[:0]])
-    return Encoded(image.cpu(), text.cpu(), np.concatenate(rows), tuple(bad))
+    text = text if len(text) else image[:0]
+    return Encoded(image.cpu(), text.cpu(), np.concatenate([np.empty(0, int), *rows]), tuple(bad))
 
 
 def extract(
@@ -153,6 +154,8 @@ def encode_texts(
 
     To be called as :func:`encode_pictures`.
     """
+    if not len(tokens):
+        return torch.empty(0, 0, device=device)
     # Short captions beside short ones; argmax is where a caption ends, see TwoEncoder.trim.
     order = torch.argsort(tokens.argmax(dim=-1), stable=True)
     rows = [

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geomkit.data import PairData
-from geomkit.data.pairs import Bad
-from geomkit.errors import GeomkitError
+from geomkit.data.pairs import Bad, PairData
+from geomkit.errors import GeomkitError, unknown_name
 from geomkit.folders import KINDS, MANIFEST, PLAN, read_json
 from geomkit.shard_files import (
     clear,
@@ -21,12 +20,64 @@ from geomkit.shard_files import (
     write_json,
 )
 
-__all__ = ["bad_of", "differences", "finish", "prepare"]
+__all__ = ["DTYPES", "bad_of", "check_options", "check_out", "differences", "finish", "prepare"]
+
+DTYPES = ("float16", "float32")
+"""What rows can be stored as."""
 
 _FREE = ("model.source", "data.spec", "threads", "versions.python")
 """What may change without changing a number: other names for the same weights and pictures, told
 by their checksums. The threads of the first run are kept."""
 _SHOWN = 40
+
+
+def check_options(
+    rows_per_shard: int,
+    dtype: str,
+    batch_size: int,
+    workers: int | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Refuse options out of range, before any work is done.
+
+    Raises:
+        GeomkitError: naming the option.
+    """
+    if resume and overwrite:
+        raise GeomkitError("--resume and --overwrite exclude each other; give one")
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    for name, value, least in (
+        ("shard rows", rows_per_shard, 1),
+        ("batch size", batch_size, 1),
+        ("workers", workers or 0, 0),
+    ):
+        if value < least:
+            raise GeomkitError(f"{name}: expected {least} or more, got {value}")
+
+
+def check_out(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Refuse, before any work is done, a folder that nothing may be extracted into.
+
+    Returns:
+        The plan, or else the manifest, of the extraction that is there.
+
+    Raises:
+        GeomkitError: see :func:`geomkit.shards.extract_to`.
+    """
+    stored = read_json(out / PLAN) or read_json(out / MANIFEST)
+    if stored is None:
+        _check_room(out)
+    elif not (resume or overwrite):
+        raise GeomkitError(
+            f"{out}: exists already; give --resume to go on, --overwrite to start anew, "
+            "or another --out"
+        )
+    elif others := foreign(out):
+        raise GeomkitError(f"{out / others[0]}: none of an extraction's files; move it away")
+    return stored
 
 
 def prepare(
@@ -54,18 +105,7 @@ def prepare(
     Raises:
         GeomkitError: see :func:`geomkit.shards.extract_to`.
     """
-    stored = _stored(out)
-    if stored is None:
-        _check_room(out)
-    elif not (resume or overwrite):
-        raise GeomkitError(
-            f"{out}: exists already; give --resume to go on, --overwrite to start anew, "
-            "or another --out"
-        )
-    else:
-        others = foreign(out)
-        if others:
-            raise GeomkitError(f"{out / others[0]}: none of an extraction's files; move it away")
+    stored = check_out(out, resume=resume, overwrite=overwrite)
     plan = json.loads(json.dumps(plan))
     if stored is not None and overwrite:
         clear(out)
@@ -164,10 +204,6 @@ def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-
-
-def _stored(out: Path) -> dict[str, Any] | None:
-    return read_json(out / PLAN) or read_json(out / MANIFEST)
 
 
 def _check_room(out: Path) -> None:

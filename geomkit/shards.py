@@ -24,18 +24,15 @@ from geomkit._runtime import autocast, resolve_device, resolve_precision, versio
 from geomkit.checkpoints import LoadedModel, weights_sha256
 from geomkit.data import PairData
 from geomkit.data.pairs import Bad
-from geomkit.errors import GeomkitError, unknown_name
+from geomkit.errors import GeomkitError
 from geomkit.extract import Encoded, encode_pictures, encode_texts, evaluating
 from geomkit.folders import FORMAT, SCHEMA_VERSION
 from geomkit.loading import batches, resolve_workers
 from geomkit.models import tokenize
-from geomkit.plans import bad_of, finish, prepare
+from geomkit.plans import bad_of, check_options, finish, prepare
 from geomkit.shard_files import find_record, shard_names, store_shard
 
-__all__ = ["DTYPES", "Progress", "extract_to"]
-
-DTYPES = ("float16", "float32")
-"""What rows can be stored as."""
+__all__ = ["Progress", "extract_to"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def extract_to(
             is not finite or all zeros; if something cannot be written.
     """
     out = Path(out)
-    _check_options(rows_per_shard, dtype, batch_size, workers, resume, overwrite)
+    check_options(rows_per_shard, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
     device = resolve_device(device)
     edges = [*range(0, len(data), rows_per_shard), len(data)]
 
@@ -154,27 +151,6 @@ def extract_to(
     manifest = _agreed(team, lambda: finish(out, plan, edges, data))
     watch(replace(state, kind="end", done=total, record=manifest))
     return manifest
-
-
-def _check_options(
-    rows_per_shard: int,
-    dtype: str,
-    batch_size: int,
-    workers: int | None,
-    resume: bool,
-    overwrite: bool,
-) -> None:
-    if resume and overwrite:
-        raise GeomkitError("--resume and --overwrite exclude each other; give one")
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
-    for name, value, least in (
-        ("shard rows", rows_per_shard, 1),
-        ("batch size", batch_size, 1),
-        ("workers", workers or 0, 0),
-    ):
-        if value < least:
-            raise GeomkitError(f"{name}: expected {least} or more, got {value}")
 
 
 def _described(loaded: LoadedModel) -> dict[str, Any]:
