@@ -13,6 +13,7 @@ from . import console
 from .data import data
 from .extract import extract
 from .gap import gap
+from .inspect import inspect
 from .metrics import metrics
 from .plot_sphere import plot_sphere
 from .probe import probe
@@ -54,6 +55,7 @@ app.command()(train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
 app.command()(extract)
 app.command("plot-sphere")(plot_sphere)
+app.command()(inspect)
 app.command()(metrics)
 app.command()(data)
 app.command()(zeroshot)

@@ -24,8 +24,9 @@ def gap(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Checkpoints, or embeddings: .npz, .npy (2, n, d), .safetensors, .pt, .parquet, "
-            "or a folder in clip-retrieval's layout."
+            help="Checkpoints, models of others with --data (open_clip:NAME/TAG_OR_PATH, hf:DIR, "
+            "openai:FILE, paper:FILE), or embeddings: .npz, .npy (2, n, d), .safetensors, .pt, "
+            ".parquet, or a folder of them."
         ),
     ] = None,
     image: Annotated[
@@ -37,10 +38,11 @@ def gap(
         typer.Option(help="NAME=FILE, any number: every pair of modalities is reported."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="For checkpoints: train, val (the default) or all.")
+        str | None, typer.Option(help="For models: train, val (the default) or all.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="For checkpoints: another DATA spec than the trained one.")
+        str | None,
+        typer.Option(help="For models: a DATA spec; a checkpoint's own is the one it trained on."),
     ] = None,
     metrics: Annotated[
         str | None, typer.Option(help="Names or groups, with commas; all if not given.")
@@ -60,6 +62,9 @@ def gap(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    download: Annotated[
+        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: a line a source and metric.")
@@ -95,7 +100,8 @@ def gap(
     results = []
     for source in sources or [""]:
         if source:
-            loaded = [(source, *load_source(source, data=data, split=split, device=device))]
+            found = load_source(source, data=data, split=split, device=device, download=download)
+            loaded = [(source, *found)]
         results += [
             measure(
                 embeddings,

@@ -1,4 +1,4 @@
-"""What a SOURCE string means: a checkpoint with data, or a file or folder of embeddings."""
+"""What a SOURCE string means: a model with data, or a file or folder of embeddings."""
 
 from __future__ import annotations
 
@@ -7,18 +7,65 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomkit.embeddings import Embeddings, from_loaded, read_embeddings
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, unknown_name
 from geomkit.formats import OWNERS, Loaded, ownership, read_matrix
 from geomkit.rows import Rows
 
-__all__ = ["load_modalities", "load_source", "to_device"]
+if TYPE_CHECKING:
+    from geomkit.checkpoints import LoadedModel
 
+__all__ = [
+    "MODEL_PREFIXES",
+    "has_model_prefix",
+    "is_torch_file",
+    "load_modalities",
+    "load_source",
+    "open_source",
+    "tensors_loaded",
+    "to_device",
+]
+
+MODEL_PREFIXES = ("open_clip", "hf", "openai", "paper")
+"""What a word before a colon may be; any other is part of a path, such as a drive's letter."""
 _NUMPY_HEADS = (b"\x93NUMPY",)
+
+
+def has_model_prefix(source: str | Path) -> bool:
+    """Whether a SOURCE says itself that it is a model.
+
+    >>> has_model_prefix("hf:clip"), has_model_prefix("C:\\\\x.pt")
+    (True, False)
+    """
+    prefix, colon, _ = str(source).partition(":")
+    return bool(colon) and prefix in MODEL_PREFIXES
+
+
+def open_source(source: str | Path, *, download: bool = False) -> LoadedModel:
+    """A SOURCE opened as a model, for whoever has to run one.
+
+    Args:
+        source: see :func:`geomkit.checkpoints.open_model`.
+        download: let the network be used for what is not on this machine yet.
+
+    Raises:
+        GeomkitError: as there, or if the source holds embeddings.
+    """
+    if not has_model_prefix(source):
+        path = Path(source)
+        _check_exists(path)
+        if not path.is_dir() and not is_torch_file(path):
+            raise GeomkitError(
+                f"{path}: no model; expected a geomkit checkpoint, or one named "
+                f"{', '.join(f'{prefix}:…' for prefix in MODEL_PREFIXES)}"
+            )
+    from geomkit.checkpoints import open_model
+
+    return open_model(source, download=download)
 
 
 def load_source(
@@ -27,31 +74,45 @@ def load_source(
     data: str | None = None,
     split: str | None = None,
     device: str = "auto",
+    download: bool = False,
+    workers: int | None = None,
 ) -> tuple[Embeddings, str | None]:
     """Embeddings of a SOURCE, and the split they are of (``None`` for embeddings on disk).
 
     Args:
-        source: path of a geomkit checkpoint, or of embeddings (``.npz``, ``.npy``,
-            ``.safetensors``, ``.parquet``, ``.pt`` of tensors, or a folder in clip-retrieval's
-            layout); its content tells which.
-        data: for a checkpoint, another DATA spec than the one it was trained on.
-        split: for a checkpoint, ``train``, ``val`` (the default) or ``all``.
-        device: where to run a checkpoint, or to put embeddings; ``auto`` leaves those on the CPU.
+        source: a model (see :func:`open_source`), or the path of embeddings (``.npz``, ``.npy``,
+            ``.safetensors``, ``.parquet``, ``.pt`` of tensors, or a folder); of a path the content
+            tells which.
+        data: for a model, a DATA spec; for a checkpoint of ours, another than it was trained on.
+        split: for a model, ``train``, ``val`` (the default) or ``all``.
+        device: where to run a model, or to put embeddings; ``auto`` leaves those on the CPU.
+        download: let a model's files be downloaded.
+        workers: for a model, processes that decode pictures.
 
     Raises:
-        GeomkitError: if there is no such file, it cannot be read, or an option does not apply.
+        GeomkitError: if there is no such file, it cannot be read, an option does not apply, or a
+            model comes without data.
     """
+    if has_model_prefix(source):
+        if data is None:  # said before anything large is read
+            raise GeomkitError(f"{source}: a model needs data; name some, as --data openmoji")
+        loaded = open_source(source, download=download)
+        return _embed(loaded, data=data, split=split or "val", device=device, workers=workers)
     path = Path(source)
-    if not path.exists():
-        raise GeomkitError(f"{path}: no such file")
-    if not path.is_dir() and _is_torch_file(path):
+    _check_exists(path)
+    if not path.is_dir() and is_torch_file(path):
         from geomkit.checkpoints import FORMAT, read_torch_file
+        from geomkit.checkpoints.opening import own_model
+        from geomkit.checkpoints.torchscript import is_torchscript
 
+        if is_torchscript(path):
+            open_source(path)  # says what it is
         content = read_torch_file(path)
         if not isinstance(content, dict) or content.get("format") == FORMAT:
-            return _from_checkpoint(path, content, data, split or "val", device)
+            loaded = own_model(content, str(path))
+            return _embed(loaded, data=data, split=split or "val", device=device, workers=workers)
         _refuse_options(path, data, split)
-        return to_device(_from_tensors(path, content), device), None
+        return to_device(from_loaded(path, tensors_loaded(path, content)), device), None
     _refuse_options(path, data, split)
     return to_device(read_embeddings(path), device), None
 
@@ -121,13 +182,27 @@ def to_device(embeddings: Embeddings, device: str) -> Embeddings:
     return replace(embeddings, image=image, text=text, meta=meta)
 
 
+def _check_exists(path: Path) -> None:
+    if path.exists():
+        return
+    word, colon, _ = str(path).partition(":")
+    if colon and len(word) > 1 and not any(mark in word for mark in "/\\."):
+        raise unknown_name("prefix of a source", word, MODEL_PREFIXES)
+    raise GeomkitError(f"{path}: no such file")
+
+
 def _refuse_options(path: Path, data: str | None, split: str | None) -> None:
     for name, value in (("--data", data), ("--split", split)):
         if value is not None:
             raise GeomkitError(f"{path}: {name} applies to checkpoints, these are embeddings")
 
 
-def _from_tensors(path: Path, content: dict[str, Any]) -> Embeddings:
+def tensors_loaded(path: Path, content: dict[str, Any]) -> Loaded:
+    """Embeddings among what a torch file holds: ``image``, ``text``, and whose each text is.
+
+    Raises:
+        GeomkitError: if there are none, or they are of a wrong rank or type.
+    """
     import torch
 
     from geomkit.formats import tensor_shard
@@ -136,7 +211,8 @@ def _from_tensors(path: Path, content: dict[str, Any]) -> Embeddings:
     if not {"image", "text"} <= set(found):
         raise GeomkitError(
             f"{path}: a torch file, but neither a checkpoint written by geomkit nor tensors "
-            "'image' and 'text'"
+            f"'image' and 'text'; another's model is named open_clip:NAME/{path}, openai:{path} or "
+            f"paper:{path}"
         )
     for key in ("image", "text"):
         if found[key].ndim != 2:
@@ -152,10 +228,10 @@ def _from_tensors(path: Path, content: dict[str, Any]) -> Embeddings:
                 )
     index, ids = ownership(path, owners)
     image, text = tensor_shard(found["image"]), tensor_shard(found["text"])
-    return from_loaded(path, Loaded([image], [text], index, ids))
+    return Loaded([image], [text], index, ids)
 
 
-def _is_torch_file(path: Path) -> bool:
+def is_torch_file(path: Path) -> bool:
     """Whether torch wrote it, told without importing torch: a zip with a pickle in a folder."""
     import zipfile
 
@@ -176,39 +252,41 @@ def _is_torch_file(path: Path) -> bool:
     return path.suffix in (".pt", ".pth", ".ckpt", ".bin")
 
 
-def _from_checkpoint(
-    path: Path, content: Any, data: str | None, split: str, device: str
+def _embed(
+    loaded: LoadedModel, *, data: str | None, split: str, device: str, workers: int | None
 ) -> tuple[Embeddings, str | None]:
+    """A split of some data through a model."""
     from geomkit import _runtime
-    from geomkit.checkpoints import as_checkpoint, load_model
     from geomkit.data import load_data
     from geomkit.extract import extract
 
-    checkpoint = as_checkpoint(content, path)
     device = _runtime.resolve_device(device)
-    trained_on: dict[str, Any] = checkpoint["data"]
+    own: dict[str, Any] = loaded.meta if loaded.kind == "geomkit" else {}
+    trained_on: dict[str, Any] = own.get("data") or {}
+    spec = data or trained_on["spec"]
     pairs = load_data(
-        data or trained_on["spec"],
+        spec,
         split=split,
-        size=checkpoint["preprocess"]["size"],
-        n=trained_on["n"] if data is None and split == "train" else None,
+        preprocess=loaded.preprocess,
+        n=trained_on.get("n") if data is None and split == "train" else None,
     )
-    model = load_model(checkpoint, source=str(path)).to(device)
-    precision = checkpoint["config"]["precision"]
+    precision = own["config"]["precision"] if own else _runtime.resolve_precision("auto", device)
     embeddings = extract(
-        model,
+        loaded.model.to(device),
         pairs,
-        checkpoint["preprocess"],
-        checkpoint["tokenizer"],
+        loaded.preprocess,
+        loaded.tokenizer,
         device=device,
         precision=precision,
+        workers=workers,
     )
+    told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
     meta = {
         **embeddings.meta,
-        "path": str(path),
-        "data": data or trained_on["spec"],
-        "loss": checkpoint["loss"],
-        "step": checkpoint["step"],
+        "path": loaded.source,
+        "kind": loaded.kind,
+        "data": spec,
+        **{key: loaded.meta[key] for key in told if key in loaded.meta},
         "device": device,
         "precision": precision,
     }

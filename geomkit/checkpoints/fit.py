@@ -12,6 +12,9 @@ from geomkit.models import TwoEncoder, build
 
 __all__ = ["fit", "fitted"]
 
+_DERIVED = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")
+"""Stored among the weights by other versions and by OpenAI's archives, and known without."""
+
 
 def fit(
     model: TwoEncoder, state_dict: dict[str, Tensor], source: str, *, what: str = "its model"
@@ -28,8 +31,9 @@ def fit(
         GeomkitError: if a key is missing, unknown or of another shape.
     """
     wanted = model.clip.state_dict()
-    # Positions 0, 1, 2, ... that older versions of transformers stored among the weights.
-    found = {k: v for k, v in state_dict.items() if not k.endswith("position_ids")}
+    found = {
+        k: v for k, v in state_dict.items() if k in wanted or k.rpartition(".")[2] not in _DERIVED
+    }
     for key in ("logit_scale", "logit_bias"):  # a number, or one number in a row
         if key in wanted and key in found and found[key].numel() == 1:
             found[key] = found[key].reshape(wanted[key].shape)

@@ -130,7 +130,7 @@ def _loaded(
     weights = _in_todays_names(weights, config)
     if "logit_bias" in weights and config.get("init_logit_bias") is None:
         # Trained with open_clip's --siglip, which adds it to any architecture.
-        config["init_logit_bias"] = float(weights["logit_bias"])
+        config["init_logit_bias"] = weights["logit_bias"].item()
     tokenizer = _tokenizer(config, folder, source, download)
     with _network(download):
         model = fitted(config, weights, source, what=name or "the model of its config")

@@ -18,7 +18,6 @@ from geomkit.models import preprocess_config, tokenizer_config
 
 __all__ = ["architecture_of_shapes", "open_openai"]
 
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 VOCABULARY = 49408
 """Of the byte-pair tokenizer that OpenAI's models share."""
 
@@ -35,7 +34,6 @@ def open_openai(file: str, *, source: str, download: bool = False) -> LoadedMode
         GeomkitError: if the file is missing or damaged, or its weights are of another kind.
     """
     weights, facts = read_weights(Path(file))
-    weights = {k: v for k, v in weights.items() if k.rpartition(".")[2] not in _NOT_WEIGHTS}
     config = architecture_of_shapes(weights, source)
     model = fitted(config, weights, source, what="an architecture of OpenAI's")
     facts["preprocess_from"] = "OpenAI's own"

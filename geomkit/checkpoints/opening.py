@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from geomkit.checkpoints.hugging_face import open_hugging_face
 from geomkit.checkpoints.loaded import LoadedModel
@@ -14,7 +15,7 @@ from geomkit.checkpoints.paper import open_paper
 from geomkit.checkpoints.torchscript import is_torchscript
 from geomkit.errors import GeomkitError
 
-__all__ = ["OPENERS", "open_model"]
+__all__ = ["OPENERS", "open_model", "own_model"]
 
 OPENERS: dict[str, Callable[..., LoadedModel]] = {
     "open_clip": open_open_clip,
@@ -56,7 +57,24 @@ def _own(path: Path, source: str) -> LoadedModel:
         )
     if is_torchscript(path):
         raise GeomkitError(f"{path}: a TorchScript archive; if it is OpenAI's CLIP, openai:{path}")
-    checkpoint = as_checkpoint(read_torch_file(path), path)
+    return own_model(read_torch_file(path), source)
+
+
+def own_model(content: Any, source: str) -> LoadedModel:
+    """The model of a geomkit checkpoint that has been read already.
+
+    Raises:
+        GeomkitError: if it is no such checkpoint, incomplete, or newer than this version.
+    """
+    try:
+        checkpoint = as_checkpoint(content, source)
+    except GeomkitError as error:
+        if isinstance(content, dict) and content.get("format") is None:
+            known = ", ".join(f"{prefix}:{source}" for prefix in ("openai", "paper"))
+            raise GeomkitError(
+                f"{error}; another's is named open_clip:NAME/{source}, {known}"
+            ) from None
+        raise
     told = ("loss", "step", "epoch", "data", "config", "versions")
     return LoadedModel(
         load_model(checkpoint, source=source),

@@ -1,0 +1,95 @@
+"""``geomkit inspect``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint, open_clip:NAME/TAG_OR_PATH, open_clip:DIR, hf:DIR, openai:FILE, "
+            "paper:FILE, or embeddings."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
+    ] = False,
+) -> None:
+    """Say what a model or a file of embeddings is: architecture, inputs, weights, recipe."""
+    from geomkit.inspection import describe
+
+    found = describe(source, download=download)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        return
+    rows = _embeddings(found) if found["kind"] == "embeddings" else _model(found)
+    width = max(len(name) for name, _ in rows) + 1
+    for name, text in rows:
+        typer.echo(f"{name + ':':{width}} {text}")
+
+
+def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("source", f"{found['source']} ({found['what']})"),
+        ("images", f"{found['n']:,}"),
+        ("texts", f"{found['m']:,}"),
+        ("dimension", f"{found['dim']}"),
+        ("stored as", f"{', '.join(found['dtype'])}, shards: {found['shards']}"),
+    ]
+
+
+def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
+    shape, counts, pixels = found["architecture"], found["parameters"], found["preprocess"]
+    image, text, meta = shape["image"], shape["text"], found["meta"]
+    gelu = ", QuickGELU" if shape["quick_gelu"] else ""
+    bias = "none" if found["logit_bias"] is None else f"{found['logit_bias']:.6g}"
+    place = found["tokenizer"].get("path")
+    rows = [
+        ("source", f"{found['source']} ({found['what']})"),
+        ("architecture", f"{shape['name'] or 'no known name'} ({shape['class']}{gelu})"),
+        ("image tower", _sizes(image)),
+        ("text tower", _sizes(text)),
+        ("dimension", f"{found['dim']}"),
+        ("temperature", f"{found['temperature']:.6g} (logit scale {1 / found['temperature']:.6g})"),
+        ("logit bias", bias),
+        (
+            "preprocessing",
+            f"{pixels['size']} px, {pixels['resize_mode']}, {pixels['interpolation']}, mean "
+            f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {meta['preprocess_from']}",
+        ),
+        ("tokenizer", f"{found['tokenizer']['name']}{f' of {place}' if place else ''}"),
+        (
+            "parameters",
+            f"{counts['image']:,} image, {counts['text']:,} text, {counts['all']:,} in all",
+        ),
+    ]
+    for name in ("weights", "other_weights", "epoch", "step", "loss"):
+        value = meta.get(name)
+        if value is not None:
+            shown = ", ".join(value) if isinstance(value, list) else str(value)
+            rows.append((name.replace("_", " "), shown))
+    data = meta.get("data") or {}
+    if data:
+        rows.append(("data", f"{data.get('spec')}, {data.get('n')} pairs"))
+    recipe = (meta.get("config") or {}).get("recipe")
+    if recipe:
+        rows.append(("recipe", str(recipe)))
+    rows.append(("sha256", found["weights_sha256"]))
+    return rows
+
+
+def _sizes(tower: dict[str, Any]) -> str:
+    told = [f"{name.replace('_', ' ')} {value}" for name, value in tower.items() if value]
+    return ", ".join(told)
+
+
+def _numbers(values: list[float]) -> str:
+    return "/".join(f"{value:.4g}" for value in values)
