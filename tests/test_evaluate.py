@@ -447,6 +447,20 @@ def test_bad_pictures_are_counted_or_refused(tmp_path: Path) -> None:
     assert [b.id for b in found.bad] == ["red_thing/1.png"]
 
 
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    loaded = tiny()
+    root = folders(tmp_path / "p")
+    (root / "red_thing" / "1.png").write_bytes(b"no picture")
+    classes = load_classes(
+        f"imagefolder:{root}",
+        preprocess=loaded.preprocess,
+        templates=few(tmp_path),
+        max_bad=1.0,
+    )
+    here, there = (zeroshot(loaded, classes, batch_size=4, workers=w) for w in (0, 2))
+    assert here.to_json(per_class=True) == there.to_json(per_class=True)
+
+
 # the command
 
 
@@ -481,6 +495,19 @@ def test_the_command_shows_several_models_side_by_side(cli, checkpoint: Path) ->
     found = json.loads(cli(*words, "--json").out)
     assert found["results"][0] == found["results"][1]
     assert found["results"][0]["metrics"]["acc5"] is None
+
+
+def test_models_of_open_clip_are_named_as_clip_benchmark_does(cli, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(build(model_config("nano")).clip.state_dict(), tmp_path / "weights.pt")
+    root = folders(tmp_path / "p", 1)
+    source = f"open_clip:nano/{tmp_path / 'weights.pt'}"
+    words = ("--data", f"imagefolder:{root}", "--templates", few(tmp_path), "--workers", 0)
+    outcome = cli("zeroshot", source, *words, "--json", "--precision", "fp64")
+    assert outcome.status == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert (found["model"], found["pretrained"]) == ("nano", str(tmp_path / "weights.pt"))
+    assert found["source"] == source and found["meta"]["precision"] == "fp64"
 
 
 def test_the_command_refuses_in_one_line(refused, checkpoint: Path, tmp_path: Path) -> None:

@@ -125,13 +125,10 @@ def model_names(loaded: LoadedModel) -> tuple[str, str]:
 
     For ``open_clip:NAME/TAG`` the two; for others the architecture, if known, and the SOURCE.
     """
-    kind, _, rest = loaded.source.partition(":")
-    if kind == "open_clip" and loaded.kind == "open_clip":
-        name, _, tag = rest.partition("/")
-        return name, tag
-    config = loaded.meta.get("config")
-    known = config.get("model") if isinstance(config, dict) else loaded.meta.get("model")
-    return str(known or loaded.kind), loaded.source
+    if name := loaded.meta.get("architecture"):
+        return str(name), loaded.source.removeprefix("open_clip:").removeprefix(f"{name}/")
+    config = loaded.meta.get("config") or {}
+    return str(config.get("model") or loaded.kind), loaded.source
 
 
 def retrieval_json(result: GapResult, *, model: str = "", dataset: str = "") -> dict[str, Any]:
