@@ -1,0 +1,145 @@
+"""SOURCE strings: models of others through gap and inspect, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import model_files
+import numpy as np
+import pytest
+import torch
+from model_files import open_clip_model
+
+from geomkit.checkpoints import open_model, weights_sha256
+from geomkit.inspection import architecture_name, describe
+from geomkit.models import model_config
+from geomkit.sources import has_model_prefix, load_source, open_source
+
+DATA = "openmoji,n=8"
+
+
+def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    torch.save(open_clip_model().state_dict(), path := tmp_path / "w.pt")
+    source = f"openai:{path}"
+    outcome = cli("gap", source, "--data", DATA, "--split", "train", "--metrics", "paired_cosine",
+                  "--device", "cpu", "--json")  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    found = json.loads(outcome.out)["results"][0]
+    assert found["source"] == source and found["n"] == 8 and found["dim"] == 24
+    assert found["meta"]["kind"] == "openai" and found["meta"]["data"] == DATA
+    # by hand, with the model's own functions
+    from geomkit.data import load_data
+    from geomkit.models import normalize_pixels, tokenize
+
+    loaded = open_model(source)
+    data = load_data(DATA, split="train", preprocess=loaded.preprocess)
+    with torch.no_grad():
+        images = normalize_pixels(data.pictures(), loaded.preprocess)
+        x = open_clip_model().encode_image(images, normalize=True)
+        y = open_clip_model().encode_text(tokenize(data.names, loaded.tokenizer), normalize=True)
+    assert found["metrics"]["paired_cosine"] == pytest.approx(
+        (x * y).sum(dim=1).double().mean().item(), abs=1e-5
+    )
+
+
+def test_what_is_refused(
+    tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Any]
+) -> None:
+    np.save(tmp_path / "e.npy", np.random.default_rng(0).standard_normal((2, 4, 3)))
+    torch.save({"other": torch.ones(3, 2)}, tmp_path / "w.pt")
+    refused("gap", "hf:somewhere", says=("needs data", "--data"))
+    refused("gap", "hf:somewhere", "--data", DATA, says=("no such folder",))
+    refused("gap", "openclip:x", says=("unknown prefix", "'open_clip'"))
+    refused("gap", "C:\\x.pt", says=("C:\\x.pt: no such file",))
+    refused("gap", "w.pt", says=("neither a checkpoint", "open_clip:NAME/w.pt"))
+    refused("gap", "e.npy", "--data", DATA, says=("--data applies to",))
+    refused("inspect", "nothing.pt", says=("no such file",))
+    with pytest.raises(ValueError, match="no model"):
+        open_source("e.npy")
+
+
+def test_prefixes() -> None:
+    assert has_model_prefix("hf:a") and has_model_prefix("open_clip:ViT-B-32//a/b.pt")
+    assert not any(map(has_model_prefix, ("hf", "C:\\hf:a", "./hf:a", "emb/x.npz", "clip:a")))
+
+
+def test_a_path_that_looks_like_a_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("d:e").mkdir()
+    np.save("d:e/e.npy", np.random.default_rng(0).standard_normal((2, 4, 3)))
+    assert load_source("d:e/e.npy")[0].n == 4
+
+
+def test_inspect_says_what_a_model_is(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    model = open_clip_model()
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    outcome = cli("inspect", "openai:w.pt", "--json")
+    assert outcome.status == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["schema_version"] == 1 and found["kind"] == "openai" and found["dim"] == 24
+    visual = sum(p.numel() for p in model.visual.parameters())
+    whole = sum(p.numel() for p in model.parameters())
+    assert found["parameters"] == {"image": visual, "text": whole - visual - 1, "all": whole}
+    assert found["temperature"] == pytest.approx(0.07) and found["logit_bias"] is None
+    assert found["weights_sha256"] == weights_sha256(model.state_dict())
+    assert found["architecture"]["image"]["patch_size"] == 16
+    text = cli("inspect", "openai:w.pt").out
+    assert f"{whole:,} in all" in text and found["weights_sha256"] in text
+
+
+def test_inspect_says_what_a_checkpoint_of_ours_is(cli: Callable[..., Any]) -> None:
+    trained = cli(
+        *[
+            "train",
+            "--model",
+            "nano",
+            "--batch-size",
+            "8",
+            "--steps",
+            "1",
+            "--device",
+            "cpu",
+            "-q",
+            "--data",
+        ],
+        DATA,
+    )
+    assert trained.status == 0, trained.err
+    found = json.loads(cli("inspect", "ckpt.pt", "--json").out)
+    assert found["kind"] == "geomkit" and found["architecture"]["name"] == "nano"
+    assert found["meta"]["data"]["spec"] == "openmoji,n=8"
+    text = cli("inspect", "ckpt.pt").out
+    assert "nano" in text and "openmoji,n=8" in text
+
+
+def test_inspect_says_what_embeddings_are(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((2, 5, 3))
+    np.save(tmp_path / "e.npy", rows.astype(np.float16))
+    found = describe(str(tmp_path / "e.npy"))
+    assert (found["kind"], found["n"], found["m"], found["dim"]) == ("embeddings", 5, 5, 3)
+    assert found["dtype"] == ["float16"]
+    torch.save({"image": torch.ones(4, 3), "text": torch.ones(6, 3),
+                "image_index": torch.tensor([0, 1, 2, 3, 3, 3])}, tmp_path / "e.pt")  # fmt: skip
+    found = describe(str(tmp_path / "e.pt"))
+    assert (found["n"], found["m"], found["dim"], found["image_index"]) == (4, 6, 3, True)
+
+
+@pytest.mark.parametrize("name", ["nano", "ViT-B-32", "ViT-B-32-quickgelu", "RN50", "ViT-L-14"])
+def test_architectures_are_recognised(name: str) -> None:
+    assert architecture_name(model_config(name)) == name
+    other = model_config(name, dim=7)
+    assert architecture_name(other) == name
+    other["text_cfg"]["layers"] = 5
+    assert architecture_name(other) is None
+
+
+def test_a_folder_of_transformers_through_the_command_line(
+    tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    (tmp_path / "m").mkdir()
+    model_files.hf_clip(tmp_path / "m")
+    text = cli("inspect", "hf:m").out
+    assert "folder of transformers'" in text and "SimpleTokenizer" in text
