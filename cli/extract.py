@@ -192,7 +192,11 @@ class _Watcher:
         self.log(
             f"{self.about} in {progress.shards} shards{there}; {plan['dtype']}, computed in "
             f"{plan['precision']} on {plan['device']}"
-            + (f", {plan['threads']} threads" if plan["device"] == "cpu" else "")
+            + (
+                f", {plan['threads']} thread{'s'[: plan['threads'] > 1]}"
+                if plan["device"] == "cpu"
+                else ""
+            )
         )
         if self.bar:
             self.bar.update(self.task, description="encoding", completed=0, total=progress.total)
@@ -219,6 +223,6 @@ class _Watcher:
         if not self.speaks:
             return
         if self.bar:
-            self.bar.console.print(text, highlight=False)
+            self.bar.console.print(text, highlight=False, markup=False)
         else:
             console.line(text)

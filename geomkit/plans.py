@@ -25,7 +25,7 @@ __all__ = ["DTYPES", "bad_of", "check_options", "check_out", "differences", "fin
 DTYPES = ("float16", "float32")
 """What rows can be stored as."""
 
-_FREE = ("model.source", "data.spec", "threads", "versions.python")
+_FREE = ("model.source", "data.spec", "data.note", "threads", "versions.python")
 """What may change without changing a number: other names for the same weights and pictures, told
 by their checksums. The threads of the first run are kept."""
 _SHOWN = 40
@@ -224,6 +224,5 @@ def _check_room(out: Path) -> None:
 
 def _record(out: Path, edges: Sequence[int], number: int) -> dict[str, Any] | None:
     record = find_record(out, shard_names(number, len(edges) - 1))
-    if record is None or (record["start"], record["stop"]) != (edges[number], edges[number + 1]):
-        return None
-    return record
+    span = [edges[number], edges[number + 1]]
+    return record if record and [record.get("start"), record.get("stop")] == span else None
