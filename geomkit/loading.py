@@ -7,6 +7,7 @@ of workers. Pictures that are pixels already need no worker.
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,17 +75,20 @@ def batches(
         pin: put the pictures into page-locked memory, for copies to CUDA that do not wait.
     """
     dataset = _Jobs(data, jobs, rows_of, instead, tokens_of)
-    loader: DataLoader = DataLoader(
-        dataset,
-        batch_size=None,
-        shuffle=False,
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=_deaf_to_signals,
-        # A generator of its own: the loader would else draw its seed from the global state.
-        generator=torch.Generator().manual_seed(0),
-    )
-    for batch in loader:
+    with warnings.catch_warnings():  # whoever asks for more workers than cores means it
+        warnings.filterwarnings("ignore", message=".*worker processes in total")
+        loader: DataLoader = DataLoader(
+            dataset,
+            batch_size=None,
+            shuffle=False,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=_deaf_to_signals,
+            # A generator of its own: the loader would else draw its seed from the global state.
+            generator=torch.Generator().manual_seed(0),
+        )
+        stream = iter(loader)
+    for batch in stream:
         yield replace(batch, pictures=batch.pictures.pin_memory()) if pin else batch
 
 

@@ -200,6 +200,8 @@ def _model(
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
         )
+    if config.precision == "fp64":
+        model = model.double()
     if stored is not None:
         model.clip.load_state_dict(stored["state_dict"])
     bias = getattr(model.clip, "logit_bias", None)
@@ -213,7 +215,7 @@ def _model(
             lock_text=config.lock_text,
             fresh_projection=not config.keep_projection,
         )
-    return model.double() if config.precision == "fp64" else model
+    return model
 
 
 def _like_stored(
