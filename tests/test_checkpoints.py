@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,73 @@ def test_a_tag_is_read_from_the_cache_and_nowhere_else(
     monkeypatch.chdir(tmp_path)
     torch.save(open_clip_model().state_dict(), "mine")
     same_as_open_clip(open_model(f"open_clip:{tiny}/mine"), open_clip_model())
+
+
+def test_both_layouts_of_the_text_tower(tiny: str, tmp_path: Path) -> None:
+    from open_clip import factory
+    from open_clip.model import CustomTextCLIP
+
+    plain = open_clip_model()
+    custom = CustomTextCLIP(**clip_config(), init_logit_bias=-3.0).eval()
+    weights = plain.state_dict()
+    moved = {k if k.startswith(("visual", "logit")) else f"text.{k}": v for k, v in weights.items()}
+    custom.load_state_dict({**moved, "logit_bias": torch.tensor([-4.0])[0]})
+    torch.save(custom.state_dict(), path := tmp_path / "w.pt")
+    loaded = open_model(f"open_clip:{tiny}/{path}")  # --force-custom-text and --siglip of open_clip
+    same_as_open_clip(loaded, plain)
+    assert loaded.model.clip.logit_bias.item() == -4.0
+    factory._MODEL_CONFIGS[tiny] = {**clip_config(), "custom_text": True}  # undone by the fixture
+    torch.save(weights, path)
+    same_as_open_clip(loaded := open_model(f"open_clip:{tiny}/{path}"), plain)
+    assert type(loaded.model.clip) is CustomTextCLIP
+
+
+def test_a_folder_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
+    model_files.hf_siglip(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    text = {**clip_config()["text_cfg"], "vocab_size": 300, "hf_tokenizer_name": "some/where",
+            "tokenizer_kwargs": {"clean": "canonicalize"}}  # fmt: skip
+    config = {**clip_config(), "text_cfg": text}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    torch.save(build(config).clip.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    loaded = open_model(f"open_clip:{tmp_path}")
+    theirs = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    assert torch.equal(tokenize(CAPTIONS, loaded.tokenizer), theirs(CAPTIONS))
+    assert loaded.preprocess["mean"] == list(open_clip.OPENAI_DATASET_MEAN)
+    assert "defaults" in loaded.meta["preprocess_from"]
+    tokens = tokenize(CAPTIONS, loaded.tokenizer)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.model.encode_text(loaded.model.trim(tokens)),
+            loaded.model.clip.encode_text(tokens, normalize=True),
+            **CLOSE,
+        )
+    for name in ("a.bin", "b.bin"):
+        torch.save({}, tmp_path / name)
+    (tmp_path / "open_clip_pytorch_model.bin").unlink()
+    refused(f"open_clip:{tmp_path}", "found weights: a.bin, b.bin")
+
+
+def test_a_tag_in_the_hubs_cache(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+    from open_clip import pretrained
+    from safetensors.torch import save_file
+
+    commit = "0" * 40
+    place = tmp_path / "models--some--model"
+    (place / "snapshots" / commit).mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    save_file(
+        open_clip_model().state_dict(), place / "snapshots" / commit / "open_clip_model.safetensors"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setitem(pretrained._PRETRAINED, tiny, {"hub": {"hf_hub": "some/model/"}})
+    before = constants.HF_HUB_OFFLINE
+    same_as_open_clip(open_model(f"open_clip:{tiny}/HUB"), open_clip_model())
+    assert constants.HF_HUB_OFFLINE is before
 
 
 def test_a_tags_activation_is_the_one_it_was_trained_with(
@@ -511,6 +579,17 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(GeomkitError, match="cannot be read"):
         tokenize(["a"], {**entry, "context_length": 63})
+
+
+def test_transformers_is_needed_for_its_tokenizers_alone(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_files.hf_siglip(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert open_model(f"hf:{written / 'clip'}").kind == "hf"
+    entry = open_model(f"hf:{tmp_path}").tokenizer
+    with pytest.raises(GeomkitError, match=r"install geomkit\[hf\]"):
+        tokenize(["a"], entry)
 
 
 def test_siglip_captions_are_cleaned_as_open_clip_does(tmp_path: Path) -> None:
