@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -148,13 +149,14 @@ def extract_to(
     if manifest is not None:
         watch(Progress("end", None, 0, shards, shards, record=manifest))
         return manifest
+    wait = _meeting(team)
     mine = team.share(missing)
     total = sum(edges[k + 1] - edges[k] for k in mine)
     state = Progress("start", plan, total, shards, shards - len(missing))
     watch(state)
     if mine:
         _write_shards(_Work(loaded, data, out, plan, edges, mine, device, workers), watch, state)
-    team.gather(None)  # all are there
+    wait()
     manifest = _agreed(team, lambda: finish(out, plan, edges, data))
     watch(replace(state, kind="end", done=total, record=manifest))
     return manifest
@@ -170,6 +172,19 @@ def _described(loaded: LoadedModel) -> dict[str, Any]:
         "model_config": loaded.model_config,
         "weights_sha256": weights_sha256(loaded.model.clip.state_dict()),
     }
+
+
+def _meeting(team: Team) -> Callable[[], Any]:
+    """Where ranks wait for each other for as long as it takes.
+
+    gloo's own patience ends after half an hour, and a rank may have a shard more or a slower disk.
+    """
+    if team.size == 1:
+        return lambda: None
+    import torch.distributed as dist
+
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+    return partial(dist.barrier, group=group)
 
 
 def _agreed(team: Team, decide: Callable[[], Any]) -> Any:
