@@ -321,6 +321,6 @@ class _Watcher:
 
     def _log(self, text: str) -> None:
         if self.bar:
-            self.bar.console.print(text, highlight=False)
+            self.bar.console.print(text, highlight=False, markup=False)
         else:
             console.line(text)

@@ -114,3 +114,26 @@ def test_what_does_not_parse_is_refused(text: str, says: str) -> None:
 def test_parsing_exponents_and_presets_in_sums() -> None:
     assert parse_loss("1e+1*clip+2e-1*alignment").weights == {"clip": 10.0, "alignment": 0.2}
     assert parse_loss("2*ca + uniformity").weights == {"clip": 2, "alignment": 2, "uniformity": 1}
+
+
+@pytest.mark.parametrize("loss", ["clip", "cua", "cuaxu"])
+def test_no_tensor_is_larger_than_the_matrix_of_pairs(loss: str) -> None:
+    """The paper's own code builds differences of shape (n, n, d)."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = [0]
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    largest[0] = max(largest[0], tensor.numel())
+            return out
+
+    n, d = 64, 16
+    x, y = (torch.randn(n, d, requires_grad=True) for _ in range(2))
+    with Largest():
+        unit = [torch.nn.functional.normalize(t, dim=1) for t in (x, y)]
+        ContrastiveLoss(loss)(*unit, torch.tensor(20.0)).backward()
+    assert largest[0] == n * n and x.grad is not None

@@ -1,0 +1,345 @@
+"""Training and extraction beside the bare model and open_clip's own loop: one table.
+
+    python tests/benchmarks/training.py --out reports/benchmarks/training.md
+
+*Bare* is the model's forward, backward and optimizer step on one batch that is ready, with no loss
+but the sum of its outputs. *Ours* is ``geomkit.train.train`` as the command runs it: batches made
+as training goes, loss, clipping of the gradient, events, the finite check; its steps are timed from
+the first to the last. *open_clip* is ``open_clip_train.train.train_one_epoch`` with the same
+architecture, optimizer and clipping, on batches that are ready: whatever its loader would cost is
+left out. The three take turns, and medians over the rounds are compared. Extraction is
+``geomkit.extract.encode`` from JPEG files, beside the encoder alone on the same pictures, decoded
+and in memory before the clock starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from geomkit._runtime import autocast, resolve_device, resolve_precision
+from geomkit.data import load_data
+from geomkit.extract import encode
+from geomkit.losses import ContrastiveLoss
+from geomkit.models import (
+    TwoEncoder,
+    build,
+    model_config,
+    normalize_pixels,
+    preprocess_config,
+    tokenize,
+    tokenizer_config,
+)
+from geomkit.recipes import configure
+from geomkit.step import optimizer_for
+from geomkit.train import train
+
+
+class Bench:
+    """One model, batch and device; each method returns seconds a step."""
+
+    def __init__(self, model: str, batch: int, steps: int, device: str, loss: str = "clip") -> None:
+        self.config = configure(
+            model=model, dim=512 if model != "tiny" else 128, recipe="standard", loss=loss,
+            batch_size=batch, steps=steps, pairs=min(2 * batch, 1400), eval_split="train",
+            eval_every=10**6, precision=resolve_precision("auto", device), captions="first",
+        )  # fmt: skip
+        self.device, self.steps = device, steps
+        self.architecture = model_config(model, dim=self.config.dim)
+        self.preprocess = preprocess_config(self.architecture)
+        data = load_data("openmoji", split="train", preprocess=self.preprocess, n=self.config.pairs)
+        self.tokens = tokenize(data.names, tokenizer_config(self.architecture))
+        self.uint8 = torch.from_numpy(data.pictures(slice(0, batch)))
+
+    def model(self) -> TwoEncoder:
+        torch.manual_seed(0)
+        return build(self.architecture, temperature=0.05).to(self.device).train()
+
+    def clock(self) -> float:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def bare(self) -> float:
+        model = self.model()
+        optimizer = optimizer_for(model, self.config)
+        batch = self.config.batch_size
+        images = normalize_pixels(self.uint8.to(self.device), self.preprocess)
+        words = model.trim(self.tokens[:batch]).to(self.device)
+        for step in range(self.steps + 1):
+            if step == 1:
+                start = self.clock()
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(self.device, self.config.precision):
+                x, y, scale = model(images, words)
+            (x.sum() + y.sum() + scale).backward()
+            optimizer.step()
+        return (self.clock() - start) / self.steps
+
+    def ours(self) -> float:
+        times: list[float] = []
+
+        def watch(event) -> None:
+            if event.kind == "step" and event.step in (1, self.steps + 1):
+                times.append(self.clock())
+
+        config = self.config.__class__(**{**vars(self.config), "steps": self.steps + 1})
+        with tempfile.TemporaryDirectory() as folder:
+            train(config, Path(folder) / "c.pt", device=self.device, watch=watch)
+        return (times[1] - times[0]) / self.steps
+
+    def open_clip(self) -> float:
+        from open_clip.loss import ClipLoss
+        from open_clip_train.train import train_one_epoch
+
+        model = self.model()
+        optimizer = optimizer_for(model, self.config)
+        clip = model.clip
+        clip.output_dict = True
+        batch = self.config.batch_size
+        images = normalize_pixels(self.uint8, self.preprocess)
+        if self.device.startswith("cuda"):
+            images = images.pin_memory()
+        times: list[float] = []
+        bench = self
+
+        class Loader:
+            num_batches = self.steps + 1
+            num_samples = num_batches * batch
+
+            def __iter__(self):
+                for step in range(self.num_batches):
+                    if step == 1:
+                        times.append(bench.clock())
+                    yield images, bench.tokens[:batch]
+
+        args = SimpleNamespace(
+            device=self.device, distill=False, accum_freq=1, skip_scheduler=True, horovod=False,
+            precision="amp_bf16" if self.config.precision == "bf16" else "fp32",
+            grad_clip_norm=self.config.clip_norm, log_every_n_steps=100, batch_size=batch,
+            world_size=1, rank=0, local_rank=0, log_local=False, wandb=False,
+        )  # fmt: skip
+        data = {"train": SimpleNamespace(dataloader=Loader(), set_epoch=lambda epoch: None)}
+        logging.disable(logging.INFO)
+        train_one_epoch(clip, data, ClipLoss(), 0, optimizer, None, None, None, args)
+        return (self.clock() - times[0]) / self.steps
+
+
+def in_turns(rounds: int, **measures: Callable[[], float]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return found
+
+
+def median(found: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def step_rows(model: str, batch: int, steps: int, rounds: int, device: str) -> list[str]:
+    bench = Bench(model, batch, steps, device)
+    bench.bare()  # warm
+    t = median(in_turns(rounds, bare=bench.bare, ours=bench.ours, open_clip=bench.open_clip))
+    ms = {name: f"{1000 * value:,.0f} ms" for name, value in t.items()}
+    print(model, batch, t, flush=True)
+    what = f"{model}, {bench.preprocess['size']} px, batch {batch}, {bench.config.precision}"
+    return [
+        f"| {what} | {ms['bare']} | {ms['ours']} | {t['ours'] / t['bare']:.3f} | "
+        f"{ms['open_clip']} | {t['ours'] / t['open_clip']:.3f} |"
+    ]
+
+
+def loss_rows(device: str, rounds: int, n: int = 1024, d: int = 512) -> tuple[list[str], float]:
+    """Forward and backward of each loss, beside the model's step at the same batch."""
+    chunk = n if device.startswith("cuda") else 16
+    bench = Bench("ViT-B-32", chunk, 10 if device.startswith("cuda") else 2, device)
+    bench.bare()
+    step = statistics.median(bench.bare() for _ in range(rounds)) * n / chunk
+    x, y = (
+        torch.nn.functional.normalize(torch.randn(n, d, device=device), dim=1).requires_grad_()
+        for _ in range(2)
+    )
+    scale = torch.tensor(100.0, device=device)
+    times = {}
+    for loss in ("clip", "cua", "cuaxu"):
+        criterion = ContrastiveLoss(loss)
+        found = []
+        for _ in range(12):
+            start = bench.clock()
+            criterion(x, y, scale).backward()
+            found.append(bench.clock() - start)
+        times[loss] = statistics.median(found[2:])
+    print("loss", times, step, flush=True)
+    rows = [
+        f"| {loss} | {1000 * t:.1f} ms | {step + t:,.3f} s | "
+        f"{100 * (t - times['clip']) / (step + times['clip']):+.3f}% |"
+        for loss, t in times.items()
+    ]
+    return rows, step
+
+
+def pictures(folder: Path, count: int) -> None:
+    """JPEGs of a photograph's size and about its weight: smooth colour, edges, some grain."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        small = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+        large = np.asarray(Image.fromarray(small).resize((640, 480), Image.Resampling.BICUBIC))
+        grain = rng.normal(0, 12, large.shape)
+        pixels = np.clip(large + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=85)
+        (folder / f"{number:04d}.txt").write_text(f"picture number {number}")
+
+
+def extraction_row(device: str, count: int, rounds: int) -> str:
+    config = model_config("ViT-B-32")
+    preprocess = preprocess_config(config)
+    model = build(config).to(device).eval()
+    precision = resolve_precision("auto", device)
+    tokens = tokenize(["x"] * 2, tokenizer_config(config))
+    with tempfile.TemporaryDirectory() as name:
+        pictures(Path(name), count)
+        data = load_data(f"imagefolder:{name}", split="all", preprocess=preprocess)
+        size = sum(file.stat().st_size for file in Path(name).glob("*.jpg")) / count
+        ready = torch.from_numpy(data.pictures())
+
+        def seconds(run: Callable[[], object]) -> float:
+            start = time.perf_counter()
+            run()
+            return time.perf_counter() - start
+
+        @torch.no_grad()
+        def bare() -> float:
+            def run() -> None:
+                with autocast(device, precision):
+                    rows = [
+                        model.encode_image(normalize_pixels(part.to(device), preprocess))
+                        for part in ready.split(32)
+                    ]
+                torch.cat(rows).cpu()
+
+            return seconds(run)
+
+        def ours() -> float:
+            return seconds(
+                lambda: encode(
+                    model, data, tokens, preprocess,
+                    device=device, precision=precision, batch_size=32,
+                )
+            )  # fmt: skip
+
+        bare()
+        t = median(in_turns(rounds, bare=bare, ours=ours))
+    print("extraction", t, flush=True)
+    return (
+        f"| ViT-B-32, 224 px, {count} JPEGs of 640 × 480 ({size / 1000:.0f} kB), {precision} | "
+        f"{count / t['bare']:.1f} images/s | {count / t['ours']:.1f} images/s | "
+        f"{t['bare'] / t['ours']:.3f} |"
+    )
+
+
+def cuda_rows(batch: int = 1024) -> list[str]:
+    """Images a second and the share of the device's own rate of bf16 matrix products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    bench = Bench("ViT-B-32", batch, 10, "cuda")
+    a = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    for _ in range(3):
+        a @ a
+    start = bench.clock()
+    for _ in range(20):
+        a @ a
+    rate = 20 * 2 * 8192**3 / (bench.clock() - start)
+    model = bench.model()
+    images = normalize_pixels(bench.uint8[:8].cuda(), bench.preprocess)
+    rows = []
+    for name, words in (("ours", model.trim(bench.tokens[:batch])), ("open_clip", bench.tokens)):
+        with FlopCounterMode(display=False) as counter:
+            model(images, words[:8].cuda())
+        flops = 3 * counter.get_total_flops() / 8
+        seconds = statistics.median(getattr(bench, name)() for _ in range(3))
+        per_second = batch / seconds
+        rows.append(
+            f"| {name} | {per_second:,.0f} | {per_second * flops / rate:.1%} of "
+            f"{rate / 1e12:.0f} TFLOP/s |"
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    device = resolve_device(options.device)
+    cuda = device.startswith("cuda")
+    name = torch.cuda.get_device_name() if cuda else f"{platform.machine()}, {os.cpu_count()} cores"
+    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("torch", "open_clip_torch"))
+    lines = [
+        "# Training and extraction, measured",
+        "",
+        f"Made by `python tests/benchmarks/training.py --out {options.out}`, whose head says what",
+        f"is compared. Medians of {options.rounds} rounds in turns.",
+        "",
+        f"{name}, Python {platform.python_version()}, {versions}.",
+        "",
+        "## A training step",
+        "",
+        "| model and batch | bare | ours | ours/bare | open_clip's loop | ours/open_clip |",
+        "|---|---|---|---|---|---|",
+    ]
+    if cuda:
+        lines += step_rows("ViT-B-32", 1024, 10, options.rounds, device)
+    lines += step_rows("tiny", 64, 30, options.rounds, device)
+    if not cuda:
+        lines += step_rows("ViT-B-32", 16, 3, options.rounds, device)
+    rows, step = loss_rows(device, options.rounds)
+    how = "measured" if cuda else "64 times that at batch 16"
+    lines += [
+        "",
+        "## The losses at batch 1,024, d = 512, ViT-B-32",
+        "",
+        f"The model's forward, backward and optimizer step take {step:,.2f} s ({how}).",
+        "",
+        "| loss | its forward and backward | step | more than clip |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        "## Extraction",
+        "",
+        "| what | encoder alone, pictures in memory | from files | share |",
+        "|---|---|---|---|",
+        extraction_row(device, 4096 if cuda else 192, options.rounds),
+    ]
+    if cuda:
+        lines += [
+            "",
+            "## ViT-B-32 at batch 1,024, bf16",
+            "",
+            "| loop | images/s | share of the measured bf16 matrix rate |",
+            "|---|---|---|",
+            *cuda_rows(),
+        ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
