@@ -246,7 +246,7 @@ def is_torch_file(path: Path) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("/data.pkl") for name in archive.namelist())
-        except zipfile.BadZipFile:
+        except Exception:  # zipfile raises what a damaged directory makes it
             # Cut short: let the reader that its suffix asks for say so.
             return path.suffix != ".npz"
     return path.suffix in (".pt", ".pth", ".ckpt", ".bin")

@@ -434,6 +434,27 @@ def test_weights_of_transformers_that_do_not_fit(written: Path, tmp_path: Path) 
     refused(f"hf:{folder}", "truncated")
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value", "says"),
+    [
+        ("config.json", "vision_config", 3, "right type"),
+        ("config.json", "text_config", {"hidden_size": "a"}, "right type"),
+        ("config.json", "text_config", {"num_attention_heads": 0}, "open_clip cannot build it"),
+        ("config.json", "text_config", {"hidden_act": "relu"}, "hidden_act"),
+        ("preprocessor_config.json", "size", [3], "right type"),
+        ("preprocessor_config.json", "image_mean", 5, "right type"),
+        ("preprocessor_config.json", "do_resize", False, "do_resize"),
+    ],
+)
+def test_values_no_library_would_write(
+    file: str, key: str, value: Any, says: str, written: Path, tmp_path: Path
+) -> None:
+    folder = model_files.copy(written / "clip", tmp_path / "a")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, key: value}))
+    refused(f"hf:{folder}", str(folder), says)
+
+
 # OpenAI
 
 
@@ -511,6 +532,10 @@ def test_damaged_and_foreign_archives(written: Path, tmp_path: Path) -> None:
             target.writestr(name, data[:-4] if name.endswith("/data/0") else data)
     refused(f"openai:{short}", "storage 0 is truncated")
     refused(f"openai:{written / 'paper.pt'}", "paper.pt")
+    place = content.rindex(b"traced/version")  # of the directory at the end: no UTF-8 any more
+    short.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    refused(f"openai:{short}", "short.pt")
+    refused(str(short), "short.pt")
     refused(str(written / "traced.pt"), "TorchScript", "openai:")
 
 

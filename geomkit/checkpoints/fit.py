@@ -63,6 +63,9 @@ def fitted(
     Raises:
         GeomkitError: as :func:`geomkit.models.build` and :func:`fit`.
     """
-    with torch.random.fork_rng(devices=[]):
-        model = build(config)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = build(config)
+    except GeomkitError as error:
+        raise GeomkitError(f"{source}: {error}") from None
     return fit(model, state_dict, source, what=what)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from geomkit.errors import GeomkitError
 from geomkit.tokenizers import folder_tokenizer
 
-__all__ = ["folder_preprocess", "has_tokenizer", "read_json", "tokenizer_in"]
+__all__ = ["as_written", "folder_preprocess", "has_tokenizer", "read_json", "tokenizer_in"]
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which the file stores."""
@@ -33,6 +35,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextlib.contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turn what a value of a wrong type does to its reader into an error that names the file."""
+    try:
+        yield
+    except GeomkitError:
+        raise
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GeomkitError(f"{path}: a value in it is not of the right type ({reason})") from None
+
+
 def folder_preprocess(folder: Path, image_size: int) -> dict[str, Any]:
     """The preprocessing of ``preprocessor_config.json``, in geomkit's words.
 
@@ -54,6 +68,11 @@ def folder_preprocess(folder: Path, image_size: int) -> dict[str, Any]:
             f"{folder}: no preprocessor_config.json in it, so its preprocessing is unknown; "
             "put the file that came with the model there"
         )
+    with as_written(path):
+        return _preprocess(config, path, image_size)
+
+
+def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> dict[str, Any]:
     needed = ["size", "resample"]
     if config.get("do_normalize", True):
         needed += ["image_mean", "image_std"]

@@ -13,7 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from geomkit.checkpoints.fit import fitted
-from geomkit.checkpoints.folder_inputs import folder_preprocess, read_json, tokenizer_in
+from geomkit.checkpoints.folder_inputs import (
+    as_written,
+    folder_preprocess,
+    read_json,
+    tokenizer_in,
+)
 from geomkit.checkpoints.loaded import LoadedModel
 from geomkit.checkpoints.transformers_names import clip_names, siglip_names
 from geomkit.checkpoints.weights import read_weights
@@ -84,14 +89,12 @@ def open_hugging_face(folder: str, *, source: str, download: bool = False) -> Lo
         raise GeomkitError(f"{source}: no config.json in it; hf: takes a folder transformers saved")
     config = read_json(path / "config.json")
     kind = config.get("model_type")
-    if kind == "clip":
-        model_config = _clip_config(config, source)
-    elif kind == "siglip":
-        model_config = _siglip_config(config, source)
-    else:
+    if kind not in ("clip", "siglip"):
         raise GeomkitError(
             f"{source}: a model of type '{kind}'; supported are clip and siglip, with both encoders"
         )
+    with as_written(path / "config.json"):
+        model_config = (_clip_config if kind == "clip" else _siglip_config)(config, source)
     weights, file = _weights(path, source)
     names = (clip_names if kind == "clip" else siglip_names)(weights, source)
     model = fitted(model_config, names, source, what="the model of its config.json")

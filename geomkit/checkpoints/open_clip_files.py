@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from geomkit.checkpoints.fit import fitted
-from geomkit.checkpoints.folder_inputs import has_tokenizer, read_json
+from geomkit.checkpoints.folder_inputs import as_written, has_tokenizer, read_json
 from geomkit.checkpoints.loaded import LoadedModel
 from geomkit.checkpoints.weights import read_weights
 from geomkit.errors import GeomkitError, unknown_name
@@ -95,7 +95,11 @@ def _from_tag(name: str, tag: str, source: str, download: bool) -> LoadedModel:
 
 
 def _from_folder(folder: Path, source: str, download: bool) -> LoadedModel:
-    whole = read_json(folder / _CONFIG)
+    with as_written(folder / _CONFIG):
+        return _folder_model(folder, read_json(folder / _CONFIG), source, download)
+
+
+def _folder_model(folder: Path, whole: dict[str, Any], source: str, download: bool) -> LoadedModel:
     config = whole.get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise GeomkitError(f"{folder / _CONFIG}: no whole model_cfg in it")
