@@ -31,84 +31,187 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint.")] = Path("ckpt.pt"),
-    data: Annotated[str, typer.Option(help="DATA spec, NAME[:PATH][,key=value…].")] = "openmoji",
+    data: Annotated[
+        str, typer.Option(help="DATA spec, NAME[:PATH][,key=value…].", rich_help_panel="Data")
+    ] = "openmoji",
     model: Annotated[
-        str | None, typer.Option(help="tiny, nano, or an architecture of open_clip's.")
+        str | None,
+        typer.Option(
+            help="tiny, nano, or an architecture of open_clip's.", rich_help_panel="Model"
+        ),
     ] = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(help="Start from this SOURCE: open_clip:…, hf:…, openai:…, paper:…, a path."),
+        typer.Option(
+            help="Start from this SOURCE: open_clip:…, hf:…, openai:…, paper:…, a path.",
+            rich_help_panel="Model",
+        ),
     ] = None,
     keep_projection: Annotated[
-        bool, typer.Option("--keep-projection", help="Keep the pretrained projections.")
+        bool,
+        typer.Option(
+            "--keep-projection", help="Keep the pretrained projections.", rich_help_panel="Model"
+        ),
     ] = False,
     freeze: Annotated[
-        str | None, typer.Option(help="image, text, or backbone (all but the projections).")
+        str | None,
+        typer.Option(
+            help="image, text, or backbone (all but the projections).", rich_help_panel="Model"
+        ),
     ] = None,
     lock: Annotated[
         list[str] | None,
-        typer.Option(help="image[=N] or text[=N]: lock that encoder but for its last N layers."),
+        typer.Option(
+            help="image[=N] or text[=N]: lock that encoder but for its last N layers.",
+            rich_help_panel="Model",
+        ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto.")
+        str,
+        typer.Option(
+            help="Defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto.",
+            rich_help_panel="Optimisation",
+        ),
     ] = "auto",
     captions: Annotated[
-        str | None, typer.Option(help="first, or random: another of an image's each epoch.")
+        str | None,
+        typer.Option(
+            help="first, or random: another of an image's each epoch.", rich_help_panel="Data"
+        ),
     ] = None,
     repeat_captions: Annotated[
-        bool, typer.Option("--repeat-captions", help="Let a batch hold one caption twice.")
+        bool,
+        typer.Option(
+            "--repeat-captions", help="Let a batch hold one caption twice.", rich_help_panel="Data"
+        ),
     ] = False,
-    pairs: Annotated[int | None, typer.Option(help="Train on so many pairs.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the pictures in px.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs a step, over all ranks.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Train on so many pairs.", rich_help_panel="Data")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the pictures in px.", rich_help_panel="Model")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Pairs a step, over all ranks.", rich_help_panel="Optimisation"),
+    ] = None,
     accumulate: Annotated[
         int | None,
-        typer.Option(help="Compute a batch in so many parts; its loss stays the whole batch's."),
+        typer.Option(
+            help="Compute a batch in so many parts; its loss stays the whole batch's.",
+            rich_help_panel="Optimisation",
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps.", rich_help_panel="Optimisation")
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the data, instead of --steps.")
+        int | None,
+        typer.Option(
+            help="Passes over the data, instead of --steps.", rich_help_panel="Optimisation"
+        ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    beta1: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    beta2: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Steps of linear warm-up.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine or constant.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Optimisation")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Of AdamW.", rich_help_panel="Optimisation")
+    ] = None,
+    beta1: Annotated[
+        float | None, typer.Option(help="Of AdamW.", rich_help_panel="Optimisation")
+    ] = None,
+    beta2: Annotated[
+        float | None, typer.Option(help="Of AdamW.", rich_help_panel="Optimisation")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Steps of linear warm-up.", rich_help_panel="Optimisation")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="cosine or constant.", rich_help_panel="Optimisation")
+    ] = None,
     clip_norm: Annotated[
-        float | None, typer.Option(help="Largest gradient norm; 0 leaves it alone.")
+        float | None,
+        typer.Option(
+            help="Largest gradient norm; 0 leaves it alone.", rich_help_panel="Optimisation"
+        ),
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="τ, 0.01 to 1.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="τ, 0.01 to 1.", rich_help_panel="Optimisation")
+    ] = None,
     learn_temperature: Annotated[
-        bool, typer.Option("--learn-temperature", help="Train τ from that start value.")
+        bool,
+        typer.Option(
+            "--learn-temperature",
+            help="Train τ from that start value.",
+            rich_help_panel="Optimisation",
+        ),
     ] = False,
-    eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
-    eval_split: Annotated[str | None, typer.Option(help="train, val or all.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and order.")] = 0,
-    precision: Annotated[
-        str | None, typer.Option(help="auto (bf16 on CUDA), fp32, bf16, or fp64 for checks.")
+    eval_every: Annotated[
+        int | None,
+        typer.Option(help="Steps between evaluations.", rich_help_panel="Evaluation and logging"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: as many as torch takes.")] = 0,
+    eval_split: Annotated[
+        str | None,
+        typer.Option(help="train, val or all.", rich_help_panel="Evaluation and logging"),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of weights and order.", rich_help_panel="Optimisation")
+    ] = 0,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="auto (bf16 on CUDA), fp32, bf16, or fp64 for checks.", rich_help_panel="Machine"
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda[:n] or mps.", rich_help_panel="Machine")
+    ] = "auto",
+    threads: Annotated[
+        int, typer.Option(help="CPU threads; 0: as many as torch takes.", rich_help_panel="Machine")
+    ] = 0,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
+        int | None,
+        typer.Option(
+            help="Processes that decode pictures; a core each if not given.",
+            rich_help_panel="Machine",
+        ),
     ] = None,
     cache_images: Annotated[
-        bool, typer.Option("--cache-images", help="Keep decoded, resized pictures in the cache.")
+        bool,
+        typer.Option(
+            "--cache-images",
+            help="Keep decoded, resized pictures in the cache.",
+            rich_help_panel="Data",
+        ),
     ] = False,
     max_bad: Annotated[
-        float | None, typer.Option(help="Share of pictures that may fail to decode.")
+        float | None,
+        typer.Option(help="Share of pictures that may fail to decode.", rich_help_panel="Data"),
     ] = None,
-    image_column: Annotated[str | None, typer.Option(help="For csv: data sets.")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="For csv: data sets.")] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="For csv: data sets.", rich_help_panel="Data")
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="For csv: data sets.", rich_help_panel="Data")
+    ] = None,
     compile: Annotated[
-        bool, typer.Option("--compile", help="Run the model through torch.compile.")
+        bool,
+        typer.Option(
+            "--compile", help="Run the model through torch.compile.", rich_help_panel="Machine"
+        ),
     ] = False,
     log: Annotated[
-        list[str] | None, typer.Option(help="tensorboard or wandb; may be given twice.")
+        list[str] | None,
+        typer.Option(
+            help="tensorboard or wandb; may be given twice.",
+            rich_help_panel="Evaluation and logging",
+        ),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Let open_clip fetch a pretrained model.")
+        bool,
+        typer.Option(
+            "--download", help="Let open_clip fetch a pretrained model.", rich_help_panel="Model"
+        ),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from --out if it exists.")

@@ -37,6 +37,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def clip_tokenizer(written: Path) -> Any:
+    """CLIP's vocabulary as transformers reads it."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(written / "clip")
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     """The small model as an architecture that open_clip knows by name."""
@@ -331,12 +339,10 @@ def our_logits(loaded: LoadedModel) -> torch.Tensor:
     ],
     ids=["quick", "gelu", "tanh", "eos", "old_eos"],
 )
-def test_clip_of_transformers(options: dict[str, Any], tmp_path: Path) -> None:
+def test_clip_of_transformers(options: dict[str, Any], clip_tokenizer: Any, tmp_path: Path) -> None:
     model = model_files.hf_clip(tmp_path, **options)
-    from transformers import CLIPTokenizer
-
     loaded = open_model(f"hf:{tmp_path}")
-    expected = hf_logits(model, CLIPTokenizer.from_pretrained(tmp_path), 77, mask=True)
+    expected = hf_logits(model, clip_tokenizer, 77, mask=True)
     torch.testing.assert_close(our_logits(loaded), expected, **CLOSE)
     assert loaded.tokenizer == {"name": "SimpleTokenizer", "context_length": 77}
     assert loaded.preprocess["resize_mode"] == "shortest" and loaded.preprocess["size"] == SIZE
