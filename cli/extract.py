@@ -82,11 +82,11 @@ def extract(
     if os.environ.get("RANK", "0") == "0":  # the others might see what the first one makes
         check_out(out, resume=resume, overwrite=overwrite)
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-    from geomkit.checkpoints import open_model
     from geomkit.data import load_data, with_options
     from geomkit.shards import extract_to
+    from geomkit.sources import open_source
 
-    loaded = open_model(source, download=download)
+    loaded = open_source(source, download=download)
     trained_on: dict[str, Any] = loaded.meta.get("data") or {}
     spec = data or trained_on.get("spec")
     if spec is None:

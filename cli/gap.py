@@ -62,6 +62,9 @@ def gap(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Let a model's weights be downloaded.")
     ] = False,
@@ -100,7 +103,9 @@ def gap(
     results = []
     for source in sources or [""]:
         if source:
-            found = load_source(source, data=data, split=split, device=device, download=download)
+            found = load_source(
+                source, data=data, split=split, device=device, download=download, workers=workers
+            )
             loaded = [(source, *found)]
         results += [
             measure(

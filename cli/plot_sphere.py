@@ -11,33 +11,63 @@ __all__ = ["plot_sphere"]
 
 
 def plot_sphere(
-    checkpoint: Annotated[Path, typer.Argument(help="A geomkit checkpoint.")] = Path("ckpt.pt"),
+    source: Annotated[
+        str, typer.Argument(help="A geomkit checkpoint, or any SOURCE: a model or embeddings.")
+    ] = "ckpt.pt",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The picture: .png, .pdf or .svg.")
     ] = Path("sphere.png"),
     stages: Annotated[int, typer.Option(help="Spheres in the row, 1 to 8.")] = 5,
+    data: Annotated[
+        str | None, typer.Option(help="For models: a DATA spec; our checkpoints know theirs.")
+    ] = None,
     split: Annotated[
-        str | None, typer.Option(help="For d > 3: which pairs; val if not given.")
+        str | None, typer.Option(help="For models: which pairs; val if not given.")
     ] = None,
     pairs: Annotated[int, typer.Option(help="Draw at most so many pairs.")] = 1000,
-    device: Annotated[str, typer.Option(help="For d > 3: where to run the model.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where to run a model.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> None:
-    """Draw the stages of training on the sphere; a model with d > 3 through its first three PCs."""
+    """Draw the stages of training on the sphere; rows with d > 3 through their first three PCs.
+
+    The stages are those that the training of a 3-D checkpoint kept; with --data, --split or another
+    SOURCE the embeddings of that are drawn.
+    """
     from geomkit.plots import check_figure_path, save_figure
 
     check_figure_path(out, overwrite=overwrite)
-    from geomkit.checkpoints import load_checkpoint
     from geomkit.plots.sphere import project_to_sphere, sphere_row, training_stages
 
-    content = load_checkpoint(checkpoint)
-    if content["snapshots"]:
+    content = _checkpoint(source) if data is None and split is None else None
+    if content is not None and content["snapshots"]:
         figure = sphere_row(training_stages(content, stages), pairs=pairs)
     else:
         from geomkit.sources import load_source
 
-        embeddings, name = load_source(checkpoint, split=split, device=device)
-        title = f"{content['loss']}, {name} split, n={embeddings.n}"
+        embeddings, name = load_source(
+            source, data=data, split=split, device=device, download=download, workers=workers
+        )
+        what = content["loss"] if content is not None else Path(source).name
+        title = f"{what}, {name} split, n={embeddings.n}" if name else f"{what}, n={embeddings.n}"
         figure = sphere_row([project_to_sphere(embeddings, title=title)], pairs=pairs)
     save_figure(figure, out, overwrite=overwrite)
     typer.echo(out)
+
+
+def _checkpoint(source: str) -> dict | None:
+    """The content of a checkpoint of ours, if the source is one."""
+    from geomkit.sources import has_model_prefix, is_torch_file
+
+    if has_model_prefix(source) or not Path(source).is_file() or not is_torch_file(Path(source)):
+        return None
+    from geomkit.checkpoints import as_checkpoint, read_torch_file
+
+    content = read_torch_file(source)
+    tensors = isinstance(content, dict) and {"image", "text"} <= set(content)
+    return None if tensors else as_checkpoint(content, source)

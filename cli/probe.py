@@ -63,9 +63,9 @@ def probe(
     """Linear probe: logistic regression on image rows, scored on pictures it never saw."""
     from geomkit._io import check_target
     from geomkit._runtime import resolve_device, resolve_precision
-    from geomkit.checkpoints.opening import open_model
     from geomkit.evaluate import load_parts
     from geomkit.evaluate import probe as fit_and_score
+    from geomkit.sources import open_source
 
     if out is not None:
         check_target(out, overwrite=overwrite)
@@ -73,7 +73,7 @@ def probe(
     precision = resolve_precision(precision, device)
     results: list[TaskResult] = []
     for source in sources:
-        loaded = open_model(source, download=download)
+        loaded = open_source(source, download=download)
         train, test = load_parts(
             data,
             preprocess=loaded.preprocess,

@@ -405,7 +405,7 @@ class _Watcher:
             + (f" in {c.accumulate} parts" if c.accumulate > 1 else "")
             + f", lr {c.lr:g} {c.schedule}, {changed}, "
             f"seed {c.seed}, {c.precision} on {event.device}"
-            + (f", {c.threads} threads" if event.device == "cpu" else "")
+            + (f", {c.threads} thread{'s' * (c.threads > 1)}" if event.device == "cpu" else "")
         )
         if self.bar:
             self.bar.update(self.task, description="training", completed=event.step, total=c.steps)

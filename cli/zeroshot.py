@@ -60,9 +60,9 @@ def zeroshot(
     """Zero-shot classification: accuracy, top-5 accuracy and mean recall per class."""
     from geomkit._io import check_target
     from geomkit._runtime import resolve_device, resolve_precision
-    from geomkit.checkpoints.opening import open_model
     from geomkit.evaluate import load_classes
     from geomkit.evaluate import zeroshot as classify
+    from geomkit.sources import open_source
 
     if out is not None:
         check_target(out, overwrite=overwrite)
@@ -70,7 +70,7 @@ def zeroshot(
     precision = resolve_precision(precision, device)
     results: list[TaskResult] = []
     for source in sources:
-        loaded = open_model(source, download=download)
+        loaded = open_source(source, download=download)
         classes = load_classes(
             data,
             preprocess=loaded.preprocess,
@@ -105,7 +105,7 @@ def zeroshot(
 def drawing(done: int, total: int) -> None:
     """Say once that pictures were drawn."""
     if done == total:
-        console.line(f"drew {total} pictures")
+        console.line(f"prepared {total} pictures")
 
 
 def progress_of(source: str) -> Callable[[int, int], None] | None:

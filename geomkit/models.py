@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -131,9 +132,14 @@ def preprocess_config(config: dict) -> dict[str, Any]:
 def normalize_pixels(images: Tensor | np.ndarray, preprocess: dict[str, Any]) -> Tensor:
     """uint8 pictures ``(n, h, w, 3)`` to standardised float32 ``(n, 3, h, w)``."""
     pixels = torch.as_tensor(images).permute(0, 3, 1, 2).float()
-    mean = torch.tensor(preprocess["mean"], device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(preprocess["std"], device=pixels.device).view(3, 1, 1)
+    mean, std = (_by_channel(tuple(preprocess[key]), pixels.device) for key in ("mean", "std"))
     return (pixels / 255.0 - mean) / std
+
+
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, since making it anew for every batch would have the host wait for the device."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 class TwoEncoder(nn.Module):

@@ -171,9 +171,9 @@ def _pretrained(
         return None
     if stored is not None and stored["config"].get("pretrained"):
         return None
-    from geomkit.checkpoints import open_model
+    from geomkit.sources import open_source
 
-    loaded = open_model(config.pretrained, download=download)
+    loaded = open_source(config.pretrained, download=download)
     return change_dim(
         loaded,
         config.dim or loaded.model_config["embed_dim"],

@@ -13,6 +13,7 @@ import numpy as np
 
 from geomkit.embeddings import Embeddings, from_loaded, read_embeddings
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.folders import read_manifest
 from geomkit.formats import OWNERS, Loaded, ownership, read_matrix
 from geomkit.rows import Rows
 
@@ -77,7 +78,7 @@ def load_source(
     download: bool = False,
     workers: int | None = None,
 ) -> tuple[Embeddings, str | None]:
-    """Embeddings of a SOURCE, and the split they are of (``None`` for embeddings on disk).
+    """Embeddings of a SOURCE, and the split they are of (``None`` for embeddings that do not say).
 
     Args:
         source: a model (see :func:`open_source`), or the path of embeddings (``.npz``, ``.npy``,
@@ -114,7 +115,13 @@ def load_source(
         _refuse_options(path, data, split)
         return to_device(from_loaded(path, tensors_loaded(path, content)), device), None
     _refuse_options(path, data, split)
-    return to_device(read_embeddings(path), device), None
+    embeddings = to_device(read_embeddings(path), device)
+    manifest = read_manifest(path) if path.is_dir() else None
+    if manifest is None:
+        return embeddings, None
+    described = manifest["data"]
+    meta = {**embeddings.meta, "data": described["spec"], "model": manifest["model"]["source"]}
+    return replace(embeddings, meta=meta), described["split"]
 
 
 def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") -> list[Embeddings]:

@@ -9,6 +9,7 @@ not say how many there were, and any number can go on from it.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -293,11 +294,15 @@ def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn
     network: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
     if alone:
         return network
+    # Named anew in later versions. The buffers are constants; a frozen tower's statistics too.
+    known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {sync: False}
     return nn.parallel.DistributedDataParallel(
         network,
         device_ids=[torch.device(device)] if device.startswith("cuda") else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        **options,
     )
 
 
@@ -336,4 +341,5 @@ def _skip_bad(
 def _describe(run: Run) -> str:
     data, held_out = run.data, run.held_out
     where = "themselves" if held_out is data else f"{len(held_out)} held-out pairs"
-    return f"{len(data)} pairs of '{data.spec}', evaluated on {where}"
+    note = f" ({data.note})" if data.note else ""
+    return f"{len(data)} pairs of '{data.spec}'{note}, evaluated on {where}"

@@ -41,7 +41,7 @@ def npz(tmp_path: Path) -> Path:
 def test_train_gap_and_plot_sphere_one_after_the_other(cli) -> None:
     trained = cli(*TRAIN.split())
     assert trained.status == 0 and trained.out == "ckpt.pt\n"
-    lines = [line for line in trained.err.splitlines() if not line.startswith("drew")]
+    lines = [line for line in trained.err.splitlines() if not line.startswith("prepared")]
     assert "recipe 'sphere'" in lines[0] and "32 pairs of 'openmoji'" in lines[0]
     # a line an evaluation: steps 0, 2, 4 and the early one of 3-D, 1
     assert [line.split()[1].split("/")[0] for line in lines[1:]] == ["0", "1", "2", "4"]
