@@ -38,6 +38,11 @@ class Batch:
     bad: list[Bad]
     tokens: torch.Tensor | None = None
 
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; torch's loader calls it, beside the training thread."""
+        tokens = None if self.tokens is None else self.tokens.pin_memory()
+        return replace(self, pictures=self.pictures.pin_memory(), tokens=tokens)
+
 
 def resolve_workers(workers: int | None, data: PairData) -> int:
     """Worker processes: none for pictures in memory, else as many as asked, or a core each.
@@ -82,14 +87,14 @@ def batches(
             batch_size=None,
             shuffle=False,
             num_workers=workers,
+            pin_memory=pin,
             prefetch_factor=2 if workers else None,
             worker_init_fn=_deaf_to_signals,
             # A generator of its own: the loader would else draw its seed from the global state.
             generator=torch.Generator().manual_seed(0),
         )
         stream = iter(loader)
-    for batch in stream:
-        yield replace(batch, pictures=batch.pictures.pin_memory()) if pin else batch
+    yield from stream
 
 
 def _deaf_to_signals(worker: int) -> None:
