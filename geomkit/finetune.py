@@ -16,7 +16,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models import TwoEncoder, build
 from geomkit.recipes import FREEZES
 
-__all__ = ["change_dim", "freeze", "projection_names"]
+__all__ = ["change_dim", "freeze", "projection_names", "without_biases"]
 
 _PROJECTION = re.compile(
     r"^(visual\.(proj|attnpool\.c_proj|head\.proj)|(text\.)?(text_projection|proj))"
@@ -76,6 +76,7 @@ def change_dim(
                 f"give --keep-projection --dim {own}"
             )
         _redraw(model, fresh)
+    without_biases(model)
     state = {k: v for k, v in loaded.model.clip.state_dict().items() if k not in fresh}
     wanted = model.clip.state_dict()
     unfit = [k for k, v in state.items() if k in wanted and wanted[k].shape != v.shape]
@@ -95,13 +96,20 @@ def _redraw(model: TwoEncoder, names: list[str]) -> None:
     for name in names:
         weight = model.get_parameter(f"clip.{name}")
         with torch.no_grad():
-            if weight.ndim < 2:  # a bias the architecture insists on: zero, and never trained
+            if weight.ndim < 2:  # a bias the architecture insists on
                 weight.zero_()
-                weight.requires_grad_(False)
                 continue
             # A matrix kept as a parameter is applied from the right, a layer's from the left.
             inputs = weight.shape[1] if name.endswith(".weight") else weight.shape[0]
             weight.uniform_(-1.0 / math.sqrt(inputs), 1.0 / math.sqrt(inputs))
+
+
+def without_biases(model: TwoEncoder) -> None:
+    """Leave the biases of fresh projections, where an architecture has some, at their zero."""
+    for name in projection_names(model):
+        weight = model.get_parameter(f"clip.{name}")
+        if weight.ndim < 2:
+            weight.requires_grad_(False)
 
 
 def freeze(

@@ -16,7 +16,7 @@ from geomkit._runtime import resolve_precision
 from geomkit.checkpoints import LoadedModel, load_checkpoint
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
-from geomkit.finetune import change_dim, freeze
+from geomkit.finetune import change_dim, freeze, without_biases
 from geomkit.models import (
     TwoEncoder,
     build,
@@ -207,6 +207,8 @@ def _model(
     bias = getattr(model.clip, "logit_bias", None)
     if bias is not None:  # a softmax does not feel it
         bias.requires_grad_(False)
+    if config.pretrained and not config.keep_projection:
+        without_biases(model)
     if config.freeze or config.lock_image is not None or config.lock_text is not None:
         freeze(
             model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,7 @@ def open_clip_model(config: dict[str, Any], *, init_logit_scale: float) -> nn.Mo
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     tower = None
     if "timm_kwargs" in vision:
-        tower, config["vision_cfg"] = timm_tower(vision), dict(_STUB)
+        tower, config["vision_cfg"] = timm_tower(vision, config["embed_dim"]), dict(_STUB)
     kind = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom else CLIP
     model = kind(**config)
     if tower is not None:
@@ -44,12 +45,14 @@ def open_clip_model(config: dict[str, Any], *, init_logit_scale: float) -> nn.Mo
     return model
 
 
-def timm_tower(vision: dict[str, Any]) -> nn.Module:
+def timm_tower(vision: dict[str, Any], dim: int) -> nn.Module:
     """open_clip's TimmModel around a timm model with arguments of its own.
 
     Args:
         vision: a ``vision_cfg`` with ``timm_model_name``, ``timm_pool``, ``image_size`` and
-            ``timm_kwargs`` (timm's arguments, and ``norm_eps``); without a projection.
+            ``timm_kwargs`` (timm's arguments, and ``norm_eps``); its ``timm_proj`` is ``none`` or
+            ``linear``.
+        dim: of a projection.
     """
     import timm
     from open_clip.timm_model import TimmModel
@@ -69,5 +72,8 @@ def timm_tower(vision: dict[str, Any]) -> nn.Module:
         img_size=vision["image_size"],
         **options,
     )
-    tower.head = nn.Sequential()
+    layers: dict[str, nn.Module] = {}
+    if vision.get("timm_proj") == "linear":
+        layers["proj"] = nn.Linear(tower.trunk.num_features, dim, bias=False)
+    tower.head = nn.Sequential(OrderedDict(layers))
     return tower

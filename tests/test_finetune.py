@@ -15,8 +15,9 @@ from geomkit.finetune import change_dim, freeze, projection_names
 from geomkit.losses import ContrastiveLoss
 from geomkit.models import build, model_config, preprocess_config, tokenizer_config
 from geomkit.recipes import configure
+from geomkit.sources import load_source
 from geomkit.step import backward
-from geomkit.train import train
+from geomkit.train import Interrupted, train
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,31 @@ def test_training_from_a_checkpoint_of_ours(tmp_path: Path) -> None:
     (tmp_path / "a.pt").unlink()
     longer = train(config, tmp_path / "b.pt", resume=True)
     assert longer["step"] == 2
+
+
+def test_a_siglip_of_transformers_is_fine_tuned_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from model_files import hf_siglip
+
+    hf_siglip(tmp_path / "siglip")
+    config = small(pretrained=f"hf:{tmp_path / 'siglip'}", loss="cua", dim=4, steps=4, eval_every=2)
+    whole = train(config, tmp_path / "whole.pt")
+    seen: list[int] = []
+    with pytest.raises(Interrupted):
+        train(
+            config,
+            tmp_path / "c.pt",
+            watch=lambda event: seen.append(event.step),
+            should_stop=lambda: seen[-1] >= 3,
+        )
+    resumed = train(config, tmp_path / "c.pt", resume=True)
+    assert resumed["model_config"]["embed_dim"] == 4
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, resumed["state_dict"][name]), name
+        if name.endswith("text_projection.bias"):
+            assert not weight.any()
+    embeddings, split = load_source(tmp_path / "c.pt", split="train")
+    assert (embeddings.n, embeddings.dim, split) == (32, 4, "train")
 
 
 def test_a_pretrained_model_keeps_its_own_dimension_unless_asked(tmp_path: Path) -> None:
