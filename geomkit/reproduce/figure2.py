@@ -85,7 +85,8 @@ def by_dimension(
     Raises:
         GeomkitError: if no row has any of the metrics.
     """
-    from geomkit.plots.gap import Panel, against, axis_label, range_label
+    from geomkit.plots.gap import Panel, against
+    from geomkit.plots.labels import axis_label, range_label
 
     shown = []
     for metric in metrics:
@@ -131,7 +132,8 @@ def _lines(rows: Rows, metric: str, *, theirs: bool = False) -> list[Line]:
 
 def _point(rows: Rows) -> Point:
     """Mean over seeds; of the paper's, which are means already, its deviation over three seeds."""
-    from geomkit.plots.gap import Point, value_range
+    from geomkit.plots.gap import Point
+    from geomkit.plots.labels import value_range
 
     # What cannot be is not drawn: intervals end where the metric does.
     least, most = value_range(rows[0].metric)
