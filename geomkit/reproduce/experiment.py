@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit.errors import GeomkitError
 from geomkit.recipes import TrainConfig
 from geomkit.reproduce.claims import Claim
 from geomkit.reproduce.results import Rows
@@ -47,6 +48,17 @@ class Options:
     tasks: tuple[str, ...] = ()
     simat: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise GeomkitError("seeds: expected one or more, such as --seeds 24,42,44")
+        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            given = ",".join(map(str, self.seeds))
+            raise GeomkitError(f"seeds: expected different numbers of 0 or more, got {given}")
+        if self.model is not None and self.pretrained is not None:
+            raise GeomkitError(
+                "--model and --pretrained exclude each other: a pretrained model has one"
+            )
+
     @property
     def used_seeds(self) -> tuple[int, ...]:
         """The first one alone if it has to be quick."""
@@ -82,7 +94,8 @@ class Context:
 
     Attributes:
         options: as asked for.
-        folder: of the experiment, for what it keeps besides (``work/`` in it is its own).
+        folder: of the experiment, for what it keeps besides. ``work/`` in it is its own; what it
+            holds was made with these options and cells, or is gone.
         checkpoint: from a cell to the content of its trained checkpoint.
         embeddings: from a cell and a split to its embeddings, extracted once.
         say: a line of progress.

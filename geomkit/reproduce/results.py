@@ -125,7 +125,7 @@ def read_rows(path: str | Path) -> Rows:
     """
     path = Path(path)
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = list(io.StringIO(path.read_text("utf-8"), newline=""))
     except (OSError, UnicodeDecodeError) as error:
         raise GeomkitError(f"{path}: cannot be read ({error})") from None
     return _parse(lines, path)
