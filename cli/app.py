@@ -17,6 +17,7 @@ from .inspect import inspect
 from .metrics import metrics
 from .plot_sphere import plot_sphere
 from .probe import probe
+from .reproduce import reproduce
 from .train import train
 from .zeroshot import zeroshot
 
@@ -60,6 +61,7 @@ app.command()(metrics)
 app.command()(data)
 app.command()(zeroshot)
 app.command()(probe)
+app.command()(reproduce)
 
 
 def main(arguments: list[str] | None = None) -> None:
