@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from . import console
+from .arithmetic import arithmetic
 from .data import data
 from .extract import extract
 from .gap import gap
@@ -61,6 +62,7 @@ app.command()(metrics)
 app.command()(data)
 app.command()(zeroshot)
 app.command()(probe)
+app.command()(arithmetic)
 app.command()(reproduce)
 
 
