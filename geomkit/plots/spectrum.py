@@ -150,7 +150,7 @@ def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "
         raise GeomkitError(
             "a plane of both modalities needs two or more dimensions that they share"
         )
-    x, y = (to_numpy(rows).astype(np.float64) for rows in embeddings.pairs())
+    x, y = (to_numpy(rows[:]).astype(np.float64) for rows in embeddings.pairs())
     both = np.concatenate([x, y])
     mean = both.mean(axis=0)
     values, vectors = np.linalg.eigh((both - mean).T @ (both - mean))

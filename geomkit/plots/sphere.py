@@ -204,6 +204,7 @@ def draw_sphere(
     pairs: int = 1000,
     scale: float = 1.0,
     fontsize: float = 8.5,
+    lines: bool = False,
 ) -> None:
     """One sphere in axes of its own.
 
@@ -214,6 +215,7 @@ def draw_sphere(
         pairs: draw at most so many of each.
         scale: of the dots' areas, for spheres smaller than a row of five has.
         fontsize: of the title, in pt.
+        lines: whether to join the pairs along the sphere.
     """
     from matplotlib.patches import Circle
 
@@ -235,9 +237,30 @@ def draw_sphere(
     axes.add_patch(Circle((0, 0), 1.0, facecolor="white", alpha=0.7, zorder=3, linewidth=0))
     _shade(axes)
     _grid(axes, front=True)
+    if lines:
+        _join(axes, stage.image[:pairs] @ camera.T, stage.text[:pairs] @ camera.T)
     axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor="#9a9a9a", linewidth=0.6, zorder=5))
     axes.scatter(front[:, 0], front[:, 1], c=colours[~far], alpha=0.9, zorder=6, **dots)
     axes.set_title(stage.title, fontsize=fontsize, pad=3, linespacing=1.35)
+
+
+def _join(axes: Axes, a: np.ndarray, b: np.ndarray) -> None:
+    """Arcs of great circles between paired points, the far side fainter."""
+    from matplotlib.collections import LineCollection
+
+    share = np.linspace(0, 1, 17)[:, None, None]
+    arcs = (1 - share) * a + share * b
+    arcs /= np.maximum(np.linalg.norm(arcs, axis=-1, keepdims=True), 1e-9)
+    parts = np.stack([arcs[:-1], arcs[1:]], axis=2).reshape(-1, 2, 3)
+    far = parts[:, :, 2].mean(axis=1) < 0
+    strength = float(np.clip(60 / len(a), 0.06, 0.4))
+    for chosen, alpha, order in ((far, 0.5 * strength, 2.5), (~far, strength, 5.5)):
+        axes.add_collection(
+            LineCollection(
+                parts[chosen, :, :2].tolist(), colors=INK, linewidths=0.35, alpha=alpha,
+                zorder=order,
+            )
+        )  # fmt: skip
 
 
 def _shade(axes: Axes) -> None:

@@ -81,7 +81,7 @@ def spectrum_rows(cell: Cell, embeddings: Embeddings) -> Rows:
     data = where(c, "val")
     rows = Rows()
     for side, found in zip(SIDES, embeddings.pairs(), strict=True):
-        values, errors, area, error = cumulative_with_error(to_numpy(found))
+        values, errors, area, error = cumulative_with_error(to_numpy(found[:]))
         start = ("spectrum", data, c.dim, c.loss, c.seed)
         rows += [
             Row(*start, f"cumulative_variance@{k}_{side}", float(value), float(spread))
