@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from geomkit.recipes import TrainConfig, configure
-from geomkit.reproduce.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Verdict
+from geomkit.reproduce.claims import together
 from geomkit.reproduce.experiment import Cell, Context, Options
 from geomkit.reproduce.results import Row, Rows
 
@@ -88,14 +88,3 @@ def measured(
         )
         for name, value in result.metrics.items()
     )
-
-
-def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict for a claim that speaks of several cases: it holds only if all of them do.
-
-    >>> together([Verdict(REPRODUCED, "a"), Verdict(UNDECIDED, "b")])
-    Verdict(status='undecided', why='a; b')
-    """
-    found = {verdict.status for verdict in verdicts}
-    status = next((s for s in (NOT_REPRODUCED, UNDECIDED) if s in found), REPRODUCED)
-    return Verdict(status, "; ".join(verdict.why for verdict in verdicts))

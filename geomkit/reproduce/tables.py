@@ -42,11 +42,12 @@ def comparison(rows: Rows, published: Rows) -> tuple[list[Table], bool]:
     """Tables of our numbers, each beside the paper's where it has one for that loss and dimension.
 
     A table a data set, dimension and condition with a line a metric; where that would be many, one
-    table with a line each and a column a metric.
+    table with a line each and a column a metric. Where the paper has none for any of ours, all its
+    numbers come last.
 
     Args:
         rows: ours.
-        published: the paper's, of this experiment; numbers of none of our rows come last.
+        published: the paper's, of this experiment.
 
     Returns:
         The tables, and whether they hold everything: long ones are cut short.
@@ -55,23 +56,25 @@ def comparison(rows: Rows, published: Rows) -> tuple[list[Table], bool]:
     shown = Rows(row for row in rows if row.metric not in curves)
     complete = len(shown) == len(rows)
     theirs = _published(published)
-    groups: dict[tuple[str, int, str], Rows] = defaultdict(Rows)
-    for row in shown:
-        groups[row.data, row.dim, row.condition].append(row)
     used: set[tuple[int, str, str]] = set()
     tables = []
-    if len(groups) <= MAX_GROUPS:
-        for (data, dim, condition), found in groups.items():
-            mine = {} if condition else theirs
-            tables.append(_pivot(found, mine, _title(data, dim, condition)))
-            used |= {(row.dim, row.loss, row.metric) for row in found} & set(mine)
-    elif groups:
-        table, whole = _long(shown)
-        tables.append(table)
-        complete &= whole
-    rest = Rows(r for r in published if (r.dim, r.loss, r.metric) not in used)
-    if rest:
-        table, whole = _rest(rest)
+    # What stands under a condition has no counterpart in the paper, and may be a long series.
+    plain = Rows(row for row in shown if not row.condition)
+    for found in (plain, Rows(row for row in shown if row.condition)):
+        groups: dict[tuple[str, int, str], Rows] = defaultdict(Rows)
+        for row in found:
+            groups[row.data, row.dim, row.condition].append(row)
+        if len(groups) <= MAX_GROUPS:
+            for (data, dim, condition), group in groups.items():
+                mine = {} if condition else theirs
+                tables.append(_pivot(group, mine, _title(data, dim, condition)))
+                used |= {(row.dim, row.loss, row.metric) for row in group} & set(mine)
+        else:
+            table, whole = _long(found)
+            tables.append(table)
+            complete &= whole
+    if published and not used:
+        table, whole = _rest(published)
         tables.append(table)
         complete &= whole
     return tables, complete
@@ -154,6 +157,6 @@ def _rest(rows: Rows) -> tuple[Table, bool]:
     for (data, dim, loss, metric), found in list(keyed.items())[:MAX_LINES]:
         mean = [row for row in found if row.seed == -1] or found
         lines.append((data, str(dim or NOTHING), loss or NOTHING, f"`{metric}`", _values(mean)))
-    title = "Published numbers that none of ours stands beside"
+    title = "The paper's numbers, measured otherwise than any of ours"
     head = ("data", "d", "loss", "metric", "value")
     return Table(head, tuple(lines), title), len(keyed) <= MAX_LINES
