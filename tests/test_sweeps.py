@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def statuses(experiment: Experiment, rows: Rows) -> list[str]:
 def test_claims_of_sweeps() -> None:
     assert statuses(sweeps.EXPERIMENT, grid()) == [REPRODUCED] * 5
     against = Rows(
-        Row(r.experiment, r.data, r.dim, r.loss, r.seed, r.metric, -r.value, r.stderr, r.condition)
+        replace(r, value=-r.value)
         if r.metric == "uniformity" else r
         for r in grid(dim=-0.1, batch=-0.05, tau=-0.1)
     )  # fmt: skip
@@ -219,7 +220,7 @@ def test_claims_of_the_ablation() -> None:
     assert unsure[1:3] == [UNDECIDED] * 2
     assert statuses(ablation.EXPERIMENT, presets(sign=0.0, noise=0.02))[6] == UNDECIDED
     lost = Rows(
-        Row(r.experiment, r.data, r.dim, r.loss, r.seed, r.metric, r.value / 2)
+        replace(r, value=r.value / 2)
         if r.metric == ablation.RETRIEVAL and r.loss in ("cua", "cuaxu") else r
         for r in presets()
     )  # fmt: skip

@@ -213,7 +213,7 @@ def _unmet(found: dict[str, dict[str, Any]]) -> list[Block]:
         for details in found.values():
             for v in details["verdicts"]:
                 if v["status"] == status:
-                    reason = v.get("otherwise") or _reason(v, details["options"])
+                    reason = _reason(v, details["options"])
                     items.append(f"- **{v['claim']}** ({details['title']}): {v['why']}. {reason}")
         if items:
             blocks += [Heading(title), Text("\n".join(items))]
@@ -221,7 +221,7 @@ def _unmet(found: dict[str, dict[str, Any]]) -> list[Block]:
 
 
 def _reason(verdict: dict[str, Any], options: dict[str, Any]) -> str:
-    """The likely reason, where the claim itself names none."""
+    """The likely reason; of what is denied the claim may name its own."""
     if verdict["why"].startswith("cannot be tested"):
         return "The results hold no rows for it with these options."
     if verdict["status"] == UNDECIDED:
@@ -229,6 +229,8 @@ def _reason(verdict: dict[str, Any], options: dict[str, Any]) -> str:
             return "A full run trains longer and over several seeds."
         count = len(options["seeds"])
         return f"{count} seed{'s' * (count > 1)} leave the interval too wide; give more --seeds."
+    if verdict.get("otherwise"):
+        return str(verdict["otherwise"])
     if options["pretrained"] is None:
         return (
             "Here a small model is trained from scratch on few pairs; the paper fine-tunes a "

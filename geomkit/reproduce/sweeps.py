@@ -55,7 +55,9 @@ def settings(options: Options) -> list[tuple[int, int, float, bool]]:
     batches = QUICK["batches"] if options.quick else BATCHES
     dims = QUICK["dims"] if options.quick else DIMS
     taus = QUICK["taus"] if options.quick else TAUS
-    fit = [b for b in batches if b <= pairs] or [max(2, pairs)]
+    fit = [b for b in batches if b <= pairs]
+    if len(fit) < 2:
+        fit = [b for b in BATCHES if b <= pairs] or [max(2, pairs)]
     temperatures = [*((tau, False) for tau in taus), (LEARNED_FROM, True)]
     return [
         (int(batch), int(dim), tau, learned)
