@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomkit.errors import GeomkitError
-from geomkit.plots.gap import axis_label
+from geomkit.plots.labels import axis_label
 from geomkit.plots.style import INK, panels, style
 
 if TYPE_CHECKING:
@@ -22,25 +22,6 @@ _LIMITS = {"linear_separability": (0.47, 1.02)}
 _LABELS = {"contrastive_loss": "Contrastive loss"}
 
 
-class Measured(Protocol):
-    """A number at a step of one seed; :class:`geomkit.reproduce.results.Row` is one."""
-
-    @property
-    def value(self) -> float:
-        """The number."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of the training."""
-        ...
-
-    @property
-    def conditions(self) -> dict[str, str]:
-        """``step`` among them."""
-        ...
-
-
 @dataclass(frozen=True)
 class Curve:
     """A number over training.
@@ -50,6 +31,7 @@ class Curve:
         colour: of the line.
         steps: ``(k,)``.
         values: ``(s, k)``, a row a seed.
+        low, high: ``(k,)``, bounds of the interval of their mean, or ``None``.
         faint: drawn thin and dashed: held-out pairs beside training pairs.
         dashed: drawn dashed: what is changed beside what is usual.
     """
@@ -58,6 +40,8 @@ class Curve:
     colour: str
     steps: np.ndarray
     values: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
     faint: bool = False
     dashed: bool = False
 
@@ -68,24 +52,6 @@ class Curve:
         if self.faint or self.dashed:
             look["linestyle"] = (0, (2.5, 1.5)) if self.faint else (0, (4.0, 1.2))
         return look
-
-    @classmethod
-    def of(
-        cls,
-        rows: Iterable[Measured],
-        label: str,
-        colour: str,
-        *,
-        faint: bool = False,
-        dashed: bool = False,
-    ) -> Curve:
-        """From rows of one metric, a row a step and seed; a step not all seeds have is left out."""
-        seeds: dict[int, dict[int, float]] = {}
-        for row in rows:
-            seeds.setdefault(row.seed, {})[int(row.conditions["step"])] = row.value
-        shared = sorted(set.intersection(*(set(found) for found in seeds.values())))
-        values = np.array([[found[step] for step in shared] for found in seeds.values()])
-        return cls(label, colour, np.array(shared), values, faint, dashed)
 
 
 @dataclass(frozen=True)
@@ -124,7 +90,7 @@ class Grid:
 def over_steps(
     grid: Grid, metrics: Sequence[str], *, row_height: float = 1.3, by_column: bool = False
 ) -> Figure:
-    """Draw a grid: mean over seeds, with every seed's own curve faintly behind it.
+    """Draw a grid: means over seeds, the intervals of those that are not faint as bands.
 
     Args:
         grid: what.
@@ -154,10 +120,13 @@ def over_steps(
                 axes[line, 0].set_ylim(*_LIMITS[metric])
             else:
                 axes[line, 0].set_ylim(bottom=0.0)
+        made.align_ylabels(axes[:, 0])
         for column, title in enumerate(grid.titles):
             axes[0, column].set_title(title, fontsize=8, pad=5)
             axes[-1, column].set_xlabel("Steps", fontsize=8, labelpad=2)
             if not any(key[0] == column for key in grid.curves):
+                for place in axes[:, column]:
+                    place.set_axis_off()
                 _note(axes[0, column], grid.notes.get(column, "not measured"))
         if by_column:
             for column in range(across):
@@ -173,6 +142,8 @@ def over_steps(
                 handles=handles, loc="outside lower center", ncols=min(4, len(handles)),
                 fontsize=7.5, handlelength=2.2, columnspacing=1.4,
             )  # fmt: skip
+        # The layout of one drawing decides the ticks that the next one makes room for.
+        made.draw_without_rendering()
     return made
 
 
@@ -180,8 +151,10 @@ def _panel(axes: Axes, grid: Grid, column: int, metric: str) -> None:
     if metric == "linear_separability":
         axes.axhline(0.5, color="#999999", linewidth=0.7, linestyle=":", zorder=0)
     for curve in grid.curves.get((column, metric), []):
-        if len(curve.values) > 1:
-            axes.plot(curve.steps, curve.values.T, color=curve.colour, linewidth=0.5, alpha=0.4)
+        if curve.low is not None and curve.high is not None and not curve.faint:
+            axes.fill_between(
+                curve.steps, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0
+            )
         axes.plot(curve.steps, curve.values.mean(axis=0), **curve.look)
     for mark in grid.marks.get((column, metric), []):
         axes.plot(

@@ -11,9 +11,10 @@ from geomkit.reproduce.experiment import Context
 from geomkit.reproduce.results import Row, Rows
 
 if TYPE_CHECKING:
+    from geomkit.plots.steps import Curve
     from geomkit.reproduce.control import Control
 
-__all__ = ["at_step", "control_rows", "last_step", "left_out", "risen"]
+__all__ = ["at_step", "control_rows", "curve", "last_step", "left_out", "risen"]
 
 
 def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:
@@ -97,3 +98,34 @@ def risen(rows: Rows, metric: str) -> Interval:
         ValueError: if a seed lacks one of them.
     """
     return difference(rows, {"step": last_step(rows)}, {"step": "0"}, metric=metric)
+
+
+def curve(rows: Rows, label: str, colour: str, **look: bool) -> Curve:
+    """Rows of one metric over training, with the interval of each step where one is known.
+
+    Args:
+        rows: a row a step and seed; a step that not all seeds have is left out.
+        label, colour: of the curve.
+        look: ``faint`` or ``dashed``.
+    """
+    import numpy as np
+
+    from geomkit.plots.labels import value_range
+    from geomkit.plots.steps import Curve
+
+    seeds: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        seeds.setdefault(row.seed, {})[int(row.conditions["step"])] = row
+    steps = sorted(set.intersection(*(set(found) for found in seeds.values())))
+    values = np.array([[found[step].value for step in steps] for found in seeds.values()])
+    least, most = value_range(rows[0].metric)
+    bounds = []
+    for place, step in enumerate(steps):
+        errors = [found[step].stderr for found in seeds.values()]
+        try:
+            interval = mean_interval(values[:, place].tolist(), errors)
+            bounds.append((max(interval.low, least), min(interval.high, most)))
+        except ValueError:  # one seed, and no error over pairs
+            bounds.append((math.nan, math.nan))
+    low, high = np.array(bounds).T
+    return Curve(label, colour, np.array(steps), values, low, high, **look)
