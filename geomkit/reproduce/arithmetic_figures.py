@@ -10,7 +10,7 @@ import numpy as np
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.common import LOSSES
 from geomkit.reproduce.results import Rows, published
-from geomkit.reproduce.tasks import dot_of, dots
+from geomkit.reproduce.tasks import dot_of, dots, slant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["confusion", "curves", "examples"]
 
-_SHORT = {"another emoji": "another"}
+_SHORT = {"another emoji": "other emoji"}
 
 
 def _short(value: str) -> str:
@@ -65,7 +65,7 @@ def curves(rows: Rows, *, dim: int) -> Figure:
         panel(
             values, title="By what is asked for, words, λ = 1", y="Right answers (0 to 1)", grid="y"
         )
-        values.tick_params(axis="x", labelrotation=25)
+        slant(values)
         values.set_ylim(bottom=0.0)
         _simat(simat, ours)
         handles = words.get_legend_handles_labels()
@@ -152,14 +152,15 @@ def confusion(rows: Rows, *, attribute: str = "skin_tone") -> Figure:
                 colour = "white" if share > 0.55 else INK
                 place.text(j, i, _share(share), ha="center", va="center", fontsize=7, color=colour)
             place.set_title(loss, fontsize=8, pad=4)
-            place.set_xticks(range(len(found)), [_short(f) for f in found], rotation=40, ha="right")
+            place.set_xticks(range(len(found)), [_short(f) for f in found])
+            slant(place, 40.0)
             place.set_yticks(range(len(wanted)), [_short(w) for w in wanted])
-            place.set_xlabel("Found: same emoji, this skin tone", fontsize=8, labelpad=2)
             if not k:
                 place.set_ylabel("Asked for", fontsize=8, labelpad=2)
             place.tick_params(length=0)
             # What is no variant of the emoji at all stands apart.
             place.axvline(len(found) - 1.5, color="white", linewidth=2.5)
+        figure.supxlabel("Found: the same emoji in this skin tone, or another emoji", fontsize=8)
         bar = figure.colorbar(image, ax=list(axes.flat), fraction=0.03, pad=0.01)
         bar.set_label("Share of answers (0 to 1)", fontsize=8)
         bar.ax.tick_params(labelsize=7, length=2)
@@ -217,7 +218,7 @@ def examples(found: Sequence[dict[str, Any]], *, title: str = "", size: int = 96
                     axes.imshow(data.pictures([row[example[name]]])[0])
                     axes.set_axis_off()
                 away, added = (_short(word) for word in example["words"])
-                middle = (left + columns["source"] + side + columns["retrieved"]) / 2
+                middle = left + (columns["source"] + side + columns["retrieved"]) / 2
                 for text, rise in ((f"− {away}", 0.34), (f"+ {added}", 0.16)):
                     x, y = middle / wide, (bottom + rise) / tall
                     made.text(x, y, text, fontsize=7.5, ha="center", color=INK)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from geomkit.checkpoints import LoadedModel
 
-__all__ = ["Dot", "cell_model", "distinct", "dot_of", "dots", "kept", "openmoji_with", "running_on"]
+__all__ = [
+    "Dot",
+    "cell_model",
+    "distinct",
+    "dot_of",
+    "dots",
+    "kept",
+    "openmoji_with",
+    "running_on",
+    "slant",
+]
 
 
 def openmoji_with(options: Options, **wanted: object) -> str:
@@ -156,3 +166,9 @@ def dots(
             )
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, len(names) - 0.4)
+
+
+def slant(axes: Axes, degrees: float = 25.0) -> None:
+    """Turn long names of groups, their ends at their ticks."""
+    for label in axes.get_xticklabels():
+        label.set(rotation=degrees, ha="right", rotation_mode="anchor")

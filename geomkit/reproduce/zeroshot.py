@@ -26,6 +26,7 @@ from geomkit.reproduce.tasks import (
     kept,
     openmoji_with,
     running_on,
+    slant,
 )
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _panel(axes: Axes, tasks: Sequence[str], rows: Rows, dim: int, hollow: bool)
     series = {loss: [chosen(t, loss) for t in tasks] for loss in losses}
     dots(axes, names, series, chance=chance, hollow=hollow)
     if len(tasks) > 3:
-        axes.tick_params(axis="x", labelrotation=25)
+        slant(axes)
     axes.set_ylim(0.0, 1.0)
 
 
