@@ -187,7 +187,7 @@ def test_jobs_train_the_same_cells(tmp_path: Path) -> None:
         assert finished(tmp_path / "2", one) and (one, 3, 3) in told
         a, b = (load_checkpoint(cell_path(tmp_path / n, one))["state_dict"] for n in "12")
         assert all(a[name].equal(b[name]) for name in a)
-    with pytest.raises(GeomkitError, match="training clip d=4"):
+    with pytest.raises(GeomkitError, match=r"training (clip|cua) d=4 .*: batch size: 999"):
         bad = Cell(configure(**{**_fields(cell()), "batch_size": 999}))
         train_cells([bad, Cell(configure(**{**_fields(cell("cua")), "batch_size": 999}))],
                     tmp_path / "3", OPTIONS, jobs=2)  # fmt: skip

@@ -85,7 +85,9 @@ class Cell:
     def label(self) -> str:
         """For people."""
         c = self.config
-        return f"{c.loss} d={c.dim} seed {c.seed}, {c.steps} steps of {c.batch_size}"
+        length = f"{c.epochs} epochs" if c.epochs else f"{c.steps} steps"
+        tau = f"{'learned from ' if c.learn_temperature else ''}{c.temperature:g}"
+        return f"{c.loss} d={c.dim} τ={tau} seed {c.seed}, {length} of {c.batch_size}"
 
 
 @dataclass
