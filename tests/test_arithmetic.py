@@ -28,8 +28,7 @@ COOKS = ["1F468-1F3FB-200D-1F373", "1F469-1F3FB-200D-1F373", "1F9D1-1F3FB-200D-1
 RUNNERS = ["1F3C3-200D-2642-FE0F", "1F3C3-200D-2640-FE0F"]
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the emoji, with all their variants."""
 
     def cut(spec, preprocess, *, progress=None):
@@ -38,6 +37,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         return data.take(np.array(rows)), held_out[rows]
 
     monkeypatch.setattr(module, "arithmetic_data", cut)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_pictures(monkeypatch)
 
 
 def nano(seed: int = 0) -> LoadedModel:
@@ -204,6 +208,8 @@ def test_options_that_make_no_sense_are_refused() -> None:
     ):
         with pytest.raises(GeomkitError, match=says):
             arithmetic_spec(spec)
+    with pytest.raises(GeomkitError, match=r"no queries.*hold_out=variants"):
+        arithmetic(nano(), "openmoji,hold_out=bases")
     with pytest.raises(GeomkitError, match="did you mean 'val'"):
         arithmetic(nano(), split="vall")
     with pytest.raises(GeomkitError, match="did you mean 'words'"):

@@ -119,6 +119,11 @@ def arithmetic(
     data, held_out = arithmetic_data(spec, loaded.preprocess, progress=progress)
     masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
     tasks = tasks_of(data.ids, **masks)
+    if not tasks:
+        raise GeomkitError(
+            f"data '{spec}' ({split}): no queries; they start from training pictures and ask for "
+            "held-out ones of the same emoji: hold_out=variants, or the split all"
+        )
     options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     model = placed(loaded, device=device, precision=precision)
     found = extract(model, data, loaded.preprocess, loaded.tokenizer, **options)

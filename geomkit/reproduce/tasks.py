@@ -31,11 +31,9 @@ __all__ = [
 
 
 def openmoji_with(options: Options, **wanted: object) -> str:
-    """The DATA spec asked for, with more options if it is OpenMoji and has them not yet."""
+    """The DATA spec asked for; OpenMoji's with options set as wanted, ``None`` for its default."""
     name, _, given = parse_spec(options.data)
-    if name != "openmoji":
-        return options.data
-    return with_options(options.data, **{k: v for k, v in wanted.items() if k not in given})
+    return with_options("openmoji", **{**given, **wanted}) if name == "openmoji" else options.data
 
 
 def cell_model(context: Context, cell: Cell) -> LoadedModel:

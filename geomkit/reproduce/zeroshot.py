@@ -101,7 +101,7 @@ def asked(options: Options) -> list[Asked]:
 
 
 def _cells(options: Options) -> list[Cell]:
-    data = openmoji_with(options, skin_tones=True)
+    data = openmoji_with(options, skin_tones=True, hold_out=None)
     return [
         cell_of(options, loss=loss, dim=DIM, seed=seed, data=data)
         for loss in LOSSES
@@ -172,12 +172,12 @@ def _few(classes: ClassData) -> str:
     return f"{classes.counts.min()} pictures of '{name}', expected {LEAST} or more"
 
 
-def by_task(rows: Rows, *, dim: int = DIM) -> Figure:
+def by_task(rows: Rows, *, dim: int = 128) -> Figure:
     """Accuracy by task and loss, the paper's beside it.
 
     Args:
         rows: ours.
-        dim: of both.
+        dim: of both, if the paper has it.
 
     Raises:
         GeomkitError: if there is nothing to draw.
@@ -186,11 +186,15 @@ def by_task(rows: Rows, *, dim: int = DIM) -> Figure:
 
     attributes = [t for t in rows.values("task") if t in ATTRIBUTE_TASKS]
     given = [t for t in rows.values("task") if t and t not in ATTRIBUTE_TASKS]
-    theirs = published("zero-shot").where(dim=dim)
+    theirs = published("zero-shot")
+    its_dim = dim if dim in theirs.values("dim") else 128
+    theirs = theirs.where(dim=its_dim)
     shown = [("Held-out OpenMoji", "Mean recall per class", attributes, rows, False)]
     if given:
         shown.append(("Other data sets, ours", "Accuracy", given, rows, False))
-    shown.append((f"Paper, ViT-B/32, d = {dim}", "Accuracy", theirs.values("data"), theirs, True))
+    shown.append(
+        (f"Paper, ViT-B/32, d = {its_dim}", "Accuracy", theirs.values("data"), theirs, True)
+    )
     widths = [max(2, len(tasks)) for _, _, tasks, _, _ in shown]
     figure, axes = panels(1, len(shown), columns=2, height=2.5, width_ratios=widths)
     with style():
