@@ -109,6 +109,11 @@ def test_a_shared_cell_is_trained_once(toy: Toy, tmp_path: Path) -> None:
     assert toy.trained == ["clip 1", "cua 1", "ca 1"] and toy.measured == ["one", "two"]
     assert [len(o.rows) for o in outcomes] == [2, 2]
     assert read_rows(tmp_path / "one" / "results.csv") == outcomes[0].rows
+    from geomkit.checkpoints import load_checkpoint
+
+    stored = load_checkpoint(tmp_path / "cells" / f"{cell().key}.pt")
+    assert stored["step"] == 3 and not stored["optimizer"]["state"]
+    assert (tmp_path / "cells" / ".gitignore").read_text() == "*\n"
     kinds = [event.kind for event in events if event.kind != "training"]
     assert kinds == ["trained", "trained", "measuring", "done", "trained", "measuring", "done"]
     assert (events[-1].done, events[-1].total) == (9, 9)

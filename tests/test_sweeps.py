@@ -61,7 +61,7 @@ def test_every_cell_sees_as_many_pairs() -> None:
         assert len(set(cells)) == len(cells) == (12 if options.quick else 36)
         for cell in cells:
             c = cell.config
-            assert c.lr == pytest.approx(1e-3 * math.sqrt(c.batch_size / 64))
+            assert c.lr == pytest.approx(5e-4 * math.sqrt(c.batch_size / 64))
             assert c.eval_every == c.steps and 0 < c.warmup <= c.steps / 4
 
 

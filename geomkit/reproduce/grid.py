@@ -136,6 +136,7 @@ def _train(
     should_stop: Callable[[], bool],
     threads: int = 0,
 ) -> None:
+    from geomkit.checkpoints import save_checkpoint
     from geomkit.train import Event, train
 
     def watch(event: Event) -> None:
@@ -157,6 +158,9 @@ def _train(
     except GeomkitError as error:
         raise GeomkitError(f"training {cell.label}: {error}") from error
     seconds = round(time.perf_counter() - started, 2) if whole else None
+    if not _done_path(folder, cell).exists():
+        # Two thirds of a checkpoint are the optimizer's, and a finished cell never goes on.
+        save_checkpoint(path, {**content, "optimizer": {"state": {}, "param_groups": []}})
     note = {
         "format": "geomkit-cell",
         "schema_version": 1,

@@ -88,6 +88,9 @@ def run(
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GeomkitError(f"{out}: no folder can be made there ({error.strerror})") from None
+    # Results are small and worth keeping under version control; models are neither.
+    with atomic_write(out / CELLS / ".gitignore", overwrite=True) as file:
+        file.write(b"*\n")
     progress = Progress(planned, options, watch)
     outcomes, failures = [], []
     for experiment in planned.experiments:

@@ -43,7 +43,7 @@ def heat_maps(rows: Rows) -> Figure:
     temperatures = list(dict.fromkeys((r.conditions["learned"], r.conditions["tau"]) for r in rows))
     batches = sorted({int(r.conditions["batch"]) for r in rows})
     dims = sorted(rows.values("dim"))
-    height = 0.45 + len(metrics) * (0.42 + 0.36 * len(batches))
+    height = 0.45 + len(metrics) * max(1.45, 0.42 + 0.36 * len(batches))
     figure, axes = panels(len(metrics), len(temperatures), height=height, sharex=True, sharey=True)
     with style():
         for at_row, (line, metric) in enumerate(zip(axes, metrics, strict=True)):

@@ -35,7 +35,7 @@ LEARNED_FROM = 0.07
 """Where CLIP itself starts to learn its temperature."""
 PAIRS_SEEN = 38_400
 """As many as the standard recipe's: 600 steps of 64."""
-LR_AT_64 = 1e-3
+LR_AT_64 = 5e-4
 METRICS = (
     "centroid_distance",
     "linear_separability",
@@ -83,7 +83,8 @@ def _cell(options: Options, batch: int, dim: int, tau: float, learned: bool) -> 
     steps = PAIRS_SEEN // batch
     return cell_of(
         small, dim=dim, batch_size=batch, temperature=tau, learn_temperature=learned or None,
-        steps=steps, warmup=max(1, steps // 12), eval_every=steps,
+        # Too short a warm-up and large batches collapse at a low temperature.
+        steps=steps, warmup=max(1, min(steps // 4, max(50, steps // 12))), eval_every=steps,
         lr=LR_AT_64 * math.sqrt(batch / 64), seed=options.used_seeds[0],
     )  # fmt: skip
 
