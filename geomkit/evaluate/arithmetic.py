@@ -50,6 +50,11 @@ def arithmetic_spec(spec: str) -> str:
         raise GeomkitError(f"data '{spec}': expected openmoji or simat:ROOT, which have queries")
     if given.get("n") is not None or not given.get("skin_tones", True):
         raise GeomkitError(f"data '{spec}': arithmetic needs all pictures, skin tones included")
+    if given.get("hold_out", "variants") != "variants":
+        raise GeomkitError(
+            f"data '{spec}': arithmetic asks for single pictures of emoji that are known; give "
+            "hold_out=variants, or leave it out"
+        )
     missing = {"skin_tones": True, "hold_out": "variants"}
     return with_options(spec, **{k: v for k, v in missing.items() if k not in given})
 
@@ -119,11 +124,6 @@ def arithmetic(
     data, held_out = arithmetic_data(spec, loaded.preprocess, progress=progress)
     masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
     tasks = tasks_of(data.ids, **masks)
-    if not tasks:
-        raise GeomkitError(
-            f"data '{spec}' ({split}): no queries; they start from training pictures and ask for "
-            "held-out ones of the same emoji: hold_out=variants, or the split all"
-        )
     options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     model = placed(loaded, device=device, precision=precision)
     found = extract(model, data, loaded.preprocess, loaded.tokenizer, **options)
