@@ -145,7 +145,7 @@ def _draw(axes: Axes, one: Panel, ticks: Sequence[float]) -> None:
         axes.errorbar(
             at,
             value,
-            yerr=np.nan_to_num(spread),
+            yerr=np.maximum(np.nan_to_num(spread), 0.0),
             color=line.colour,
             marker=line.marker,
             markersize=3.6,

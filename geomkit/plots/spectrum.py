@@ -113,6 +113,8 @@ def _curve(axes: Axes, curve: Curve) -> None:
     if curve.low is not None and curve.high is not None:
         axes.fill_between(k, curve.low, curve.high, color=curve.colour, alpha=0.18, linewidth=0)
     for component, share in curve.marks:
+        if component > len(curve.values):
+            continue
         axes.plot([component], [share], marker="o", markersize=3.6, markerfacecolor="white",
                   color=curve.colour, markeredgewidth=0.9, zorder=4, clip_on=False)  # fmt: skip
 

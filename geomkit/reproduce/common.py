@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from geomkit.recipes import TrainConfig, configure
@@ -11,7 +12,7 @@ from geomkit.reproduce.claims import together
 from geomkit.reproduce.experiment import Cell, Context, Options
 from geomkit.reproduce.results import Row, Rows
 
-__all__ = ["LOSSES", "cell_of", "main_grid", "measured", "together", "where"]
+__all__ = ["LOSSES", "cell_of", "main_grid", "measured", "together", "training_pairs", "where"]
 
 LOSSES = ("clip", "cua", "cuaxu")
 DIMS = (32, 64, 128)
@@ -31,12 +32,30 @@ def cell_of(options: Options, **fields: Any) -> Cell:
     elif options.model is not None:
         base["model"] = options.model
     config = configure(**base)
+    if config.batch_size > (most := training_pairs(config.data)):
+        base["batch_size"] = most
+        config = configure(**base)
     if options.quick and config.epochs is None:
         steps = max(20, round(config.steps * QUICK_STEPS))
         warmup = min(config.warmup, steps // 4)
         every = max(1, round(config.eval_every * QUICK_STEPS)) if config.eval_every else 0
         config = configure(**{**base, "steps": steps, "warmup": warmup, "eval_every": every})
     return Cell(config)
+
+
+@cache
+def training_pairs(spec: str) -> int:
+    """How many training pairs a DATA spec has.
+
+    Raises:
+        GeomkitError: as :func:`geomkit.data.load_data`.
+    """
+    if spec == "openmoji":  # known without drawing it
+        return 1481
+    from geomkit.data import load_data
+    from geomkit.models import model_config, preprocess_config
+
+    return len(load_data(spec, split="train", preprocess=preprocess_config(model_config("nano"))))
 
 
 def main_grid(

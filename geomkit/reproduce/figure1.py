@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from geomkit.reproduce.claims import (
     above,
     below,
     mean_interval,
+    together,
 )
-from geomkit.reproduce.common import cell_of, together, where
+from geomkit.reproduce.common import cell_of, training_pairs, where
 from geomkit.reproduce.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.results import Row, Rows, published
 from geomkit.reproduce.spectrum import SIDES, cumulative_with_error
@@ -60,7 +60,7 @@ def cells(options: Options) -> list[Cell]:
     data have fewer.
     """
     fresh = replace(options, pretrained=None)
-    pairs = min(PAIRS, _available(options.data))
+    pairs = min(PAIRS, training_pairs(options.data))
     return [
         cell_of(
             fresh,
@@ -69,23 +69,11 @@ def cells(options: Options) -> list[Cell]:
             dim=3,
             seed=options.used_seeds[0],
             pairs=pairs,
-            batch_size=min(256, pairs),
             eval_every=QUICK_EVERY if options.quick else every,
         )
         for loss, every in EVERY.items()
         if loss == "clip" or not options.quick
     ]
-
-
-@cache
-def _available(spec: str) -> int:
-    """How many training pairs there are, where that is not known to be enough."""
-    if spec == "openmoji":
-        return PAIRS
-    from geomkit.data import load_data
-    from geomkit.models import model_config, preprocess_config
-
-    return len(load_data(spec, split="train", preprocess=preprocess_config(model_config("nano"))))
 
 
 def snapshot_rows(cell: Cell, checkpoint: dict[str, Any]) -> Rows:
@@ -224,6 +212,8 @@ def _arc(rows: Rows) -> Verdict:
 def _ring(rows: Rows) -> Verdict:
     """After the arc, a snapshot that two components hold and one does not."""
     first, both = (over_time(rows, f"cumulative_variance@{k}") for k in (1, 2))
+    if not first:
+        raise ValueError("no snapshots")
     arc = next((k for k, row in enumerate(first) if row.value >= ARC), None)
     if arc is None:
         return Verdict(NOT_REPRODUCED, f"there is no arc (PC1 ≥ {ARC:g}) for a ring to follow")

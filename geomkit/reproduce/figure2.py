@@ -15,8 +15,9 @@ from geomkit.reproduce.claims import (
     difference,
     equivalent,
     mean_interval,
+    together,
 )
-from geomkit.reproduce.common import DIMS, main_grid, measured, together
+from geomkit.reproduce.common import DIMS, main_grid, measured
 from geomkit.reproduce.experiment import Context, Experiment
 from geomkit.reproduce.results import Row, Rows, published
 

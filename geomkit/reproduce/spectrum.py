@@ -11,8 +11,16 @@ from geomkit._array import to_numpy
 from geomkit.embeddings import Embeddings
 from geomkit.metrics import METRICS
 from geomkit.metrics.spectrum import explained_variance, explained_variance_auc
-from geomkit.reproduce.claims import Claim, Verdict, above, below, difference, equivalent
-from geomkit.reproduce.common import LOSSES, main_grid, measured, together, where
+from geomkit.reproduce.claims import (
+    Claim,
+    Verdict,
+    above,
+    below,
+    difference,
+    equivalent,
+    together,
+)
+from geomkit.reproduce.common import LOSSES, main_grid, measured, where
 from geomkit.reproduce.experiment import Cell, Context, Experiment
 from geomkit.reproduce.results import Row, Rows, published
 
@@ -137,7 +145,9 @@ def curve(rows: Rows, side: str, *, name: str, colour: str, dashes: str = "-") -
 
 
 def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    return {"spectrum": by_loss(rows), "spectrum-dimension": by_dimension(rows)}
+    dims = rows.values("dim")
+    dim = 128 if 128 in dims else max(dims)
+    return {"spectrum": by_loss(rows, dim=dim), "spectrum-dimension": by_dimension(rows)}
 
 
 def by_loss(rows: Rows, *, dim: int = 128) -> Figure:
