@@ -56,8 +56,13 @@ def plot_umap(
     check_figure_path(out, overwrite=overwrite)
     from geomkit.plots.umap import check_options, globe_row, umap_plane, umap_sphere
 
-    options: dict[str, Any] = {"pairs": pairs, "metric": metric, "neighbours": neighbours, "min_dist": min_dist,
-               "seed": seed}  # fmt: skip
+    options: dict[str, Any] = {
+        "pairs": pairs,
+        "metric": metric,
+        "neighbours": neighbours,
+        "min_dist": min_dist,
+        "seed": seed,
+    }
     check_options(**options)
     loaded = load_all(
         sources, data=data, split=split, device=device, workers=workers, download=download

@@ -81,7 +81,7 @@ def cumulative_curves(
             place.set_ylim(0, 1.02)
             place.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0])
             if k % across == 0:
-                place.set_ylabel("Explained variance, cumulative", fontsize=8, labelpad=2)
+                place.set_ylabel("Cumulative variance", fontsize=8, labelpad=2)
             if k + across >= len(shown):
                 place.set_xlabel("Principal components", fontsize=8, labelpad=2)
         for place in axes.flat[len(shown) :]:
@@ -98,7 +98,7 @@ def cumulative_curves(
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=min(len(handles), 2 if columns == 1 else 5),
+            ncols=2 if columns == 1 else len(handles) if len(handles) < 6 else 3,
             fontsize=7.5,
             handlelength=2.4,
             columnspacing=1.4,
