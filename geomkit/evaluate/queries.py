@@ -161,12 +161,13 @@ def answer(
     for part, scores, shares in nearest(query, image, task.source):
         rows, target = np.arange(len(scores)), task.target[part]
         credit[part] = shares[rows, target]
-        kin = shares * (task.context == task.context[target][:, None])
-        for value in range(len(task.values)):
-            found[part, value] = (kin * (task.value == value)).sum(axis=1)
+        # Hardly ever more than one picture a query: the few there are, not a sum over all.
+        query_row, picture = shares.nonzero()
+        kin = task.context[picture] == task.context[target][query_row]
+        column = np.where(kin, task.value[picture], len(task.values))
+        np.add.at(found[part], (query_row, column), shares[query_row, picture])
         retrieved[part] = scores.argmax(axis=1)
         own = scores[rows, target]
         scores[rows, target] = -np.inf
         margin[part] = own - scores.max(axis=1)
-    found[:, -1] = 1.0 - found.sum(axis=1)
-    return Answers(credit, found.clip(0.0, 1.0), retrieved, margin)
+    return Answers(credit, found, retrieved, margin)
