@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Course", "TimePanel", "epoch_axis", "stages_figure"]
 
-TICKS = (0, 3, 10, 30, 100, 300, 1000, 3000)
+TICKS = (0, 2, 10, 50, 200, 1000, 4000)
 
 
 @dataclass(frozen=True)
