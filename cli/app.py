@@ -10,13 +10,18 @@ from typing import Annotated
 import typer
 
 from . import console
+from .arithmetic import arithmetic
 from .data import data
 from .extract import extract
 from .gap import gap
 from .inspect import inspect
 from .metrics import metrics
+from .plot_gap import plot_gap
+from .plot_pca import plot_pca
 from .plot_sphere import plot_sphere
+from .plot_umap import plot_umap
 from .probe import probe
+from .reproduce import reproduce
 from .train import train
 from .zeroshot import zeroshot
 
@@ -55,11 +60,16 @@ app.command()(train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
 app.command()(extract)
 app.command("plot-sphere")(plot_sphere)
+app.command("plot-gap")(plot_gap)
+app.command("plot-pca")(plot_pca)
+app.command("plot-umap")(plot_umap)
 app.command()(inspect)
 app.command()(metrics)
 app.command()(data)
 app.command()(zeroshot)
 app.command()(probe)
+app.command()(arithmetic)
+app.command()(reproduce)
 
 
 def main(arguments: list[str] | None = None) -> None:

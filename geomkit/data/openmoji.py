@@ -22,7 +22,7 @@ from geomkit.data.cache import cache_folder
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["ATTRIBUTION", "LICENCE", "SIZES", "load_openmoji"]
+__all__ = ["ATTRIBUTION", "HOLD_OUT", "LICENCE", "SIZES", "load_openmoji", "neutral"]
 
 LICENCE = "CC BY-SA 4.0"
 ATTRIBUTION = (
@@ -30,10 +30,23 @@ ATTRIBUTION = (
     "License: CC BY-SA 4.0"
 )
 SIZES = (32, 224)
+HOLD_OUT = ("bases", "variants")
 VAL_SHARE = 0.2
 MAX_CAPTIONS = 5
 
 _SKIN_TONES = frozenset("🏻🏼🏽🏾🏿")
+_TONE_CODES = frozenset(f"{ord(tone):04X}" for tone in _SKIN_TONES)
+_NEUTRAL = {
+    "1F468": "1F9D1",
+    "1F469": "1F9D1",
+    "1F474": "1F9D3",
+    "1F475": "1F9D3",
+    "1FAC3": "1FAC4",
+    "1F930": "1FAC4",
+    "1F57A": "dancer",
+    "1F483": "dancer",
+}
+"""Men and women to the person without a gender; the dancers have none among the emoji."""
 _FORMAT = 1
 
 
@@ -44,6 +57,7 @@ def load_openmoji(
     skin_tones: bool = False,
     language: str = "en",
     captions: int = 1,
+    hold_out: str = "bases",
     n: int | None = None,
     seed: int = 0,
     spec: str = "openmoji",
@@ -58,19 +72,24 @@ def load_openmoji(
         skin_tones: with the skin-tone variants (about 3,700 pictures) or without (about 1,900).
         language: of the names; aliases are English.
         captions: at most so many a picture, 1 to 5: its name alone, or names and aliases.
+        hold_out: what ``val`` is made of. ``bases``: whole emoji, as above. ``variants``: a fifth
+            of the pictures that have a skin tone or a man or woman in them, each chosen by itself,
+            so that some other picture of its emoji is in training; look-alikes are one picture.
         n: only so many pairs of the split.
         seed: of the split and of the choice of n.
         spec: recorded.
         progress: called with pictures drawn and pictures in all, if they are not cached yet.
 
     Raises:
-        GeomkitError: for an unknown split or language, a size out of range, too large an n, or a
-            cache folder that cannot be written.
+        GeomkitError: for an unknown split, language or way to hold out, a size out of range, too
+            large an n, or a cache folder that cannot be written.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise GeomkitError(f"openmoji: expected a size of {SIZES[0]} to {SIZES[1]} px, got {size}")
     if split not in ("train", "val", "all"):
         raise unknown_name("split", split, ["train", "val", "all"])
+    if hold_out not in HOLD_OUT:
+        raise unknown_name("way to hold out", hold_out, HOLD_OUT)
     if not 1 <= captions <= MAX_CAPTIONS:
         raise GeomkitError(f"openmoji: expected 1 to {MAX_CAPTIONS} captions, got {captions}")
     catalogue, images = _drawn(size, progress)
@@ -104,6 +123,8 @@ def load_openmoji(
         licence=LICENCE,
         attribution=ATTRIBUTION,
     )
+    if hold_out == "variants":
+        held_out = _held_out_variants(ids, seed)
     if split != "all":
         data = data.take(np.flatnonzero(np.array(held_out) == (split == "val")), split=split)
     return data if n is None else data.subset(n, seed=seed)
@@ -116,6 +137,41 @@ def _code(emoji: str) -> str:
 def _base(emoji: str) -> str:
     """An emoji's code without skin tones and presentation selectors."""
     return _code("".join(c for c in emoji if c not in _SKIN_TONES and c != "\ufe0f"))
+
+
+def neutral(code: str) -> str:
+    """An emoji's code without skin tones, genders and presentation selectors.
+
+    Codes that differ in nothing else are variants of one emoji.
+
+    >>> neutral("1F468-1F3FF-200D-1F373"), neutral("1F3C3-200D-2640-FE0F")
+    ('1F9D1-200D-1F373', '1F3C3')
+    """
+    plain = "-".join(c for c in code.split("-") if c not in _TONE_CODES and c != "FE0F")
+    # The signs of Mars and Venus are a gender only where they are joined to a person.
+    for sign in ("-200D-2642", "-200D-2640"):
+        plain = plain.replace(sign, "")
+    return "-".join(_NEUTRAL.get(c, c) for c in plain.split("-"))
+
+
+def _held_out_variants(ids: list[str], seed: int) -> list[bool]:
+    """Which pictures are held out one by one; of each emoji at least one is not."""
+    share = [seeded_hash(code, seed, "variant") for code in ids]
+    families: dict[str, list[int]] = {}
+    for row, code in enumerate(ids):
+        families.setdefault(neutral(code), []).append(row)
+    held_out = [False] * len(ids)
+    for base, rows in families.items():
+        chosen = [r for r in rows if share[r] < VAL_SHARE and _plain_code(ids[r]) != base]
+        if len(chosen) == len(rows):
+            chosen.remove(max(chosen, key=share.__getitem__))
+        for row in chosen:
+            held_out[row] = True
+    return held_out
+
+
+def _plain_code(code: str) -> str:
+    return "-".join(c for c in code.split("-") if c != "FE0F")
 
 
 def _kin(catalogue: list[list[str]]) -> dict[str, str]:

@@ -70,7 +70,14 @@ DATASETS: dict[str, Dataset] = {
     "openmoji": Dataset(
         load_openmoji,
         "OpenMoji's pictures with their names, drawn on this machine; the embedded default",
-        {"skin_tones": _flag, "language": str, "captions": int, "n": int, "seed": int},
+        {
+            "skin_tones": _flag,
+            "language": str,
+            "captions": int,
+            "hold_out": str,
+            "n": int,
+            "seed": int,
+        },
         LICENCE,
         ATTRIBUTION,
     ),

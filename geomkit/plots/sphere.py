@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Stage", "choose_stages", "project_to_sphere", "sphere_row", "training_stages"]
+__all__ = [
+    "Stage", "camera_for", "choose_stages", "draw_sphere", "project_to_sphere", "sphere_row",
+    "training_stages",
+]  # fmt: skip
 
 MAX_STAGES = 8
 
@@ -155,7 +158,7 @@ def sphere_row(stages: Sequence[Stage], *, pairs: int = 1000) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    camera = _camera(stages)
+    camera = camera_for(stages)
     with style():
         width = 2.3 * len(stages) if len(stages) > 1 else 3.6
         side = width / len(stages)
@@ -163,7 +166,7 @@ def sphere_row(stages: Sequence[Stage], *, pairs: int = 1000) -> Figure:
         figure = Figure(figsize=(width, height))
         for k, stage in enumerate(stages):
             axes = figure.add_axes((k / len(stages), 0.32 / height, 1 / len(stages), side / height))
-            _draw(axes, stage, camera, pairs)
+            draw_sphere(axes, stage, camera, pairs=pairs)
         handles = [
             Line2D([], [], color=colour, marker="o", linestyle="none", markersize=4, label=name)
             for colour, name in ((IMAGE_COLOUR, "images"), (TEXT_COLOUR, "texts"))
@@ -172,8 +175,8 @@ def sphere_row(stages: Sequence[Stage], *, pairs: int = 1000) -> Figure:
     return figure
 
 
-def _camera(stages: Sequence[Stage]) -> np.ndarray:
-    """Rows: right, up and towards the viewer."""
+def camera_for(stages: Sequence[Stage]) -> np.ndarray:
+    """The side that all spheres are seen from: rows right, up and towards the viewer."""
     early = stages[:-1] or stages
     points = np.concatenate([np.concatenate([s.image, s.text]) for s in early])
     towards = points.mean(axis=0)
@@ -193,7 +196,27 @@ def _camera(stages: Sequence[Stage]) -> np.ndarray:
     return np.stack([right, np.cross(towards, right), towards])
 
 
-def _draw(axes: Axes, stage: Stage, camera: np.ndarray, pairs: int) -> None:
+def draw_sphere(
+    axes: Axes,
+    stage: Stage,
+    camera: np.ndarray,
+    *,
+    pairs: int = 1000,
+    scale: float = 1.0,
+    fontsize: float = 8.5,
+    lines: bool = False,
+) -> None:
+    """One sphere in axes of its own.
+
+    Args:
+        axes: to draw in.
+        stage: what to draw.
+        camera: as :func:`camera_for` gives it.
+        pairs: draw at most so many of each.
+        scale: of the dots' areas, for spheres smaller than a row of five has.
+        fontsize: of the title, in pt.
+        lines: whether to join the pairs along the sphere.
+    """
     from matplotlib.patches import Circle
 
     axes.set_aspect("equal")
@@ -206,7 +229,7 @@ def _draw(axes: Axes, stage: Stage, camera: np.ndarray, pairs: int) -> None:
     colours = np.repeat([IMAGE_COLOUR, TEXT_COLOUR], len(points) // 2)
     order = np.random.default_rng(0).permutation(len(points))
     points, colours = points[order], colours[order]
-    size = float(np.clip(2600 / len(points), 2.0, 9.0))
+    size = scale * float(np.clip(2600 / len(points), 2.0, 9.0))
     far = points[:, 2] < 0
     dots: dict[str, Any] = {"s": size, "linewidths": 0}
     back, front = points[far], points[~far]
@@ -214,9 +237,30 @@ def _draw(axes: Axes, stage: Stage, camera: np.ndarray, pairs: int) -> None:
     axes.add_patch(Circle((0, 0), 1.0, facecolor="white", alpha=0.7, zorder=3, linewidth=0))
     _shade(axes)
     _grid(axes, front=True)
+    if lines:
+        _join(axes, stage.image[:pairs] @ camera.T, stage.text[:pairs] @ camera.T)
     axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor="#9a9a9a", linewidth=0.6, zorder=5))
     axes.scatter(front[:, 0], front[:, 1], c=colours[~far], alpha=0.9, zorder=6, **dots)
-    axes.set_title(stage.title, fontsize=8.5, pad=3, linespacing=1.35)
+    axes.set_title(stage.title, fontsize=fontsize, pad=3, linespacing=1.35)
+
+
+def _join(axes: Axes, a: np.ndarray, b: np.ndarray) -> None:
+    """Arcs of great circles between paired points, the far side fainter."""
+    from matplotlib.collections import LineCollection
+
+    share = np.linspace(0, 1, 17)[:, None, None]
+    arcs = (1 - share) * a + share * b
+    arcs /= np.maximum(np.linalg.norm(arcs, axis=-1, keepdims=True), 1e-9)
+    parts = np.stack([arcs[:-1], arcs[1:]], axis=2).reshape(-1, 2, 3)
+    far = parts[:, :, 2].mean(axis=1) < 0
+    strength = float(np.clip(60 / len(a), 0.06, 0.4))
+    for chosen, alpha, order in ((far, 0.5 * strength, 2.5), (~far, strength, 5.5)):
+        axes.add_collection(
+            LineCollection(
+                parts[chosen, :, :2].tolist(), colors=INK, linewidths=0.35, alpha=alpha,
+                zorder=order,
+            )
+        )  # fmt: skip
 
 
 def _shade(axes: Axes) -> None:

@@ -1,0 +1,160 @@
+"""``geomkit arithmetic``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console
+from .zeroshot import drawing, progress_of
+
+if TYPE_CHECKING:
+    from geomkit.evaluate.arithmetic_result import ArithmeticResult
+
+__all__ = ["arithmetic"]
+
+
+def arithmetic(
+    sources: Annotated[list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG…")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="openmoji (skin tones and genders, exact answers), or simat:ROOT, SIMAT's tables, "
+            "photographs and oscar_similarity_matrix.pt."
+        ),
+    ] = "openmoji",
+    strengths: Annotated[
+        list[float] | None,
+        typer.Option("--lambda", help="Multiplies the difference of the texts; may be repeated."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="OpenMoji: val (from training pictures to held-out ones) or all; SIMAT: dev or "
+            "test. The first if not given."
+        ),
+    ] = None,
+    difference: Annotated[
+        str, typer.Option(help="OpenMoji: of the attribute's words, or of the whole names.")
+    ] = "words",
+    per_value: Annotated[
+        bool, typer.Option("--per-value", help="With the score for each value asked for.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write that JSON here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp64.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures and texts at a time.")] = 256,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode; by default one a core.")
+    ] = None,
+    max_bad: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Largest share of pictures that may be bad.")
+    ] = 0.01,
+    download: Annotated[
+        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
+    ] = False,
+) -> None:
+    """Multimodal arithmetic: does a picture, moved by words, land on the picture meant?"""
+    from geomkit._io import check_target
+    from geomkit._runtime import resolve_device, resolve_precision
+    from geomkit.errors import GeomkitError
+    from geomkit.evaluate.arithmetic import arithmetic as compute
+    from geomkit.evaluate.arithmetic import arithmetic_spec
+    from geomkit.evaluate.simat import simat
+    from geomkit.sources import open_source
+
+    root = data.removeprefix("simat:") if data.startswith("simat") else None
+    if root is not None and (root == data or not root):
+        raise GeomkitError(f"data '{data}': expected simat:ROOT")
+    if root is None:
+        data = arithmetic_spec(data)
+    elif difference != "words":
+        raise GeomkitError("--difference: SIMAT's is that of its words")
+    if out is not None:
+        check_target(out, overwrite=overwrite)
+    device = resolve_device(device)
+    precision = resolve_precision(precision, device)
+    results: list[ArithmeticResult] = []
+    for source in sources:
+        loaded = open_source(source, download=download)
+        wanted = strengths or [1.0]
+        if root is None:
+            found = compute(
+                loaded,
+                data,
+                split=split or "val",
+                strengths=wanted,
+                differences=[difference],
+                device=device,
+                precision=precision,
+                batch_size=batch_size,
+                progress=drawing,
+            )
+        else:
+            found = simat(
+                loaded,
+                root,
+                split=split or "dev",
+                strengths=wanted,
+                device=device,
+                precision=precision,
+                batch_size=batch_size,
+                workers=workers,
+                max_bad=max_bad,
+                progress=progress_of(source),
+            )
+        if not results:
+            _say(found[0])
+        _warn(found[0])
+        results += found
+    _show(results, as_json=as_json, out=out, overwrite=overwrite, per_value=per_value)
+
+
+def _say(result: ArithmeticResult) -> None:
+    console.line(
+        f"{result.dataset} ({result.split}): {next(iter(result.counts.values())):,} queries, "
+        f"{result.gallery:,} pictures searched but for a query's own; difference of "
+        f"{result.difference}; {result.meta['device']}, {result.meta['precision']}"
+    )
+    if result.meta.get("attribution"):
+        console.line(result.meta["attribution"])
+
+
+def _warn(result: ArithmeticResult) -> None:
+    """Held-out pictures are new only to a model that was trained without them."""
+    trained_on = result.meta.get("trained_on")
+    if trained_on and result.split == "val" and trained_on != result.dataset:
+        console.line(
+            f"{result.source}: was trained on '{trained_on}', which may hold out other pictures"
+        )
+    for bad in result.bad[:1]:
+        console.line(
+            f"{result.source}: {len(result.bad)} pictures left out, such as {bad.id}, which "
+            f"{bad.reason}"
+        )
+
+
+def _show(
+    results: list[ArithmeticResult],
+    *,
+    as_json: bool,
+    out: Path | None,
+    overwrite: bool,
+    per_value: bool,
+) -> None:
+    """Print a table or JSON, and write JSON: one object for one result, ``results`` for several."""
+    from geomkit._io import atomic_write
+    from geomkit.evaluate.arithmetic_result import SCHEMA_VERSION, plain
+
+    found = [r.to_json() for r in results]
+    whole = found[0] if len(found) == 1 else {"schema_version": SCHEMA_VERSION, "results": found}
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
+    if out is not None:
+        with atomic_write(out, overwrite=overwrite) as file:
+            file.write((text + "\n").encode())
+    typer.echo(text if as_json else plain(results, per_value=per_value))

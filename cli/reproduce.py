@@ -1,0 +1,328 @@
+"""``geomkit reproduce``."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+
+if TYPE_CHECKING:
+    from geomkit.reproduce import Experiment, Options, Outcome, Plan
+    from geomkit.reproduce.progress import Event
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Experiments, or all; none, or list, shows which there are."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="DATA spec to train on.")] = "openmoji",
+    model: Annotated[
+        str | None, typer.Option(help="tiny, nano, or an architecture of open_clip's.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Fine-tune this SOURCE, by the paper's recipe.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of the trainings, with commas.")] = "24,42,44",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of results: reports/DATA.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed and three tenths of the steps.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="DATA spec of one more zero-shot task, such as cifar10:ROOT."),
+    ] = None,
+    simat: Annotated[
+        Path | None, typer.Option(help="Folder of SIMAT's tables and pictures.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads of a training; 0: all, shared among the jobs.")
+    ] = 0,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done, and how long, and stop.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished experiments, go on with others.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Measure finished experiments anew.")
+    ] = False,
+) -> int:
+    """Make the paper's experiments anew: train, measure, draw, and judge its claims.
+
+    Trained models are kept and shared among the experiments; a killed run goes on where it was.
+    """
+    from geomkit.errors import GeomkitError
+    from geomkit.reproduce.planning import experiments, plan
+
+    names = names or ["list"]
+    if "list" in names:
+        if len(names) > 1:
+            raise GeomkitError("list stands alone; name experiments, or list to see them")
+        _print_list(list(experiments().values()))
+        return 0
+    options = _options(
+        data, model, pretrained, seeds, quick, device, workers, threads, task or [], simat
+    )
+    _check(options, jobs=jobs, resume=resume, overwrite=overwrite)
+    out = out or Path("reports") / data.partition(":")[0].partition(",")[0]
+    planned = plan(names, options, out, overwrite=overwrite)
+    if planned.left:
+        from geomkit.reproduce.estimate import calibrate
+
+        if console.interactive():
+            console.line("geomkit: timing a few steps …")
+        speeds = calibrate(planned.left, options, known=dict(planned.speeds))
+        planned = plan(names, options, out, overwrite=overwrite, speeds=speeds)
+    if only_plan:
+        typer.echo(_plan(planned, out))
+        return 0
+    console.line(_plan(planned, out))
+    return _run(
+        planned, options, out, jobs=jobs, resume=resume, overwrite=overwrite,
+        command=_command(names, options, out, jobs),
+    )  # fmt: skip
+
+
+def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any) -> int:
+    from geomkit.reproduce.runner import run
+    from geomkit.train import Interrupted
+
+    stop = _StopSignal()
+    try:
+        with _Watcher(stop) as watcher:
+            outcomes = run(
+                planned, options, out, command=command, watch=watcher, should_stop=stop, **how
+            )
+    except Interrupted as error:
+        console.line(f"geomkit: {error}")
+        return 128 + (stop.number or signal.SIGINT)
+    finally:
+        stop.restore()
+    _print_verdicts(outcomes)
+    typer.echo(out)
+    return 0
+
+
+def _options(
+    data: str,
+    model: str | None,
+    pretrained: str | None,
+    seeds: str,
+    quick: bool,
+    device: str,
+    workers: int | None,
+    threads: int,
+    tasks: list[str],
+    simat: Path | None,
+) -> Options:
+    from geomkit.errors import GeomkitError
+    from geomkit.reproduce import Options
+
+    words = [word.strip() for word in seeds.split(",") if word.strip()]
+    if not all(word.isdigit() for word in words):
+        raise GeomkitError(f"--seeds: expected numbers with commas, such as 24,42,44, got {seeds}")
+    return Options(
+        data=data, model=model, pretrained=pretrained, seeds=tuple(int(word) for word in words),
+        quick=quick, device=device, workers=workers, threads=threads, tasks=tuple(tasks),
+        simat=None if simat is None else str(simat),
+    )  # fmt: skip
+
+
+def _check(options: Options, *, jobs: int, resume: bool, overwrite: bool) -> None:
+    """Refuse before anything is timed or trained."""
+    from geomkit.data.registry import parse_spec
+    from geomkit.errors import GeomkitError
+
+    if resume and overwrite:
+        raise GeomkitError("--resume and --overwrite exclude each other; give one")
+    if jobs < 1:
+        raise GeomkitError(f"--jobs: expected 1 or more, got {jobs}")
+    for name, count in (("--threads", options.threads), ("--workers", options.workers or 0)):
+        if count < 0:
+            raise GeomkitError(f"{name}: expected 0 or more, got {count}")
+    parse_spec(options.data)
+    if options.simat is not None and not Path(options.simat).is_dir():
+        raise GeomkitError(f"{options.simat}: no such folder; --simat names SIMAT's")
+    if options.device != "auto":
+        from geomkit._runtime import resolve_device
+
+        resolve_device(options.device)
+
+
+def _command(names: list[str], options: Options, out: Path, jobs: int) -> str:
+    """The command that makes all of this again; what does not decide the numbers is left out."""
+    words = ["geomkit", "reproduce", *names, "--data", options.data]
+    for name in ("model", "pretrained", "simat"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name}", str(value)]
+    words += ["--seeds", ",".join(map(str, options.seeds))]
+    for spec in options.tasks:
+        words += ["--task", spec]
+    if options.quick:
+        words.append("--quick")
+    if jobs > 1:
+        words += ["--jobs", str(jobs)]
+    if options.threads:
+        words += ["--threads", str(options.threads)]
+    return " ".join(shlex.quote(word) for word in [*words, "--out", str(out)])
+
+
+def _print_list(found: list[Experiment]) -> None:
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        table.add_column("experiment", style="bold", no_wrap=True)
+        table.add_column("question")
+        for e in found:
+            table.add_row(e.name, " ".join(e.question.split()))
+        Console(highlight=False).print(table)
+        return
+    width = max((len(e.name) for e in found), default=0)
+    for e in found:
+        typer.echo(f"{e.name:<{width}}  {' '.join(e.question.split())}")
+
+
+def _plan(planned: Plan, out: Path) -> str:
+    names = ", ".join(e.name for e in planned.experiments)
+    lines = [
+        f"{len(planned.experiments)} experiment{'s' * (len(planned.experiments) > 1)} ({names}) "
+        f"into {out}",
+        f"{len(planned.cells)} models, {planned.trained} trained already, {len(planned.left)} to "
+        f"train; about {_duration(planned.seconds)} in all",
+    ]
+    if planned.done:
+        lines.append(f"finished with these options: {', '.join(planned.done)}")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Time for people, no finer than anyone can foresee.
+
+    >>> _duration(40), _duration(600), _duration(9000)
+    ('40 s', '10 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _print_verdicts(outcomes: list[Outcome]) -> None:
+    rows = [
+        (o.experiment.name, verdict.status, claim.text, verdict.why)
+        for o in outcomes
+        for claim, verdict in zip(o.experiment.claims, o.verdicts, strict=True)
+    ]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        colours = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
+        table = Table(box=None, pad_edge=False)
+        for column in ("experiment", "verdict", "claim", "why"):
+            table.add_column(column, no_wrap=column in ("experiment", "verdict"))
+        for name, status, claim, why in rows:
+            table.add_row(name, f"[{colours[status]}]{status}[/]", claim, why)
+        Console(highlight=False).print(table)
+        return
+    for row in rows:
+        typer.echo("\t".join(" ".join(text.split()) for text in row))
+
+
+class _StopSignal:
+    """Ctrl-C or SIGTERM: a training saves first; anything else stops at once, its parts kept."""
+
+    def __init__(self) -> None:
+        self.number, self.training = 0, False
+        self.before = {
+            number: signal.signal(number, self._received)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.number or not self.training:
+            raise KeyboardInterrupt
+        self.number = number
+        console.line("\ngeomkit: saving after this step (again: at once)")
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+
+class _Watcher:
+    """Two bars on a terminal, all work and the training at hand; a line a piece of it elsewhere."""
+
+    def __init__(self, stop: _StopSignal) -> None:
+        self.stop = stop
+        self.bar: Any = None
+
+    def __enter__(self) -> _Watcher:
+        if console.interactive():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps {task.fields[left]}"),
+                console=Console(stderr=True),
+            )
+            self.bar.start()
+            self.all = self.bar.add_task("all", total=1, left="")
+            self.one = self.bar.add_task("", total=1, left="", visible=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, event: Event) -> None:
+        self.stop.training = event.kind in ("training", "trained")
+        left = f"{_duration(event.left)} left"
+        if self.bar:
+            self.bar.update(
+                self.all, completed=event.done, total=max(event.total, 1), left=f"· {left}"
+            )
+            training = event.kind == "training"
+            self.bar.update(
+                self.one,
+                description=event.text if training else "",
+                completed=event.step, total=max(event.steps, 1), visible=training,
+            )  # fmt: skip
+        words = {
+            "trained": "trained", "measuring": "measuring", "done": "done:",
+            "skipped": "finished already:", "failed": "failed:", "line": " ",
+        }  # fmt: skip
+        if event.kind in words:
+            more = f" ({left})" if event.kind in ("trained", "done") else ""
+            self._log(f"{words[event.kind]} {event.text}{more}")
+
+    def _log(self, text: str) -> None:
+        if self.bar:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            console.line(text)
