@@ -259,6 +259,7 @@ def train(
                 cache_images=cache_images,
                 compile=compile,
                 download=download,
+                fit_batch=batch_size is None,
                 resume=resume,
                 overwrite=overwrite,
                 watch=_all(watcher, *watchers),

@@ -86,6 +86,7 @@ def prepare(
     team: Team,
     cache_images: bool = False,
     download: bool = False,
+    fit_batch: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Run:
     """Resolve a configuration and load what it names.
@@ -98,6 +99,7 @@ def prepare(
         team: the ranks that share the work.
         cache_images: decode and resize all pictures once, into a file of the cache.
         download: whether a pretrained model may be fetched.
+        fit_batch: of data with fewer pairs than a batch takes, make a batch of all there are.
         progress: called while the data set is prepared.
 
     Raises:
@@ -130,6 +132,9 @@ def prepare(
 
     data = load("train", config.pairs)
     held_out = data if config.eval_split == "train" else load(config.eval_split, None)
+    if fit_batch and len(data) < config.batch_size:
+        share = team.size * config.accumulate  # every rank and part as many
+        config = replace(config, batch_size=max(share, len(data) // share * share))
     order = plan_order(
         data,
         batch_size=config.batch_size,

@@ -84,6 +84,7 @@ def train(
     cache_images: bool = False,
     compile: bool = False,
     download: bool = False,
+    fit_batch: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     watch: Callable[[Event], None] = lambda event: None,
@@ -101,6 +102,7 @@ def train(
         cache_images: decode and resize all pictures once, into one file of the cache.
         compile: run the model through ``torch.compile``.
         download: whether a pretrained model may be fetched from the network.
+        fit_batch: of data with fewer pairs than a batch takes, make a batch of all there are.
         resume: go on from ``out`` if it is there; a finished run is left as it is.
         overwrite: start anew even if ``out`` is there.
         watch: called at the start, after each step, after each evaluation and at the end.
@@ -131,6 +133,7 @@ def train(
             run = prepare(
                 config, out, stored,
                 device=device, team=team, cache_images=cache_images, download=download,
+                fit_batch=fit_batch,
                 progress=progress,
             )  # fmt: skip
             if stored is not None and stored["step"] >= run.config.steps:

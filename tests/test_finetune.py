@@ -218,3 +218,12 @@ def test_the_papers_recipe() -> None:
     assert (config.beta1, config.beta2, config.temperature) == (0.9, 0.99, 0.01)
     assert (config.schedule, config.warmup, config.clip_norm) == ("constant", 0, 0.0)
     assert (config.learn_temperature, config.precision, config.dim) == (False, "fp32", 64)
+
+
+def test_a_batch_is_fitted_to_data_smaller_than_it_only_if_asked(tmp_path: Path) -> None:
+    config = small(model="nano", dim=4, batch_size=64, accumulate=3, steps=1)
+    with pytest.raises(GeomkitError, match="64 is more than the 32 training pairs"):
+        train(config, tmp_path / "c.pt")
+    content = train(config, tmp_path / "c.pt", fit_batch=True)
+    assert content["config"]["batch_size"] == 30  # 32 in three equal parts
+    assert train(config, tmp_path / "c.pt", fit_batch=True, resume=True)["step"] == 1
