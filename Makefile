@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 
+# Dozens of processes import torch here: what Python compiles for one, it keeps for the next.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint benchmark clean
 
 demo: $(READY)
@@ -16,8 +19,9 @@ demo: $(READY)
 	cd demo && $(BIN)/geomkit plot-sphere --overwrite
 	@echo "the stages of training: $(CURDIR)/demo/sphere.png"
 
+# A worker a core, so a thread a worker: toy models on several threads only wait for one another.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

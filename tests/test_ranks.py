@@ -69,7 +69,7 @@ SMALL = {
 
 
 def torchrun(folder: Path, ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *words]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *words]
     return subprocess.run(
         [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -148,7 +148,7 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
     words += " --steps 40 --warmup 2 --eval-every 5 --precision fp64 --temperature 0.05"
     words += " --eval-split train"
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         "-m", "geomkit_cli", "train", *words.split(), "--out", "c.pt", "--resume",
     ]  # fmt: skip
     path = tmp_path / "c.pt"
