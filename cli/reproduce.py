@@ -63,6 +63,9 @@ def reproduce(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Measure finished experiments anew.")
     ] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw and judge finished ones from their results.")
+    ] = False,
 ) -> int:
     """Make the paper's experiments anew: train, measure, draw, and judge its claims.
 
@@ -80,10 +83,12 @@ def reproduce(
     options = _options(
         data, model, pretrained, seeds, quick, device, workers, threads, task or [], simat
     )
-    _check(options, jobs=jobs, resume=resume, overwrite=overwrite)
+    if resume + overwrite + redraw > 1:
+        raise GeomkitError("--resume, --overwrite and --redraw exclude one another; give one")
+    _check(options, jobs=jobs)
     out = out or Path("reports") / data.partition(":")[0].partition(",")[0]
     planned = plan(names, options, out, overwrite=overwrite)
-    if planned.left:
+    if planned.left and not redraw:
         from geomkit.reproduce.estimate import calibrate
 
         if console.interactive():
@@ -95,7 +100,7 @@ def reproduce(
         return 0
     console.line(_plan(planned, out))
     return _run(
-        planned, options, out, jobs=jobs, resume=resume, overwrite=overwrite,
+        planned, options, out, jobs=jobs, resume=resume, overwrite=overwrite, redraw=redraw,
         command=_command(names, options, out, jobs),
     )  # fmt: skip
 
@@ -145,13 +150,11 @@ def _options(
     )  # fmt: skip
 
 
-def _check(options: Options, *, jobs: int, resume: bool, overwrite: bool) -> None:
+def _check(options: Options, *, jobs: int) -> None:
     """Refuse before anything is timed or trained."""
     from geomkit.data.registry import parse_spec
     from geomkit.errors import GeomkitError
 
-    if resume and overwrite:
-        raise GeomkitError("--resume and --overwrite exclude each other; give one")
     if jobs < 1:
         raise GeomkitError(f"--jobs: expected 1 or more, got {jobs}")
     for name, count in (("--threads", options.threads), ("--workers", options.workers or 0)):
@@ -315,7 +318,7 @@ class _Watcher:
             )  # fmt: skip
         words = {
             "trained": "trained", "measuring": "measuring", "done": "done:",
-            "skipped": "finished already:", "failed": "failed:", "line": " ",
+            "skipped": "finished already:", "drawn": "drawn:", "failed": "failed:", "line": " ",
         }  # fmt: skip
         if event.kind in words:
             more = f" ({left})" if event.kind in ("trained", "done") else ""

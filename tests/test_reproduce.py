@@ -154,8 +154,30 @@ def test_finished_is_kept_refused_or_measured_anew(toy: Toy, tmp_path: Path) -> 
     assert toy.measured == ["one"] and (tmp_path / "one" / "run.json").read_bytes() == before
     run(tmp_path, "one", overwrite=True)
     assert toy.measured == ["one", "one"] and toy.trained == ["clip 1", "cua 1"]
-    with pytest.raises(GeomkitError, match="exclude each other"):
+    with pytest.raises(GeomkitError, match="exclude one another"):
         run(tmp_path, "one", overwrite=True, resume=True)
+
+
+def test_redrawn_from_the_results_and_nothing_else(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(GeomkitError, match="no finished run with these options"):
+        run(tmp_path, "one", redraw=True)
+    run(tmp_path, "one")
+    folder = tmp_path / "one"
+    seconds = json.loads((folder / "run.json").read_text())["seconds"]
+    changed = (
+        (folder / "results.csv")
+        .read_text()
+        .replace(",clip,1,centroid_distance,", ",clip,1,centroid_distance,-")
+    )
+    (folder / "results.csv").write_text(changed)
+    for name in ("report.md", "values.png"):
+        (folder / name).unlink()
+    (outcome,) = run(tmp_path, "one", redraw=True)
+    assert outcome.verdicts[0].status == "reproduced"
+    details = json.loads((folder / "run.json").read_text())
+    assert details["verdicts"][0]["status"] == "reproduced" and details["seconds"] == seconds
+    assert (folder / "values.png").exists() and "1 reproduced" in (folder / "report.md").read_text()
+    assert toy.measured == ["one"] and toy.trained == ["clip 1", "cua 1"]
 
 
 def test_other_options_are_measured_anew(toy: Toy, tmp_path: Path) -> None:
@@ -391,7 +413,8 @@ def test_command_lists_plans_and_runs(toy: Toy, cli: Callable, tmp_path: Path) -
         (["one", "--data", "openmojo"], ("unknown data set 'openmojo'", "openmoji")),
         (["one", "--data", "coco"], ("needs a path",)),
         (["one", "--model", "tiny", "--pretrained", "hf:x"], ("exclude each other",)),
-        (["one", "--resume", "--overwrite"], ("exclude each other",)),
+        (["one", "--resume", "--overwrite"], ("exclude one another",)),
+        (["one", "--redraw"], ("no finished run", "draw again")),
         (["one", "--simat", "nowhere"], ("nowhere", "no such folder")),
         (["one", "--device", "gpu"], ("unknown device 'gpu'",)),
     ],

@@ -57,7 +57,14 @@ def test_ranks_find_what_one_process_finds(
     y = np.concatenate([y, y[index[300:]] + 0.1 * rng.standard_normal((150, 5))])
     np.savez(tmp_path / "pairs.npz", image=x, text=y, image_index=index)
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "program.py"]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(ranks),
+        "program.py",
+    ]
     done = subprocess.run(
         [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -75,8 +75,9 @@ def training_stages(checkpoint: dict[str, Any], count: int = 5) -> list[Stage]:
 def choose_stages(clouds: Sequence[np.ndarray], count: int) -> list[int]:
     """Indices of ``count`` snapshots that cut the path of training into stretches of equal length.
 
-    The length of a step is how far the shape of the two clouds moved: the distance between the
-    sorted pairwise cosines of a fixed sample of points, which no rotation of the sphere changes.
+    The length of a step is how far the shape of the two clouds moved: the shares of variance of
+    their principal components (cone, arc, ring and sphere differ in them), how far out their
+    centroids lie, and the distance between these. No rotation of the sphere changes any of it.
 
     Args:
         clouds: images and texts of each snapshot, ``(2, n, 3)``.
@@ -92,7 +93,7 @@ def choose_stages(clouds: Sequence[np.ndarray], count: int) -> list[int]:
     if count == 1:
         return [last]
     shapes = [_shape(cloud) for cloud in clouds]
-    moves = [float(np.abs(b - a).mean()) for a, b in pairwise(shapes)]
+    moves = [float(np.abs(b - a).sum()) for a, b in pairwise(shapes)]
     path = np.concatenate([[0.0], np.cumsum(moves)])
     chosen = [0]
     for k in range(1, count - 1):
@@ -103,14 +104,15 @@ def choose_stages(clouds: Sequence[np.ndarray], count: int) -> list[int]:
     return [*chosen, last]
 
 
-def _shape(cloud: np.ndarray, sample: int = 128) -> np.ndarray:
-    rows = np.unique(np.linspace(0, cloud.shape[1] - 1, sample).astype(int))
-    points = cloud[:, rows].reshape(-1, 3)
-    n = len(rows)
-    gram = points @ points.T
-    upper = np.triu_indices(n, 1)
-    blocks = gram[:n, :n][upper], gram[n:, n:][upper], gram[:n, n:].ravel()
-    return np.concatenate([np.sort(block) for block in blocks])
+def _shape(cloud: np.ndarray) -> np.ndarray:
+    """Two clouds as numbers that tell the stages of training apart, each between 0 and 1."""
+    shares = np.stack([np.linalg.eigvalsh(np.cov(side.T, bias=True)) for side in cloud])
+    total = shares.sum(axis=1, keepdims=True)
+    shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 1e-12)
+    centroids = cloud.mean(axis=1)
+    out = np.linalg.norm(centroids, axis=1)
+    apart = np.linalg.norm(centroids[0] - centroids[1]) / 2
+    return np.concatenate([shares.ravel() / 2, out / 4, [apart]])
 
 
 def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:

@@ -17,8 +17,8 @@ class Event:
     """What the runner tells whoever watches.
 
     Attributes:
-        kind: ``training`` and ``trained`` (a cell); ``measuring``, ``done``, ``skipped`` or
-            ``failed`` (an experiment); ``line``.
+        kind: ``training`` and ``trained`` (a cell); ``measuring``, ``done``, ``skipped``,
+            ``drawn`` or ``failed`` (an experiment); ``line``.
         text: for people.
         done, total: steps of all cells.
         step, steps: of the cell that trains.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from geomkit._io import atomic_write
 from geomkit.errors import GeomkitError
@@ -47,6 +48,7 @@ def run(
     jobs: int = 1,
     resume: bool = False,
     overwrite: bool = False,
+    redraw: bool = False,
     watch: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
@@ -63,27 +65,30 @@ def run(
         jobs: trainings at a time.
         resume: finished experiments stay as they are, others go on.
         overwrite: measure finished experiments anew (their cells stay trained).
+        redraw: draw and judge finished experiments again from their results, and make no other.
         watch: told of progress.
         should_stop: asked after each training step, and between experiments.
 
     Raises:
-        GeomkitError: for a finished experiment without ``resume`` or ``overwrite``, or whatever
-            training and measuring raise.
+        GeomkitError: for a finished experiment without ``resume``, ``overwrite`` or ``redraw``,
+            an unfinished one with ``redraw``, or whatever training and measuring raise.
         Interrupted: if ``should_stop`` said so.
     """
     from geomkit.reproduce.report import write_index
 
-    if resume and overwrite:
-        raise GeomkitError("--resume and --overwrite exclude each other; give one")
+    if resume + overwrite + redraw > 1:
+        raise GeomkitError("--resume, --overwrite and --redraw exclude one another; give one")
     if jobs < 1:
         raise GeomkitError(f"jobs: expected 1 or more, got {jobs}")
     for experiment in planned.experiments:
         folder = out / experiment.name
-        if (folder / "run.json").exists() and not (resume or overwrite):
+        if (folder / "run.json").exists() and not (resume or overwrite or redraw):
             raise GeomkitError(
                 f"{folder}: exists already; give --resume to keep it, --overwrite to measure anew, "
-                "or another --out"
+                "--redraw to draw it again, or another --out"
             )
+        if redraw and experiment.name not in planned.done:
+            raise GeomkitError(f"{folder}: no finished run with these options to draw again")
     try:
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,6 +102,10 @@ def run(
         folder = out / experiment.name
         cells = list(dict.fromkeys(experiment.cells(options)))
         if not overwrite and is_done(experiment, options, folder, cells):
+            if redraw:
+                outcomes.append(_redrawn(experiment, options, out, progress))
+                progress.say("drawn", experiment.name)
+                continue
             progress.say("skipped", experiment.name)
             outcomes.append(_stored(experiment, options, folder))
             continue
@@ -167,15 +176,34 @@ def _make(
             "training": round(trained - started, 1),
             "measuring": round(time.perf_counter() - trained, 1),
         },
-        "verdicts": [
-            {"claim": claim.text, "published": claim.published, "otherwise": claim.otherwise}
-            | asdict(verdict)
-            for claim, verdict in zip(experiment.claims, verdicts, strict=True)
-        ],
+        "verdicts": _plain(experiment, verdicts),
         "versions": _versions(),
     }
     write_report(outcome, figures, details, options)
     # Written last: what says that all the rest is there.
+    with atomic_write(folder / "run.json", overwrite=True) as file:
+        file.write(json.dumps(details, indent=1).encode())
+    return outcome
+
+
+def _plain(experiment: Experiment, verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    return [
+        {"claim": claim.text, "published": claim.published, "otherwise": claim.otherwise}
+        | asdict(verdict)
+        for claim, verdict in zip(experiment.claims, verdicts, strict=True)
+    ]
+
+
+def _redrawn(experiment: Experiment, options: Options, out: Path, progress: Progress) -> Outcome:
+    """A finished experiment's figures, verdicts and report, from the numbers it holds."""
+    from geomkit.reproduce.report import write_report
+
+    folder = out / experiment.name
+    outcome = _stored(experiment, options, folder)
+    figures = experiment.draw(outcome.rows, _context(options, folder, out / CELLS, progress))
+    details = json.loads((folder / "run.json").read_text("utf-8"))
+    details |= {"title": experiment.title, "verdicts": _plain(experiment, outcome.verdicts)}
+    write_report(outcome, figures, details, options)
     with atomic_write(folder / "run.json", overwrite=True) as file:
         file.write(json.dumps(details, indent=1).encode())
     return outcome
