@@ -62,7 +62,7 @@ class Toy:
 
             figure, axes = panels(1, 1, columns=1)
             axes[0, 0].plot([row.value for row in rows])
-            return {"values": figure}
+            return {name: figure, "values": figure}
 
         def judge(rows: Rows) -> Any:
             values = rows.where(loss="clip")
@@ -74,7 +74,7 @@ class Toy:
             cells=lambda options: [cell(x, s) for s in options.used_seeds for x in losses],
             measure=measure, draw=draw, seconds=lambda options: 5.0,
             claims=(Claim("It is below nothing", "−1", judge, otherwise="Counts are positive."),),
-            published="coco-finetune", notes="Read it `so`.",
+            published="coco-finetune", notes="Read it `so`.", captions={name: "Counts of `pairs`"},
         )  # fmt: skip
 
 
@@ -300,14 +300,17 @@ def test_report_says_all_of_it(toy: Toy, tmp_path: Path) -> None:
     for path in (folder / "report.html", tmp_path / "report.html"):
         parser = _Page()
         parser.feed(path.read_text())
-        assert not parser.open and not parser.fetched
+        assert not parser.open
+        index = path.parent == tmp_path  # the pages it leads to hold their pictures themselves
+        assert parser.fetched == (["one/one.png", "two/two.png"] if index else [])
         assert "http" not in path.read_text().replace("https://arxiv.org", "")
     for name in ("values.png", "values.pdf", "run.json", "results.csv"):
         assert (folder / name).stat().st_size > 0
     index = (tmp_path / "report.md").read_text()
     assert "2 claims: 2 not reproduced." in index
     assert index.index("2 claims") < index.index("What did not reproduce, and the likely reason")
-    assert "Counts are positive." in index and "one/report.html" in index
+    assert "Counts are positive." in index and "(one/report.md)" in index
+    assert "![Counts of pairs](one/one.png)" in index and "Counts of `pairs`." in text
 
 
 def test_index_holds_experiments_of_earlier_runs(toy: Toy, tmp_path: Path) -> None:

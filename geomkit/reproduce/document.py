@@ -47,11 +47,20 @@ class Code:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file beside the report, and other forms of it that may be fetched."""
+    """A picture file under the report's folder, and other forms of it that may be fetched.
+
+    Attributes:
+        path: the file, put into the page.
+        title: its caption.
+        others: links to other forms of it.
+        link: where the report finds it, in place of its own folder: the page then points there
+            and holds nothing.
+    """
 
     path: Path
     title: str
     others: tuple[str, ...] = ()
+    link: str = ""
 
 
 Block = Heading | Text | Table | Code | Picture
@@ -70,13 +79,18 @@ def _markdown(block: Block) -> str:
             return text.strip()
         case Code(text, title):
             return (f"{title}:\n\n" if title else "") + f"```sh\n{text}\n```"
-        case Picture(path, title, others):
+        case Picture(path, title, others, link):
             more = "".join(f" [{Path(o).suffix[1:].upper()}]({o})" for o in others)
-            return f"![{title}]({path.name})" + (f"\n\n*{title}.*{more}" if more else "")
+            return f"![{_plain(title)}]({link or path.name})\n\n{title}.{more}"
         case Table(head, rows, title):
             lines = [head, tuple("--:" if right else "---" for right in _numeric(block)), *rows]
             body = "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
             return (f"**{title}**\n\n" if title else "") + body
+
+
+def _plain(text: str) -> str:
+    """Without marks, for those who cannot see the picture."""
+    return re.sub(r"[*`]", "", text)
 
 
 def _cell(text: str) -> str:
@@ -125,15 +139,18 @@ def _html(block: Block, marks: dict[str, str]) -> str:
                 return code
             opened = "" if text.count("\n") > 3 else " open"
             return f"<details{opened}><summary>{_inline(title)}</summary>{code}</details>"
-        case Picture(path, title, others):
+        case Picture(path, title, others, link):
             kind = {"gif": "gif", "png": "png"}[path.suffix[1:]]
-            data = base64.b64encode(path.read_bytes()).decode()
+            source = html.escape(link)
+            if not link:
+                data = base64.b64encode(path.read_bytes()).decode()
+                source = f"data:image/{kind};base64,{data}"
             more = "".join(
                 f' <a href="{html.escape(o)}">{Path(o).suffix[1:].upper()}</a>' for o in others
             )
             return (
-                f'<figure><img alt="{html.escape(title)}" src="data:image/{kind};base64,{data}">'
-                f"<figcaption>{_inline(title)}{more}</figcaption></figure>"
+                f'<figure><img alt="{html.escape(_plain(title))}" src="{source}">'
+                f"<figcaption>{_inline(title)}.{more}</figcaption></figure>"
             )
         case Table(head, rows, title):
             right = _numeric(block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +126,7 @@ class Experiment:
         seconds: what ``measure`` itself takes, about, on two cores, besides training the cells.
         published: which experiment of :func:`geomkit.reproduce.results.published` goes beside.
         notes: for the report: how to read the figures, what differs from the paper's protocol.
+        captions: of the figures by name, and of animations by file name.
     """
 
     name: str
@@ -138,3 +139,4 @@ class Experiment:
     seconds: Callable[[Options], float] = lambda options: 30.0
     published: str | None = None
     notes: str = ""
+    captions: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -59,8 +59,11 @@ def write_report(
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
             save_figure(figure, folder / f"{name}.{suffix}", overwrite=True, dpi=DPI)
-        pictures.append(Picture(folder / f"{name}.png", _title(name), (f"{name}.pdf",)))
-    pictures += [Picture(path, _title(path.stem)) for path in sorted(folder.glob("*.gif"))]
+        caption = outcome.experiment.captions.get(name, _title(name))
+        pictures.append(Picture(folder / f"{name}.png", caption, (f"{name}.pdf",)))
+    for path in sorted(folder.glob("*.gif")):
+        caption = outcome.experiment.captions.get(path.name, _title(path.stem))
+        pictures.append(Picture(path, caption))
     _write(folder, _report(outcome, pictures, details, options), outcome.experiment.title)
 
 
@@ -145,11 +148,18 @@ def write_index(outcomes: Sequence[Outcome], out: Path, *, command: str, options
     """
     from geomkit.reproduce.planning import experiments
 
-    order = [*experiments(), *(o.experiment.name for o in outcomes)]
+    known = experiments()
+    order = [*known, *(o.experiment.name for o in outcomes)]
     stored = {path.parent.name: _read(path) for path in sorted(out.glob("*/run.json"))}
     names = [n for n in dict.fromkeys([*order, *stored]) if stored.get(n)]
     found = {name: stored[name] for name in names}
-    _write(out, _index(found, command), "Reproduction")
+    captions = {n: known[n].captions.get(n, _title(n)) for n in found if n in known}
+    pictures = {
+        name: Picture(path, captions.get(name, _title(name)), link=f"{name}/{path.name}")
+        for name in found
+        if (path := out / name / f"{name}.png").exists()
+    }
+    _write(out, _index(found, pictures, command), "Reproduction")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -161,7 +171,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content if known else {}
 
 
-def _index(found: dict[str, dict[str, Any]], command: str) -> list[Block]:
+def _index(
+    found: dict[str, dict[str, Any]], pictures: dict[str, Picture], command: str
+) -> list[Block]:
     every = [v for details in found.values() for v in details["verdicts"]]
     quick = any(details["options"]["quick"] for details in found.values())
     blocks: list[Block] = [
@@ -177,17 +189,15 @@ def _index(found: dict[str, dict[str, Any]], command: str) -> list[Block]:
         lines.append((f"[{details['title']}]({name}/report.html)", data, *numbers))
     head = ("experiment", "data", REPRODUCED, UNDECIDED, NOT_REPRODUCED)
     blocks.append(Table(head, tuple(lines)))
-    blocks.append(Heading("Claims"))
+    blocks.append(Heading("One by one"))
     for name, details in found.items():
         claims = tuple(
             (v["claim"], v["published"], v["status"], v["why"]) for v in details["verdicts"]
         )
-        if claims:
-            blocks += [
-                Heading(f"{details['title']}", 3),
-                Table(("claim", "published", "here", "why"), claims),
-                Text(f"[Report]({name}/report.html), [results]({name}/results.csv)"),
-            ]
+        blocks.append(Heading(details["title"], 3))
+        blocks += [pictures[name]] if name in pictures else []
+        blocks += [Table(("claim", "published", "here", "why"), claims)] if claims else []
+        blocks.append(Text(f"[Report]({name}/report.html), [results]({name}/results.csv)"))
     blocks += _unmet(found)
     seconds = sum(sum(details["seconds"].values()) for details in found.values())
     versions = next(iter(found.values()))["versions"] if found else {}
@@ -262,9 +272,11 @@ def _minutes(seconds: float) -> str:
 
 
 def _write(folder: Path, blocks: Sequence[Block], title: str) -> None:
-    pages = {"report.md": to_markdown(blocks), "report.html": to_html(
-        blocks, title=title, marks=_MARKS
-    )}  # fmt: skip
+    pages = {
+        # Each kind of page leads to its own kind.
+        "report.md": to_markdown(blocks).replace("/report.html)", "/report.md)"),
+        "report.html": to_html(blocks, title=title, marks=_MARKS),
+    }
     for name, text in pages.items():
         with atomic_write(folder / name, overwrite=True) as file:
             file.write(text.encode())

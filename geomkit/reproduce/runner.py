@@ -236,6 +236,8 @@ def _prepare_work(folder: Path, options: Options, cells: list[Cell], *, anew: bo
     if work.exists() and (not same or (anew and finished_before)):
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)
+    with atomic_write(work / ".gitignore", overwrite=True) as file:
+        file.write(b"*\n")
     with atomic_write(stamp, overwrite=True) as file:
         file.write(json.dumps(mine).encode())
 
