@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console
-from .zeroshot import drawing, progress_of
+from .options import Device, Download, JsonOut, MaxBad, Models, Overwrite, Precision, Workers
+from .zeroshot import drawing, progress_of, written
 
 if TYPE_CHECKING:
     from geomkit.evaluate.arithmetic_result import ArithmeticResult
@@ -18,7 +17,7 @@ __all__ = ["arithmetic"]
 
 
 def arithmetic(
-    sources: Annotated[list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG…")],
+    sources: Models,
     data: Annotated[
         str,
         typer.Option(
@@ -44,20 +43,14 @@ def arithmetic(
         bool, typer.Option("--per-value", help="With the score for each value asked for.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write that JSON here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp64.")] = "auto",
+    out: JsonOut = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures and texts at a time.")] = 256,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; by default one a core.")
-    ] = None,
-    max_bad: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest share of pictures that may be bad.")
-    ] = 0.01,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
+    workers: Workers = None,
+    max_bad: MaxBad = 0.01,
+    download: Download = False,
 ) -> None:
     """Multimodal arithmetic: does a picture, moved by words, land on the picture meant?"""
     from geomkit._io import check_target
@@ -65,6 +58,7 @@ def arithmetic(
     from geomkit.errors import GeomkitError
     from geomkit.evaluate.arithmetic import arithmetic as compute
     from geomkit.evaluate.arithmetic import arithmetic_spec
+    from geomkit.evaluate.arithmetic_result import plain
     from geomkit.evaluate.simat import simat
     from geomkit.sources import open_source
 
@@ -112,7 +106,8 @@ def arithmetic(
             _say(found[0])
         _warn(found[0])
         results += found
-    _show(results, as_json=as_json, out=out, overwrite=overwrite, per_value=per_value)
+    text = written([r.to_json() for r in results], out, overwrite=overwrite)
+    typer.echo(text if as_json else plain(results, per_value=per_value))
 
 
 def _say(result: ArithmeticResult) -> None:
@@ -137,24 +132,3 @@ def _warn(result: ArithmeticResult) -> None:
             f"{result.source}: {len(result.bad)} pictures left out, such as {bad.id}, which "
             f"{bad.reason}"
         )
-
-
-def _show(
-    results: list[ArithmeticResult],
-    *,
-    as_json: bool,
-    out: Path | None,
-    overwrite: bool,
-    per_value: bool,
-) -> None:
-    """Print a table or JSON, and write JSON: one object for one result, ``results`` for several."""
-    from geomkit._io import atomic_write
-    from geomkit.evaluate.arithmetic_result import SCHEMA_VERSION, plain
-
-    found = [r.to_json() for r in results]
-    whole = found[0] if len(found) == 1 else {"schema_version": SCHEMA_VERSION, "results": found}
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    if out is not None:
-        with atomic_write(out, overwrite=overwrite) as file:
-            file.write((text + "\n").encode())
-    typer.echo(text if as_json else plain(results, per_value=per_value))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .options import Precision, Workers
 
 if TYPE_CHECKING:
     from geomkit.shards import Progress
@@ -42,13 +43,11 @@ def extract(
         int, typer.Option(help="Pictures a shard: the most that a kill costs.")
     ] = 10_000,
     batch_size: Annotated[int, typer.Option(help="Rows at a time.")] = 256,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; by default one a core.")
-    ] = None,
+    workers: Workers = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda[:n] or mps; under torchrun each rank its own.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp64.")] = "auto",
+    precision: Precision = "auto",
     max_bad: Annotated[
         float | None, typer.Option(help="Largest share of pictures that may fail to decode.")
     ] = None,

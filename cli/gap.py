@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .options import Device, Download, ModelData, ModelSplit, Workers
 
 if TYPE_CHECKING:
     from geomkit.embeddings import Embeddings
@@ -37,13 +38,8 @@ def gap(
         list[str] | None,
         typer.Option(help="NAME=FILE, any number: every pair of modalities is reported."),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="For models: train, val (the default) or all.")
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="For models: a DATA spec; a checkpoint's own is the one it trained on."),
-    ] = None,
+    split: ModelSplit = None,
+    data: ModelData = None,
     metrics: Annotated[
         str | None, typer.Option(help="Names or groups, with commas; all if not given.")
     ] = None,
@@ -61,13 +57,9 @@ def gap(
             "all. By default as long as it takes two minutes."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    download: Download = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: a line a source and metric.")

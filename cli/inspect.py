@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import Download
+
 __all__ = ["inspect"]
 
 
@@ -19,9 +21,7 @@ def inspect(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
+    download: Download = False,
 ) -> None:
     """Say what a model or a file of embeddings is: architecture, inputs, weights, recipe."""
     from geomkit.inspection import describe

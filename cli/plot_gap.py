@@ -9,6 +9,7 @@ import typer
 
 from . import console
 from .many import colours, load_all, short_names
+from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,21 +41,13 @@ def plot_gap(
     published: Annotated[
         bool, typer.Option("--published", help="For results.csv: the paper's numbers beside them.")
     ] = False,
-    data: Annotated[
-        str | None, typer.Option(help="For models: a DATA spec; our checkpoints know theirs.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="For models: which pairs; val if not given.")
-    ] = None,
+    data: ModelData = None,
+    split: ModelSplit = None,
     seed: Annotated[int, typer.Option(help="Of folds, samples and permutations.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to run a model.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw the gap: metrics of sources side by side, or of results against the dimension.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .many import colours, load_all
+from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,20 +32,12 @@ def plot_pca(
     ] = False,
     lines: Annotated[bool, typer.Option("--lines", help="Join the pairs of a scatter.")] = False,
     pairs: Annotated[int, typer.Option(help="Draw at most so many pairs.")] = 1000,
-    data: Annotated[
-        str | None, typer.Option(help="For models: a DATA spec; our checkpoints know theirs.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="For models: which pairs; val if not given.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where to run a model.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    data: ModelData = None,
+    split: ModelSplit = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw how much of each cloud's variance how many principal components hold.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
+
 __all__ = ["plot_sphere"]
 
 
@@ -18,21 +20,13 @@ def plot_sphere(
         Path, typer.Option("--out", "-o", help="The picture: .png, .pdf or .svg.")
     ] = Path("sphere.png"),
     stages: Annotated[int, typer.Option(help="Spheres in the row, 1 to 8.")] = 5,
-    data: Annotated[
-        str | None, typer.Option(help="For models: a DATA spec; our checkpoints know theirs.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="For models: which pairs; val if not given.")
-    ] = None,
+    data: ModelData = None,
+    split: ModelSplit = None,
     pairs: Annotated[int, typer.Option(help="Draw at most so many pairs.")] = 1000,
-    device: Annotated[str, typer.Option(help="Where to run a model.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw the stages of training on the sphere; rows with d > 3 through their first three PCs.
 

@@ -9,6 +9,7 @@ import typer
 
 from . import console
 from .many import load_all
+from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
 
 __all__ = ["plot_umap"]
 
@@ -32,20 +33,12 @@ def plot_umap(
     min_dist: Annotated[float, typer.Option(help="How closely points may be packed.")] = 0.1,
     lines: Annotated[bool, typer.Option(help="Join the pairs.")] = True,
     seed: Annotated[int, typer.Option(help="Of the layout.")] = 0,
-    data: Annotated[
-        str | None, typer.Option(help="For models: a DATA spec; our checkpoints know theirs.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="For models: which pairs; val if not given.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Where to run a model.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    data: ModelData = None,
+    split: ModelSplit = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    download: Download = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Lay out images and texts together by UMAP, pairs joined: near in the picture is near in d.
 

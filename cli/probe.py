@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console
+from .options import (
+    Device,
+    Download,
+    JsonOut,
+    MaxBad,
+    Models,
+    Overwrite,
+    PerClass,
+    Precision,
+    TaskData,
+    TaskJson,
+    Workers,
+)
 from .zeroshot import drawing, progress_of, show
 
 if TYPE_CHECKING:
@@ -17,14 +29,8 @@ __all__ = ["probe"]
 
 
 def probe(
-    sources: Annotated[list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG…")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="imagefolder:DIR, cifar10:ROOT, cifar100:ROOT, dtd:ROOT, caltech101:ROOT, "
-            "imagenet:ROOT, or openmoji,attribute=skin_tone (gender, flag, keycap)."
-        ),
-    ],
+    sources: Models,
+    data: TaskData,
     train_split: Annotated[
         str | None, typer.Option(help="By default the data set's own, such as train+val.")
     ] = None,
@@ -39,26 +45,16 @@ def probe(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the folds, and of a split of our own.")] = 0,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="With the recall of each class.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON in CLIP_benchmark's form.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write that JSON here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp64.")] = "auto",
+    per_class: PerClass = False,
+    as_json: TaskJson = False,
+    out: JsonOut = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 256,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; by default one a core.")
-    ] = None,
-    max_bad: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest share of pictures that may be bad.")
-    ] = 0.01,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
+    workers: Workers = None,
+    max_bad: MaxBad = 0.01,
+    download: Download = False,
 ) -> None:
     """Linear probe: logistic regression on image rows, scored on pictures it never saw."""
     from geomkit._io import check_target

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .options import Device, Workers
 
 if TYPE_CHECKING:
     from geomkit.reproduce import Experiment, Options, Outcome, Plan
@@ -47,10 +48,8 @@ def reproduce(
     simat: Annotated[
         Path | None, typer.Option(help="Folder of SIMAT's tables and pictures.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that decode pictures; a core each if not given.")
-    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
     threads: Annotated[
         int, typer.Option(help="CPU threads of a training; 0: all, shared among the jobs.")
     ] = 0,

@@ -6,27 +6,34 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
+from .options import (
+    Device,
+    Download,
+    JsonOut,
+    MaxBad,
+    Models,
+    Overwrite,
+    PerClass,
+    Precision,
+    TaskData,
+    TaskJson,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from geomkit.evaluate.result import TaskResult
 
-__all__ = ["drawing", "show", "zeroshot"]
+__all__ = ["drawing", "progress_of", "show", "written", "zeroshot"]
 
 
 def zeroshot(
-    sources: Annotated[list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG…")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="imagefolder:DIR, cifar10:ROOT, cifar100:ROOT, dtd:ROOT, caltech101:ROOT, "
-            "imagenet:ROOT, or openmoji,attribute=skin_tone (gender, flag, keycap)."
-        ),
-    ],
+    sources: Models,
+    data: TaskData,
     split: Annotated[
         str | None, typer.Option(help="By default the data set's test or val split.")
     ] = None,
@@ -36,26 +43,16 @@ def zeroshot(
     templates: Annotated[
         Path | None, typer.Option(help="File of prompts with {} or {c}, one a line or JSON.")
     ] = None,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="With the recall of each class.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON in CLIP_benchmark's form.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write that JSON here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp64.")] = "auto",
+    per_class: PerClass = False,
+    as_json: TaskJson = False,
+    out: JsonOut = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures and prompts at a time.")] = 256,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; by default one a core.")
-    ] = None,
-    max_bad: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Largest share of pictures that may be bad.")
-    ] = 0.01,
-    download: Annotated[
-        bool, typer.Option("--download", help="Let a model's weights be downloaded.")
-    ] = False,
+    workers: Workers = None,
+    max_bad: MaxBad = 0.01,
+    download: Download = False,
 ) -> None:
     """Zero-shot classification: accuracy, top-5 accuracy and mean recall per class."""
     from geomkit._io import check_target
@@ -123,16 +120,10 @@ def progress_of(source: str) -> Callable[[int, int], None] | None:
 def show(
     results: list[TaskResult], *, as_json: bool, out: Path | None, overwrite: bool, per_class: bool
 ) -> None:
-    """Print a table or JSON, and write JSON: one object for one model, ``results`` for several."""
-    from geomkit._io import atomic_write
-    from geomkit.evaluate.result import SCHEMA_VERSION, plain
+    """Print a table or JSON, and write JSON."""
+    from geomkit.evaluate.result import plain
 
-    found = [r.to_json(per_class=per_class) for r in results]
-    whole = found[0] if len(found) == 1 else {"schema_version": SCHEMA_VERSION, "results": found}
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    if out is not None:
-        with atomic_write(out, overwrite=overwrite) as file:
-            file.write((text + "\n").encode())
+    text = written([r.to_json(per_class=per_class) for r in results], out, overwrite=overwrite)
     typer.echo(text if as_json else plain(results, per_class=per_class))
     for r in results:
         for name, reason in r.reasons.items():
@@ -143,3 +134,16 @@ def show(
                 f"{r.source}: {len(r.bad)} pictures left out, such as {first.id}, which "
                 f"{first.reason}"
             )
+
+
+def written(found: list[dict[str, Any]], out: Path | None, *, overwrite: bool) -> str:
+    """JSON, also in a file if one is named: one object for one result, ``results`` for several."""
+    from geomkit._io import atomic_write
+
+    version = found[0]["schema_version"]
+    whole = found[0] if len(found) == 1 else {"schema_version": version, "results": found}
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
+    if out is not None:
+        with atomic_write(out, overwrite=overwrite) as file:
+            file.write((text + "\n").encode())
+    return text
