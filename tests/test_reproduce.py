@@ -242,6 +242,21 @@ def test_plan_counts(toy: Toy, tmp_path: Path) -> None:
     assert planning.plan(["one"], OPTIONS, tmp_path, overwrite=True).seconds > 0.0
 
 
+def test_quick_is_three_tenths_of_whatever_the_length_is_given_in() -> None:
+    from geomkit.reproduce.cause_runs import cells
+    from geomkit.reproduce.common import cell_of
+
+    for pretrained, length, lengths in ((None, "steps", (600, 180)), ("hf:x", "epochs", (9, 3))):
+        full, quick = (
+            cell_of(Options(pretrained=pretrained, quick=q), loss="clip", dim=64, seed=1).config
+            for q in (False, True)
+        )
+        assert (getattr(full, length), getattr(quick, length)) == lengths
+        long = cells(Options(pretrained=pretrained, quick=True))[-1].config
+        assert getattr(long, length) == round(0.3 * 3 * lengths[0])
+    assert cell_of(Options(quick=True), loss="clip", dim=64, seed=1).config.eval_every == 60
+
+
 def test_calibration_times_a_step(toy: Toy) -> None:
     speeds = estimate.calibrate([cell(), cell("cua")], OPTIONS)
     assert list(speeds) == ["nano"] and speeds["nano"] > 0

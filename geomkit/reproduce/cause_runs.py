@@ -40,13 +40,11 @@ def _standard(options: Options) -> list[Cell]:
 
 
 def _long(options: Options) -> Cell:
-    standard = _standard(options)[0].config
-    if standard.epochs is not None:
-        return cell_of(options, loss="clip", dim=DIM, seed=standard.seed,
-                       epochs=standard.epochs * LONGER)  # fmt: skip
     # cell_of shortens a quick run itself, so that the length is given in full.
-    full = cell_of(replace(options, quick=False), loss="clip", dim=DIM, seed=standard.seed).config
-    return cell_of(options, loss="clip", dim=DIM, seed=full.seed, steps=full.steps * LONGER)
+    full = _standard(replace(options, quick=False))[0].config
+    length = "steps" if full.epochs is None else "epochs"
+    more = {length: getattr(full, length) * LONGER}
+    return cell_of(options, loss="clip", dim=DIM, seed=options.used_seeds[0], **more)
 
 
 def cells(options: Options) -> list[Cell]:

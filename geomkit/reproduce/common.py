@@ -18,6 +18,8 @@ LOSSES = ("clip", "cua", "cuaxu")
 DIMS = (32, 64, 128)
 QUICK_STEPS = 0.3
 """Share of the steps that a quick run trains."""
+QUICK_EVALUATIONS = 2 * QUICK_STEPS
+"""Share of the steps between its evaluations: half as many of them."""
 
 
 def cell_of(options: Options, **fields: Any) -> Cell:
@@ -35,12 +37,19 @@ def cell_of(options: Options, **fields: Any) -> Cell:
     if config.batch_size > (most := training_pairs(config.data)):
         base["batch_size"] = most
         config = configure(**base)
-    if options.quick and config.epochs is None:
-        steps = max(20, round(config.steps * QUICK_STEPS))
-        warmup = min(config.warmup, steps // 4)
-        every = max(1, round(config.eval_every * QUICK_STEPS)) if config.eval_every else 0
-        config = configure(**{**base, "steps": steps, "warmup": warmup, "eval_every": every})
+    if options.quick:
+        config = configure(**{**base, **_shortened(config)})
     return Cell(config)
+
+
+def _shortened(config: TrainConfig) -> dict[str, int]:
+    """What a quick run changes in a configuration."""
+    if config.epochs is not None:
+        return {"epochs": max(1, round(config.epochs * QUICK_STEPS))}
+    steps = max(20, round(config.steps * QUICK_STEPS))
+    every = min(steps, max(1, round(config.eval_every * QUICK_EVALUATIONS)))
+    warmup = min(config.warmup, steps // 4)
+    return {"steps": steps, "warmup": warmup, "eval_every": every if config.eval_every else 0}
 
 
 @cache

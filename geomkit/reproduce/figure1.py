@@ -38,7 +38,7 @@ __all__ = ["EXPERIMENT", "cells", "snapshot_rows"]
 PAIRS = 1024
 EVERY = {"clip": 25, "cua": 50}
 """Steps between snapshots: many of the run that the claims are about."""
-QUICK_EVERY = 70
+QUICK_EVERY = 35
 VARIANCE_COLOUR = "#6a3d9a"
 METRICS = (
     "centroid_distance",
