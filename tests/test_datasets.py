@@ -98,6 +98,20 @@ def test_image_folder_with_splits(tmp_path: Path) -> None:
         load_data(spec, split="test")
 
 
+def test_image_folder_of_held_out_splits_alone(tmp_path: Path) -> None:
+    for i, place in enumerate(["val/a", "val/b", "test/a"]):
+        write(tmp_path / place / f"{i}.png", picture(i))
+    spec = f"imagefolder:{tmp_path}"
+    assert numbers(load_data(spec, split="val")) == [0, 1]
+    assert numbers(load_data(spec, split="test")) == [2]
+    with pytest.raises(GeomkitError, match="no folder train in it; there are: val, test"):
+        load_data(spec)
+    write(tmp_path / "other" / "3.png", picture(3))  # then val and test are classes, as others are
+    assert set(load_data(spec, split="all").names) == {
+        f"a photo of a {c}." for c in ("other", "test", "val")
+    }
+
+
 def test_pictures_with_texts_beside_them(tmp_path: Path) -> None:
     for i in range(8):
         write(tmp_path / f"0000{i % 2}" / f"{i:09d}.png", picture(i))

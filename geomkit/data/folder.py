@@ -137,13 +137,19 @@ def _files(root: Path) -> list[str]:
 
 
 def _parts(root: Path) -> dict[str, str]:
-    """Split → the folder that is it, if the folder has training and other folders."""
+    """Split → the folder that is it, if there are training and others, or splits of classes alone."""
     found = {
         split: next((n for n in names if (root / n).is_dir()), "")
         for split, names in _SPLITS.items()
     }
     there = {split: name for split, name in found.items() if name}
-    return there if "train" in there and len(there) > 1 else {}
+    if "train" in there and len(there) > 1:
+        return there
+    if not there:
+        return {}
+    folders = [folder for folder in root.iterdir() if folder.is_dir()]
+    classes = all(any(inner.is_dir() for inner in folder.iterdir()) for folder in folders)
+    return there if classes and {f.name for f in folders} == set(there.values()) else {}
 
 
 def _texts(root: Path, files: Sequence[str]) -> dict[str, str]:
