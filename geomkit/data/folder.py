@@ -137,7 +137,7 @@ def _files(root: Path) -> list[str]:
 
 
 def _parts(root: Path) -> dict[str, str]:
-    """Split → the folder that is it, if there are training and others, or splits of classes alone."""
+    """Split → its folder, if there are training and others, or splits of classes alone."""
     found = {
         split: next((n for n in names if (root / n).is_dir()), "")
         for split, names in _SPLITS.items()
