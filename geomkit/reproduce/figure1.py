@@ -295,6 +295,11 @@ EXPERIMENT = Experiment(
     ),
     seconds=lambda options: 12.0 if options.quick else 30.0,
     published="sphere-3d",
+    captions={
+        "figure1": "Six stages of training in three dimensions under `clip` and `cua`, and the "
+        "course of explained variance, recall, centroid distance and uniformity",
+        "figure1.gif": "Every snapshot of `clip`, and nothing between them",
+    },
     notes="One seed, on the training pairs, as the paper's run; spheres and metrics are those of "
     "the first 1,000. A share of variance is the mean of the images' and the texts', each "
     "centred on its own: so the paper's plots of this run have it. Bands are 95% intervals over "

@@ -293,6 +293,11 @@ EXPERIMENT = Experiment(
     ),
     seconds=lambda options: 30.0 if not options.quick else 10.0,
     published="pca",
+    captions={
+        "spectrum": "Cumulative explained variance of images and of texts at the largest "
+        "dimension; circles are the paper's",
+        "spectrum-dimension": "The same at each dimension; the diagonal is a spectrum that is even",
+    },
     notes="Principal components are of each modality, centred. Bands are t intervals at 95% over "
     "seeds; of a single seed they come from a jackknife over groups of pairs. Circles are the "
     "paper's, of one seed: the share of the first 8 components, and the components to 80%. The "
