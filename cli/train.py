@@ -414,7 +414,7 @@ class _Watcher:
     def _evaluation(self, event: Event) -> str:
         m = event.record["metrics"]
         return (
-            f"step {event.step:>5}/{event.config.steps}  loss {event.record['loss']:7.3f}  "
+            f"step {event.step:>5}/{event.config.steps}  {_loss(event.record)}  "
             f"I→T@1 {m['text_retrieval_recall@1']:.3f}  "
             f"centroid distance {m['centroid_distance']:.3f}  "
             f"separability {m['linear_separability']:.3f}  "
@@ -428,3 +428,16 @@ class _Watcher:
             self.bar.console.print(text, highlight=False, markup=False)
         else:
             console.line(text)
+
+
+def _loss(record: dict[str, Any]) -> str:
+    """The loss of the evaluated pairs, and of the last batch where these are held out.
+
+    >>> _loss({"split": "val", "loss": 2.5, "train_terms": {"clip": 0.5, "alignment": 0.25}})
+    'loss   0.750 train   2.500 val'
+    """
+    if record["split"] == "train":
+        return f"loss {record['loss']:7.3f}"
+    terms = record["train_terms"].values()
+    last = f"{sum(terms):7.3f}" if terms else f"{'–':>7}"
+    return f"loss {last} train {record['loss']:7.3f} {record['split']}"
