@@ -34,6 +34,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (zeroshot, arithmetic):
         shorten(module, monkeypatch)
     monkeypatch.setattr(arithmetic, "STRENGTHS", (0.0, 1.0))
+    monkeypatch.setattr(zeroshot, "DIMS", (8,))
     few_pictures(monkeypatch)
 
 
@@ -105,7 +106,8 @@ def test_zero_shot_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         values = [row.value for row in classified.where(loss=loss)]
         mean = rows.one(metric="zeroshot_mean", loss=loss, tasks="openmoji")
         assert mean.value == pytest.approx(np.mean(values))
-    drawn(zeroshot.by_task(rows, dim=8))
+    for figure in zeroshot.EXPERIMENT.draw(rows, found).values():
+        drawn(figure)
     refuse_to_measure(monkeypatch, zeroshot)
     assert len(zeroshot.EXPERIMENT.measure(found)) == len(rows)  # a killed run goes on
 
@@ -195,6 +197,22 @@ def test_the_figure_of_zero_shot_shows_the_rows() -> None:
         zeroshot.by_task(Rows())
 
 
+def test_the_mean_of_zero_shot_against_the_dimension() -> None:
+    rows = Rows(
+        replace(row, dim=dim, value=row.value + dim / 1000)
+        for row in mean_rows({"cua": 0.1})
+        for dim in (32, 64)
+    )
+    ours, theirs = zeroshot.by_dimension(rows).axes
+    assert ours.get_title() == "Mean over OpenMoji's attributes"
+    courses = [line.get_ydata() for line in ours.lines if len(line.get_ydata()) == 2]
+    assert len(courses) == 3 * len(LOSSES)  # of each loss the means and the caps of intervals
+    assert [b - a for a, b in courses[::3]] == pytest.approx([0.032] * len(LOSSES))
+    paper = published("zero-shot").where(dim=128, loss="clip")
+    means = [y for line in theirs.lines for y in line.get_ydata()]
+    assert any(y == pytest.approx(np.mean([r.value for r in paper])) for y in means)
+
+
 def test_data_of_the_experiments() -> None:
     options = Options(data="openmoji,hold_out=bases,seed=2")
     assert openmoji_with(options, hold_out="variants") == "openmoji,hold_out=variants,seed=2"
@@ -202,8 +220,10 @@ def test_data_of_the_experiments() -> None:
     for module in (zeroshot, arithmetic):
         for quick, cells, steps in ((False, 9, 600), (True, 3, 180)):
             made = module.EXPERIMENT.cells(Options(quick=quick))
-            assert len(set(made)) == cells and {c.config.steps for c in made} == {steps}
-            assert {c.config.dim for c in made} == {128}
+            dims = {32, 64, 128} if module is zeroshot and not quick else {128}
+            assert {c.config.dim for c in made} == dims
+            assert len(set(made)) == cells * len(dims)
+            assert {c.config.steps for c in made} == {steps}
     held_out = {c.config.data for c in arithmetic.EXPERIMENT.cells(options)}
     assert held_out == {"openmoji,hold_out=variants,seed=2,skin_tones=true"}
     assert zeroshot.asked(options)[0].spec.endswith(",skin_tones=true,seed=2")

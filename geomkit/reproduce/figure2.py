@@ -94,9 +94,9 @@ def by_dimension(
 
     shown = []
     for metric in metrics:
-        lines = _lines(with_uniformity(rows), metric)
+        lines = lines_of(with_uniformity(rows), metric)
         if theirs is not None:
-            lines += _lines(with_uniformity(theirs), metric, theirs=True)
+            lines += lines_of(with_uniformity(theirs), metric, theirs=True)
         if lines:
             shown.append(
                 Panel(axis_label(metric), lines, range_label(metric), _REFERENCES.get(metric))
@@ -121,7 +121,14 @@ def _run(row: Row) -> tuple:
     return row.data, row.dim, row.loss, row.seed, row.condition
 
 
-def _lines(rows: Rows, metric: str, *, theirs: bool = False) -> list[Line]:
+def lines_of(rows: Rows, metric: str, *, theirs: bool = False) -> list[Line]:
+    """A metric against the dimension, a line a loss.
+
+    Args:
+        rows: of it and others.
+        metric: which.
+        theirs: whether the numbers are the paper's.
+    """
     from geomkit.plots.gap import Line
     from geomkit.plots.style import loss_colour, loss_marker
 
