@@ -184,7 +184,7 @@ def _better(loss: str) -> Claim:
         f"SIMAT score, %: {told(128)}, {told(64)}, {told(32)}",
         test,
         otherwise="OpenMoji's pictures differ in little but the attribute, and tiny models are "
-        "trained on its names from scratch; SIMAT itself needs --simat and a pretrained model",
+        "trained on its names from scratch; SIMAT itself needs --simat and a pretrained model.",
     )
 
 

@@ -290,8 +290,8 @@ def _better(loss: str) -> Claim:
         f"{loss} classifies better without training than clip, on the mean of the tasks",
         f"at d = {DIM} the mean of five data sets {mean('clip'):.3f} to {mean(loss):.3f} ({told})",
         test,
-        otherwise="tiny models learn OpenMoji's attributes from its names under any loss; the "
-        "paper's transfer to other data sets needs --task and a pretrained model",
+        otherwise="Tiny models learn OpenMoji's attributes from its names under any loss; the "
+        "paper's transfer to other data sets needs --task and a pretrained model.",
     )
 
 
