@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +66,8 @@ def arithmetic(
     root = data.removeprefix("simat:") if data.startswith("simat") else None
     if root is not None and (root == data or not root):
         raise GeomkitError(f"data '{data}': expected simat:ROOT")
+    if not all(math.isfinite(strength) for strength in strengths or []):
+        raise GeomkitError("--lambda: expected numbers")
     if root is None:
         data = arithmetic_spec(data)
     elif difference != "words":

@@ -127,6 +127,6 @@ def _comparable(rows: Rows, source: str) -> Rows:
     if not found:
         raise GeomkitError(
             f"{source}: no results by dimension and loss alone; name those of figure2, such as "
-            "results/figure2/results.csv"
+            "reports/openmoji/figure2/results.csv"
         )
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .options import Device, Workers
+from .options import Device, Download, Workers
 
 if TYPE_CHECKING:
     from geomkit.reproduce import Experiment, Options, Outcome, Plan
@@ -35,10 +35,14 @@ def reproduce(
     ] = None,
     seeds: Annotated[str, typer.Option(help="Of the trainings, with commas.")] = "24,42,44",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of results: reports/DATA.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of results: reports/DATA[-quick]."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One seed and three tenths of the steps.")
+        bool,
+        typer.Option(
+            "--quick", help="One seed, three tenths of the steps, the corners of large grids."
+        ),
     ] = False,
     jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
     task: Annotated[
@@ -53,6 +57,7 @@ def reproduce(
     threads: Annotated[
         int, typer.Option(help="CPU threads of a training; 0: all, shared among the jobs.")
     ] = 0,
+    download: Download = False,
     only_plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done, and how long, and stop.")
     ] = False,
@@ -80,12 +85,13 @@ def reproduce(
         _print_list(list(experiments().values()))
         return 0
     options = _options(
-        data, model, pretrained, seeds, quick, device, workers, threads, task or [], simat
+        data, model, pretrained, seeds, quick, device, workers, threads, task or [], simat, download
     )
     if resume + overwrite + redraw > 1:
         raise GeomkitError("--resume, --overwrite and --redraw exclude one another; give one")
     _check(options, jobs=jobs)
-    out = out or Path("reports") / data.partition(":")[0].partition(",")[0]
+    name = data.partition(":")[0].partition(",")[0] + ("-quick" if quick else "")
+    out = out or Path("reports") / name
     planned = plan(names, options, out, overwrite=overwrite)
     if planned.left and not redraw:
         from geomkit.reproduce.estimate import calibrate
@@ -135,6 +141,7 @@ def _options(
     threads: int,
     tasks: list[str],
     simat: Path | None,
+    download: bool,
 ) -> Options:
     from geomkit.errors import GeomkitError
     from geomkit.reproduce import Options
@@ -145,7 +152,7 @@ def _options(
     return Options(
         data=data, model=model, pretrained=pretrained, seeds=tuple(int(word) for word in words),
         quick=quick, device=device, workers=workers, threads=threads, tasks=tuple(tasks),
-        simat=None if simat is None else str(simat),
+        simat=None if simat is None else str(simat), download=download,
     )  # fmt: skip
 
 
@@ -160,6 +167,10 @@ def _check(options: Options, *, jobs: int) -> None:
         if count < 0:
             raise GeomkitError(f"{name}: expected 0 or more, got {count}")
     parse_spec(options.data)
+    from geomkit.evaluate.classes import check_spec
+
+    for spec in options.tasks:
+        check_spec(spec)
     if options.simat is not None and not Path(options.simat).is_dir():
         raise GeomkitError(f"{options.simat}: no such folder; --simat names SIMAT's")
     if options.device != "auto":

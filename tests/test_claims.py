@@ -130,6 +130,21 @@ def test_quick_never_denies() -> None:
         claim = Claim("c", "p", lambda rows, status=status: Verdict(status, "because"))
         assert claim.verdict(Rows(), quick=True).status == expected
         assert claim.verdict(Rows()).status == status
+    # That nothing changes is what a model that has learnt nothing shows.
+    same = Claim("c", "p", lambda rows: Verdict(REPRODUCED, "because"), persists=True)
+    assert same.verdict(Rows(), quick=True).status == UNDECIDED
+    assert same.verdict(Rows()).status == REPRODUCED
+
+
+def test_numbers_of_one_seed_share_their_pairs() -> None:
+    rows = Rows(
+        Row("e", "d", dim, loss, 1, "m", value, 0.3)
+        for loss, value in (("clip", 0.0), ("cua", 1.0))
+        for dim in (32, 64, 128)
+    )
+    found = difference(rows, {"loss": "cua"}, {"loss": "clip"}, metric="m")
+    # The three differences may go up and down together: no less than the error of one.
+    assert found.high - found.value == pytest.approx(1.959964 * math.hypot(0.3, 0.3), rel=1e-6)
 
 
 @pytest.mark.parametrize("error", [KeyError("loss"), ValueError("no\nrow"), ZeroDivisionError()])

@@ -17,11 +17,11 @@ from geomkit.errors import GeomkitError
 from geomkit.evaluate.attributes import ATTRIBUTES
 from geomkit.reproduce import arithmetic, arithmetic_figures, zeroshot
 from geomkit.reproduce.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-from geomkit.reproduce.common import LOSSES
+from geomkit.reproduce.common import LOSSES, dot_of
 from geomkit.reproduce.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.grid import cell_path, train_cells
 from geomkit.reproduce.results import Row, Rows, published, read_rows, write_rows
-from geomkit.reproduce.tasks import dot_of, dots, openmoji_with
+from geomkit.reproduce.tasks import dots, openmoji_with
 
 COCO_MINI = Path(__file__).parents[2] / "shared" / "data" / "coco-mini"
 TOY = Options(data="openmoji,n=40", model="nano", seeds=(1,), threads=1, workers=0)

@@ -22,7 +22,7 @@ from geomkit.evaluate.disk import (
     split_names,
 )
 
-__all__ = ["CLASS_DATASETS", "ClassData", "load_classes"]
+__all__ = ["CLASS_DATASETS", "ClassData", "check_spec", "load_classes"]
 
 CLASS_DATASETS = ("openmoji", *READERS)
 """Data sets that have classes."""
@@ -108,18 +108,11 @@ def load_classes(
     >>> skin.class_names[0], skin.counts.tolist()
     ('light skin tone', [70, 70, 70, 70, 70])
     """
-    name, colon, rest = spec.partition(":")
-    name, *options = name.split(",")
-    if name not in CLASS_DATASETS:
-        raise unknown_name("data set with classes", name, CLASS_DATASETS)
-    if name == "openmoji":
-        if colon:
-            raise GeomkitError(f"data '{spec}': openmoji takes no path")
+    name, options, root = check_spec(spec)
+    if root is None:
         found = _openmoji(spec, options, preprocess, split, progress)
     else:
-        if options or not rest:
-            raise GeomkitError(f"data '{spec}': expected {name}:FOLDER")
-        found = _from_disk(name, Path(rest).expanduser(), spec, preprocess, split)
+        found = _from_disk(name, root, spec, preprocess, split)
     if not len(found):
         raise GeomkitError(f"data '{spec}' ({found.data.split}): no pictures")
     if classnames is not None:
@@ -132,6 +125,31 @@ def load_classes(
     return replace(found, data=replace(found.data, captions=captions, max_bad=max_bad))
 
 
+def check_spec(spec: str) -> tuple[str, list[str], Path | None]:
+    """The name of a data set with classes, its options and its folder (``None`` of OpenMoji).
+
+    Raises:
+        GeomkitError: for an unknown name, a spec of another form, or a folder that is not there.
+
+    >>> check_spec("openmoji,attribute=flag")
+    ('openmoji', ['attribute=flag'], None)
+    """
+    name, colon, rest = spec.partition(":")
+    name, *options = name.split(",")
+    if name not in CLASS_DATASETS:
+        raise unknown_name("data set with classes", name, CLASS_DATASETS)
+    if name == "openmoji":
+        if colon:
+            raise GeomkitError(f"data '{spec}': openmoji takes no path")
+        return name, options, None
+    if options or not rest:
+        raise GeomkitError(f"data '{spec}': expected {name}:FOLDER")
+    root = Path(rest).expanduser()
+    if not root.is_dir():
+        raise GeomkitError(f"{root}: no such folder")
+    return name, options, root
+
+
 def _from_disk(
     name: str, root: Path, spec: str, preprocess: dict[str, Any], split: str | None
 ) -> ClassData:
@@ -141,8 +159,6 @@ def _from_disk(
         splits = tuple(image_folder_splits(root)) or ("all",)
         test = next(s for s in ("test", "val", "train", "all") if s in splits)
         train = "+".join(s for s in splits if s != test) or None
-    elif not root.is_dir():
-        raise GeomkitError(f"{root}: no such folder")
     split = split or test
     found = read_splits(reader, root, split, splits)
     plain = tuple(folder.replace("_", " ") for folder in found.folders)

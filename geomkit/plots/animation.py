@@ -22,7 +22,7 @@ from geomkit.plots.style import INK, panel, style
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Trace", "frames", "save_animation"]
+__all__ = ["Trace", "can_save_mp4", "frames", "save_animation"]
 
 DPI = 100
 COLOURS = 128
@@ -93,6 +93,11 @@ def frames(
             canvas.draw()
             pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
     return pictures
+
+
+def can_save_mp4() -> bool:
+    """Whether ffmpeg is here."""
+    return shutil.which("ffmpeg") is not None
 
 
 def save_animation(

@@ -125,7 +125,12 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
     Raises:
         GeomkitError: if d < 3.
     """
-    x, y = (to_numpy(rows).astype(np.float64) for rows in embeddings.pairs())
+    x, y = (to_numpy(rows[:]).astype(np.float64) for rows in embeddings.pairs())
+    if x.shape[1] != y.shape[1]:
+        raise GeomkitError(
+            f"a sphere needs images and texts of one dimension, these have {x.shape[1]} and "
+            f"{y.shape[1]}"
+        )
     if x.shape[1] < 3:
         raise GeomkitError(f"a sphere needs at least 3 dimensions, these rows have {x.shape[1]}")
     if x.shape[1] == 3:

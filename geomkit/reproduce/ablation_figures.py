@@ -72,8 +72,7 @@ def fronts(rows: Rows) -> Figure:
             handles, labels, loc="outside lower center", ncols=8, fontsize=7, columnspacing=0.9,
             handletextpad=0.3, handlelength=1.2,
         )  # fmt: skip
-        weights = sorted(w for w in rows.values("weight") if w is not None)
-        weights.sort(key=float)
+        weights = sorted((w for w in rows.values("weight") if w is not None), key=float)
         for one, metric, label in (
             (middle, GAP, "Centroid distance"), (right, RETRIEVAL, "Recall@1, both ways"),
         ):  # fmt: skip

@@ -31,6 +31,8 @@ __all__ = ["EXPERIMENT", "STRENGTHS"]
 NAME = "arithmetic"
 DIM = 128
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+SHOWN = "cua"
+"""The loss whose answers are shown as pictures."""
 MAIN = 1.0
 """λ of the paper."""
 
@@ -136,9 +138,9 @@ def _details(cell: Cell, result: ArithmeticResult) -> Rows:
 
 def _keep_examples(cell: Cell, result: ArithmeticResult, context: Context) -> None:
     """For the figure of pictures, which no row can hold."""
-    folder = context.folder / "work"
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / f"{cell.key}-examples.json", overwrite=True) as file:
+    if not _is(cell, SHOWN, context.options.used_seeds[0]):
+        return
+    with atomic_write(context.folder / "examples.json", overwrite=True) as file:
         file.write(json.dumps(result.to_json()["examples"], indent=1).encode())
 
 
@@ -147,12 +149,10 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
 
     figures = {"arithmetic": curves(rows, dim=DIM), "arithmetic-confusion": confusion(rows)}
     seed = context.options.used_seeds[0]
-    cell = next((c for c in _cells(context.options) if _is(c, "cua", seed)), None)
-    path = context.folder / "work" / f"{cell.key}-examples.json" if cell else None
-    if path is not None and path.exists():
-        found = json.loads(path.read_text("utf-8"))
-        if found:
-            figures["arithmetic-examples"] = examples(found, title=f"cua, d = {DIM}, seed {seed}")
+    path = context.folder / "examples.json"
+    if path.exists() and (found := json.loads(path.read_text("utf-8"))):
+        title = f"{SHOWN}, d = {DIM}, seed {seed}"
+        figures["arithmetic-examples"] = examples(found, title=title)
     return figures
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomkit.errors import GeomkitError
-from geomkit.reproduce.common import LOSSES
+from geomkit.reproduce.common import LOSSES, dot_of
 from geomkit.reproduce.results import Rows, published
-from geomkit.reproduce.tasks import dot_of, dots, slant
+from geomkit.reproduce.tasks import dots, slant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

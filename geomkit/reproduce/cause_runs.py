@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from geomkit.errors import GeomkitError
 from geomkit.recipes import TrainConfig
 from geomkit.reproduce.common import QUICK_STEPS, cell_of, main_grid, measured
 from geomkit.reproduce.control_rows import control_rows, left_out
@@ -181,6 +180,7 @@ def _control(
     context: Context, loss: str, condition: str, *, steps: int | None = None, **fields: Any
 ) -> Rows:
     from geomkit.reproduce.control import Control
+    from geomkit.reproduce.views import NoView
 
     options = context.options
     config = _scratch(options, loss, options.used_seeds[0])
@@ -190,7 +190,7 @@ def _control(
         config = replace(config, steps=steps, warmup=min(config.warmup, steps // 4))
     try:
         return control_rows("causes", Control(config, **fields), context, condition)
-    except GeomkitError as error:
+    except NoView as error:
         return Rows([left_out("causes", config, condition, str(error), context)])
 
 

@@ -62,15 +62,20 @@ class Claim:
         published: the paper's numbers for it, in words.
         test: from an experiment's rows to a verdict.
         otherwise: the likely reason if it does not hold here, for the report.
+        persists: whether it says that training leaves something as it is, so that a model that has
+            learnt little bears it out whatever the loss.
     """
 
     text: str
     published: str
     test: Callable[[Rows], Verdict]
     otherwise: str = ""
+    persists: bool = False
 
     def verdict(self, rows: Rows, *, quick: bool = False) -> Verdict:
         """The verdict; a quick run's may be *undecided*, never the opposite of a full one's.
+
+        It denies nothing, and bears out nothing that only a long training could disturb.
 
         Rows that are missing, or numbers that are undefined, leave a claim undecided.
         """
@@ -81,6 +86,8 @@ class Claim:
             return Verdict(UNDECIDED, f"cannot be tested on these results ({reason})")
         if quick and found.status == NOT_REPRODUCED:
             return replace(found, status=UNDECIDED, why=f"{found.why}; too short a run to deny it")
+        if quick and found.status == REPRODUCED and self.persists:
+            return replace(found, status=UNDECIDED, why=f"{found.why}; too short a run to bear out")
         return found
 
 
@@ -148,7 +155,8 @@ def difference(
         groups.setdefault(one.seed if by == "seed" else key, []).append(pair)
     finite = [[p for p in group if math.isfinite(p[0])] for group in groups.values()]
     means = [float(np.mean([d for d, _ in group])) for group in finite if group]
-    errors = [math.sqrt(sum(e * e for _, e in group)) / len(group) for group in finite if group]
+    # Numbers of one seed are of the same pairs: the error of their mean may be as large as theirs.
+    errors = [float(np.mean([e for _, e in group])) for group in finite if group]
     return mean_interval(means, errors, over=f"{by}s")
 
 

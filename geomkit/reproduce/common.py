@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from geomkit.recipes import TrainConfig, configure
-from geomkit.reproduce.claims import together
+from geomkit.reproduce.claims import mean_interval, together
 from geomkit.reproduce.experiment import Cell, Context, Options
 from geomkit.reproduce.results import Row, Rows
 
-__all__ = ["LOSSES", "cell_of", "main_grid", "measured", "together", "training_pairs", "where"]
+__all__ = [
+    "DIMS", "LOSSES", "Dot", "cell_of", "dot_of", "main_grid", "measured", "together",
+    "training_pairs", "where",
+]  # fmt: skip
 
 LOSSES = ("clip", "cua", "cuaxu")
 DIMS = (32, 64, 128)
@@ -54,7 +57,7 @@ def _shortened(config: TrainConfig) -> dict[str, int]:
 
 @cache
 def training_pairs(spec: str) -> int:
-    """How many training pairs a DATA spec has.
+    """How many training pairs with a caption of their own a DATA spec has: no batch has one twice.
 
     Raises:
         GeomkitError: as :func:`geomkit.data.load_data`.
@@ -64,7 +67,8 @@ def training_pairs(spec: str) -> int:
     from geomkit.data import load_data
     from geomkit.models import model_config, preprocess_config
 
-    return len(load_data(spec, split="train", preprocess=preprocess_config(model_config("nano"))))
+    preprocess = preprocess_config(model_config("nano"))
+    return len(set(load_data(spec, split="train", preprocess=preprocess).names))
 
 
 def main_grid(
@@ -116,3 +120,41 @@ def measured(
         )
         for name, value in result.metrics.items()
     )
+
+
+class Dot(NamedTuple):
+    """A mean with its interval; NaN bounds where there is none.
+
+    Attributes:
+        value, low, high: the estimate and its bounds.
+        each: one value a seed.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    each: tuple[float, ...] = ()
+
+
+def dot_of(rows: Sequence[Row], *, least: float = 0.0, most: float = 1.0) -> Dot | None:
+    """Mean over seeds with its t interval at 95%; ``None`` of no rows.
+
+    A published mean over the paper's three seeds (seed −1) has the interval that their population
+    deviation gives.
+
+    Args:
+        rows: one a seed.
+        least, most: intervals end where the number does.
+    """
+    rows = [row for row in rows if math.isfinite(row.value)]
+    values = tuple(row.value for row in rows)
+    if not values:
+        return None
+    if len(values) == 1 and rows[0].seed < 0:
+        half = 4.303 * rows[0].stderr / math.sqrt(2)  # t quantile, n − 1 = 2
+        return Dot(values[0], max(values[0] - half, least), min(values[0] + half, most))
+    try:
+        found = mean_interval(values, [row.stderr for row in rows])
+    except ValueError:  # one seed without an error
+        return Dot(sum(values) / len(values), each=values)
+    return Dot(found.value, max(found.low, least), min(found.high, most), values)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from geomkit.errors import GeomkitError
 from geomkit.recipes import TrainConfig, evaluation_steps
+from geomkit.reproduce.common import training_pairs
 from geomkit.reproduce.experiment import Cell, Options
 from geomkit.reproduce.grid import seconds_of
 
-__all__ = ["Clock", "Speeds", "calibrate", "cost", "model_of", "speeds_of", "timed"]
+__all__ = ["Clock", "Speeds", "calibrate", "cost", "model_of", "speeds_of", "steps_of", "timed"]
 
 Speeds = Mapping[str, float]
 """By model: how many times the seconds of :func:`cost` it takes here."""
@@ -32,11 +33,18 @@ def model_of(cell: Cell) -> str:
     return cell.config.pretrained or cell.config.model
 
 
+def steps_of(config: TrainConfig) -> int:
+    """How many steps a training takes; from its epochs, where it is these that are given."""
+    if config.epochs is None:
+        return config.steps
+    return config.epochs * max(1, training_pairs(config.data) // config.batch_size)
+
+
 def cost(cell: Cell) -> float:
     """Seconds of training a cell, about, on the reference machine."""
     c = cell.config
     evaluations = len(evaluation_steps(c)) if c.eval_every else c.epochs or 1
-    return c.steps * _step_cost(c) + evaluations * _EVALUATION + _START
+    return steps_of(c) * _step_cost(c) + evaluations * _EVALUATION + _START
 
 
 def _step_cost(config: TrainConfig) -> float:
@@ -104,7 +112,7 @@ def timed(cell: Cell, options: Options) -> float | None:
     ):
         train(
             few, Path(folder) / "timing.pt", device=options.device, workers=options.workers,
-            watch=watch, should_stop=patience_over,
+            download=options.download, watch=watch, should_stop=patience_over,
         )  # fmt: skip
     # The first step pays for what is set up once.
     return statistics.median(took[1:]) if len(took) > 1 else None

@@ -31,8 +31,9 @@ class Options:
         model: architecture, or ``None`` for the recipe's.
         pretrained: SOURCE to start from, or ``None`` for from scratch.
         seeds: of the trainings.
-        quick: one seed, fewer steps, the same figures.
+        quick: one seed, fewer steps, and of the larger grids their corners.
         device, workers, threads: of the machine.
+        download: whether a pretrained model may be fetched.
         tasks: DATA specs of further zero-shot tasks.
         simat: folder of SIMAT's files and pictures, or ``None``.
     """
@@ -45,6 +46,7 @@ class Options:
     device: str = "auto"
     workers: int | None = None
     threads: int = 0
+    download: bool = False
     tasks: tuple[str, ...] = ()
     simat: str | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,17 +13,16 @@ from geomkit.reproduce.claims import (
     below,
     difference,
     equivalent,
-    mean_interval,
     together,
 )
-from geomkit.reproduce.common import DIMS, main_grid, measured
+from geomkit.reproduce.common import DIMS, dot_of, main_grid, measured
 from geomkit.reproduce.experiment import Context, Experiment
 from geomkit.reproduce.results import Row, Rows, published
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.plots.gap import Line, Point
+    from geomkit.plots.gap import Line
 
 __all__ = ["EXPERIMENT", "GEOMETRY", "METRICS", "RETRIEVAL", "by_dimension"]
 
@@ -129,37 +127,22 @@ def lines_of(rows: Rows, metric: str, *, theirs: bool = False) -> list[Line]:
         metric: which.
         theirs: whether the numbers are the paper's.
     """
-    from geomkit.plots.gap import Line
+    from geomkit.plots.gap import Line, Point
+    from geomkit.plots.labels import value_range
     from geomkit.plots.style import loss_colour, loss_marker
 
     chosen = rows.where(metric=metric)
+    least, most = value_range(metric)  # what cannot be is not drawn
     lines = []
     for loss in chosen.values("loss"):
         of_loss = chosen.where(loss=loss)
-        points = [_point(of_loss.where(dim=dim)) for dim in sorted(of_loss.values("dim"))]
+        found = {
+            dim: dot_of(of_loss.where(dim=dim), least=least, most=most)
+            for dim in sorted(of_loss.values("dim"))
+        }
+        points = [Point(float(dim), *dot) for dim, dot in found.items() if dot is not None]
         lines.append(Line(loss, points, loss_colour(loss), loss_marker(loss), theirs))
     return lines
-
-
-def _point(rows: Rows) -> Point:
-    """Mean over seeds; of the paper's, which are means already, its deviation over three seeds."""
-    from geomkit.plots.gap import Point
-    from geomkit.plots.labels import value_range
-
-    # What cannot be is not drawn: intervals end where the metric does.
-    least, most = value_range(rows[0].metric)
-    values = tuple(row.value for row in rows)
-    dim = float(rows[0].dim)
-    if rows[0].seed < 0 and len(rows) == 1:
-        # A population deviation over three seeds: t quantile 4.303, n − 1 = 2.
-        half = 4.303 * rows[0].stderr / math.sqrt(2)
-        return Point(dim, values[0], max(values[0] - half, least), min(values[0] + half, most))
-    try:
-        found = mean_interval(values, [row.stderr for row in rows])
-    except ValueError:  # one seed without an error, or nothing finite
-        mean = float(sum(values) / len(values))
-        return Point(dim, mean)
-    return Point(dim, found.value, max(found.low, least), min(found.high, most), values)
 
 
 def _lower(metric: str, loss: str, dims: Sequence[int] = DIMS) -> Claim:
@@ -270,7 +253,8 @@ def _comparable(loss: str) -> Claim:
             ("image_retrieval_recall@1", "T→I@1"),
         )
     )
-    return Claim(f"{loss} retrieves as well as clip, to within {MARGIN:g}", told, test)
+    text = f"{loss} retrieves as well as clip, to within {MARGIN:g}"
+    return Claim(text, told, test, persists=True)
 
 
 EXPERIMENT = Experiment(

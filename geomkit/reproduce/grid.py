@@ -151,6 +151,7 @@ def _train(
             path,
             device=options.device,
             workers=options.workers,
+            download=options.download,
             resume=True,
             watch=watch,
             should_stop=should_stop,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from geomkit.errors import GeomkitError
 from geomkit.recipes import TrainConfig, configure
 from geomkit.reproduce.claims import Claim, Verdict, above, below, equivalent
 from geomkit.reproduce.common import QUICK_STEPS, together
@@ -113,6 +112,7 @@ def _seeds(options: Options, run: Run) -> tuple[int, ...]:
 
 def _measure(context: Context) -> Rows:
     from geomkit.reproduce.control import Control
+    from geomkit.reproduce.views import NoView
 
     rows = Rows()
     for run in RUNS:
@@ -121,7 +121,7 @@ def _measure(context: Context) -> Rows:
             control = Control(config, run.first, run.second, closed=run.closed)
             try:
                 rows += control_rows("idealized", control, context, run.condition)
-            except GeomkitError as error:
+            except NoView as error:
                 rows.append(left_out("idealized", config, run.condition, str(error), context))
     return rows
 

@@ -93,6 +93,7 @@ def plan(
 def plain_options(options: Options) -> dict[str, Any]:
     """Options that decide what is measured."""
     plain = asdict(replace(options, device="auto", workers=None, threads=0))
+    del plain["download"]
     return json.loads(json.dumps(plain))
 
 

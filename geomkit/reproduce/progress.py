@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from geomkit.reproduce.estimate import Clock, cost, model_of
+from geomkit.reproduce.estimate import Clock, cost, model_of, steps_of
 from geomkit.reproduce.experiment import Cell, Experiment, Options
 from geomkit.reproduce.planning import Plan
 
@@ -48,7 +48,7 @@ class Progress:
             if e.name not in planned.done:
                 work[e.name] = e.seconds(options) * typical
         self.clock = Clock(work)
-        self.steps = {cell: (0, cell.config.steps) for cell in planned.left}
+        self.steps = {cell: (0, steps_of(cell.config)) for cell in planned.left}
 
     def cell(self, cell: Cell, step: int, steps: int) -> None:
         """A training has done a step."""

@@ -63,7 +63,8 @@ def write_report(
         pictures.append(Picture(folder / f"{name}.png", caption, (f"{name}.pdf",)))
     for path in sorted(folder.glob("*.gif")):
         caption = outcome.experiment.captions.get(path.name, _title(path.stem))
-        pictures.append(Picture(path, caption))
+        films = tuple(p.name for p in [path.with_suffix(".mp4")] if p.exists())
+        pictures.append(Picture(path, caption, films))
     _write(folder, _report(outcome, pictures, details, options), outcome.experiment.title)
 
 
@@ -96,7 +97,8 @@ def _report(
             Heading("Numbers"),
             Text(
                 "Mean ± standard deviation over seeds, or ± standard error over pairs where there "
-                f"is one seed. All of it: [results.csv](results.csv).{more}"
+                "is one seed (the paper's deviations too are a sample's here). All of it: "
+                f"[results.csv](results.csv).{more}"
             ),
             *tables,
         ]
@@ -141,17 +143,19 @@ def _sources(specs: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def write_index(outcomes: Sequence[Outcome], out: Path, *, command: str, options: Options) -> None:
+def write_index(out: Path) -> None:
     """Write ``report.md`` and ``report.html`` over every finished experiment in a folder.
 
     Those of earlier runs are among them, by what their ``run.json`` says.
+
+    Args:
+        out: the folder of results.
     """
     from geomkit.reproduce.planning import experiments
 
     known = experiments()
-    order = [*known, *(o.experiment.name for o in outcomes)]
     stored = {path.parent.name: _read(path) for path in sorted(out.glob("*/run.json"))}
-    names = [n for n in dict.fromkeys([*order, *stored]) if stored.get(n)]
+    names = [n for n in dict.fromkeys([*known, *stored]) if stored.get(n)]
     found = {name: stored[name] for name in names}
     captions = {n: known[n].captions.get(n, _title(n)) for n in found if n in known}
     pictures = {
@@ -159,7 +163,7 @@ def write_index(outcomes: Sequence[Outcome], out: Path, *, command: str, options
         for name in found
         if (path := out / name / f"{name}.png").exists()
     }
-    _write(out, _index(found, pictures, command), "Reproduction")
+    _write(out, _index(found, pictures), "Reproduction")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -171,15 +175,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content if known else {}
 
 
-def _index(
-    found: dict[str, dict[str, Any]], pictures: dict[str, Picture], command: str
-) -> list[Block]:
+def _index(found: dict[str, dict[str, Any]], pictures: dict[str, Picture]) -> list[Block]:
     every = [v for details in found.values() for v in details["verdicts"]]
-    quick = any(details["options"]["quick"] for details in found.values())
+    quick = [name for name, details in found.items() if details["options"]["quick"]]
     blocks: list[Block] = [
         Heading("It's not a modality gap: what reproduces", 1),
         Text(f"The paper: {PAPER}."),
-        Text(f"**{_counted(every)}**" + (_QUICK if quick else "")),
+        Text(
+            f"**{_counted(every)}**"
+            + (f" Quick runs ({', '.join(quick)}):{_QUICK}" if quick else "")
+        ),
     ]
     lines = []
     for name, details in found.items():
@@ -200,14 +205,17 @@ def _index(
         blocks.append(Text(f"[Report]({name}/report.html), [results]({name}/results.csv)"))
     blocks += _unmet(found)
     seconds = sum(sum(details["seconds"].values()) for details in found.values())
-    versions = next(iter(found.values()))["versions"] if found else {}
     specs = dict.fromkeys(details["options"]["data"] for details in found.values())
-    made = ", ".join(f"{name} {version}" for name, version in versions.items())
+    commands = dict.fromkeys(details["command"] for details in found.values())
+    made = dict.fromkeys(
+        ", ".join(f"{name} {version}" for name, version in details["versions"].items())
+        for details in found.values()
+    )
     return [
         *blocks,
         Heading("How it was made"),
-        Code(command),
-        Text(f"{_minutes(seconds)} in all. {made}."),
+        Code("\n".join(commands)),
+        Text(f"{_minutes(seconds)} in all. {'; '.join(made)}."),
         Text("\n".join(f"- {line}" for line in _sources(specs))),
     ]
 
@@ -237,8 +245,10 @@ def _reason(verdict: dict[str, Any], options: dict[str, Any]) -> str:
     if verdict["status"] == UNDECIDED:
         if options["quick"]:
             return "A full run trains longer and over several seeds."
-        count = len(options["seeds"])
-        return f"{count} seed{'s' * (count > 1)} leave the interval too wide; give more --seeds."
+        if " seeds" in verdict["why"]:
+            count = len(options["seeds"])
+            return f"{count} seeds leave the interval too wide; more (`--seeds`) would narrow it."
+        return "One run, whose own interval holds both sides."
     if verdict.get("otherwise"):
         return str(verdict["otherwise"])
     if options["pretrained"] is None:
@@ -249,11 +259,13 @@ def _reason(verdict: dict[str, Any], options: dict[str, Any]) -> str:
     return "Data, model or length of training differ from the paper's."
 
 
-_QUICK = " A quick run: one seed, three tenths of the steps; it can confirm a claim, never deny it."
+_QUICK = (
+    " one seed, three tenths of the steps; such a run may confirm a claim, but never denies it."
+)
 
 
 def _quick(options: Options) -> str:
-    return _QUICK if options.quick else ""
+    return f" A quick run:{_QUICK}" if options.quick else ""
 
 
 def _counted(verdicts: Sequence[dict[str, Any]]) -> str:

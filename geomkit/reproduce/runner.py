@@ -65,13 +65,15 @@ def run(
         jobs: trainings at a time.
         resume: finished experiments stay as they are, others go on.
         overwrite: measure finished experiments anew (their cells stay trained).
-        redraw: draw and judge finished experiments again from their results, and make no other.
+        redraw: draw and judge finished experiments again from their results, and make no other;
+            those that draw what no row holds (spheres, pictures) need their trained cells.
         watch: told of progress.
         should_stop: asked after each training step, and between experiments.
 
     Raises:
         GeomkitError: for a finished experiment without ``resume``, ``overwrite`` or ``redraw``,
-            an unfinished one with ``redraw``, or whatever training and measuring raise.
+            one that was made with other options, an unfinished one with ``redraw``, or whatever
+            training and measuring raise.
         Interrupted: if ``should_stop`` said so.
     """
     from geomkit.reproduce.report import write_index
@@ -82,13 +84,19 @@ def run(
         raise GeomkitError(f"jobs: expected 1 or more, got {jobs}")
     for experiment in planned.experiments:
         folder = out / experiment.name
-        if (folder / "run.json").exists() and not (resume or overwrite or redraw):
+        finished = (folder / "run.json").exists()
+        if finished and not (resume or overwrite or redraw):
             raise GeomkitError(
                 f"{folder}: exists already; give --resume to keep it, --overwrite to measure anew, "
                 "--redraw to draw it again, or another --out"
             )
-        if redraw and experiment.name not in planned.done:
-            raise GeomkitError(f"{folder}: no finished run with these options to draw again")
+        if finished and not overwrite and experiment.name not in planned.done:
+            raise GeomkitError(
+                f"{folder}: was made with {_other(folder, options)}; give --overwrite to make it "
+                "anew, or another --out"
+            )
+        if redraw and not finished:
+            raise GeomkitError(f"{folder}: no finished run to draw again")
     try:
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,19 +109,18 @@ def run(
     for experiment in planned.experiments:
         folder = out / experiment.name
         cells = list(dict.fromkeys(experiment.cells(options)))
-        if not overwrite and is_done(experiment, options, folder, cells):
-            if redraw:
-                outcomes.append(_redrawn(experiment, options, out, progress))
-                progress.say("drawn", experiment.name)
-                continue
+        if not (overwrite or redraw) and is_done(experiment, options, folder, cells):
             progress.say("skipped", experiment.name)
             outcomes.append(_stored(experiment, options, folder))
             continue
         _check_stop(should_stop)
         try:
-            outcome = _make(
-                experiment, cells, options, out, command, jobs, overwrite, progress, should_stop
-            )
+            if redraw:
+                outcome = _redrawn(experiment, options, out, progress)
+            else:
+                outcome = _make(
+                    experiment, cells, options, out, command, jobs, overwrite, progress, should_stop
+                )
         except GeomkitError as error:
             if len(planned.experiments) == 1:
                 raise
@@ -121,9 +128,12 @@ def run(
             failures.append(f"{experiment.name}: {error}")
             continue
         outcomes.append(outcome)
-        progress.measured(experiment)
+        if redraw:
+            progress.say("drawn", experiment.name)
+        else:
+            progress.measured(experiment)
     if outcomes:
-        write_index(outcomes, out, command=command, options=options)
+        write_index(out)
     if failures:
         raise GeomkitError(
             f"{len(failures)} of {len(planned.experiments)} experiments failed, the others are in "
@@ -209,6 +219,18 @@ def _redrawn(experiment: Experiment, options: Options, out: Path, progress: Prog
     return outcome
 
 
+def _other(folder: Path, options: Options) -> str:
+    """How the options of a finished run differ from those asked for."""
+    try:
+        stored = json.loads((folder / "run.json").read_text("utf-8"))["options"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "other options"
+    mine = plain_options(options)
+    names = sorted(k for k in mine.keys() | stored.keys() if mine.get(k) != stored.get(k))
+    told = ", ".join(f"{k} {stored.get(k)} (now {mine.get(k)})" for k in names)
+    return told or "another version's settings"
+
+
 def _check_stop(should_stop: Callable[[], bool]) -> None:
     if should_stop():
         from geomkit.train import Interrupted
@@ -249,14 +271,15 @@ def _context(options: Options, folder: Path, cells: Path, progress: Progress) ->
 
     def embeddings(cell: Cell, split: str) -> Embeddings:
         path = cells / f"{cell.key}.{split}.npz"
-        if not path.exists():
+        trained = cell_path(cells, cell)
+        if not path.exists() or path.stat().st_mtime < trained.stat().st_mtime:
             found, _ = load_source(
-                cell_path(cells, cell),
+                trained,
                 split=split,
                 device=options.device,
                 workers=options.workers,
             )
-            write_embeddings(path, found)
+            write_embeddings(path, found, overwrite=True)
         return read_embeddings(path)
 
     return Context(

@@ -117,7 +117,7 @@ def curve(rows: Rows, side: str, *, name: str, colour: str, dashes: str = "-") -
         name, colour, dashes: of the curve.
 
     Returns:
-        The mean over seeds; of three and more seeds with a t interval, of fewer with the error
+        The mean over seeds; of several seeds with a t interval, of fewer with the error
         over pairs; ``None`` if the rows hold no curve.
     """
     from geomkit.plots.spectrum import Curve
@@ -248,7 +248,7 @@ def _area(loss: str) -> dict[str, Claim]:
     start = f"At d = 128 the area under {loss}'s curve is "
     return {
         "smaller": Claim(f"{start}smaller than under clip's: more even a spectrum", told, smaller),
-        "same": Claim(f"{start}that of clip's, to within {SAME:g}", told, same),
+        "same": Claim(f"{start}that of clip's, to within {SAME:g}", told, same, persists=True),
     }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from geomkit.data import parse_spec, with_options
 from geomkit.errors import GeomkitError
-from geomkit.reproduce.claims import mean_interval
+from geomkit.reproduce.common import Dot
 from geomkit.reproduce.experiment import Cell, Context, Options
 from geomkit.reproduce.results import Row, Rows, read_rows, write_rows
 
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from geomkit.checkpoints import LoadedModel
 
 __all__ = [
-    "Dot",
     "cell_model",
     "distinct",
-    "dot_of",
     "dots",
     "kept",
     "openmoji_with",
@@ -68,43 +66,6 @@ def distinct(rows: Iterable[Row]) -> Rows:
     for row in rows:
         first.setdefault((row.data, row.dim, row.loss, row.seed, row.metric, row.condition), row)
     return Rows(first.values())
-
-
-class Dot(NamedTuple):
-    """A mean with its interval; NaN bounds where there is none.
-
-    Attributes:
-        value, low, high: the estimate and its bounds.
-        each: one value a seed.
-    """
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    each: tuple[float, ...] = ()
-
-
-def dot_of(rows: Sequence[Row], *, least: float = 0.0, most: float = 1.0) -> Dot | None:
-    """Mean over seeds with its t interval at 95%; ``None`` of no rows.
-
-    A published mean over the paper's three seeds (seed −1) has the interval that their population
-    deviation gives.
-
-    Args:
-        rows: one a seed.
-        least, most: intervals end where the number does.
-    """
-    values = tuple(row.value for row in rows if math.isfinite(row.value))
-    if not values:
-        return None
-    if len(values) == 1 and rows[0].seed < 0:
-        half = 4.303 * rows[0].stderr / math.sqrt(2)  # t quantile, n − 1 = 2
-        return Dot(values[0], max(values[0] - half, least), min(values[0] + half, most))
-    try:
-        found = mean_interval(values, [row.stderr for row in rows])
-    except ValueError:  # one seed without an error
-        return Dot(sum(values) / len(values), each=values)
-    return Dot(found.value, max(found.low, least), min(found.high, most), values)
 
 
 def dots(

@@ -17,13 +17,17 @@ import numpy as np
 from geomkit.data import PairData, load_data, parse_spec, with_options
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["LEAST_PAIRS", "VIEWS", "Views", "load_views"]
+__all__ = ["LEAST_PAIRS", "VIEWS", "NoView", "Views", "load_views"]
 
 LEAST_PAIRS = 8
 """Fewer give no folds to tell two clouds apart in."""
 OTHER_LANGUAGE = "de"
 
 Inputs = np.ndarray | list[str]
+
+
+class NoView(GeomkitError):
+    """The data lack a view: no reason to fail, but to leave a control out."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ def load_views(
         pairs: at most so many, chosen by a seeded hash.
 
     Raises:
-        GeomkitError: for an unknown view, or too few pairs that have both.
+        GeomkitError: for an unknown view.
+        NoView: for too few pairs that have both.
     """
     for name in (first, second):
         if name not in VIEWS:
@@ -128,7 +133,7 @@ def load_views(
             known.add(key)
     if len(kept) < LEAST_PAIRS:
         what = f"a {first}" if first == second else f"a {first} and {_article(second)}"
-        raise GeomkitError(
+        raise NoView(
             f"'{spec}' ({split}): {len(kept)} of {len(data)} pairs have {what}, "
             f"expected {LEAST_PAIRS} or more"
         )
