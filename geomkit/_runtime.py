@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 
 import torch
 
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["autocast", "resolve_device", "resolve_precision", "versions"]
+__all__ = [
+    "autocast", "numerics", "resolve_device", "resolve_precision", "send", "use_device", "versions",
+]  # fmt: skip
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp64")
@@ -67,6 +71,31 @@ def autocast(device: str, precision: str) -> torch.autocast:
     return torch.autocast(
         device.partition(":")[0], dtype=torch.bfloat16, enabled=precision == "bf16"
     )
+
+
+@contextlib.contextmanager
+def numerics(precision: str) -> Iterator[None]:
+    """Keep what ``fp32`` promises on CUDA, where convolutions would else round to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = before and precision == "bf16"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def use_device(device: str) -> None:
+    """Make a numbered CUDA device the current one; without a number it stays as it is."""
+    place = torch.device(device)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place.index)
+
+
+def send(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    """A tensor of the host's on a device; on CUDA without waiting for what runs there."""
+    if device.startswith("cuda"):  # a copy from memory that is not page-locked, or not dense, waits
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geomkit._runtime import autocast
+from geomkit._runtime import autocast, numerics, send
 from geomkit.data import PairData
 from geomkit.data.pairs import Bad
 from geomkit.embeddings import Embeddings
@@ -68,7 +68,7 @@ def encode(
     images: list[torch.Tensor] = []
     rows: list[np.ndarray] = []
     bad: list[Bad] = []
-    with evaluating(model), autocast(device, precision):
+    with evaluating(model), numerics(precision), autocast(device, precision):
         for batch in batches(
             data, jobs, workers=resolve_workers(workers, data), pin=device.startswith("cuda")
         ):
@@ -159,10 +159,10 @@ def encode_texts(
     # Short captions beside short ones; argmax is where a caption ends, see TwoEncoder.trim.
     order = torch.argsort(tokens.argmax(dim=-1), stable=True)
     rows = [
-        model.encode_text(_sent(model.trim(tokens[part]), device))
+        model.encode_text(send(model.trim(tokens[part]), device))
         for part in order.split(batch_size)
     ]
-    return torch.cat(rows)[_sent(torch.argsort(order), device)]
+    return torch.cat(rows)[send(torch.argsort(order), device)]
 
 
 @contextmanager
@@ -175,12 +175,6 @@ def evaluating(model: TwoEncoder) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-def _sent(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    if device.startswith("cuda"):  # from page-locked memory the host need not wait for the copy
-        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def _weights(model: TwoEncoder) -> torch.dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,20 +41,19 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory; torch's loader calls it, beside the training thread."""
-        tokens = None if self.tokens is None else self.tokens.pin_memory()
-        return replace(self, pictures=self.pictures.pin_memory(), tokens=tokens)
+        return replace(self, pictures=self.pictures.pin_memory())
 
 
 def resolve_workers(workers: int | None, data: PairData) -> int:
-    """Worker processes: none for pictures in memory, else as many as asked, or a core each.
+    """Worker processes: as many as asked, else a core each, or none for pictures in memory.
 
     >>> from geomkit.data import load_data
     >>> resolve_workers(None, load_data(n=2))
     0
     """
-    if data.in_memory:
-        return 0
-    return cores() if workers is None else workers
+    if workers is not None:
+        return workers
+    return 0 if data.in_memory else cores()
 
 
 def batches(
@@ -94,7 +94,22 @@ def batches(
             generator=torch.Generator().manual_seed(0),
         )
         stream = iter(loader)
-    yield from stream
+    yield from _ahead(stream) if pin and not workers else stream
+
+
+def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made in a thread while the one before it is trained on."""
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+
+    def start() -> None:  # page-locked memory belongs to a device, and a thread starts on the first
+        if device is not None:
+            torch.cuda.set_device(device)
+
+    with ThreadPoolExecutor(1, initializer=start) as pool:
+        coming = pool.submit(next, stream, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, stream, None)
+            yield batch
 
 
 def _deaf_to_signals(worker: int) -> None:

@@ -212,6 +212,9 @@ def _model(
     bias = getattr(model.clip, "logit_bias", None)
     if bias is not None:  # a softmax does not feel it
         bias.requires_grad_(False)
+    decoder = getattr(model.clip, "text_decoder", None)
+    if decoder is not None:  # CoCa's captioner takes no part; waiting for its gradients would fail
+        decoder.requires_grad_(False)
     if config.pretrained and not config.keep_projection:
         without_biases(model)
     if config.freeze or config.lock_image is not None or config.lock_text is not None:

@@ -213,13 +213,13 @@ class RankCounts:
         """Tell every rank the scores of the right answers."""
         if team.size > 1:
             mine = {
-                k: (best, own)
+                k: (to_numpy(best), to_numpy(own))  # a tensor would arrive on its sender's device
                 for k, (best, own) in enumerate(zip(self._best, self._own, strict=True))
                 if best is not None
             }
             for part in team.gather(mine):
                 for k, (best, own) in part.items():
-                    self._best[k], self._own[k] = best, own
+                    self._best[k], self._own[k] = (like(a, self._pairs.x) for a in (best, own))
 
     def finish(self, team: Team) -> None:
         """Add the ranks' counts up."""

@@ -173,4 +173,4 @@ def _best_own(
     best = np.full(len(rows), -np.inf, values.dtype)
     np.maximum.at(best, owner, values)
     level = np.bincount(owner, weights=values >= best[owner] - tie_width(scores))
-    return namespace(scores).asarray(best), level.astype(np.int64)
+    return like(best, scores), level.astype(np.int64)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from geomkit._parallel import SOLO, Team
-from geomkit._runtime import autocast, resolve_device, resolve_precision, versions
+from geomkit._runtime import autocast, numerics, resolve_device, resolve_precision, versions
 from geomkit.checkpoints import LoadedModel, weights_sha256
 from geomkit.data import PairData
 from geomkit.data.pairs import Bad
@@ -270,7 +270,8 @@ def _encoded(work: _Work, moved: Callable[[int], None]) -> Generator[Encoded, No
         pin=work.device.startswith("cuda"),
     )
     nothing = torch.empty(0, work.loaded.model_config["embed_dim"])
-    with evaluating(model), autocast(work.device, work.plan["precision"]):
+    precision = work.plan["precision"]
+    with evaluating(model), numerics(precision), autocast(work.device, precision):
         for k in work.mine:
             image, words, rows = [], [], []
             bad: list[Bad] = []

@@ -107,15 +107,16 @@ def _no_sync(network: nn.Module) -> contextlib.AbstractContextManager:
     return no_sync() if no_sync is not None else contextlib.nullcontext()
 
 
-def _random_state(device: str) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.startswith("cuda") else torch.get_rng_state()
+def _random_state(device: str) -> list[Tensor]:
+    """Of the host, where some layers draw wherever they compute, and of the device."""
+    own = [torch.cuda.get_rng_state(device)] if device.startswith("cuda") else []
+    return [torch.get_rng_state(), *own]
 
 
-def _set_random_state(device: str, state: Tensor) -> None:
-    if device.startswith("cuda"):
+def _set_random_state(device: str, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
         torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
 
 
 def start_reading(values: Tensor) -> Reading:

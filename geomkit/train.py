@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from geomkit._parallel import SOLO, Team
-from geomkit._runtime import resolve_device, versions
+from geomkit._runtime import numerics, resolve_device, send, use_device, versions
 from geomkit.checkpoints import load_checkpoint, save_checkpoint
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
@@ -123,8 +123,7 @@ def train(
     """
     out = Path(out)
     device = resolve_device(device)
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
+    use_device(device)
     stored = stored_run(out, resume=resume, overwrite=overwrite)
     threads_before = torch.get_num_threads()
     cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
@@ -141,7 +140,8 @@ def train(
                 watch(Event("end", stored["step"], run.config, device, {}, {}, note=note))
                 return stored
             torch.set_num_threads(run.config.threads)
-            return _loop(run, out, workers, compile, watch, should_stop, team)
+            with numerics(run.config.precision):
+                return _loop(run, out, workers, compile, watch, should_stop, team)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -242,7 +242,7 @@ def _loop(
         _skip_bad(batch, run, bad, team, tell)
         assert batch.tokens is not None
         pictures = batch.pictures.to(device, non_blocking=True)
-        tokens = model.trim(batch.tokens).to(device, non_blocking=True)
+        tokens = send(model.trim(batch.tokens), device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
 
@@ -255,7 +255,7 @@ def _loop(
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
         values = torch.stack(list(parts.values())).detach()
         if not alone:  # what the ranks lost on average, and whether one of them is to stop
-            values = torch.cat([values, values.new_tensor([float(should_stop())])])
+            values = torch.cat([values, values.new_full((1,), float(should_stop()))])
             dist.all_reduce(values)
             values /= team.size
         # On a CPU the loss is looked at before it can spoil the weights; on CUDA one step late,
@@ -294,10 +294,18 @@ def _loop(
 
 
 def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn.Module:
+    if not alone and _normalises_batches(model):
+        if not device.startswith("cuda"):
+            raise GeomkitError(
+                "batch normalisation over several ranks needs CUDA: train on one process, or "
+                "freeze its encoder (--freeze image, --lock image)"
+            )
+        # Its statistics are of the global batch, like every term of the loss.
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     network: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
     if alone:
         return network
-    # Named anew in later versions. The buffers are constants; a frozen tower's statistics too.
+    # Named anew in later versions. The buffers are constants, or alike on all ranks already.
     known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {sync: False}
@@ -306,6 +314,15 @@ def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn
         device_ids=[torch.device(device)] if device.startswith("cuda") else None,
         gradient_as_bucket_view=True,
         **options,
+    )
+
+
+def _normalises_batches(model: nn.Module) -> bool:
+    """Whether a layer that is trained computes with the statistics of its batch."""
+    return any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        and any(weight.requires_grad for weight in layer.parameters())
+        for layer in model.modules()
     )
 
 

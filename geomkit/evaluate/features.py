@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from geomkit._runtime import autocast
+from geomkit._runtime import autocast, numerics
 from geomkit.checkpoints.loaded import LoadedModel
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
@@ -56,7 +56,7 @@ def class_weights(
     if not class_names or not templates:
         raise GeomkitError("zero-shot: expected one class and one prompt or more")
     texts = [fill(template, name) for name in class_names for template in templates]
-    with evaluating(model), autocast(device, precision):
+    with evaluating(model), numerics(precision), autocast(device, precision):
         rows = encode_texts(
             model, tokenize(texts, tokenizer), device=device, batch_size=batch_size
         ).cpu()
@@ -100,7 +100,7 @@ def image_rows(
     kept: list[np.ndarray] = []
     bad: list[Bad] = []
     done = 0
-    with evaluating(model), autocast(device, precision):
+    with evaluating(model), numerics(precision), autocast(device, precision):
         for batch in batches(
             data, jobs, workers=resolve_workers(workers, data), pin=device.startswith("cuda")
         ):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from geomkit._io import atomic_write
-from geomkit._runtime import autocast, resolve_device, resolve_precision
+from geomkit._runtime import autocast, numerics, resolve_device, resolve_precision
 from geomkit.functional import contrastive
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
@@ -132,7 +132,8 @@ def run_control(
     try:
         if threads:
             torch.set_num_threads(threads)
-        with torch.random.fork_rng(devices=cuda):
+        precision = resolve_precision(control.config.precision, device)
+        with torch.random.fork_rng(devices=cuda), numerics(precision):
             records = _trained(control, folder / f"{control.key}.pt", device, say)
     finally:
         torch.set_num_threads(before)

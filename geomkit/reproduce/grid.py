@@ -100,7 +100,9 @@ def train_cells(
     context = get_context("spawn")
     with (
         context.Manager() as manager,
-        ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_signals_alone) as pool,
+        ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_start_job, initargs=(context.Value("i", 0),)
+        ) as pool,
     ):
         stop, told = manager.Event(), manager.Queue()
 
@@ -173,9 +175,25 @@ def _train(
         file.write(json.dumps(note, indent=1, sort_keys=True).encode())
 
 
-def _leave_signals_alone() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent tells this one when to stop."""
+_job = 0
+"""Which of the jobs this process is."""
+
+
+def _start_job(count: Any) -> None:
+    global _job
+    with count.get_lock():
+        _job, count.value = count.value, count.value + 1
+    # Ctrl-C reaches every process of a terminal; the parent tells this one when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _own_device(options: Options, job: int) -> Options:
+    """The options of one of the jobs: of several CUDA devices each takes the next."""
+    import torch
+
+    if options.device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return options
+    return replace(options, device=f"cuda:{job % torch.cuda.device_count()}")
 
 
 def _train_apart(
@@ -195,4 +213,4 @@ def _train_apart(
             asked[:] = [now, stop.is_set()]
         return bool(asked[1])
 
-    _train(cell, folder, options, progress, should_stop, threads)
+    _train(cell, folder, _own_device(options, _job), progress, should_stop, threads)

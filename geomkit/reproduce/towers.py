@@ -75,7 +75,10 @@ class Towers(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit rows ``(n, d)`` of either side, and 1/τ."""
-        return self.first(a), self.second(b) @ self.turn.T, self.scale
+        x, y = self.first(a), self.second(b)
+        with torch.autocast(y.device.type, enabled=False):  # unit rows stay unit rows in bf16 too
+            y = y @ self.turn.T
+        return x, y, self.scale
 
     def ready(self, a: Tensor, b: Tensor, preprocess: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Pictures and token ids as the encoders take them, on their device."""
