@@ -201,6 +201,12 @@ EXPERIMENT = Experiment(
         len(_cells(options)) * (8.0 + (600.0 if options.simat is not None else 0.0))
     ),
     published="simat",
+    captions={
+        "arithmetic": "Right answers by the weight of the texts' difference, by what is asked for "
+        "at λ = 1, and the paper's SIMAT scores",
+        "arithmetic-confusion": "Which skin tone the picture found has, by the one asked for",
+        "arithmetic-examples": "Clearest successes and worst failures of one model",
+    },
     notes="A query is unit(picture + λ(target's words − source's words)); it starts from a "
     "training picture and asks for a held-out one of the same emoji in another skin tone, or of "
     "the other gender; all other pictures are searched. λ = 0 asks without words, chance is one "

@@ -307,7 +307,7 @@ EXPERIMENT = Experiment(
     seconds=lambda options: 12.0 if options.quick else 30.0,
     published="sphere-3d",
     captions={
-        "figure1": "Six stages of training in three dimensions under `clip` and `cua`, and the "
+        "figure1": "Six stages of training in three dimensions, images red and texts blue, and the "
         "course of explained variance, recall, centroid distance and uniformity",
         "figure1.gif": "Every snapshot of `clip`, and nothing between them",
     },
