@@ -200,6 +200,10 @@ EXPERIMENT = Experiment(
     ),
     seconds=lambda options: 1.5 * (len(PRESETS) * len(options.used_seeds) + len(WEIGHTS)),
     published="coco-finetune",
+    captions={
+        "ablation": "Gap against retrieval, and what the weight of uniformity and alignment trades",
+        "ablation-effects": "Each preset's difference from `clip`",
+    },
     notes=(
         "The first figure has the gap to the right and retrieval upwards: better is up and to the "
         "left. The line is the Pareto front: of what lies on it nothing else is better in both. "

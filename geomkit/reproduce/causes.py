@@ -224,13 +224,19 @@ EXPERIMENT = Experiment(
         ),
     ),
     seconds=seconds,
+    captions={
+        "causes": "Held-out pairs over training: the usual run beside what is changed in it, a "
+        "column a cause",
+        "causes-cone": "Geometry before any training, a dot an initialisation",
+    },
     notes=(
         "All numbers are of held-out pairs. Curves of one colour: the usual run (solid, from the "
         "main grid, all seeds) and what is changed in it (dashed, first seed, from scratch). "
         "Mismatched pairs: every picture learns the name of the next one, always the same. Where "
         "partners are wrong only when measured, centroids are what they were. Encoders: two image "
-        "encoders see two forms of a picture; copies that see one and the same input get equal "
-        "gradients and stay equal by symmetry. Verdicts on the changed runs are over pairs of one "
+        "encoders see two forms of a picture. Copies that see one and the same input would get "
+        "equal gradients and stay one, were it not for rounding: what it leaves between them the "
+        "loss makes a gap of, so that a closed gap is no state to rest in. Verdicts on the changed runs are over pairs of one "
         "seed."
     ),
 )  # fmt: skip

@@ -219,6 +219,10 @@ EXPERIMENT = Experiment(
             "Across settings both also follow the dimension, each in its own way.",
         ),
     ),
+    captions={
+        "sweeps": "Centroid distance and uniformity over batch size, dimension and temperature",
+        "sweeps-effects": "Each factor by itself: faint lines are settings of the other two",
+    },
     seconds=lambda options: 0.4 * len(settings(options)),
     notes=(
         "Heat maps: a field a model; batch size upwards, dimension to the right, a column of maps "
