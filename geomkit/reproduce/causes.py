@@ -236,8 +236,8 @@ EXPERIMENT = Experiment(
         "partners are wrong only when measured, centroids are what they were. Encoders: two image "
         "encoders see two forms of a picture. Copies that see one and the same input would get "
         "equal gradients and stay one, were it not for rounding: what it leaves between them the "
-        "loss makes a gap of, so that a closed gap is no state to rest in. Verdicts on the changed runs are over pairs of one "
-        "seed."
+        "loss makes a gap of, so that a closed gap is no state to rest in. Verdicts on the changed "
+        "runs are over pairs of one seed."
     ),
 )  # fmt: skip
 """Cone, mismatch, short training, encoders, and the start."""
