@@ -248,6 +248,8 @@ def _reason(verdict: dict[str, Any], options: dict[str, Any]) -> str:
         if " seeds" in verdict["why"]:
             count = len(options["seeds"])
             return f"{count} seeds leave the interval too wide; more (`--seeds`) would narrow it."
+        if " settings" in verdict["why"]:
+            return "It holds in some settings and not in others; the figures say in which."
         return "One run, whose own interval holds both sides."
     if verdict.get("otherwise"):
         return str(verdict["otherwise"])
