@@ -209,8 +209,8 @@ EXPERIMENT = Experiment(
             "Learning the temperature leaves the clouds apart",
             "no number; OpenAI's CLIP learned its own, and has the gap (Liang et al. 2022)",
             _learned,
-            "On few pairs a learned τ hardly leaves where it starts (`temperature` in the table), and "
-            "fixed as high it leaves hardly a gap either: see τ = 0.05 in the heat maps. CLIP "
+            "On few pairs a learned τ hardly leaves where it starts (`temperature` in the table), "
+            "and fixed as high it leaves hardly a gap either: see τ = 0.05 in the heat maps. CLIP "
             "learned its own down to 0.01, where the gap is here too.",
             persists=True,
         ),
