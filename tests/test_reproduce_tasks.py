@@ -204,7 +204,7 @@ def test_the_mean_of_zero_shot_against_the_dimension() -> None:
         for dim in (32, 64)
     )
     ours, theirs = zeroshot.by_dimension(rows).axes
-    assert ours.get_title() == "Mean over OpenMoji's attributes"
+    assert ours.get_title() == "Ours: OpenMoji"
     courses = [line.get_ydata() for line in ours.lines if len(line.get_ydata()) == 2]
     assert len(courses) == 3 * len(LOSSES)  # of each loss the means and the caps of intervals
     assert [b - a for a, b in courses[::3]] == pytest.approx([0.032] * len(LOSSES))

@@ -199,7 +199,7 @@ EXPERIMENT = Experiment(
             "Liang et al. 2022: mean cosine well above 0 in every network", _narrow,
         ),
         Claim(
-            "and the two cones are disjoint: a gap before any training",
+            "The cones of the two modalities are disjoint: a gap before any training",
             "Liang et al. 2022: the two are clearly apart", _apart,
         ),
         Claim(

@@ -248,7 +248,7 @@ EXPERIMENT = Experiment(
             "centroid distance 0.00", _starts_closed,
         ),
         Claim(
-            "and no linear classifier tells the two clouds apart",
+            "Before training no linear classifier tells the two clouds apart",
             "linear separability 0.50", _starts_mixed,
         ),
         Claim(
@@ -260,11 +260,11 @@ EXPERIMENT = Experiment(
             "centroid distance 0.00 → 0.06", _rises,
         ),
         Claim(
-            "and a linear classifier tells the two clouds apart, though all is of one modality",
+            "After training one does, though all is of one modality",
             "linear separability 0.50 → 1.00", _separable,
         ),
         Claim(
-            "almost without error",
+            "After training it errs hardly at all: the two clouds are disjoint",
             "linear separability 1.00", _disjoint,
             "Separability is at 1 early, while the loss is still high, and falls as the loss nears "
             "zero; where the learning rate falls too, it falls farther. Small models on few pairs "
@@ -272,7 +272,7 @@ EXPERIMENT = Experiment(
             "paper's encoders are far larger, at d = 512.",
         ),
         Claim(
-            "So it does on texts, and on two forms of one thing",
+            "Texts, and two forms of one thing, are driven apart as well",
             "not measured", _everywhere,
         ),
     ),

@@ -241,10 +241,9 @@ def by_dimension(rows: Rows) -> Figure:
     from geomkit.plots.gap import Panel, against
 
     means = rows.where(metric="zeroshot_mean")
-    ours, title, label = means.where(tasks="given"), "Mean over the data sets", "Accuracy"
+    ours, title, label = means.where(tasks="given"), "Ours: data sets given", "Accuracy"
     if not ours:
-        ours, title = means.where(tasks="openmoji"), "Mean over OpenMoji's attributes"
-        label = "Mean recall per class"
+        ours, title, label = means.where(tasks="openmoji"), "Ours: OpenMoji", "Mean recall"
     all_theirs = published("zero-shot")
     theirs = Rows(
         Row(NAME, "", dim, loss, -1, "zeroshot_mean", sum(r.value for r in found) / len(found))
@@ -256,7 +255,7 @@ def by_dimension(rows: Rows) -> Figure:
         [
             Panel(title, lines_of(ours, "zeroshot_mean"), f"{label}, 0 to 1"),
             Panel(
-                "Paper: mean over five data sets",
+                "Paper: five data sets",
                 lines_of(theirs, "zeroshot_mean", theirs=True),
                 "Accuracy, 0 to 1",
             ),
