@@ -281,8 +281,8 @@ EXPERIMENT = Experiment(
             _arc,
         ),
         Claim(
-            f"Training then passes through a ring: two components hold {RING_BOTH:g} or more, one {RING_ONE:g} or "
-            "less",
+            f"Training then passes through a ring: two components hold {RING_BOTH:g} or more, one "
+            f"{RING_ONE:g} or less",
             "PC1 0.60, PC1+PC2 1.00 at epoch 100",
             _ring,
         ),
