@@ -54,9 +54,10 @@ def _presets(options: Options) -> list[Cell]:
 
 
 def _weights(options: Options) -> dict[float, Cell]:
-    losses = [weighted(weight) for weight in WEIGHTS]
+    weights = WEIGHTS[::2] if options.quick else WEIGHTS
+    losses = [weighted(weight) for weight in weights]
     cells = main_grid(options, losses=losses, dims=(DIM,), seeds=options.used_seeds[:1])
-    return dict(zip(WEIGHTS, cells, strict=True))
+    return dict(zip(weights, cells, strict=True))
 
 
 def _cells(options: Options) -> list[Cell]:
