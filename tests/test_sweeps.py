@@ -73,7 +73,7 @@ def test_batches_that_the_data_cannot_fill_are_left_out(
     assert outcome.rows.values("batch") == ["8"]
     assert "batches up to 400" in said[0] and "openmoji,n=40" in said[0]
     by_text = dict(zip(sweeps.EXPERIMENT.claims, outcome.verdicts, strict=True))
-    found = next(v for c, v in by_text.items() if "small batches" in c.text)
+    found = next(v for c, v in by_text.items() if "smallest batch" in c.text)
     assert found.status == UNDECIDED and "one batch alone: 8" in found.why
 
 
