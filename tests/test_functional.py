@@ -59,6 +59,17 @@ def test_collapsed_rows_have_uniformity_zero() -> None:
     assert F.cross_uniformity(x, -x) == pytest.approx(-8, **TIGHT)
 
 
+@pytest.mark.parametrize("cosine", [-0.4, 0.0, 0.9])
+def test_cross_uniformity_of_collapsed_clouds_outweighs_alignment_past_a_half(
+    cosine: float,
+) -> None:
+    x = np.tile([1.0, 0.0, 0.0], (5, 1))
+    y = np.tile([cosine, math.sqrt(1 - cosine**2), 0.0], (5, 1))
+    for weight in (0.4, 0.5, 1.0):
+        push = F.alignment(x, y) + weight * F.cross_uniformity(x, y)
+        assert push == pytest.approx((1 - 2 * weight) * (2 - 2 * cosine), **TIGHT)
+
+
 @pytest.mark.parametrize(
     ("dim", "expected"), [(3, -2.0798), (8, -3.0825), (32, -3.7518), (512, -3.9844)]
 )

@@ -31,6 +31,18 @@ def test_stages_fall_where_the_shape_changes() -> None:
     assert choose_stages(clouds_, 1) == [len(clouds_) - 1]
 
 
+def test_cone_arc_ring_and_sphere_are_a_stage_each() -> None:
+    rng = np.random.default_rng(0)
+    turn, plain = rng.uniform(-np.pi, np.pi, 200), rng.standard_normal((200, 3))
+    shapes = [
+        unit(0.1 * plain + [1, 0, 0]),
+        *(np.stack([np.cos(t), np.sin(t), 0 * t], 1) for t in (0.3 * turn, turn)),
+        unit(plain),
+    ]
+    clouds_ = [np.stack([shape, shape]) for shape in shapes for _ in range(5)]
+    assert [k // 5 for k in choose_stages(clouds_, 4)] == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 7])
 def test_stages_are_distinct_and_in_order(count: int) -> None:
     snapshots = [ball(1.0)] * 5 + [ball(2.0)] * 5
