@@ -13,7 +13,7 @@ from geomkit.data.files import SUFFIXES, VAL_SHARE, FilePictures, Place, hold_ou
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError
 
-__all__ = ["TEMPLATE", "image_folder_classes", "load_folder"]
+__all__ = ["TEMPLATE", "image_folder_classes", "image_folder_splits", "load_folder"]
 
 TEMPLATE = "a photo of a {}."
 """CLIP's plainest prompt."""
@@ -67,7 +67,11 @@ def load_folder(
     files, labels, classes = image_folder_classes(path, split=split, seed=seed)
     captions = [template.format(classes[label].replace("_", " ")) for label in labels]
     data = _data(root, files, captions, preprocess, draft, spec)
-    held = "" if _parts(root) or split == "all" else "; a fifth is held out, by a seeded hash"
+    held = (
+        ""
+        if image_folder_splits(root) or split == "all"
+        else "; a fifth is held out, by a seeded hash"
+    )
     return data.take(np.arange(len(data)), split=split).with_note(f"{len(classes)} classes{held}")
 
 
@@ -89,7 +93,7 @@ def image_folder_classes(
         GeomkitError: if the folder is missing, has no classes, or lacks the split.
     """
     root = Path(path)
-    parts = _parts(root)
+    parts = image_folder_splits(root)
     depth = 1 if parts else 0
     by_class: list[tuple[str, str]] = []
     for file in _files(root):
@@ -136,8 +140,15 @@ def _files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _parts(root: Path) -> dict[str, str]:
-    """Split → its folder, if there are training and others, or splits of classes alone."""
+def image_folder_splits(root: Path) -> dict[str, str]:
+    """Which of train, val and test a folder has, with their names in it; none if it has classes.
+
+    A class may be called "test": folders are splits if training stands beside another one, or if
+    there are no others and classes lie in them.
+
+    Args:
+        root: the folder; of one that is missing there are none.
+    """
     found = {
         split: next((n for n in names if (root / n).is_dir()), "")
         for split, names in _SPLITS.items()

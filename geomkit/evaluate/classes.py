@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geomkit.data.folder import image_folder_splits
 from geomkit.data.openmoji import SIZES, load_openmoji
 from geomkit.data.pairs import PairData, Pictures
 from geomkit.errors import GeomkitError, unknown_name
@@ -17,7 +18,6 @@ from geomkit.evaluate.attributes import ATTRIBUTES
 from geomkit.evaluate.disk import (
     READERS,
     PixelPictures,
-    image_folder_splits,
     read_splits,
     split_names,
 )

@@ -26,7 +26,6 @@ __all__ = [
     "Found",
     "PixelPictures",
     "Reader",
-    "image_folder_splits",
     "read_splits",
     "split_names",
 ]
@@ -167,40 +166,8 @@ def _imagenet(root: Path, split: str) -> Found:
     return found
 
 
-_SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "validation", "valid"),
-    "test": ("test",),
-}
-
-
-def image_folder_splits(root: Path) -> dict[str, str]:
-    """Which of train, val and test a folder has, with their names in it; none if it has classes.
-
-    A class may be called "test": folders are splits if training stands beside another one, or if
-    there are no others.
-
-    Raises:
-        GeomkitError: if it is no folder.
-    """
-    if not root.is_dir():
-        raise GeomkitError(f"{root}: no such folder")
-    inside = {entry.name for entry in root.iterdir() if entry.is_dir()}
-    found = {
-        split: name
-        for split, names in _SPLIT_FOLDERS.items()
-        for name in names[::-1]
-        if name in inside
-    }
-    several = "train" in found and len(found) > 1
-    return found if several or inside == set(found.values()) else {}
-
-
 def _image_folder(root: Path, split: str) -> Found:
-    parts = image_folder_splits(root)
-    if split == "all" or ("train" in parts and len(parts) > 1):
-        return _folders(root, "", split)
-    return _folders(root / parts[split], f"{parts[split]}/", "all")
+    return _folders(root, "", split)
 
 
 def _folders(folder: Path, prefix: str, split: str) -> Found:
