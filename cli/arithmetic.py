@@ -12,7 +12,7 @@ from .options import Device, Download, JsonOut, MaxBad, Models, Overwrite, Preci
 from .zeroshot import drawing, progress_of, written
 
 if TYPE_CHECKING:
-    from geomkit.evaluate.arithmetic_result import ArithmeticResult
+    from geomkit.tasks.arithmetic_result import ArithmeticResult
 
 __all__ = ["arithmetic"]
 
@@ -54,14 +54,14 @@ def arithmetic(
     download: Download = False,
 ) -> None:
     """Multimodal arithmetic: does a picture, moved by words, land on the picture meant?"""
-    from geomkit._io import check_target
-    from geomkit._runtime import resolve_device, resolve_precision
+    from geomkit._core.files import check_target
+    from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.errors import GeomkitError
-    from geomkit.evaluate.arithmetic import arithmetic as compute
-    from geomkit.evaluate.arithmetic import arithmetic_spec
-    from geomkit.evaluate.arithmetic_result import plain
-    from geomkit.evaluate.simat import simat
     from geomkit.sources import open_source
+    from geomkit.tasks.arithmetic import arithmetic as compute
+    from geomkit.tasks.arithmetic import arithmetic_spec
+    from geomkit.tasks.arithmetic_result import plain
+    from geomkit.tasks.simat import simat
 
     root = data.removeprefix("simat:") if data.startswith("simat") else None
     if root is not None and (root == data or not root):

@@ -129,7 +129,7 @@ def _check(data: PairData, workers: int | None) -> None:
     """Decode everything; an error if more is bad than the data set allows."""
     import numpy as np
 
-    from geomkit.loading import batches, resolve_workers
+    from geomkit.data.loading import batches, resolve_workers
 
     jobs: list[Any] = [np.arange(i, min(i + 64, len(data))) for i in range(0, len(data), 64)]
     bad = []

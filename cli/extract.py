@@ -13,7 +13,7 @@ from . import console
 from .options import Precision, Workers
 
 if TYPE_CHECKING:
-    from geomkit.shards import Progress
+    from geomkit.extraction.run import Progress
 
 __all__ = ["extract"]
 
@@ -73,16 +73,16 @@ def extract(
     Killed and run again with --resume it goes on at the first missing shard, and ends with the
     same bytes. Under torchrun the ranks share the shards.
     """
-    from geomkit._parallel import Team
+    from geomkit._core.parallel import Team
     from geomkit.errors import GeomkitError
-    from geomkit.plans import check_options, check_out
+    from geomkit.extraction.plan import check_options, check_out
 
     check_options(shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
     if os.environ.get("RANK", "0") == "0":  # the others might see what the first one makes
         check_out(out, resume=resume, overwrite=overwrite)
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
     from geomkit.data import load_data, with_options
-    from geomkit.shards import extract_to
+    from geomkit.extraction.run import extract_to
     from geomkit.sources import open_source
 
     loaded = open_source(source, download=download)

@@ -14,7 +14,7 @@ from . import console
 from .options import Device, Download, ModelData, ModelSplit, Workers
 
 if TYPE_CHECKING:
-    from geomkit.embeddings import Embeddings
+    from geomkit.embeddings.embeddings import Embeddings
     from geomkit.metrics import GapResult
 
 __all__ = ["gap"]
@@ -70,7 +70,7 @@ def gap(
     Any metric can be given a limit, --max-NAME or --min-NAME with a number (such as
     --max-centroid-distance 0.1): exit status 1 if a source misses it.
     """
-    from geomkit._parallel import Team
+    from geomkit._core.parallel import Team
     from geomkit.errors import GeomkitError
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select

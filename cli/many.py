@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from geomkit.embeddings import Embeddings
+    from geomkit.embeddings.embeddings import Embeddings
 
 __all__ = ["colours", "load_all", "short_names"]
 

@@ -14,7 +14,7 @@ from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.reproduce.results import Rows
+    from geomkit.reproduce.framework.results import Rows
 
 __all__ = ["plot_gap"]
 
@@ -94,9 +94,9 @@ def _of_results(sources: list[str], names: list[str], published: bool) -> Figure
     from dataclasses import replace
 
     from geomkit.errors import GeomkitError
-    from geomkit.reproduce.figure2 import by_dimension
-    from geomkit.reproduce.results import Rows, read_rows
-    from geomkit.reproduce.results import published as read_published
+    from geomkit.reproduce.experiments.figure2 import by_dimension
+    from geomkit.reproduce.framework.results import Rows, read_rows
+    from geomkit.reproduce.framework.results import published as read_published
 
     rows = Rows()
     for name, source in zip(short_names(sources), sources, strict=True):

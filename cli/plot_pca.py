@@ -13,7 +13,7 @@ from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.embeddings import Embeddings
+    from geomkit.embeddings.embeddings import Embeddings
 
 __all__ = ["plot_pca"]
 
@@ -70,10 +70,10 @@ def _curves(loaded: list[tuple[str, Embeddings, str | None]]) -> Figure:
     """One source: images red, texts blue; several: a colour each, and a panel a modality."""
     import numpy as np
 
-    from geomkit._array import to_numpy
+    from geomkit._core.array import to_numpy
     from geomkit.plots.spectrum import Curve, cumulative_curves
     from geomkit.plots.style import MODALITY_COLOURS
-    from geomkit.reproduce.spectrum import cumulative_with_error
+    from geomkit.reproduce.experiments.spectrum import cumulative_with_error
 
     looks = colours([loss for _, _, loss in loaded])
     shown: dict[str, list[Curve]] = {"image": [], "text": []}

@@ -60,7 +60,7 @@ def _checkpoint(source: str) -> dict | None:
 
     if has_model_prefix(source) or not Path(source).is_file() or not is_torch_file(Path(source)):
         return None
-    from geomkit.checkpoints import as_checkpoint, read_torch_file
+    from geomkit.models.checkpoints import as_checkpoint, read_torch_file
 
     content = read_torch_file(source)
     tensors = isinstance(content, dict) and {"image", "text"} <= set(content)

@@ -23,7 +23,7 @@ from .options import (
 from .zeroshot import drawing, progress_of, show
 
 if TYPE_CHECKING:
-    from geomkit.evaluate.result import TaskResult
+    from geomkit.tasks.result import TaskResult
 
 __all__ = ["probe"]
 
@@ -57,11 +57,11 @@ def probe(
     download: Download = False,
 ) -> None:
     """Linear probe: logistic regression on image rows, scored on pictures it never saw."""
-    from geomkit._io import check_target
-    from geomkit._runtime import resolve_device, resolve_precision
-    from geomkit.evaluate import load_parts
-    from geomkit.evaluate import probe as fit_and_score
+    from geomkit._core.files import check_target
+    from geomkit._core.runtime import resolve_device, resolve_precision
+    from geomkit.data.labelled import load_parts
     from geomkit.sources import open_source
+    from geomkit.tasks import probe as fit_and_score
 
     if out is not None:
         check_target(out, overwrite=overwrite)

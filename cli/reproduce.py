@@ -16,7 +16,7 @@ from .options import Device, Download, Workers
 
 if TYPE_CHECKING:
     from geomkit.reproduce import Experiment, Options, Outcome, Plan
-    from geomkit.reproduce.progress import Event
+    from geomkit.reproduce.framework.progress import Event
 
 __all__ = ["reproduce"]
 
@@ -76,7 +76,7 @@ def reproduce(
     Trained models are kept and shared among the experiments; a killed run goes on where it was.
     """
     from geomkit.errors import GeomkitError
-    from geomkit.reproduce.planning import experiments, plan
+    from geomkit.reproduce.framework.planning import experiments, plan
 
     names = names or ["list"]
     if "list" in names:
@@ -94,7 +94,7 @@ def reproduce(
     out = out or Path("reports") / name
     planned = plan(names, options, out, overwrite=overwrite)
     if planned.left and not redraw:
-        from geomkit.reproduce.estimate import calibrate
+        from geomkit.reproduce.framework.estimate import calibrate
 
         if console.interactive():
             console.line("geomkit: timing a few steps …")
@@ -111,8 +111,8 @@ def reproduce(
 
 
 def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any) -> int:
-    from geomkit.reproduce.runner import run
-    from geomkit.train import Interrupted
+    from geomkit.reproduce.framework.runner import run
+    from geomkit.training.loop import Interrupted
 
     stop = _StopSignal()
     try:
@@ -167,14 +167,14 @@ def _check(options: Options, *, jobs: int) -> None:
         if count < 0:
             raise GeomkitError(f"{name}: expected 0 or more, got {count}")
     parse_spec(options.data)
-    from geomkit.evaluate.classes import check_spec
+    from geomkit.data.labelled.classes import check_spec
 
     for spec in options.tasks:
         check_spec(spec)
     if options.simat is not None and not Path(options.simat).is_dir():
         raise GeomkitError(f"{options.simat}: no such folder; --simat names SIMAT's")
     if options.device != "auto":
-        from geomkit._runtime import resolve_device
+        from geomkit._core.runtime import resolve_device
 
         resolve_device(options.device)
 

@@ -14,7 +14,7 @@ import typer
 from . import console
 
 if TYPE_CHECKING:
-    from geomkit.train import Event
+    from geomkit.training.loop import Event
 
 __all__ = ["train"]
 
@@ -225,7 +225,7 @@ def train(
     given = {name: value for name, value in locals().items() if name not in _RUN_OPTIONS}
     from geomkit.data import with_options
     from geomkit.errors import GeomkitError
-    from geomkit.recipes import configure
+    from geomkit.training.config import configure
 
     given["data"] = with_options(
         data, max_bad=max_bad, image_column=image_column, caption_column=caption_column
@@ -238,14 +238,14 @@ def train(
     if log and len(set(log)) < len(log):
         raise GeomkitError(f"--log {log[0]}: given twice")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-    from geomkit._parallel import Team
-    from geomkit.train import Interrupted
-    from geomkit.train import train as run
+    from geomkit._core.parallel import Team
+    from geomkit.training.loop import Interrupted
+    from geomkit.training.loop import train as run
 
     team = Team.from_environment()
     watchers: list[Any] = []
     if log and team.rank == 0:
-        from geomkit.trackers import tracker
+        from geomkit.training.trackers import tracker
 
         watchers = [tracker(name, out) for name in log]
     stop = _StopSignal(patient=team.size > 1)

@@ -26,7 +26,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from geomkit.evaluate.result import TaskResult
+    from geomkit.tasks.result import TaskResult
 
 __all__ = ["drawing", "progress_of", "show", "written", "zeroshot"]
 
@@ -55,11 +55,11 @@ def zeroshot(
     download: Download = False,
 ) -> None:
     """Zero-shot classification: accuracy, top-5 accuracy and mean recall per class."""
-    from geomkit._io import check_target
-    from geomkit._runtime import resolve_device, resolve_precision
-    from geomkit.evaluate import load_classes
-    from geomkit.evaluate import zeroshot as classify
+    from geomkit._core.files import check_target
+    from geomkit._core.runtime import resolve_device, resolve_precision
+    from geomkit.data.labelled import load_classes
     from geomkit.sources import open_source
+    from geomkit.tasks import zeroshot as classify
 
     if out is not None:
         check_target(out, overwrite=overwrite)
@@ -121,7 +121,7 @@ def show(
     results: list[TaskResult], *, as_json: bool, out: Path | None, overwrite: bool, per_class: bool
 ) -> None:
     """Print a table or JSON, and write JSON."""
-    from geomkit.evaluate.result import plain
+    from geomkit.tasks.result import plain
 
     text = written([r.to_json(per_class=per_class) for r in results], out, overwrite=overwrite)
     typer.echo(text if as_json else plain(results, per_class=per_class))
@@ -138,7 +138,7 @@ def show(
 
 def written(found: list[dict[str, Any]], out: Path | None, *, overwrite: bool) -> str:
     """JSON, also in a file if one is named: one object for one result, ``results`` for several."""
-    from geomkit._io import atomic_write
+    from geomkit._core.files import atomic_write
 
     version = found[0]["schema_version"]
     whole = found[0] if len(found) == 1 else {"schema_version": version, "results": found}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geomkit.embeddings import Embeddings
     from geomkit.errors import GeomkitError
-    from geomkit.losses import ContrastiveLoss
+    from geomkit.losses.contrastive import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
-    from geomkit.recipes import TrainConfig, configure
     from geomkit.sources import load_source
+    from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
     "METRICS",
@@ -26,13 +26,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ContrastiveLoss": "losses",
+    "ContrastiveLoss": "losses.contrastive",
     "Embeddings": "embeddings",
     "GapResult": "metrics",
     "GeomkitError": "errors",
     "METRICS": "metrics",
-    "TrainConfig": "recipes",
-    "configure": "recipes",
+    "TrainConfig": "training.config",
+    "configure": "training.config",
     "gap": "metrics",
     "load_source": "sources",
 }

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomkit._array import Array, eye, namespace
+from geomkit._core.array import Array, eye, namespace
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -148,7 +148,7 @@ def uniformity(x: Array, t: float = 2.0) -> Array:
 
     Args:
         x: unit rows, shape ``(n, d)``, n ≥ 2. Memory is n²; the analysis of many rows goes through
-            :mod:`geomkit.pairwise`.
+            :mod:`geomkit.engine.pairwise`.
         t: inverse temperature of the kernel.
 
     Raises:

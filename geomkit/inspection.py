@@ -9,12 +9,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.folders import read_folder
-from geomkit.formats import Loaded, read_file
+from geomkit.embeddings.folders import read_folder
+from geomkit.embeddings.formats import Loaded, read_file
 from geomkit.sources import has_model_prefix, is_torch_file, open_source, tensors_loaded
 
 if TYPE_CHECKING:
-    from geomkit.checkpoints import LoadedModel
+    from geomkit.models.checkpoints import LoadedModel
 
 __all__ = ["SCHEMA_VERSION", "architecture_name", "describe", "describe_model"]
 
@@ -55,9 +55,9 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
         return _embeddings(source, read_folder(path))
     if not is_torch_file(path):
         return _embeddings(source, read_file(path))
-    from geomkit.checkpoints import FORMAT, read_torch_file
-    from geomkit.checkpoints.opening import own_model
-    from geomkit.checkpoints.torchscript import is_torchscript
+    from geomkit.models.checkpoints import FORMAT, read_torch_file
+    from geomkit.models.checkpoints.opening import own_model
+    from geomkit.models.checkpoints.torchscript import is_torchscript
 
     if is_torchscript(path):
         open_source(source)  # says what it is
@@ -76,7 +76,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         ``preprocess``, ``tokenizer``, ``parameters`` (``image``, ``text``, ``all``),
         ``weights_sha256``, ``model_config``, ``meta`` (what else the file says).
     """
-    from geomkit.checkpoints import weights_sha256
+    from geomkit.models.checkpoints import weights_sha256
 
     clip: Any = loaded.model.clip
     config = loaded.model_config
@@ -128,13 +128,13 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
 def architecture_name(config: dict[str, Any]) -> str | None:
     """The name under which geomkit or open_clip knows an architecture, whatever its dimension.
 
-    >>> from geomkit.models import model_config
+    >>> from geomkit.models.two_encoder import model_config
     >>> architecture_name(model_config("tiny", dim=3))
     'tiny'
     """
     import open_clip
 
-    from geomkit.models import OWN_CONFIGS
+    from geomkit.models.two_encoder import OWN_CONFIGS
 
     wanted = _essence(config)
     known = {**OWN_CONFIGS, **dict.fromkeys(open_clip.list_models())}

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit.embeddings import Embeddings, from_loaded, read_embeddings
+from geomkit.embeddings.embeddings import Embeddings, from_loaded, read_embeddings
+from geomkit.embeddings.folders import read_manifest
+from geomkit.embeddings.formats import OWNERS, Loaded, ownership, read_matrix
+from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.folders import read_manifest
-from geomkit.formats import OWNERS, Loaded, ownership, read_matrix
-from geomkit.rows import Rows
 
 if TYPE_CHECKING:
-    from geomkit.checkpoints import LoadedModel
+    from geomkit.models.checkpoints import LoadedModel
 
 __all__ = [
     "MODEL_PREFIXES",
@@ -50,7 +50,7 @@ def open_source(source: str | Path, *, download: bool = False) -> LoadedModel:
     """A SOURCE opened as a model, for whoever has to run one.
 
     Args:
-        source: see :func:`geomkit.checkpoints.open_model`.
+        source: see :func:`geomkit.models.checkpoints.open_model`.
         download: let the network be used for what is not on this machine yet.
 
     Raises:
@@ -64,7 +64,7 @@ def open_source(source: str | Path, *, download: bool = False) -> LoadedModel:
                 f"{path}: no model; expected a geomkit checkpoint, or one named "
                 f"{', '.join(f'{prefix}:…' for prefix in MODEL_PREFIXES)}"
             )
-    from geomkit.checkpoints import open_model
+    from geomkit.models.checkpoints import open_model
 
     return open_model(source, download=download)
 
@@ -102,9 +102,9 @@ def load_source(
     path = Path(source)
     _check_exists(path)
     if not path.is_dir() and is_torch_file(path):
-        from geomkit.checkpoints import FORMAT, read_torch_file
-        from geomkit.checkpoints.opening import own_model
-        from geomkit.checkpoints.torchscript import is_torchscript
+        from geomkit.models.checkpoints import FORMAT, read_torch_file
+        from geomkit.models.checkpoints.opening import own_model
+        from geomkit.models.checkpoints.torchscript import is_torchscript
 
         if is_torchscript(path):
             open_source(path)  # says what it is
@@ -171,7 +171,7 @@ def to_device(embeddings: Embeddings, device: str) -> Embeddings:
         return embeddings
     import torch
 
-    from geomkit._runtime import resolve_device
+    from geomkit._core.runtime import resolve_device
 
     target = resolve_device(device)
     if target == "cuda" and "LOCAL_RANK" in os.environ:  # each rank of a machine its own
@@ -212,7 +212,7 @@ def tensors_loaded(path: Path, content: dict[str, Any]) -> Loaded:
     """
     import torch
 
-    from geomkit.formats import tensor_shard
+    from geomkit.embeddings.formats import tensor_shard
 
     found = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not {"image", "text"} <= set(found):
@@ -263,11 +263,11 @@ def _embed(
     loaded: LoadedModel, *, data: str | None, split: str, device: str, workers: int | None
 ) -> tuple[Embeddings, str | None]:
     """A split of some data through a model."""
-    from geomkit import _runtime
+    from geomkit._core import runtime
     from geomkit.data import load_data
-    from geomkit.extract import extract
+    from geomkit.extraction.encode import extract
 
-    device = _runtime.resolve_device(device)
+    device = runtime.resolve_device(device)
     own: dict[str, Any] = loaded.meta if loaded.kind == "geomkit" else {}
     trained_on: dict[str, Any] = own.get("data") or {}
     spec = data or trained_on["spec"]
@@ -277,7 +277,7 @@ def _embed(
         preprocess=loaded.preprocess,
         n=trained_on.get("n") if data is None and split == "train" else None,
     )
-    precision = own["config"]["precision"] if own else _runtime.resolve_precision("auto", device)
+    precision = own["config"]["precision"] if own else runtime.resolve_precision("auto", device)
     embeddings = extract(
         loaded.model.to(device),
         pairs,

@@ -13,9 +13,9 @@ import pytest
 import torch
 from model_files import open_clip_model
 
-from geomkit.checkpoints import open_model, weights_sha256
 from geomkit.inspection import architecture_name, describe
-from geomkit.models import model_config
+from geomkit.models.checkpoints import open_model, weights_sha256
+from geomkit.models.two_encoder import model_config
 from geomkit.sources import has_model_prefix, load_source, open_source
 
 DATA = "openmoji,n=8"
@@ -32,7 +32,7 @@ def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any])
     assert found["meta"]["kind"] == "openai" and found["meta"]["data"] == DATA
     # by hand, with the model's own functions
     from geomkit.data import load_data
-    from geomkit.models import normalize_pixels, tokenize
+    from geomkit.models.two_encoder import normalize_pixels, tokenize
 
     loaded = open_model(source)
     data = load_data(DATA, split="train", preprocess=loaded.preprocess)

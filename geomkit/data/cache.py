@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from geomkit._io import atomic_write, cache_dir
+from geomkit._core.files import atomic_write, cache_dir
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
 
@@ -131,7 +131,7 @@ def _build(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    from geomkit.loading import batches, resolve_workers
+    from geomkit.data.loading import batches, resolve_workers
 
     partial, journal = file.with_suffix(".partial"), file.with_suffix(".journal")
     head = _head(plan)

@@ -2,7 +2,7 @@
 
 Everything a model's preprocessing says about geometry happens here, on 8-bit pixels, as open_clip's
 own evaluation transform does it; mean and std are applied on the device
-(:func:`geomkit.models.normalize_pixels`).
+(:func:`geomkit.models.two_encoder.normalize_pixels`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._io import atomic_write, cache_dir
+from geomkit._core.files import atomic_write, cache_dir
 from geomkit.data.cache import cache_folder
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name

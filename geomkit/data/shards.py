@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._io import atomic_write
+from geomkit._core.files import atomic_write
 from geomkit.data.cache import cache_folder
 from geomkit.data.files import SUFFIXES, FilePictures, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData

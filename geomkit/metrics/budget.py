@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from geomkit._array import is_torch
-from geomkit._parallel import cores
-from geomkit.embeddings import Embeddings
+from geomkit._core.array import is_torch
+from geomkit._core.parallel import cores
+from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 
 __all__ = ["check_memory", "pairwise_seconds", "within_budget"]

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
+from geomkit.engine.moments import Moments
 from geomkit.functional import relative_modality_gap
 from geomkit.metrics.number import NAN, Number
-from geomkit.moments import Moments
 
 __all__ = [
     "alignment",

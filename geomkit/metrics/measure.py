@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from geomkit._array import Array
-from geomkit._parallel import SOLO, Team
-from geomkit.embeddings import Embeddings
+from geomkit._core.array import Array
+from geomkit._core.parallel import SOLO, Team
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.budget import check_memory, within_budget
 from geomkit.metrics.registry import METRICS
 from geomkit.metrics.statistics import QUERIES, Needs, Statistics
-from geomkit.rows import Rows
 
 if TYPE_CHECKING:
     import pandas

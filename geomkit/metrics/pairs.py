@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from geomkit.engine.pairwise import Kind
 from geomkit.metrics.number import NAN, Number, mean_with_error, u_statistic_error
 from geomkit.metrics.permutation import binomial_tail
 from geomkit.metrics.statistics import NEIGHBOURS, Statistics
-from geomkit.pairwise import Kind
 
 __all__ = [
     "hubness",

@@ -16,11 +16,11 @@ from functools import partial
 
 import numpy as np
 
-from geomkit._array import Array, to_numpy
-from geomkit._parallel import cores, in_order
+from geomkit._core.array import Array, to_numpy
+from geomkit._core.parallel import cores, in_order
+from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError
 from geomkit.metrics.number import mean_with_error
-from geomkit.moments import Moments
 
 __all__ = ["Separability", "assign_folds", "fit_logistic", "linear_separability", "roc_auc"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomkit._array import Array, to_numpy
+from geomkit._core.array import Array, to_numpy
 
 __all__ = [
     "components_to",

@@ -7,16 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
-from geomkit._array import Array, like, namespace
-from geomkit._parallel import SOLO, Team
-from geomkit.embeddings import Embeddings
+from geomkit._core.array import Array, like, namespace
+from geomkit._core.parallel import SOLO, Team
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.engine.moments import Moments
+from geomkit.engine.neighbours import Neighbours
+from geomkit.engine.pairwise import Kind, Pairs, Reducer, walk
+from geomkit.engine.reducers import PotentialSums, RankCounts, Ranks
+from geomkit.engine.sampled import SampledPairs, sample_pairs
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.spectrum import scatter_eigenvalues
-from geomkit.moments import Moments
-from geomkit.neighbours import Neighbours
-from geomkit.pairwise import Kind, Pairs, Reducer, walk
-from geomkit.reducers import PotentialSums, RankCounts, Ranks
-from geomkit.sampled import SampledPairs, sample_pairs
 
 __all__ = ["NEIGHBOURS", "QUERIES", "Statistics"]
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from geomkit._array import Array, to_numpy
-from geomkit._parallel import cores, in_order
+from geomkit._core.array import Array, to_numpy
+from geomkit._core.parallel import cores, in_order
 from geomkit.metrics.number import Number
 
 __all__ = ["sliced_wasserstein"]

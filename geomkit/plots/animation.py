@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomkit._io import atomic_write, check_target
+from geomkit._core.files import atomic_write, check_target
 from geomkit.errors import GeomkitError
 from geomkit.plots.spectrum import modality_handles
 from geomkit.plots.sphere import Stage, camera_for, draw_sphere
@@ -112,7 +112,8 @@ def save_animation(
         overwrite: replace what is there.
 
     Raises:
-        GeomkitError: for another suffix, without ffmpeg, or as :func:`geomkit._io.check_target`.
+        GeomkitError: for another suffix, without ffmpeg, or as
+            :func:`geomkit._core.files.check_target`.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

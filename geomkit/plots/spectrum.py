@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit._array import to_numpy
-from geomkit.embeddings import Embeddings
+from geomkit._core.array import to_numpy
+from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.plots.style import INK, MODALITY_COLOURS, panels, style
 

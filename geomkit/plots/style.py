@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit._io import atomic_write, check_target
+from geomkit._core.files import atomic_write, check_target
 from geomkit.errors import GeomkitError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def loss_marker(name: str) -> str:
 
 
 def _preset(name: str) -> str | None:
-    from geomkit.loss_spec import PRESETS, parse_loss
+    from geomkit.losses.spec import PRESETS, parse_loss
 
     if name in PRESETS:
         return name
@@ -181,7 +181,7 @@ def check_figure_path(path: Path, *, overwrite: bool = False) -> None:
     """Refuse, before anything is drawn, a path that no figure can be saved under.
 
     Raises:
-        GeomkitError: for an unknown suffix, or as :func:`geomkit._io.check_target`.
+        GeomkitError: for an unknown suffix, or as :func:`geomkit._core.files.check_target`.
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise GeomkitError(

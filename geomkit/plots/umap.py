@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit._array import to_numpy
-from geomkit.embeddings import Embeddings
+from geomkit._core.array import to_numpy
+from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.plots.spectrum import Plane, modality_handles, spaced
 from geomkit.plots.sphere import Stage, camera_for, draw_sphere

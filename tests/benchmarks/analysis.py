@@ -76,12 +76,12 @@ def timed(work, rounds: int = 3) -> float:
 
 
 def ours(path: Path) -> dict[str, float]:
-    from geomkit.embeddings import read_embeddings
+    from geomkit.embeddings.embeddings import read_embeddings
+    from geomkit.engine.moments import Moments
+    from geomkit.engine.neighbours import Neighbours
+    from geomkit.engine.pairwise import Pairs, walk
+    from geomkit.engine.reducers import PotentialSums, RankCounts
     from geomkit.metrics import gap
-    from geomkit.moments import Moments
-    from geomkit.neighbours import Neighbours
-    from geomkit.pairwise import Pairs, walk
-    from geomkit.reducers import PotentialSums, RankCounts
 
     e = read_embeddings(path)
     large = e.n > 100_000
@@ -143,10 +143,10 @@ def rank(path: Path) -> dict[str, float]:
     """The pairwise part on one thread, shared with whatever ranks there are."""
     from threadpoolctl import threadpool_limits
 
-    from geomkit._parallel import Team
-    from geomkit.embeddings import read_embeddings
-    from geomkit.pairwise import Pairs, walk
-    from geomkit.reducers import PotentialSums, RankCounts
+    from geomkit._core.parallel import Team
+    from geomkit.embeddings.embeddings import read_embeddings
+    from geomkit.engine.pairwise import Pairs, walk
+    from geomkit.engine.reducers import PotentialSums, RankCounts
 
     team = Team.from_environment()
     e = read_embeddings(path)

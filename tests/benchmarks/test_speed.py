@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geomkit.embeddings import Embeddings
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.engine.moments import Moments
+from geomkit.engine.pairwise import Pairs, walk
+from geomkit.engine.reducers import PotentialSums, RankCounts
 from geomkit.metrics import gap, linear_separability
-from geomkit.moments import Moments
-from geomkit.pairwise import Pairs, walk
-from geomkit.reducers import PotentialSums, RankCounts
 
 D = 512
 
@@ -87,8 +87,8 @@ def test_training_step(benchmark, loss: str) -> None:
     """One step of the 128-D recipe: forward, loss, backward, optimizer."""
     import torch
 
-    from geomkit.losses import ContrastiveLoss
-    from geomkit.models import build, model_config, tokenize, tokenizer_config
+    from geomkit.losses.contrastive import ContrastiveLoss
+    from geomkit.models.two_encoder import build, model_config, tokenize, tokenizer_config
 
     config = model_config("tiny", dim=128)
     model, criterion = build(config), ContrastiveLoss(loss)

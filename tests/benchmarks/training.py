@@ -3,13 +3,13 @@
     python tests/benchmarks/training.py --out reports/benchmarks/training.md
 
 *Bare* is the model's forward, backward and optimizer step on one batch that is ready, with no loss
-but the sum of its outputs. *Ours* is ``geomkit.train.train`` as the command runs it: batches made
+but the sum of its outputs. *Ours* is the training loop as the command runs it: batches made
 as training goes, loss, clipping of the gradient, events, the finite check; its steps are timed from
 the first to the last. *open_clip* is ``open_clip_train.train.train_one_epoch`` with the same
 architecture, optimizer and clipping, on batches that are ready: whatever its loader would cost is
 left out. It runs every caption at the full context, ours cuts a batch to its longest caption, and
 so does the bare step. The three take turns, and medians over the rounds are compared. Extraction is
-``geomkit.extract.encode`` from JPEG files, which workers decode on the same cores if there is no
+``encode`` from JPEG files, which workers decode on the same cores if there is no
 GPU, and from the cache of decoded pictures, beside the encoder alone on the same pictures, in
 memory before the clock starts.
 """
@@ -31,11 +31,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from geomkit._runtime import autocast, resolve_device, resolve_precision
+from geomkit._core.runtime import autocast, resolve_device, resolve_precision
 from geomkit.data import PairData, load_data
-from geomkit.extract import encode
-from geomkit.losses import ContrastiveLoss
-from geomkit.models import (
+from geomkit.extraction.encode import encode
+from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.models.two_encoder import (
     TwoEncoder,
     build,
     model_config,
@@ -44,9 +44,9 @@ from geomkit.models import (
     tokenize,
     tokenizer_config,
 )
-from geomkit.recipes import configure
-from geomkit.step import optimizer_for
-from geomkit.train import train
+from geomkit.training.config import configure
+from geomkit.training.loop import train
+from geomkit.training.step import optimizer_for
 
 
 class Bench:

@@ -1,0 +1,1 @@
+"""Array operations, threads and ranks, device and precision, atomic files."""

@@ -1,0 +1,184 @@
+"""Nearest neighbours from the pairwise walk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geomkit._core.array import Array, is_torch, to_numpy
+from geomkit._core.parallel import Team
+from geomkit.engine.pairwise import Kind, Pairs, Tile
+
+__all__ = ["Neighbours", "TopK"]
+
+
+class Neighbours:
+    """The k nearest other rows of every row: within each modality, and across the two.
+
+    Equally near rows are taken in the order of their numbers (on a device in any).
+
+    Args:
+        k: how many.
+        kinds: which matrices.
+
+    Attributes:
+        xx, yy: ``(n, k)`` row numbers, the neighbours within images and within texts.
+        xy: the texts nearest each image (paired texts only), its own included.
+        yx: the images nearest each text, its own included.
+    """
+
+    xx: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+    yx: np.ndarray
+
+    def __init__(
+        self, k: int = 10, *, kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
+    ) -> None:
+        self.k = k
+        self.kinds = kinds
+
+    def start(self, pairs: Pairs) -> None:
+        """Forget everything."""
+        self._top = {name: TopK(pairs.n, self.k) for name in ("xx", "yy", "xy", "yx")}
+
+    def tile(self, tile: Tile) -> list[tuple[Any, ...]]:
+        """The entries of one tile that may be among the nearest, for its rows and its columns."""
+        gram = tile.gram[:, : len(tile.cols)]
+        top = self._top[tile.kind]
+        if tile.diagonal and tile.kind != "xy":
+            numbers = np.arange(tile.rows.start, tile.rows.stop)
+            return [top.candidates(gram, tile.rows, tile.cols, skip=numbers)]
+        back = self._top["yx" if tile.kind == "xy" else tile.kind]
+        return [
+            top.candidates(gram, tile.rows, tile.cols),
+            back.candidates(gram.T, tile.cols, tile.rows),
+        ]
+
+    def add(self, tile: Tile, part: list[tuple[Any, ...]]) -> None:
+        """Keep the nearest."""
+        self._top[tile.kind].keep(*part[0])
+        if len(part) > 1:
+            self._top["yx" if tile.kind == "xy" else tile.kind].keep(*part[1])
+
+    def share(self, team: Team) -> None:
+        """Tell every rank how near a row must be to count."""
+        for top in self._top.values():
+            top.share(team)
+
+    def finish(self, team: Team) -> None:
+        """Merge the ranks' nearest."""
+        for name, top in self._top.items():
+            setattr(self, name, top.finish(team))
+
+
+class TopK:
+    """The k highest scores of each row, from tiles in any order.
+
+    On a device everything stays there and each tile's k best are merged in. With numpy only the
+    few entries that reach a row's bar, the k-th best so far, are looked at.
+
+    Args:
+        n: number of rows.
+        k: how many to keep.
+    """
+
+    def __init__(self, n: int, k: int) -> None:
+        self.n, self.k = n, k
+        self.score: Array = np.full((n, k), -np.inf)
+        self.index: Array = np.full((n, k), -1)
+        self._bar = np.full(n, -np.inf)
+
+    def candidates(
+        self,
+        gram: Array,
+        rows: range,
+        cols: range | np.ndarray,
+        *,
+        skip: np.ndarray | None = None,
+    ) -> tuple[Any, ...]:
+        """What :meth:`keep` takes: a tile's entries that may be among the best.
+
+        Args:
+            gram: scores, ``(r, c)``.
+            rows: which rows they are of.
+            cols: numbers of the candidates.
+            skip: for each row a candidate that does not count, such as the row itself.
+        """
+        numbers = np.asarray(cols)
+        if is_torch(gram):
+            return (rows, *self._best_on_device(gram, numbers, skip))
+        bar = self._bar[rows.start : rows.stop].astype(gram.dtype)
+        k = self.k + (skip is not None)
+        if np.isneginf(bar).any() and len(numbers) > k:
+            # Nothing is known yet: the k-th largest of this tile is the bar.
+            bar = np.maximum(bar, np.partition(gram, len(numbers) - k, axis=1)[:, -k])
+        # The bar may lag behind what other threads have found: a few more get through.
+        row, col = np.nonzero(gram >= bar[:, None])
+        score, number = gram[row, col].astype(np.float64), numbers[col]
+        if skip is not None:
+            other = number != skip[row]
+            row, number, score = row[other], number[other], score[other]
+        return row + rows.start, number, score
+
+    def _best_on_device(
+        self, gram: Array, numbers: np.ndarray, skip: np.ndarray | None
+    ) -> tuple[Array, Array]:
+        import torch
+
+        best = gram.topk(min(self.k + (skip is not None), gram.shape[1]), dim=1)
+        number = torch.from_numpy(numbers).to(gram.device)[best.indices]
+        score = best.values
+        if skip is not None:
+            own = torch.from_numpy(skip).to(gram.device)[:, None]
+            score = score.masked_fill(number == own, -torch.inf)
+        return number, score
+
+    def keep(self, rows: range | np.ndarray, number: Array, score: Array) -> None:
+        """Merge entries into what is kept."""
+        if isinstance(rows, range):
+            self._keep_on_device(rows, number, score)
+            return
+        if not len(rows):
+            return
+        touched, where = np.unique(rows, return_inverse=True)
+        where = np.concatenate([np.repeat(np.arange(len(touched)), self.k), where])
+        number = np.concatenate([self.index[touched].ravel(), number])
+        score = np.concatenate([self.score[touched].ravel(), score])
+        order = np.lexsort((number, -score, where))
+        starts = np.searchsorted(where[order], np.arange(len(touched)))
+        take = order[(starts[:, None] + np.arange(self.k)).ravel()]
+        self.score[touched] = score[take].reshape(-1, self.k)
+        self.index[touched] = number[take].reshape(-1, self.k)
+        self._bar[touched] = self.score[touched, -1]
+
+    def _keep_on_device(self, rows: range, number: Array, score: Array) -> None:
+        import torch
+
+        if not is_torch(self.score):
+            shape = (self.n, self.k)
+            self.score = torch.full(shape, -torch.inf, dtype=score.dtype, device=score.device)
+            self.index = torch.full(shape, -1, device=score.device)
+        place = slice(rows.start, rows.stop)
+        both = torch.cat([self.score[place], score], dim=1)
+        best = both.topk(self.k, dim=1)
+        self.score[place] = best.values
+        self.index[place] = torch.cat([self.index[place], number], dim=1).gather(1, best.indices)
+
+    def share(self, team: Team) -> None:
+        """Raise every rank's bar to the highest."""
+        if team.size > 1:
+            self._bar = np.max(team.gather(self._bar), axis=0)
+
+    def finish(self, team: Team) -> np.ndarray:
+        """Numbers of the nearest, over all ranks: ``(n, k)``."""
+        self.score, self.index = to_numpy(self.score), to_numpy(self.index)
+        if team.size > 1:
+            parts = team.gather((self.score, self.index))
+            score = np.concatenate([part[0] for part in parts], axis=1)
+            index = np.concatenate([part[1] for part in parts], axis=1)
+            order = np.lexsort((index, -score), axis=1)[:, : self.k]
+            self.score = np.take_along_axis(score, order, axis=1)
+            self.index = np.take_along_axis(index, order, axis=1)
+        return self.index

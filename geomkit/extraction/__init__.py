@@ -1,0 +1,1 @@
+"""Extraction: model and data to embedding shards, resumable."""

@@ -1,0 +1,1 @@
+"""Two-encoder models: towers, tokenizers, projections and checkpoints of every kind."""

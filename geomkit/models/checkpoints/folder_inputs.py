@@ -1,0 +1,187 @@
+"""What a folder of transformers' says about the pictures and texts its model takes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from geomkit.errors import GeomkitError
+from geomkit.models.tokenizers import folder_tokenizer
+
+__all__ = ["as_written", "folder_preprocess", "has_tokenizer", "read_json", "tokenizer_in"]
+
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers, which the file stores."""
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        GeomkitError: if it cannot be read or is no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise GeomkitError(f"{path}: no valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise GeomkitError(f"{path}: expected a JSON object")
+    return content
+
+
+@contextlib.contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turn what a value of a wrong type does to its reader into an error that names the file."""
+    try:
+        yield
+    except GeomkitError:
+        raise
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise GeomkitError(f"{path}: a value in it is not of the right type ({reason})") from None
+
+
+def folder_preprocess(folder: Path, image_size: int) -> dict[str, Any]:
+    """The preprocessing of ``preprocessor_config.json``, in geomkit's words.
+
+    Args:
+        folder: that also holds the model.
+        image_size: side of the pictures the model takes, in px.
+
+    Raises:
+        GeomkitError: if there is no such file, or it asks for what is not done here.
+    """
+    path = folder / "preprocessor_config.json"
+    if path.exists():
+        config = read_json(path)
+    elif (folder / "processor_config.json").exists():
+        path = folder / "processor_config.json"
+        config = read_json(path).get("image_processor") or {}
+    else:
+        raise GeomkitError(
+            f"{folder}: no preprocessor_config.json in it, so its preprocessing is unknown; "
+            "put the file that came with the model there"
+        )
+    with as_written(path):
+        return _preprocess(config, path, image_size)
+
+
+def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> dict[str, Any]:
+    needed = ["size", "resample"]
+    if config.get("do_normalize", True):
+        needed += ["image_mean", "image_std"]
+    for key in needed:
+        if key not in config:
+            raise GeomkitError(f"{path}: says nothing about '{key}'; add it")
+    if not config.get("do_resize", True):
+        raise GeomkitError(f"{path}: do_resize is off; expected pictures resized to {image_size}")
+    scaled = config.get("do_rescale", True)
+    if not scaled or abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        raise GeomkitError(f"{path}: expected pixels rescaled by 1/255")
+    if config["resample"] not in _RESAMPLE:
+        raise GeomkitError(f"{path}: resample {config['resample']} is not supported")
+    size, mode = _geometry(config, path)
+    if size != image_size:
+        raise GeomkitError(f"{path}: gives pictures of {size} px, the model takes {image_size}")
+    normal = config.get("do_normalize", True)
+    return {
+        "size": size,
+        "mode": "RGB",
+        "mean": [float(v) for v in config["image_mean"]] if normal else [0.0, 0.0, 0.0],
+        "std": [float(v) for v in config["image_std"]] if normal else [1.0, 1.0, 1.0],
+        "interpolation": _RESAMPLE[config["resample"]],
+        "resize_mode": mode,
+        "fill_color": 0,
+    }
+
+
+def _geometry(config: dict[str, Any], path: Path) -> tuple[int, str]:
+    """The side of the final picture in px, and how it comes about."""
+    size: Any = config["size"]
+    crop: Any = config.get("crop_size")
+    cropped = config.get("do_center_crop", crop is not None)
+    if isinstance(size, int):  # of old versions: CLIP's means the short side
+        kind = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
+        size = {"height": size, "width": size} if "Siglip" in kind else {"shortest_edge": size}
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    middle = crop.get("height") if cropped and isinstance(crop, dict) else None
+    if cropped and (middle is None or middle != crop.get("width")):
+        raise GeomkitError(f"{path}: crop_size {crop}: expected a square")
+    if size.get("shortest_edge"):
+        side, mode = size["shortest_edge"], "shortest"
+        if not cropped:
+            raise GeomkitError(f"{path}: resizes the short side and crops nothing; no square")
+    elif size.get("height") and size.get("height") == size.get("width"):
+        side, mode = size["height"], "squash"
+    else:
+        raise GeomkitError(f"{path}: size {size}: expected shortest_edge, or height = width")
+    if cropped and middle != side:
+        raise GeomkitError(
+            f"{path}: resizes to {side} px and crops to {middle}; only equal sizes are supported"
+        )
+    return int(side), mode
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's files."""
+    return any((folder / name).exists() for name in _TOKENIZER_FILES)
+
+
+def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> dict[str, Any]:
+    """The tokenizer of a folder: open_clip's own if its vocabulary is the same.
+
+    Args:
+        folder: with ``vocab.json`` and ``merges.txt``, ``tokenizer.json``, or what else
+            transformers reads.
+        context_length: tokens the model takes.
+        vocab_size: token ids the model knows.
+
+    Raises:
+        GeomkitError: if there is none, or its files are damaged.
+    """
+    if not has_tokenizer(folder):
+        raise GeomkitError(
+            f"{folder}: no tokenizer in it; put tokenizer.json, or vocab.json and merges.txt, there"
+        )
+    if _is_open_clips_own(folder):
+        return {"name": "SimpleTokenizer", "context_length": context_length}
+    return folder_tokenizer(
+        folder, context_length=context_length, clean="none", vocab_size=vocab_size
+    )
+
+
+def _is_open_clips_own(folder: Path) -> bool:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        vocabulary: Any = read_json(folder / "vocab.json")
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    elif (folder / "tokenizer.json").exists():
+        model = read_json(folder / "tokenizer.json").get("model") or {}
+        if model.get("type") != "BPE":
+            return False
+        vocabulary = model.get("vocab")
+        merges = [
+            tuple(pair.split(" ") if isinstance(pair, str) else pair)
+            for pair in model.get("merges") or []
+        ]
+    else:
+        return False
+    own = SimpleTokenizer()
+    special = 2  # the start and the end token, which are called otherwise
+    words = {w: i for w, i in own.encoder.items() if i < len(own.encoder) - special}
+    ranks = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
+    return (
+        isinstance(vocabulary, dict)
+        and len(vocabulary) == len(own.encoder)
+        and all(vocabulary.get(w) == i for w, i in words.items())
+        and merges == ranks
+    )

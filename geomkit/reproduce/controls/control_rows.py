@@ -1,0 +1,131 @@
+"""Rows of controls: what they found, why some are missing, and how a step is compared."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from geomkit.reproduce.framework.claims import Interval, difference, mean_interval
+from geomkit.reproduce.framework.experiment import Context
+from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from geomkit.plots.steps import Curve
+    from geomkit.reproduce.controls.control import Control
+
+__all__ = ["at_step", "control_rows", "curve", "last_step", "left_out", "risen"]
+
+
+def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:
+    """Train a control and lay out what it found, a row a number, step and split.
+
+    Args:
+        experiment: whose rows.
+        control: to be run, or gone on with.
+        context: whose ``work`` folder keeps it.
+        condition: keys that come before ``step`` in the alphabet.
+
+    Raises:
+        GeomkitError: as :func:`geomkit.reproduce.controls.control.run_control`.
+    """
+    from geomkit.reproduce.controls.control import run_control
+
+    options, c = context.options, control.config
+    records = run_control(
+        control,
+        context.folder / "work",
+        device=options.device,
+        threads=options.threads,
+        say=context.say,
+    )
+    return Rows(
+        Row(
+            experiment,
+            f"{c.data} {split}",
+            c.dim,
+            c.loss,
+            c.seed,
+            name,
+            value,
+            record[split]["stderr"].get(name, math.nan),
+            f"{condition};step={record['step']}",
+        )
+        for record in records
+        for split in ("train", "val")
+        for name, value in record[split]["metrics"].items()
+    )
+
+
+def left_out(
+    experiment: str, config: TrainConfig, condition: str, why: str, context: Context
+) -> Row:
+    """A row that says why there are no others."""
+    context.say(f"left out: {why}")
+    reason = why.replace(";", ",").replace("=", " ")
+    words = f"{condition};reason={reason}"
+    data = f"{config.data} train"
+    return Row(experiment, data, config.dim, config.loss, config.seed, "left_out", math.nan,
+               condition=words)  # fmt: skip
+
+
+def last_step(rows: Rows) -> str:
+    """The last step that rows speak of, as their condition has it.
+
+    Raises:
+        ValueError: if they speak of none.
+    """
+    steps = [int(step) for step in rows.values("step") if step is not None]
+    if not steps:
+        raise ValueError("no row with a step")
+    return str(max(steps))
+
+
+def at_step(rows: Rows, metric: str, step: str) -> Interval:
+    """A metric at a step, over seeds.
+
+    Raises:
+        ValueError: if no row has it.
+    """
+    found = rows.where(metric=metric, step=step)
+    return mean_interval([row.value for row in found], [row.stderr for row in found])
+
+
+def risen(rows: Rows, metric: str) -> Interval:
+    """A metric at the end of training less at its start, paired by seed.
+
+    Raises:
+        ValueError: if a seed lacks one of them.
+    """
+    return difference(rows, {"step": last_step(rows)}, {"step": "0"}, metric=metric)
+
+
+def curve(rows: Rows, label: str, colour: str, **look: bool) -> Curve:
+    """Rows of one metric over training, with the interval of each step where one is known.
+
+    Args:
+        rows: a row a step and seed; a step that not all seeds have is left out.
+        label, colour: of the curve.
+        look: ``faint`` or ``dashed``.
+    """
+    import numpy as np
+
+    from geomkit.plots.labels import value_range
+    from geomkit.plots.steps import Curve
+
+    seeds: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        seeds.setdefault(row.seed, {})[int(row.conditions["step"])] = row
+    steps = sorted(set.intersection(*(set(found) for found in seeds.values())))
+    values = np.array([[found[step].value for step in steps] for found in seeds.values()])
+    least, most = value_range(rows[0].metric)
+    bounds = []
+    for place, step in enumerate(steps):
+        errors = [found[step].stderr for found in seeds.values()]
+        try:
+            interval = mean_interval(values[:, place].tolist(), errors)
+            bounds.append((max(interval.low, least), min(interval.high, most)))
+        except ValueError:  # one seed, and no error over pairs
+            bounds.append((math.nan, math.nan))
+    low, high = np.array(bounds).T
+    return Curve(label, colour, np.array(steps), values, low, high, **look)

@@ -1,0 +1,203 @@
+"""What the causes of the gap are judged by: cells of the main grid, and controls beside them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from geomkit.reproduce.controls.control_rows import control_rows, left_out
+from geomkit.reproduce.framework.common import QUICK_STEPS, cell_of, main_grid, measured
+from geomkit.reproduce.framework.experiment import Cell, Context, Options
+from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
+from geomkit.training.config import TrainConfig
+
+__all__ = ["LONGER", "LOSSES", "METRICS", "cells", "initial_rows", "measure", "seconds"]
+
+DIM = 128
+METRICS = ("centroid_distance", "linear_separability")
+CONE = ("intra_cosine_image", "intra_cosine_text", *METRICS)
+INITIALISATIONS = 20
+LONGER = 3
+"""The long run's steps, in those of the standard run."""
+LOSSES = ("clip", "cua")
+ENCODER_STEPS = 200
+SECONDS_A_STEP = 0.11
+"""On two cores, of a batch of 64 pairs."""
+
+# (encoders, second view): the same picture twice says what copies do when nothing tells them apart.
+ENCODERS = (
+    ("separate", "other picture"),
+    ("copied", "other picture"),
+    ("shared", "other picture"),
+    ("copied", "picture"),
+)
+
+
+def _standard(options: Options) -> list[Cell]:
+    return main_grid(options, losses=LOSSES, dims=(DIM,))
+
+
+def _long(options: Options) -> Cell:
+    # cell_of shortens a quick run itself, so that the length is given in full.
+    full = _standard(replace(options, quick=False))[0].config
+    length = "steps" if full.epochs is None else "epochs"
+    more = {length: getattr(full, length) * LONGER}
+    return cell_of(options, loss="clip", dim=DIM, seed=options.used_seeds[0], **more)
+
+
+def cells(options: Options) -> list[Cell]:
+    return [*_standard(options), _long(options)]
+
+
+def _scratch(options: Options, loss: str, seed: int) -> TrainConfig:
+    """A main cell's configuration, from scratch: what the controls train."""
+    plain = replace(options, pretrained=None, model=options.model or "tiny")
+    return cell_of(plain, loss=loss, dim=DIM, seed=seed).config
+
+
+def measure(context: Context) -> Rows:
+    return Rows(
+        [*_cone(context), *_mismatch(context), *_training(context), *_encoders(context),
+         *_start(context)]
+    )  # fmt: skip
+
+
+def _cone(context: Context) -> Rows:
+    """Random weights, before any training."""
+    options = context.options
+    rows = Rows()
+    for seed in range(5 if options.quick else INITIALISATIONS):
+        config = replace(_scratch(options, "clip", seed), seed=seed)
+        path = context.folder / "work" / f"initial-{seed}.csv"
+        if path.exists():
+            rows += read_rows(path)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = initial_rows(config, device=options.device, threads=options.threads)
+        write_rows(path, found, overwrite=True)
+        rows += found
+    return rows
+
+
+def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0) -> Rows:
+    """The geometry of held-out pairs under a fresh model's random weights.
+
+    Args:
+        config: architecture, data and seed.
+        device: where to run it.
+        threads: of the CPU; 0 leaves them alone.
+
+    Raises:
+        GeomkitError: as loading the data does.
+    """
+    import torch
+
+    from geomkit._core.runtime import resolve_device
+    from geomkit.data import load_data
+    from geomkit.extraction.encode import extract
+    from geomkit.metrics import gap
+    from geomkit.models.two_encoder import build, model_config, preprocess_config, tokenizer_config
+
+    device = resolve_device(device)
+    before = torch.get_num_threads()
+    architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
+    preprocess = preprocess_config(architecture)
+    data = load_data(config.data, split="val", preprocess=preprocess)
+    try:
+        if threads:
+            torch.set_num_threads(threads)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            model = build(architecture, temperature=config.temperature).to(device)
+        embeddings = extract(model, data, preprocess, tokenizer_config(architecture), device=device)
+    finally:
+        torch.set_num_threads(before)
+    found = gap(embeddings, metrics=CONE, seed=config.seed)
+    return Rows(
+        Row("causes", f"{config.data} val", config.dim, config.loss, config.seed, name, value,
+            found.stderr.get(name, math.nan), "cause=cone")
+        for name, value in found.metrics.items()
+    )  # fmt: skip
+
+
+def _mismatch(context: Context) -> Rows:
+    """Right partners, and wrong ones learnt."""
+    rows = Rows()
+    for cell in _standard(context.options):
+        rows += measured(
+            "causes", cell, context, metrics=METRICS, condition="cause=mismatch;pairs=matched"
+        )
+    for loss in LOSSES[:1] if context.options.quick else LOSSES:
+        rows += _control(
+            context, loss, "cause=mismatch;pairs=mismatched", first="picture", second="name",
+            mismatched=True,
+        )  # fmt: skip
+    return rows
+
+
+def _training(context: Context) -> Rows:
+    rows = Rows()
+    cells = [(cell, "standard") for cell in _standard(context.options)]
+    for cell, run in [*cells, (_long(context.options), "long")]:
+        c = cell.config
+        history = context.checkpoint(cell)["history"]
+        condition = f"cause=training;run={run}"
+        for record in history[:-1]:
+            rows += [
+                Row("causes", f"{c.data} {record['split']}", c.dim, c.loss, c.seed, name,
+                    record["metrics"][name], math.nan, f"{condition};step={record['step']}")
+                for name in METRICS
+            ]  # fmt: skip
+        last = f"{condition};step={history[-1]['step']}"
+        rows += measured("causes", cell, context, metrics=METRICS, condition=last)
+    return rows
+
+
+def _encoders(context: Context) -> Rows:
+    rows = Rows()
+    for encoders, second in ENCODERS:
+        views = "same" if second == "picture" else "two"
+        condition = f"cause=encoders;encoders={encoders};views={views}"
+        rows += _control(
+            context, "clip", condition, first="picture", second=second, encoders=encoders,
+            steps=ENCODER_STEPS,
+        )  # fmt: skip
+    return rows
+
+
+def _start(context: Context) -> Rows:
+    """Picture and name, the gap closed by the fixed map before training."""
+    rows = Rows()
+    for loss in LOSSES:
+        rows += _control(
+            context, loss, "cause=start;gap=closed", first="picture", second="name", closed=True
+        )
+    return rows
+
+
+def _control(
+    context: Context, loss: str, condition: str, *, steps: int | None = None, **fields: Any
+) -> Rows:
+    from geomkit.reproduce.controls.control import Control
+    from geomkit.reproduce.controls.views import NoView
+
+    options = context.options
+    config = _scratch(options, loss, options.used_seeds[0])
+    if steps is not None:
+        share = QUICK_STEPS if options.quick else 1.0
+        steps = max(2, round(steps * share))
+        config = replace(config, steps=steps, warmup=min(config.warmup, steps // 4))
+    try:
+        return control_rows("causes", Control(config, **fields), context, condition)
+    except NoView as error:
+        return Rows([left_out("causes", config, condition, str(error), context)])
+
+
+def seconds(options: Options) -> float:
+    share = QUICK_STEPS if options.quick else 1.0
+    steps = sum(_scratch(options, loss, options.used_seeds[0]).steps for loss in LOSSES)
+    mixed = steps / 2 if options.quick else steps
+    controls = steps + mixed + len(ENCODERS) * ENCODER_STEPS * share
+    initial = 5 if options.quick else INITIALISATIONS
+    return controls * SECONDS_A_STEP * 1.3 + 2.0 * initial + 15.0

@@ -1,0 +1,1 @@
+"""Grid, runner, claims and report."""

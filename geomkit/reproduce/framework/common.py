@@ -1,0 +1,160 @@
+"""What several experiments share: their trained cells, and the metrics of a cell as rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from geomkit.reproduce.framework.claims import mean_interval, together
+from geomkit.reproduce.framework.experiment import Cell, Context, Options
+from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.training.config import TrainConfig, configure
+
+__all__ = [
+    "DIMS", "LOSSES", "Dot", "cell_of", "dot_of", "main_grid", "measured", "together",
+    "training_pairs", "where",
+]  # fmt: skip
+
+LOSSES = ("clip", "cua", "cuaxu")
+DIMS = (32, 64, 128)
+QUICK_STEPS = 0.3
+"""Share of the steps that a quick run trains."""
+QUICK_EVALUATIONS = 2 * QUICK_STEPS
+"""Share of the steps between its evaluations: half as many of them."""
+
+
+def cell_of(options: Options, **fields: Any) -> Cell:
+    """A cell with the data, model and length that the options ask for.
+
+    Fields given go before the recipe's. A quick run trains three tenths of the steps; a data set
+    smaller than the recipe's batch is trained in batches that it can fill.
+    """
+    base = {"data": options.data, "recipe": "standard", **fields}
+    if options.pretrained is not None:
+        base |= {"pretrained": options.pretrained, "recipe": fields.get("recipe", "paper")}
+    elif options.model is not None:
+        base["model"] = options.model
+    config = configure(**base)
+    if config.batch_size > (most := training_pairs(config.data)):
+        base["batch_size"] = most
+        config = configure(**base)
+    if options.quick:
+        config = configure(**{**base, **_shortened(config)})
+    return Cell(config)
+
+
+def _shortened(config: TrainConfig) -> dict[str, int]:
+    """What a quick run changes in a configuration."""
+    if config.epochs is not None:
+        return {"epochs": max(1, round(config.epochs * QUICK_STEPS))}
+    steps = max(20, round(config.steps * QUICK_STEPS))
+    every = min(steps, max(1, round(config.eval_every * QUICK_EVALUATIONS)))
+    warmup = min(config.warmup, steps // 4)
+    return {"steps": steps, "warmup": warmup, "eval_every": every if config.eval_every else 0}
+
+
+@cache
+def training_pairs(spec: str) -> int:
+    """How many training pairs with a caption of their own a DATA spec has: no batch has one twice.
+
+    Raises:
+        GeomkitError: as :func:`geomkit.data.load_data`.
+    """
+    if spec == "openmoji":  # known without drawing it
+        return 1481
+    from geomkit.data import load_data
+    from geomkit.models.two_encoder import model_config, preprocess_config
+
+    preprocess = preprocess_config(model_config("nano"))
+    return len(set(load_data(spec, split="train", preprocess=preprocess).names))
+
+
+def main_grid(
+    options: Options,
+    *,
+    losses: Iterable[str] = LOSSES,
+    dims: Iterable[int] = DIMS,
+    seeds: Iterable[int] | None = None,
+) -> list[Cell]:
+    """The paper's grid: losses × dimensions × seeds; experiments that use it share its cells."""
+    return [
+        cell_of(options, loss=loss, dim=dim, seed=seed)
+        for dim in dims
+        for loss in losses
+        for seed in (options.used_seeds if seeds is None else seeds)
+    ]
+
+
+def where(config: TrainConfig, split: str) -> str:
+    """The data column of a row."""
+    return f"{config.data} {split}"
+
+
+def measured(
+    experiment: str,
+    cell: Cell,
+    context: Context,
+    *,
+    metrics: Iterable[str],
+    split: str = "val",
+    condition: str = "",
+) -> Rows:
+    """Metrics of a trained cell with their standard errors, a row each."""
+    from geomkit.metrics import gap
+
+    c = cell.config
+    result = gap(context.embeddings(cell, split), metrics=list(metrics), seed=c.seed)
+    return Rows(
+        Row(
+            experiment,
+            where(c, split),
+            c.dim,
+            c.loss,
+            c.seed,
+            name,
+            value,
+            result.stderr.get(name, math.nan),
+            condition,
+        )
+        for name, value in result.metrics.items()
+    )
+
+
+class Dot(NamedTuple):
+    """A mean with its interval; NaN bounds where there is none.
+
+    Attributes:
+        value, low, high: the estimate and its bounds.
+        each: one value a seed.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    each: tuple[float, ...] = ()
+
+
+def dot_of(rows: Sequence[Row], *, least: float = 0.0, most: float = 1.0) -> Dot | None:
+    """Mean over seeds with its t interval at 95%; ``None`` of no rows.
+
+    A published mean over the paper's three seeds (seed −1) has the interval that their population
+    deviation gives.
+
+    Args:
+        rows: one a seed.
+        least, most: intervals end where the number does.
+    """
+    rows = [row for row in rows if math.isfinite(row.value)]
+    values = tuple(row.value for row in rows)
+    if not values:
+        return None
+    if len(values) == 1 and rows[0].seed < 0:
+        half = 4.303 * rows[0].stderr / math.sqrt(2)  # t quantile, n − 1 = 2
+        return Dot(values[0], max(values[0] - half, least), min(values[0] + half, most))
+    try:
+        found = mean_interval(values, [row.stderr for row in rows])
+    except ValueError:  # one seed without an error
+        return Dot(sum(values) / len(values), each=values)
+    return Dot(found.value, max(found.low, least), min(found.high, most), values)

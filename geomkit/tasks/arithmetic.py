@@ -1,0 +1,233 @@
+"""Multimodal arithmetic: a picture, minus one word, plus another, is which picture?
+
+The query is unit(x̂ + λ(t̂_target − t̂_source)), its answer the nearest picture other than the one it
+started from. Among OpenMoji's pictures the right answer is known exactly: the same emoji in another
+skin tone, the same person as a man or a woman.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from geomkit.data import PairData, load_data, parse_spec, with_options
+from geomkit.data.labelled.disk import PixelPictures
+from geomkit.data.openmoji import SIZES, neutral
+from geomkit.errors import GeomkitError, unknown_name
+from geomkit.metrics.number import mean_with_error
+from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.tasks.arithmetic_result import ArithmeticResult, Example, Part
+from geomkit.tasks.features import class_weights, placed
+from geomkit.tasks.queries import Answers, Task, answer, tasks_of
+from geomkit.tasks.result import model_names
+
+__all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic", "arithmetic_data", "arithmetic_spec"]
+
+DIFFERENCES = ("words", "names")
+"""Whose texts are subtracted: the two words of the attribute, as in SIMAT, or the whole names of
+the two pictures."""
+SPLITS = ("val", "all")
+ELSEWHERE = "another emoji"
+EXAMPLES = 6
+"""Successes, and as many failures, at most; each of an emoji of its own."""
+
+
+def arithmetic_spec(spec: str) -> str:
+    """The OpenMoji data whose queries are asked: with skin tones, variants held out.
+
+    Raises:
+        GeomkitError: for another data set, or options that leave no queries.
+
+    >>> arithmetic_spec("openmoji,seed=1")
+    'openmoji,seed=1,skin_tones=true,hold_out=variants'
+    """
+    name, _, given = parse_spec(spec)
+    if name != "openmoji":
+        raise GeomkitError(f"data '{spec}': expected openmoji or simat:ROOT, which have queries")
+    if given.get("n") is not None or not given.get("skin_tones", True):
+        raise GeomkitError(f"data '{spec}': arithmetic needs all pictures, skin tones included")
+    if given.get("hold_out", "variants") != "variants":
+        raise GeomkitError(
+            f"data '{spec}': arithmetic asks for single pictures of emoji that are known; give "
+            "hold_out=variants, or leave it out"
+        )
+    missing = {"skin_tones": True, "hold_out": "variants"}
+    return with_options(spec, **{k: v for k, v in missing.items() if k not in given})
+
+
+def arithmetic_data(
+    spec: str,
+    preprocess: dict[str, Any],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PairData, np.ndarray]:
+    """All pictures of OpenMoji, as a model takes them, and which of them are held out.
+
+    Args:
+        spec: see :func:`arithmetic_spec`.
+        preprocess: a model's.
+        progress: called with pictures drawn and in all, if they are not cached yet.
+    """
+    size = preprocess["size"]
+    drawn = min(max(size, SIZES[0]), SIZES[1])
+    data = load_data(spec, split="all", size=drawn, progress=progress)
+    held_out = np.isin(data.ids, load_data(spec, split="val", size=drawn).ids)
+    if drawn != size and isinstance(data.images, np.ndarray):
+        data = replace(data, images=PixelPictures(data.images, preprocess))
+    return data, held_out
+
+
+def arithmetic(
+    loaded: LoadedModel,
+    spec: str = "openmoji",
+    *,
+    split: str = "val",
+    strengths: Sequence[float] = (1.0,),
+    differences: Sequence[str] = ("words",),
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ArithmeticResult]:
+    """Skin tone and gender arithmetic with OpenMoji's pictures.
+
+    Args:
+        loaded: the model; it is moved to ``device``.
+        spec: ``openmoji`` with options, see :func:`arithmetic_spec`.
+        split: ``val``: from training pictures to held-out ones; ``all``: between all. Searched are
+            all pictures of both, but for the one a query starts from.
+        strengths: λ, any number.
+        differences: of :data:`DIFFERENCES`.
+        device, precision: as resolved.
+        batch_size: pictures and texts at a time.
+        progress: called with pictures drawn and in all, if they are not cached yet.
+
+    Returns:
+        A result for each difference and strength.
+
+    Raises:
+        GeomkitError: for an unknown split or difference, data without queries, or a model that
+            gives rows that are not finite.
+    """
+    from geomkit.extraction.encode import extract
+
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    for name in differences:
+        if name not in DIFFERENCES:
+            raise unknown_name("difference", name, DIFFERENCES)
+    spec = arithmetic_spec(spec)
+    data, held_out = arithmetic_data(spec, loaded.preprocess, progress=progress)
+    masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
+    tasks = tasks_of(data.ids, **masks)
+    options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
+    model = placed(loaded, device=device, precision=precision)
+    found = extract(model, data, loaded.preprocess, loaded.tokenizer, **options)
+    image, names = np.asarray(found.image), np.asarray(found.text)[: len(data)]
+    words = [
+        class_weights(model, task.values, ["{}"], loaded.tokenizer, **options).numpy().T
+        for task in tasks
+    ]
+    places = np.arange(len(data))
+    architecture, weights = model_names(loaded)
+    results = []
+    for difference, strength in product(differences, strengths):
+        answers = []
+        for task, rows in zip(tasks, words, strict=True):
+            texts, of = (rows, task.value) if difference == "words" else (names, places)
+            delta = texts[of[task.target]] - texts[of[task.source]]
+            answers.append(answer(image, task, delta, strength=strength))
+        results.append(
+            ArithmeticResult(
+                dataset=spec,
+                split=split,
+                strength=strength,
+                difference=difference,
+                gallery=len(data),
+                model=architecture,
+                pretrained=weights,
+                source=loaded.source,
+                meta={
+                    "data_source": data.source,
+                    "licence": data.licence,
+                    "attribution": data.attribution,
+                    "trained_on": (loaded.meta.get("config") or {}).get("data"),
+                    "device": device,
+                    "precision": precision,
+                },
+                **_scores(tasks, answers, data),
+            )
+        )
+    return results
+
+
+def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[str, Any]:
+    """The numbers of a result; emoji, not queries, are what was drawn: they are the groups."""
+    kin = _numbers([neutral(code) for code in data.ids])
+    metrics, stderr, counts, per_value, taken_for = {}, {}, {}, {}, {}
+    credit = np.concatenate([a.credit for a in answers])
+    groups = np.concatenate([kin[task.target] for task in tasks])
+    parts = {"acc1": _part(credit, groups)}
+    for task, a in zip(tasks, answers, strict=True):
+        parts[f"acc1_{task.attribute}"] = _part(a.credit, kin[task.target])
+        asked = task.value[task.target]
+        names = [*task.values, ELSEWHERE]
+        taken_for[task.attribute] = {
+            task.values[v]: dict(zip(names, a.found[asked == v].mean(axis=0).tolist(), strict=True))
+            for v in np.unique(asked)
+        }
+        for v in np.unique(asked):
+            mine = asked == v
+            per_value[f"{task.attribute}: {task.values[v]}"] = _part(
+                a.credit[mine], kin[task.target[mine]]
+            )
+    for name, part in parts.items():
+        metrics[name], stderr[name], counts[name] = part
+    return {
+        "metrics": metrics,
+        "stderr": stderr,
+        "counts": counts,
+        "chance": dict.fromkeys(metrics, 1.0 / (len(data) - 1)),
+        "per_value": per_value,
+        "taken_for": taken_for,
+        "examples": _examples(tasks, answers, data, kin),
+    }
+
+
+def _numbers(names: Sequence[str]) -> np.ndarray:
+    return np.unique(np.array(names), return_inverse=True)[1]
+
+
+def _part(credit: np.ndarray, groups: np.ndarray) -> Part:
+    value, error = mean_with_error(credit, np.unique(groups, return_inverse=True)[1])
+    return Part(value, error, len(credit))
+
+
+def _examples(
+    tasks: list[Task], answers: list[Answers], data: PairData, kin: np.ndarray
+) -> tuple[Example, ...]:
+    """The clearest successes, the clearest first, and the worst failures, the worst first."""
+    margins = np.concatenate([a.margin for a in answers])
+    where = [(k, q) for k, task in enumerate(tasks) for q in range(len(task))]
+    order = np.argsort(-margins, kind="stable")
+    right = [int(i) for i in order if margins[i] > 0]
+    wrong = [int(i) for i in order[::-1] if margins[i] < 0]
+    chosen = []
+    for half in (right, wrong):
+        seen: set[int] = set()
+        for i in half:
+            k, q = where[i]
+            task, emoji = tasks[k], int(kin[tasks[k].target[q]])
+            if emoji in seen or len(seen) == EXAMPLES:
+                continue
+            seen.add(emoji)
+            source, target = task.source[q], task.target[q]
+            words = (task.values[task.value[source]], task.values[task.value[target]])
+            found = int(answers[k].retrieved[q])
+            ids = (data.ids[source], data.ids[target], data.ids[found])
+            chosen.append(Example(*ids, words, float(margins[i])))
+    return tuple(chosen)

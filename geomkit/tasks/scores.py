@@ -1,0 +1,118 @@
+"""From scores of classes to accuracy, recall and their errors; equal scores earn no credit.
+
+A class that is level with others counts with its expectation under random order, so that a model
+that gives every class the same score is at chance, whatever the order of the classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from geomkit.engine.reducers import Ranks, count_above, tie_width
+from geomkit.metrics.number import NAN, mean_with_error
+
+__all__ = ["Scored", "score"]
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How well ``n`` pictures were classified.
+
+    Attributes:
+        metrics: ``acc1``, ``acc5`` (NaN with fewer than five classes, as in CLIP_benchmark) and
+            ``mean_per_class_recall``, over the classes that have a picture.
+        stderr: their standard errors over the draw of the pictures.
+        chance: what guessing at random among the classes scores.
+        majority_share: what always guessing the commonest class scores in ``acc1``.
+        counts: ``(C,)``, pictures of each class.
+        recall: ``(C,)``, share of each class's pictures classified right; NaN without pictures.
+        confusion: ``(C, C)``, pictures of class i taken for class j; fractions where scores tie.
+    """
+
+    metrics: dict[str, float]
+    stderr: dict[str, float]
+    chance: dict[str, float]
+    majority_share: float
+    counts: np.ndarray
+    recall: np.ndarray
+    confusion: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Pictures."""
+        return int(self.counts.sum())
+
+
+def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scored:
+    """Accuracies from scores.
+
+    Args:
+        blocks: scores ``(k, C)`` and labels ``(k,)``, some pictures at a time.
+        classes: ``C``.
+
+    >>> identity = np.eye(3)
+    >>> score([(identity, np.arange(3))], 3).metrics["acc1"]
+    1.0
+    >>> round(score([(0 * identity, np.arange(3))], 3).metrics["acc1"], 6)  # nothing told apart
+    0.333333
+    """
+    greater, tied, labels = [], [], []
+    confusion = np.zeros((classes, classes))
+    for scores, own in blocks:
+        right = scores[np.arange(len(own)), own]
+        above, level = count_above(scores, right[:, None], axis=1)
+        greater.append(above)
+        tied.append(level - 1)
+        labels.append(own)
+        top = scores >= scores.max(axis=1, keepdims=True) - tie_width(scores)
+        np.add.at(confusion, own, top / top.sum(axis=1, keepdims=True))
+    ranks = Ranks(np.concatenate(greater), np.concatenate(tied))
+    label = np.concatenate(labels)
+    counts = np.bincount(label, minlength=classes)
+    hits = ranks.hits(1)
+    with np.errstate(invalid="ignore"):
+        recall = np.bincount(label, weights=hits, minlength=classes) / counts
+    seen = counts > 0
+    acc1, error1 = mean_with_error(hits)
+    acc5, error5 = mean_with_error(ranks.hits(TOP)) if classes >= TOP else (NAN, NAN)
+    return Scored(
+        metrics={
+            "acc1": acc1,
+            "acc5": acc5,
+            "mean_per_class_recall": float(recall[seen].mean()),
+        },
+        stderr={
+            "acc1": error1,
+            "acc5": error5,
+            "mean_per_class_recall": _recall_error(hits, label, recall, counts),
+        },
+        chance={
+            "acc1": 1.0 / classes,
+            "acc5": TOP / classes if classes >= TOP else NAN,
+            "mean_per_class_recall": 1.0 / classes,
+        },
+        majority_share=float(counts.max() / counts.sum()),
+        counts=counts,
+        recall=recall,
+        confusion=confusion,
+    )
+
+
+def _recall_error(
+    hits: np.ndarray, label: np.ndarray, recall: np.ndarray, counts: np.ndarray
+) -> float:
+    """Standard error of the mean of the recalls, each class a stratum of its own.
+
+    One picture tells nothing of its class's variance: it is taken as the largest there can be, ¼.
+    """
+    spread = np.bincount(label, weights=(hits - recall[label]) ** 2, minlength=len(counts))
+    several = counts > 1
+    variance = (spread[several] / (counts[several] * (counts[several] - 1.0))).sum()
+    variance += 0.25 * (counts == 1).sum()
+    return math.sqrt(float(variance)) / int((counts > 0).sum())

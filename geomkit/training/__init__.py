@@ -1,0 +1,1 @@
+"""Training: configuration, the linear loop, its monitor and trackers."""

@@ -1,0 +1,365 @@
+"""Training: one linear loop, from a configuration to a checkpoint.
+
+The pairs of a step are a function of (seed, step) and the learning rate one of the step,
+evaluation consumes no randomness, and everything else that a step depends on is in the
+checkpoint: a killed run that is resumed ends with the weights of one that was not, bit for bit on
+a CPU. Under torchrun every rank computes its share of the same global batch; the checkpoint does
+not say how many there were, and any number can go on from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from geomkit._core.parallel import SOLO, Team
+from geomkit._core.runtime import numerics, resolve_device, send, use_device, versions
+from geomkit.data.loading import Batch, batches, resolve_workers
+from geomkit.data.pairs import Bad
+from geomkit.errors import GeomkitError
+from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.models.checkpoints import load_checkpoint, save_checkpoint
+from geomkit.models.two_encoder import MAX_LOG_SCALE, normalize_pixels, tokenize
+from geomkit.training.config import TrainConfig, evaluation_steps, learning_rate
+from geomkit.training.monitor import embed_held_out, evaluate, snapshot
+from geomkit.training.preparation import Run, prepare, stored_run, words_of
+from geomkit.training.step import Reading, backward, finite_terms, optimizer_for, start_reading
+
+__all__ = ["Event", "Interrupted", "train"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the loop tells whoever watches.
+
+    Attributes:
+        kind: ``start``, ``step``, ``evaluation``, ``bad`` (a picture that does not decode) or
+            ``end``.
+        step: optimizer steps done.
+        config: as resolved.
+        device: as resolved.
+        terms: each weighted term of the last step's loss (on CUDA, of the one before).
+        record: the entry of the history an evaluation wrote.
+        seconds: of the last step, and of those the ones spent waiting for its batch.
+        ranks: processes that share the work.
+        temperature: τ; ``None`` where reading it would make the device wait.
+        note: a line for the user.
+    """
+
+    kind: str
+    step: int
+    config: TrainConfig
+    device: str
+    terms: dict[str, float]
+    record: dict[str, Any]
+    seconds: tuple[float, float] = (0.0, 0.0)
+    ranks: int = 1
+    temperature: float | None = None
+    note: str = ""
+
+    @property
+    def images_per_second(self) -> float:
+        """Pairs of the last step over its seconds."""
+        return self.config.batch_size / self.seconds[0] if self.seconds[0] else 0.0
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is in the checkpoint."""
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path = "ckpt.pt",
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    cache_images: bool = False,
+    compile: bool = False,
+    download: bool = False,
+    fit_batch: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] | None = None,
+    team: Team = SOLO,
+) -> dict[str, Any]:
+    """Train a two-encoder model and write its checkpoint.
+
+    Args:
+        config: what to compute, see :func:`geomkit.training.config.configure`.
+        out: the checkpoint, written at every evaluation.
+        device: ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+        workers: processes that decode pictures; a core each if not given.
+        cache_images: decode and resize all pictures once, into one file of the cache.
+        compile: run the model through ``torch.compile``.
+        download: whether a pretrained model may be fetched from the network.
+        fit_batch: of data with fewer pairs than a batch takes, make a batch of all there are.
+        resume: go on from ``out`` if it is there; a finished run is left as it is.
+        overwrite: start anew even if ``out`` is there.
+        watch: called at the start, after each step, after each evaluation and at the end.
+        should_stop: asked after each step; if true (on any rank) the state is saved and the run
+            ends.
+        progress: called while the data set is prepared.
+        team: the ranks that share each batch; every rank calls this function alike, the first one
+            writes.
+
+    Returns:
+        The content of the checkpoint.
+
+    Raises:
+        GeomkitError: for a configuration that does not fit the data or this machine, an existing
+            ``out`` without ``resume`` or ``overwrite``, another configuration than the one being
+            resumed, too many pictures that do not decode, or a loss that is not finite.
+        Interrupted: if ``should_stop`` said so.
+    """
+    out = Path(out)
+    device = resolve_device(device)
+    use_device(device)
+    stored = stored_run(out, resume=resume, overwrite=overwrite)
+    threads_before = torch.get_num_threads()
+    cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            run = prepare(
+                config, out, stored,
+                device=device, team=team, cache_images=cache_images, download=download,
+                fit_batch=fit_batch,
+                progress=progress,
+            )  # fmt: skip
+            if stored is not None and stored["step"] >= run.config.steps:
+                note = "already finished"
+                watch(Event("end", stored["step"], run.config, device, {}, {}, note=note))
+                return stored
+            torch.set_num_threads(run.config.threads)
+            with numerics(run.config.precision):
+                return _loop(run, out, workers, compile, watch, should_stop, team)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _loop(
+    run: Run,
+    out: Path,
+    workers: int | None,
+    compile: bool,
+    watch: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    team: Team,
+) -> dict[str, Any]:
+    config, device, stored, model = run.config, run.device, run.stored, run.model
+    alone, cuda = team.size == 1, device.startswith("cuda")
+    step, history, snapshots = 0, [], []
+    model.train()
+    log_scale = model.get_parameter("clip.logit_scale")
+    weights = [w for w in model.parameters() if w.requires_grad]
+    dtype = torch.float64 if config.precision == "fp64" else torch.float32
+    optimizer = optimizer_for(model, config)
+    if stored is not None:
+        step, history, snapshots = stored["step"], stored["history"], stored["snapshots"]
+        optimizer.load_state_dict(stored["optimizer"])
+        torch.set_rng_state(stored["rng"]["cpu"])
+        if cuda and stored["rng"]["cuda"]:
+            torch.cuda.set_rng_state(stored["rng"]["cuda"][0], device)
+    if team.rank:  # what a model draws at random must differ between ranks
+        torch.manual_seed(hash((config.seed, step, team.rank)))
+    network = _network(model, device, compile=compile, alone=alone)
+    criterion = ContrastiveLoss(config.loss, global_batch=not alone)
+
+    words = words_of(run)
+    eval_tokens = tokenize(run.held_out.names, run.tokenizer)
+    evaluations = set(evaluation_steps(config))
+    terms: dict[str, float] = {}
+    bad: dict[int, Bad] = {}
+
+    def checkpoint() -> dict[str, Any]:
+        return {
+            "state_dict": model.clip.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "epoch": step // run.order.steps_per_epoch,
+            "step": step,
+            "rng": {
+                "cpu": torch.get_rng_state(),
+                "cuda": [torch.cuda.get_rng_state(device)] if cuda else [],
+            },
+            "model_config": run.architecture,
+            "preprocess": run.preprocess,
+            "tokenizer": run.tokenizer,
+            "loss": str(criterion.spec),
+            "config": asdict(config),
+            "data": run.description,
+            "ranks": team.size,
+            "history": history,
+            "snapshots": snapshots,
+            "versions": versions(),
+        }
+
+    def tell(kind: str, **what: Any) -> None:
+        watch(Event(kind, step, config, device, terms, ranks=team.size, **{"record": {}, **what}))
+
+    def pause(*, evaluating: bool) -> None:
+        """Evaluate if it is time, and save: all ranks encode, the first one measures and writes."""
+        record: dict[str, Any] = {}
+        if evaluating:
+            image, text = embed_held_out(run, eval_tokens, team=team, workers=workers)
+            if team.rank == 0:
+                lr = learning_rate(config, max(0, step - 1))
+                record = evaluate(run, image, text, step=step, lr=lr, terms=terms)
+                history.append(record)
+                if config.dim == 3:
+                    snapshots.append(snapshot(image, text, step=step))
+        if team.rank == 0:
+            save_checkpoint(out, checkpoint())
+            if record:
+                tell("evaluation", record=record, temperature=record["temperature"])
+        team.gather(None)  # nobody leaves before it is written
+
+    tell("start", note=_describe(run))
+    if stored is None:
+        pause(evaluating=True)
+    pending: tuple[int, list[str], Reading] | None = None
+    stopping = False
+    clock = time.perf_counter()
+
+    for batch in batches(
+        run.data,
+        range(step, config.steps),
+        rows_of=run.order.rows,
+        instead=run.order.instead,
+        tokens_of=words,
+        workers=resolve_workers(workers, run.data),
+        pin=cuda,
+    ):
+        waited = time.perf_counter() - clock
+        _skip_bad(batch, run, bad, team, tell)
+        assert batch.tokens is not None
+        pictures = batch.pictures.to(device, non_blocking=True)
+        tokens = send(model.trim(batch.tokens), device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+
+        optimizer.zero_grad(set_to_none=True)
+        parts = backward(
+            network, criterion, normalize_pixels(pictures, run.preprocess).to(dtype), tokens,
+            device=device, precision=config.precision, chunks=config.accumulate,
+        )  # fmt: skip
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
+        values = torch.stack(list(parts.values())).detach()
+        if not alone:  # what the ranks lost on average, and whether one of them is to stop
+            values = torch.cat([values, values.new_full((1,), float(should_stop()))])
+            dist.all_reduce(values)
+            values /= team.size
+        # On a CPU the loss is looked at before it can spoil the weights; on CUDA one step late,
+        # so that the device never waits for the look: the weights are then spoilt, but nothing is
+        # saved, and the last good checkpoint stays.
+        seen, pending = pending, (step + 1, list(parts), start_reading(values))
+        if not cuda:
+            seen, pending = pending, None
+        if seen is not None:
+            terms, stopping = _look(*seen, out=out)
+        optimizer.step()
+        if config.learn_temperature:
+            with torch.no_grad():
+                log_scale.clamp_(0.0, MAX_LOG_SCALE)
+        step += 1
+
+        now = time.perf_counter()
+        seconds, clock = (now - clock, waited), now
+        tell("step", seconds=seconds, temperature=_temperature(config, log_scale))
+        if alone:
+            stopping = should_stop()
+        stopping = stopping and step < config.steps
+        if step in evaluations or stopping:
+            if pending is not None:
+                (terms, _), pending = _look(*pending, out=out), None
+            pause(evaluating=step in evaluations)
+            clock = time.perf_counter()
+        if stopping:
+            raise Interrupted(
+                f"stopped at step {step} of {config.steps}; {out} is saved, "
+                "the same command with --resume goes on"
+            )
+
+    tell("end", record=history[-1] if history else {})
+    return load_checkpoint(out)
+
+
+def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn.Module:
+    if not alone and _normalises_batches(model):
+        if not device.startswith("cuda"):
+            raise GeomkitError(
+                "batch normalisation over several ranks needs CUDA: train on one process, or "
+                "freeze its encoder (--freeze image, --lock image)"
+            )
+        # Its statistics are of the global batch, like every term of the loss.
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    network: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+    if alone:
+        return network
+    # Named anew in later versions. The buffers are constants, or alike on all ranks already.
+    known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {sync: False}
+    return nn.parallel.DistributedDataParallel(
+        network,
+        device_ids=[torch.device(device)] if device.startswith("cuda") else None,
+        gradient_as_bucket_view=True,
+        **options,
+    )
+
+
+def _normalises_batches(model: nn.Module) -> bool:
+    """Whether a layer that is trained computes with the statistics of its batch."""
+    return any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        and any(weight.requires_grad for weight in layer.parameters())
+        for layer in model.modules()
+    )
+
+
+def _temperature(config: TrainConfig, log_scale: torch.Tensor) -> float | None:
+    if not config.learn_temperature:
+        return config.temperature
+    return None if log_scale.is_cuda else float(torch.exp(-log_scale.detach()))
+
+
+def _look(
+    step: int, names: list[str], read: Reading, *, out: Path
+) -> tuple[dict[str, float], bool]:
+    """The terms of a step, and whether a rank is to stop."""
+    values = read()
+    terms = finite_terms(step, names, values[: len(names)], out=out)
+    return terms, any(values[len(names) :])
+
+
+def _skip_bad(
+    batch: Batch, run: Run, bad: dict[int, Bad], team: Team, tell: Callable[..., None]
+) -> None:
+    """Name each picture that did not decode, once, and refuse too many."""
+    for picture in batch.bad:
+        if picture.row not in bad:
+            bad[picture.row] = picture
+            tell("bad", note=f"picture {picture.id} {picture.reason}; another takes its place")
+    if batch.bad:
+        run.data.check_bad(list(bad.values()))
+    if len(batch.rows) < run.config.batch_size // team.size:
+        raise GeomkitError(
+            f"'{run.data.spec}': picture {batch.bad[0].id} {batch.bad[0].reason}, and no other can "
+            "take its place; mend it or give a smaller --batch-size"
+        )
+
+
+def _describe(run: Run) -> str:
+    data, held_out = run.data, run.held_out
+    where = "themselves" if held_out is data else f"{len(held_out)} held-out pairs"
+    note = f" ({data.note})" if data.note else ""
+    return f"{len(data)} pairs of '{data.spec}'{note}, evaluated on {where}"

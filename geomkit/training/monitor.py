@@ -1,0 +1,96 @@
+"""What a training run writes into its history: loss and geometry of the evaluated pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomkit._core.parallel import Team
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.extraction.encode import encode
+from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.metrics import gap
+from geomkit.training.preparation import Run
+
+__all__ = ["SNAPSHOT_PAIRS", "embed_held_out", "evaluate", "snapshot"]
+
+SNAPSHOT_PAIRS = 1000
+
+
+def embed_held_out(
+    run: Run, tokens: Tensor, *, team: Team, workers: int | None
+) -> tuple[Tensor, Tensor]:
+    """Unit rows ``(n, d)`` of the evaluated images and their main captions, on every rank.
+
+    Each rank encodes its share of them.
+
+    Args:
+        run: the model and the data.
+        tokens: ``(n, context)``, of the held-out data's main captions.
+        team: the ranks.
+        workers: processes that decode.
+
+    Raises:
+        GeomkitError: if more pictures are bad than the data set allows.
+    """
+    rows = np.array_split(np.arange(len(run.held_out)), team.size)[team.rank]
+    found = encode(
+        run.model,
+        run.held_out if team.size == 1 else run.held_out.take(rows),
+        tokens[torch.from_numpy(rows)],
+        run.preprocess,
+        device=run.device,
+        precision=run.config.precision,
+        workers=workers,
+    )
+    parts = team.gather((found.image, found.text[torch.from_numpy(found.rows)], found.bad))
+    run.held_out.check_bad([bad for part in parts for bad in part[2]])
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def evaluate(
+    run: Run, image: Tensor, text: Tensor, *, step: int, lr: float, terms: dict[str, float]
+) -> dict[str, Any]:
+    """A record of the history.
+
+    Args:
+        run: whose model gave the rows.
+        image, text: unit rows ``(n, d)`` of the evaluated pairs.
+        step: optimizer steps done.
+        lr: of the last of them.
+        terms: of its loss.
+    """
+    scale = run.model.get_parameter("clip.logit_scale").detach().exp().cpu()
+    embeddings = Embeddings.of(image.numpy(), text.numpy())
+    return {
+        "step": step,
+        "epoch": step / run.order.steps_per_epoch,
+        "split": run.held_out.split,
+        "pairs": len(image),
+        "lr": lr,
+        "temperature": float(1.0 / scale),
+        "train_terms": dict(terms),
+        "loss": _batched_loss(run, image, text, scale),
+        "metrics": dict(gap(embeddings, seed=run.config.seed).metrics),
+    }
+
+
+def snapshot(image: Tensor, text: Tensor, *, step: int) -> dict[str, Any]:
+    """The first thousand pairs, for the stages of training on the sphere."""
+    return {
+        "step": step,
+        "image": image[:SNAPSHOT_PAIRS].float().clone(),
+        "text": text[:SNAPSHOT_PAIRS].float().clone(),
+    }
+
+
+def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float:
+    """The loss over the evaluated pairs in batches as training sees them: it grows with n."""
+    criterion = ContrastiveLoss(run.config.loss)
+    size = run.config.batch_size
+    batches = [slice(i * size, (i + 1) * size) for i in range(max(1, len(image) // size))]
+    values = [criterion(image[b], text[b], scale) for b in batches]
+    return float(torch.stack(values).mean())

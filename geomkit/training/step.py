@@ -1,0 +1,151 @@
+"""One training step: the optimizer, the gradient of a batch, and reading what the loss was."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from geomkit._core.runtime import autocast
+from geomkit.errors import GeomkitError
+from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.models.two_encoder import TwoEncoder
+from geomkit.training.config import TrainConfig
+
+__all__ = ["Reading", "backward", "finite_terms", "optimizer_for", "start_reading"]
+
+Reading = Callable[[], list[float]]
+
+
+def optimizer_for(model: TwoEncoder, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over what is trained; embeddings, gains and biases have no weight decay."""
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            (free if weight.ndim < 2 or "embedding" in name else decayed).append(weight)
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+
+
+def backward(
+    network: nn.Module,
+    criterion: ContrastiveLoss,
+    pixels: Tensor,
+    words: Tensor,
+    *,
+    device: str,
+    precision: str,
+    chunks: int = 1,
+) -> dict[str, Tensor]:
+    """Leave the gradient of a batch's loss in the weights; its weighted terms are returned.
+
+    With several chunks the loss is still that of the whole batch (Gao et al., "Scaling Deep
+    Contrastive Learning Batch Size under Memory Limited Setup", arXiv 2101.06983): the features of
+    all chunks are computed without a graph, the loss gives its gradient with respect to them, and
+    each chunk is run once more to carry its part of it to the weights. Memory is that of a chunk,
+    work a third more.
+
+    Args:
+        network: a :class:`TwoEncoder`, perhaps compiled or wrapped by DistributedDataParallel.
+        criterion: the loss.
+        pixels: standardised, ``(b, 3, h, w)``, on the device.
+        words: token ids ``(b, length)``, on the device.
+        device, precision: as resolved.
+        chunks: of b / chunks pairs.
+    """
+    if chunks == 1:
+        with autocast(device, precision):
+            x, y, scale = network(pixels, words)
+        terms = criterion(x, y, scale, output_dict=True)
+        torch.stack(list(terms.values())).sum().backward()
+        return terms
+    parts = list(zip(pixels.chunk(chunks), words.chunk(chunks), strict=True))
+    states, features = [], []
+    with torch.no_grad(), autocast(device, precision):
+        for pair in parts:
+            states.append(_random_state(device))
+            features.append(network(*pair))
+    x = torch.cat([f[0] for f in features]).requires_grad_()
+    y = torch.cat([f[1] for f in features]).requires_grad_()
+    scale = features[0][2].detach().requires_grad_()
+    terms = criterion(x, y, scale, output_dict=True)
+    torch.stack(list(terms.values())).sum().backward()
+    slopes = zip(_slope(x).chunk(chunks), _slope(y).chunk(chunks), strict=True)
+    after = _random_state(device)
+    for number, (pair, state, (dx, dy)) in enumerate(zip(parts, states, slopes, strict=True)):
+        last = number == chunks - 1
+        # The ranks add their gradients up once, on the last chunk, which also brings the slope
+        # of the temperature.
+        with contextlib.nullcontext() if last else _no_sync(network):
+            _set_random_state(device, state)
+            with autocast(device, precision):
+                x_part, y_part, s = network(*pair)
+            carried = (x_part * dx).sum() + (y_part * dy).sum()
+            (carried + (s * _slope(scale) if last else 0.0 * s)).backward()
+    _set_random_state(device, after)
+    return terms
+
+
+def _slope(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _no_sync(network: nn.Module) -> contextlib.AbstractContextManager:
+    no_sync = getattr(network, "no_sync", None)
+    return no_sync() if no_sync is not None else contextlib.nullcontext()
+
+
+def _random_state(device: str) -> list[Tensor]:
+    """Of the host, where some layers draw wherever they compute, and of the device."""
+    own = [torch.cuda.get_rng_state(device)] if device.startswith("cuda") else []
+    return [torch.get_rng_state(), *own]
+
+
+def _set_random_state(device: str, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
+
+
+def start_reading(values: Tensor) -> Reading:
+    """Start copying values to the host; the call returned waits for that copy and nothing later."""
+    if values.device.type != "cuda":
+        return values.tolist
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return host.tolist()
+
+    return read
+
+
+def finite_terms(step: int, names: list[str], values: list[float], *, out: Path) -> dict:
+    """Terms by name.
+
+    Raises:
+        GeomkitError: if one is not finite.
+    """
+    terms = dict(zip(names, values, strict=True))
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            raise GeomkitError(
+                f"step {step}: {name} is {value}; lower --lr or raise --temperature or --warmup "
+                f"({out} holds the last good state)"
+            )
+    return terms

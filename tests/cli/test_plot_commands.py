@@ -1,0 +1,195 @@
+"""plot-gap, plot-pca, plot-umap and the animation: what they draw, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import clouds
+from PIL import Image
+
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.errors import GeomkitError
+from geomkit.metrics import gap
+from geomkit.plots.animation import Trace, frames, save_animation
+from geomkit.plots.gap import Measured, side_by_side
+from geomkit.plots.labels import value_range
+from geomkit.plots.spectrum import principal_plane
+from geomkit.plots.sphere import Stage
+from geomkit.reproduce.framework.results import Row, Rows, write_rows
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> str:
+    x, y = clouds(45, 6)
+    np.savez(tmp_path / "e.npz", image=x, text=y)
+    return "e.npz"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    write_rows(
+        tmp_path / "r.csv",
+        [
+            Row("figure2", "openmoji val", dim, loss, seed, metric, 0.1 * seed + dim / 100, 0.01)
+            for dim in (8, 16) for loss in ("clip", "cua") for seed in (1, 2)
+            for metric in ("centroid_distance", "uniformity_image", "uniformity_text")
+        ],
+    )  # fmt: skip
+    return "r.csv"
+
+
+def test_plot_gap_of_sources(cli, npz: str, tmp_path: Path) -> None:
+    x, y = clouds(30, 4, seed=1)
+    np.save(tmp_path / "f.npy", np.stack([x, y]))
+    done = cli("plot-gap", npz, "f.npy")
+    assert done.status == 0 and done.out == "gap.png\n", done.err
+    assert Path("gap.png").read_bytes().startswith(PNG)
+    assert cli("plot-gap", npz).status == 2
+    done = cli("plot-gap", npz, "--metrics", "gap,mmd", "--out", "g.svg", "--overwrite")
+    assert done.status == 0 and "MMD²" in Path("g.svg").read_text("utf-8")
+
+
+def test_dots_stand_where_gap_says() -> None:
+    found = gap(*clouds(30, 5), metrics=["centroid_distance", "cka"])
+    measured = [Measured("a", found.metrics, found.stderr, found.null), Measured("b", {})]
+    figure = side_by_side(measured, ["centroid_distance", "cka"])
+    first = figure.axes[0]
+    (bar,) = first.containers
+    assert bar.lines[0].get_xdata()[0] == found.metrics["centroid_distance"]
+    low, high = np.array(bar.lines[2][0].get_segments())[0, :, 0]
+    assert high - low == pytest.approx(2 * 1.96 * found.stderr["centroid_distance"])
+    assert [t.get_text() for t in first.texts] == ["undefined"]
+    with pytest.raises(GeomkitError, match="at least one source"):
+        side_by_side([], ["cka"])
+
+
+def test_plot_gap_of_results(cli, results: str) -> None:
+    done = cli("plot-gap", results, "--published", "--out", "r.svg")
+    assert done.status == 0, done.err
+    text = Path("r.svg").read_text("utf-8")
+    assert "Uniformity, mean" in text and "paper" in text and "Recall" not in text
+    Path("s.csv").write_text(Path("r.csv").read_text("utf-8"), "utf-8")
+    assert cli("plot-gap", results, "s.csv", "--out", "two.png").status == 0
+
+
+def test_plot_pca(cli, npz: str) -> None:
+    assert cli("plot-pca", npz).out == "pca.png\n"
+    assert cli("plot-pca", npz, npz, "--out", "two.pdf").status == 0
+    scatter = ("plot-pca", npz, "--scatter", "--lines", "--pairs", "20", "--out", "s.svg")
+    assert cli(*scatter).status == 0
+    assert "of the variance" in Path("s.svg").read_text("utf-8")
+
+
+def test_the_plane_is_that_of_pca() -> None:
+    from sklearn.decomposition import PCA
+
+    x, y = clouds(40, 5)
+    plane = principal_plane(Embeddings.of(x, y), pairs=40)
+    wanted = PCA(2).fit(np.concatenate([x, y]))
+    ours = np.concatenate([plane.image, plane.text])
+    theirs = wanted.transform(np.concatenate([x, y]))
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-9)
+    share = round(100 * wanted.explained_variance_ratio_[0])
+    assert plane.labels[0] == f"PC 1 ({share}% of the variance)"
+    assert len(principal_plane(Embeddings.of(x, y), pairs=7).text) == 7
+
+
+def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
+    from geomkit.plots.umap import umap_plane, umap_sphere
+
+    done = cli("plot-umap", npz, "--neighbours", "5")
+    assert done.status == 0 and done.out == "umap.png\n", done.err
+    assert done.err == "e.npz: laying out 45 of 45 pairs, seed 0\n"
+    sphere = ("plot-umap", npz, "--sphere", "--no-lines", "--quiet", "--out", "s.png")
+    done = cli(*sphere)
+    assert done.status == 0 and done.err == ""
+    e = Embeddings.of(*clouds(30, 5))
+    one, two = (umap_plane(e, neighbours=5, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.image, two.image)
+    globe = umap_sphere(e, neighbours=5, pairs=12)
+    assert globe.image.shape == globe.text.shape == (12, 3)
+    np.testing.assert_allclose(np.linalg.norm(globe.image, axis=1), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("plot-gap nope.npz", ("nope.npz", "no such file")),
+        ("plot-gap e.npz r.csv", ("not both",)),
+        ("plot-gap r.csv --data openmoji", ("--data",)),
+        ("plot-gap e.npz --published", ("--published",)),
+        ("plot-gap e.npz --metrics foo", ("foo",)),
+        ("plot-gap r.csv --metrics mmd", ("r.csv", "mmd")),
+        ("plot-gap conditions.csv", ("conditions.csv", "figure2")),
+        ("plot-gap missing.csv", ("missing.csv",)),
+        ("plot-gap", ("sources",)),
+        ("plot-pca e.npz --lines", ("--scatter",)),
+        ("plot-pca e.npz --pairs 0", ("pairs",)),
+        ("plot-pca e.npz --data openmoji", ("--data",)),
+        ("plot-pca open_clip:ViT-B-32/x", ("needs data",)),
+        ("plot-pca e.npz --out a.jpg", ("a.jpg",)),
+        ("plot-umap e.npz --metric cosin", ("did you mean 'cosine'",)),
+        ("plot-umap e.npz --pairs 3", ("pairs", "8 or more")),
+        ("plot-umap e.npz --min-dist 2", ("min dist",)),
+        ("plot-umap few.npz", ("8 pairs",)),
+        ("plot-umap e.npz --out missing/a.png", ("missing",)),
+    ],
+)
+def test_refusals(refused, npz: str, results: str, words: str, says: tuple[str, ...]) -> None:
+    x, y = clouds(4, 3)
+    np.savez("few.npz", image=x, text=y)
+    row = Row("figure1", "d", 3, "clip", 1, "centroid_distance", 1.0, condition="step=1")
+    write_rows(Path("conditions.csv"), Rows([row]))
+    refused(*words.split(), says=says)
+
+
+def some_frames() -> list[Image.Image]:
+    x, y = clouds(20, 3)
+    stages = [Stage(x, y, "one"), Stage(y, x, "two")]
+    return frames(stages, [0.0, 2.0], [Trace("recall", [0.0, 0.5], "#6a3d9a")])
+
+
+def test_an_animation_keeps_its_colours(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    save_animation(some_frames(), path)
+    with Image.open(path) as picture:
+        assert picture.n_frames == 2  # type: ignore[attr-defined]
+        picture.seek(1)
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    for colour in ((0xD1, 0x34, 0x2F), (0x24, 0x64, 0xB4), (0x6A, 0x3D, 0x9A)):
+        assert np.abs(pixels - colour).sum(axis=1).min() < 40
+    with pytest.raises(GeomkitError, match="exists already"):
+        save_animation(some_frames(), path)
+    with pytest.raises(GeomkitError, match="a time of each"):
+        frames([], [], [])
+
+
+def test_an_mp4_is_what_ffmpeg_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = some_frames()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(GeomkitError, match="needs ffmpeg"):
+        save_animation(made, tmp_path / "a.mp4")
+    with pytest.raises(GeomkitError, match=r"\.gif or \.mp4"):
+        save_animation(made, tmp_path / "a.avi")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "ffmpeg"
+    program.write_text('#!/bin/sh\nfor last; do :; done\n/bin/cat > "$last"\n')
+    program.chmod(0o755)
+    save_animation(made, tmp_path / "a.mp4")
+    width, height = made[0].size
+    assert (tmp_path / "a.mp4").stat().st_size == (len(made) + 7) * width * height * 3
+    program.write_text("#!/bin/sh\n/bin/cat > /dev/null\necho no codec >&2\nexit 1\n")
+    with pytest.raises(GeomkitError, match=r"ffmpeg failed \(no codec\)"):
+        save_animation(made, tmp_path / "b.mp4")
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_values_lie_within_their_ranges() -> None:
+    found = gap(*clouds(40, 5)).metrics
+    for name, value in found.items():
+        low, high = value_range(name)
+        assert low - 1e-9 <= value <= high + 1e-9, name

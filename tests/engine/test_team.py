@@ -1,0 +1,85 @@
+"""Two ranks under torchrun find what one process finds, exact and estimated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import clouds
+
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.metrics import gap
+from geomkit.metrics import statistics as statistics_module
+
+PROGRAM = """
+import json, sys
+import numpy as np
+import torch
+from geomkit.engine import pairwise
+from geomkit._core.parallel import Team
+from geomkit.metrics import gap, statistics
+
+pairwise._TILE["cpu"] = 64
+statistics._WIDE_MOMENTS = 0
+statistics.QUERIES = 40
+team = Team.from_environment()
+held = np.load("pairs.npz")
+for limit in (None, 100):
+    r = gap(held["image"], held["text"], held["image_index"], exact_limit=limit, team=team)
+    if team.rank == 0:
+        with open(f"{limit}.json", "w") as file:
+            json.dump(r.to_json(), file)
+few = ("linear_separability", "uniformity_image")
+for k, metrics in enumerate((few[:1], few[1:], few)):
+    r = gap(held["image"], held["text"], held["image_index"], metrics=metrics, team=team)
+    if team.rank == 0:
+        assert set(r.metrics) == set(metrics)
+pair = [torch.from_numpy(held[key][:300]) for key in ("image", "text")]
+r = gap(*pair, metrics=["alignment", "effective_rank_image", "mutual_knn"], team=team)
+if team.rank == 0:
+    with open("torch.json", "w") as file:
+        json.dump(r.to_json(), file)
+team.close()
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_find_what_one_process_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
+    rng = np.random.default_rng(0)
+    index = np.concatenate([np.arange(300), rng.integers(0, 300, 150)])
+    x, y = clouds(300, 5, shift=0.3)
+    y = np.concatenate([y, y[index[300:]] + 0.1 * rng.standard_normal((150, 5))])
+    np.savez(tmp_path / "pairs.npz", image=x, text=y, image_index=index)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(ranks),
+        "program.py",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.setattr(statistics_module, "QUERIES", 40)
+    found = json.loads((tmp_path / "torch.json").read_text())["metrics"]
+    for name, value in gap(x, y[:300], metrics=list(found)).metrics.items():
+        assert found[name] == pytest.approx(value, rel=1e-9), name
+    e = Embeddings.of(x, y, index)
+    for limit in (None, 100):
+        found = json.loads((tmp_path / f"{limit}.json").read_text())
+        alone = gap(e, exact_limit=limit).to_json()
+        assert found["exact"] is (limit is None)
+        for part in ("metrics", "stderr", "null", "p_value"):
+            assert found[part].keys() == alone[part].keys()
+            for name, value in alone[part].items():
+                expected = value if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)
+                assert found[part][name] == expected, (part, name)

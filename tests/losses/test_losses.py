@@ -1,0 +1,139 @@
+"""Losses: parsing, open_clip's ClipLoss, gradients, precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import clouds
+from open_clip.loss import ClipLoss
+
+from geomkit import functional
+from geomkit.errors import GeomkitError
+from geomkit.losses.contrastive import TERMS, ContrastiveLoss
+from geomkit.losses.spec import PRESETS, TERM_NAMES, parse_loss
+
+
+def batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = clouds(n=12, d=5)
+    return torch.from_numpy(x).to(dtype), torch.from_numpy(y).to(dtype)
+
+
+def test_clip_equals_open_clips() -> None:
+    x, y = (rows.requires_grad_() for rows in batch())
+    scale = torch.tensor(20.0, dtype=torch.float64, requires_grad=True)
+    ours = ContrastiveLoss("clip")(x, y, scale)
+    theirs = ClipLoss()(x, y, scale)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-13)
+    for a, b in zip(
+        torch.autograd.grad(ours, (x, y, scale)),
+        torch.autograd.grad(theirs, (x, y, scale)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_the_sums_they_say(name: str) -> None:
+    x, y = batch()
+    scale = torch.tensor(10.0, dtype=torch.float64)
+    values = {
+        "clip": functional.contrastive(x, y, scale),
+        "uniformity": (functional.uniformity(x) + functional.uniformity(y)) / 2,
+        "cross_uniformity": functional.cross_uniformity(x, y),
+        "alignment": functional.alignment(x, y),
+    }
+    letters = {"c": "clip", "u": "uniformity", "a": "alignment", "x": "cross_uniformity"}
+    spelled = "c" if name == "clip" else name.replace("xu", "x")
+    expected = sum(float(values[letters[letter]]) for letter in spelled)
+    assert float(ContrastiveLoss(name)(x, y, scale)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_and_dictionary() -> None:
+    x, y = batch()
+    scale = torch.tensor(10.0)
+    loss = ContrastiveLoss("clip + 0.5*uniformity + 2*alignment")
+    terms = loss(x, y, scale, output_dict=True)
+    assert list(terms) == ["clip_loss", "uniformity_loss", "alignment_loss"]
+    assert float(terms["alignment_loss"]) == pytest.approx(2 * float(functional.alignment(x, y)))
+    assert float(sum(terms.values())) == pytest.approx(float(loss(x, y, scale)), rel=1e-12)
+    assert set(TERMS) == set(TERM_NAMES)
+
+
+def test_drops_into_open_clips_training_step() -> None:
+    # open_clip 3.3: losses = loss(**model_out, output_dict=True); total = sum(losses.values())
+    x, y = batch(torch.float32)
+    out = {"image_features": x, "text_features": y, "logit_scale": torch.tensor(10.0)}
+    losses = ContrastiveLoss("cua")(**out, output_dict=True)
+    assert float(sum(losses.values())) == pytest.approx(float(ContrastiveLoss("cua")(**out)))
+    bias = ContrastiveLoss("clip")(**out, logit_bias=torch.tensor(-3.0))
+    assert float(bias) == pytest.approx(float(ContrastiveLoss("clip")(**out)), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cuaxu", "uaxu", "clip + 0.5*uniformity"])
+def test_gradients(loss: str) -> None:
+    x, y = (rows[:5].clone().requires_grad_() for rows in batch())
+    scale = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(ContrastiveLoss(loss), (x, y, scale))
+
+
+def test_half_precision_features_are_computed_in_float32() -> None:
+    x, y = batch(torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = ContrastiveLoss("cuaxu")(x, y, torch.tensor(10.0))
+    assert value.dtype == torch.float32
+    exact = ContrastiveLoss("cuaxu")(x.double(), y.double(), torch.tensor(10.0))
+    assert float(value) == pytest.approx(float(exact), abs=1e-5)
+
+
+def test_identical_rows_have_finite_gradients() -> None:
+    x = torch.nn.functional.normalize(torch.ones(6, 4), dim=1).requires_grad_()
+    ContrastiveLoss("cuaxu")(x, x, torch.tensor(100.0)).backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cuxau", "did you mean 'cuaxu'"),
+        ("clip + unifromity", "did you mean 'uniformity'"),
+        ("", "empty term"),
+        ("clip +", "empty term"),
+        ("clip + *alignment", "not a positive number"),
+        ("clip + -1*alignment", "not a positive number"),
+        ("clip + nan*alignment", "not a positive number"),
+        ("clip + two*alignment", "not a positive number"),
+        ("clip + cua", "stands twice"),
+        ("clip alignment", "unknown loss or term"),
+    ],
+)
+def test_what_does_not_parse_is_refused(text: str, says: str) -> None:
+    with pytest.raises(GeomkitError, match=says.replace("+", r"\+")):
+        parse_loss(text)
+
+
+def test_parsing_exponents_and_presets_in_sums() -> None:
+    assert parse_loss("1e+1*clip+2e-1*alignment").weights == {"clip": 10.0, "alignment": 0.2}
+    assert parse_loss("2*ca + uniformity").weights == {"clip": 2, "alignment": 2, "uniformity": 1}
+
+
+@pytest.mark.parametrize("loss", ["clip", "cua", "cuaxu"])
+def test_no_tensor_is_larger_than_the_matrix_of_pairs(loss: str) -> None:
+    """The paper's own code builds differences of shape (n, n, d)."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = [0]
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    largest[0] = max(largest[0], tensor.numel())
+            return out
+
+    n, d = 64, 16
+    x, y = (torch.randn(n, d, requires_grad=True) for _ in range(2))
+    with Largest():
+        unit = [torch.nn.functional.normalize(t, dim=1) for t in (x, y)]
+        ContrastiveLoss(loss)(*unit, torch.tensor(20.0)).backward()
+    assert largest[0] == n * n and x.grad is not None

@@ -1,0 +1,320 @@
+"""Errors, nulls, p-values and estimates do what they say, over many simulated clouds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import unit
+
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.engine.moments import Moments
+from geomkit.engine.sampled import sample_pairs
+from geomkit.metrics import METRICS, gap, linear
+from geomkit.metrics import statistics as statistics_module
+from geomkit.metrics.number import mean_with_error, u_statistic_error
+from geomkit.metrics.permutation import binomial_tail, shuffle_p_value, swap_p_value
+
+DRAWS = 300
+
+
+def draw(n: int, d: int, seed: int, *, shift: float, share: float = 0.7) -> tuple:
+    """Pairs from one fixed population, its two clouds ``shift`` apart."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)) * np.linspace(1.5, 0.5, d)
+    y = share * x + 0.6 * rng.standard_normal((n, d))
+    x[:, 0] += shift
+    y[:, 1] -= shift
+    return unit(x), unit(y)
+
+
+@pytest.fixture(scope="module")
+def repeated() -> list:
+    """The same measurement on many draws from one population with a clear gap."""
+    wanted = ["gap", "pairs", "spread", "mmd", "mutual_knn", "retrieval"]
+    wanted += ["conformity_image", "conformity_text"]
+    return [gap(*draw(80, 5, seed, shift=1.0), metrics=wanted) for seed in range(DRAWS)]
+
+
+# Recall and the like see each query's gallery as given, and the classifier's scores the classifier:
+# their errors leave out what another gallery or another fit would add.
+CONDITIONAL = ("retrieval", "knn", "separability")
+
+
+# No defensible error is known for it.
+WITHOUT = ("gap_dimensions_90",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in METRICS
+        if METRICS[n].group in ("gap", "pairs", "spread", "retrieval") and n not in WITHOUT
+    ]
+    + ["mmd", "mutual_knn", "conformity_image", "conformity_text"],
+)
+def test_the_standard_error_is_the_spread_over_draws(repeated: list, name: str) -> None:
+    errors = np.array([r.stderr[name] for r in repeated])
+    values = np.array([r.metrics[name] for r in repeated])
+    spread = values.std(ddof=1)
+    # With 300 draws the spread itself is known to 4%; an n of 80 costs the linearisation some more.
+    low, high = (0.5, 1.6) if any(word in name for word in CONDITIONAL) else (0.85, 1.15)
+    ratio = float(errors.mean() / spread)
+    assert low < ratio < high, ratio
+    if low == 0.85:
+        covered = np.abs(values - values.mean()) < 1.96 * errors
+        assert covered.mean() > 0.90
+
+
+def test_keys_without_an_error_have_none() -> None:
+    r = gap(*draw(80, 5, 0, shift=1.0))
+    none = {n for n in METRICS if n not in r.stderr}
+    spectrum = {n for n in METRICS if METRICS[n].group == "spectrum" and "conformity" not in n}
+    others = {"frechet_distance", "sliced_wasserstein", "cka", "hubness_image", "hubness_text"}
+    assert none == spectrum | others | set(WITHOUT)
+
+
+def test_swapping_makes_the_nulls() -> None:
+    x, y = draw(60, 4, 0, shift=1.0)
+    whole = gap(x, y)
+    rng = np.random.default_rng(0)
+    names = ["uniformity_image", "uniformity_text", "cross_uniformity", "intra_cosine_image"]
+    drawn: dict[str, list[float]] = {name: [] for name in [*names, "centroid_distance", "mmd"]}
+    for _ in range(400):
+        swap = rng.random(len(x))[:, None] < 0.5
+        r = gap(np.where(swap, y, x), np.where(swap, x, y), metrics=list(drawn))
+        for name in drawn:
+            drawn[name].append(r.metrics[name])
+    root_mean_square = math.sqrt(np.mean(np.square(drawn["centroid_distance"])))
+    assert whole.null["centroid_distance"] == pytest.approx(root_mean_square, rel=0.05)
+    assert whole.null["centroid_distance"] == pytest.approx(
+        math.sqrt(whole.metrics["alignment"] / 60), rel=1e-12
+    )
+    for name in names[:3]:
+        assert whole.null[name] == pytest.approx(np.log(np.exp(drawn[name]).mean()), abs=0.01)
+    assert whole.null["intra_cosine_image"] == pytest.approx(
+        np.mean(drawn["intra_cosine_image"]), abs=0.005
+    )
+    assert np.mean(drawn["mmd"]) == pytest.approx(whole.null["mmd"], abs=0.002)
+
+
+def test_shuffling_makes_the_nulls() -> None:
+    x, y = draw(40, 4, 0, shift=0.3)
+    whole = gap(x, y)
+    rng = np.random.default_rng(0)
+    names = ["paired_cosine", "alignment", "cka", "mutual_knn", "text_retrieval_recall@3"]
+    drawn = np.array(
+        [[gap(x, y[rng.permutation(40)], metrics=names).metrics[n] for n in names]
+         for _ in range(600)]
+    )  # fmt: skip
+    errors = drawn.std(axis=0) / math.sqrt(len(drawn))
+    for k, name in enumerate(names):
+        # a shuffle keeps a pair together once in n times, which the nulls leave out
+        slack = 4 * errors[k] + abs(whole.metrics[name] - whole.null[name]) / 40 * 1.5
+        assert drawn[:, k].mean() == pytest.approx(whole.null[name], abs=slack), name
+    assert whole.null["text_retrieval_recall@3"] == pytest.approx(3 / 40)
+
+
+def test_chance_with_several_texts_is_hypergeometric() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 5, 20)
+    index = np.repeat(np.arange(20), counts)
+    m = len(index)
+    r = gap(rng.standard_normal((20, 3)), rng.standard_normal((m, 3)), index)
+    expected = np.mean([scipy.stats.hypergeom(m, c, 5).sf(0) for c in counts])
+    assert r.null["text_retrieval_recall@5"] == pytest.approx(expected, rel=1e-12)
+    assert r.null["image_retrieval_recall@5"] == 5 / 20
+
+
+def test_p_values_are_uniform_without_a_gap() -> None:
+    swaps, shuffles = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        base = rng.standard_normal((40, 5))
+        x, y = (unit(base + 0.8 * rng.standard_normal((40, 5))) for _ in range(2))
+        swaps.append(swap_p_value(x, y, seed=seed, draws=199))
+        a, b = (unit(rng.standard_normal((40, 5))) for _ in range(2))
+        shuffles.append(shuffle_p_value(a, b, seed=seed, draws=199))
+    for values in (swaps, shuffles):
+        assert scipy.stats.kstest(values, "uniform").pvalue > 0.01
+
+
+def test_swaps_that_change_nothing_are_counted_in_float32_too() -> None:
+    # with three pairs two of eight exchanges leave all as it is: p can never fall below a quarter
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        x, y = (unit(rng.standard_normal((3, 4))).astype(np.float32) for _ in range(2))
+        assert swap_p_value(x, y, seed=seed) > 0.2
+
+
+def test_captions_of_one_image_are_no_independent_trials() -> None:
+    small = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        index = np.repeat(np.arange(60), 5)
+        texts = rng.standard_normal((60, 8))[index] + 0.01 * rng.standard_normal((300, 8))
+        r = gap(rng.standard_normal((60, 8)), texts, index, metrics=["image_retrieval_recall@5"])
+        small += r.p_value["image_retrieval_recall@5"] < 0.05
+    assert small <= 15  # 5% of 150 and three standard deviations
+
+
+def test_a_collapsed_model_with_several_captions_is_at_chance() -> None:
+    index = np.repeat(np.arange(40), 5)
+    r = gap(np.ones((40, 4)), np.ones((200, 4)), index, metrics=["retrieval"])
+    for k in (1, 3, 5, 10):
+        for way in ("text", "image"):
+            name = f"{way}_retrieval_recall@{k}"
+            assert r.metrics[name] == pytest.approx(r.null[name], rel=1e-12), name
+    # the first of 5 right among 200 in random order stands at 201/6
+    assert r.metrics["text_retrieval_mean_rank"] == pytest.approx(201 / 6)
+
+
+def test_p_values_are_small_with_one() -> None:
+    r = gap(*draw(100, 5, 0, shift=1.0))
+    assert r.p_value["centroid_distance"] == 1 / 1000
+    assert r.p_value["paired_cosine"] == 1 / 1000
+    assert r.p_value["text_retrieval_recall@1"] < 1e-6
+    assert set(r.p_value) == {
+        "centroid_distance",
+        "paired_cosine",
+        *(f"{way}_retrieval_recall@{k}" for way in ("text", "image") for k in (1, 3, 5, 10)),
+    }
+
+
+def test_permutations_do_not_depend_on_blocks_or_rounding() -> None:
+    x = unit(np.random.default_rng(0).standard_normal((700, 4)))
+    # two equal clouds: every exchange leaves them 0 apart, which is as far as they are
+    assert swap_p_value(x, x, seed=0) == 1.0
+    assert shuffle_p_value(x, x, seed=0) == 1 / 1000
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "p"), [(3, 10, 0.2), (9, 10, 0.2), (1, 1000, 0.001), (700, 1000, 0.6)]
+)
+def test_binomial_tail_equals_scipys(hits: int, n: int, p: float) -> None:
+    expected = scipy.stats.binom(n, p).sf(hits - 1)
+    assert binomial_tail(hits, n, p) == pytest.approx(expected, rel=1e-10)
+    assert binomial_tail(hits + 0.9, n, p) == binomial_tail(hits, n, p)
+
+
+def test_mean_with_error_by_group() -> None:
+    values = np.array([1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+    groups = np.array([0, 0, 1, 1, 2, 2])
+    alone = mean_with_error(np.array([1.0, 0.0, 1.0]))
+    assert mean_with_error(values, groups) == pytest.approx(alone)
+    assert math.isnan(mean_with_error(np.array([1.0]))[1])
+
+
+# --- estimates past the row budget -----------------------------------------------------------
+
+
+def exact_and_sampled(n: int, seed: int, queries: int):
+    e = Embeddings.of(*draw(n, 4, 7, shift=1.0))
+    return e, sample_pairs(
+        e.image, e.text, e.image_index, e.first_texts(), queries=queries, seed=seed
+    )
+
+
+def test_sampling_everything_is_exact() -> None:
+    e, s = exact_and_sampled(300, 0, 300)
+    whole = gap(e)
+    for kind, name in (
+        ("xx", "uniformity_image"),
+        ("yy", "uniformity_text"),
+        ("xy", "cross_uniformity"),
+    ):
+        assert math.log(s.potential_rows[kind].mean()) == pytest.approx(
+            whole.metrics[name], rel=1e-10
+        )
+    for direction in ("text", "image"):
+        ranks = getattr(s, f"{direction}_retrieval")
+        for k in (1, 10):
+            name = f"{direction}_retrieval_recall@{k}"
+            assert ranks.recall(k) == pytest.approx(whole.metrics[name], rel=1e-12)
+    assert s.overlap.mean() == pytest.approx(whole.metrics["mutual_knn"], rel=1e-12)
+
+
+def test_sampling_with_several_captions_is_exact_too() -> None:
+    rng = np.random.default_rng(0)
+    index = rng.permutation(np.repeat(np.arange(150), rng.integers(1, 4, 150)))
+    x = unit(rng.standard_normal((150, 4)))
+    y = unit(x[index] + 0.5 * rng.standard_normal((len(index), 4)))
+    e = Embeddings.of(x, y, index)
+    whole = gap(e)
+    s = sample_pairs(x, y, index, e.first_texts(), queries=150)
+    assert s.text_retrieval.recall(1) == pytest.approx(whole.metrics["text_retrieval_recall@1"])
+    assert math.log(s.potential_rows["xy"].mean()) == pytest.approx(
+        whole.metrics["cross_uniformity"]
+    )
+
+
+def test_estimates_cover_the_exact_value_at_their_rate() -> None:
+    n, q = 600, 150
+    e = Embeddings.of(*draw(n, 4, 7, shift=1.0))
+    whole = gap(e, metrics=["spread", "text_retrieval_recall@10"]).metrics
+    inside = {"uniformity_image": 0, "cross_uniformity": 0, "text_retrieval_recall@10": 0}
+    for seed in range(200):
+        s = sample_pairs(e.image, e.text, e.image_index, e.first_texts(), queries=q, seed=seed)
+        for kind, name in (("xx", "uniformity_image"), ("xy", "cross_uniformity")):
+            rows = s.potential_rows[kind]
+            # the error of the choice of rows alone, since the exact value is of these very rows
+            error = math.sqrt(u_statistic_error(rows, n) ** 2 - 4 * rows.var(ddof=1) / n)
+            inside[name] += abs(rows.mean() - math.exp(whole[name])) < 1.96 * error
+        mean, error = mean_with_error(s.text_retrieval.hits(10))
+        error *= math.sqrt(1 - q / n)
+        inside["text_retrieval_recall@10"] += (
+            abs(mean - whole["text_retrieval_recall@10"]) < 1.96 * error
+        )
+    for name, count in inside.items():
+        assert 180 <= count <= 199, (name, count)
+
+
+def test_past_the_budget_the_result_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics_module, "QUERIES", 50)
+    monkeypatch.setattr(statistics_module, "_CLASSIFIED", 100)
+    x, y = draw(400, 4, 0, shift=1.0)
+    exact, r = gap(x, y), gap(x, y, exact_limit=399)
+    assert exact.exact and not r.exact and not exact.estimated
+    assert set(r.estimated) == {n for n in METRICS if METRICS[n].estimated}
+    for name in METRICS:
+        if name.startswith("hubness"):
+            assert math.isnan(r.metrics[name]) and "row budget" in r.meta["reasons"][name]
+        elif name not in r.estimated:
+            assert r.metrics[name] == exact.metrics[name], name
+        elif name in r.stderr:
+            assert abs(r.metrics[name] - exact.metrics[name]) < 5 * r.stderr[name] + 1e-9, name
+    assert "~" in str(r) and "~" not in str(exact)
+    assert gap(x, y, exact_limit=400).exact
+
+
+def test_linearised_errors_equal_the_jackknife() -> None:
+    # Rows near the centre are also near their partner here, so that no covariance is small.
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.1, 2.0, (400, 1))
+    x, y = (unit([2.0, side, 0, 0] + scale * rng.standard_normal((400, 4))) for side in (1, -0.5))
+    whole = Moments.of(x, y)
+    parts = [Moments.of(x[i : i + 1], y[i : i + 1]) for i in range(400)]
+
+    def without(part: Moments) -> Moments:
+        pairs = ((getattr(whole, f.name), getattr(part, f.name)) for f in fields(Moments))
+        return Moments(*(a - b for a, b in pairs))
+
+    rest = [without(part) for part in parts]
+    for key in (
+        linear.centroid_distance,
+        linear.paired_cosine,
+        linear.alignment,
+        linear.relative_gap,
+        linear.centroid_gap,
+        linear.distribution_gap,
+        *(partial(linear.intra_cosine, modality=side) for side in ("image", "text")),
+        *(partial(linear.conformity, modality=side) for side in ("image", "text")),
+    ):
+        values = np.array([key(m).value for m in rest])
+        jackknife = math.sqrt(399 * values.var())
+        assert key(whole).stderr == pytest.approx(jackknife, rel=0.02), key

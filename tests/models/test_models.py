@@ -1,0 +1,90 @@
+"""Models: open_clip's classes, our forward pass, its own loader."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from open_clip.model import CLIP
+
+from geomkit.errors import GeomkitError
+from geomkit.models.two_encoder import (
+    build,
+    model_config,
+    normalize_pixels,
+    preprocess_config,
+    tokenize,
+    tokenizer_config,
+)
+
+CAPTIONS = ["a", "flag of the United Kingdom", "woman in motorized wheelchair facing right", "🦊"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "nano"])
+def test_encoders_equal_open_clips_own(name: str) -> None:
+    torch.manual_seed(0)
+    config = model_config(name, dim=5)
+    model = build(config).double().eval()
+    assert type(model.clip) is CLIP
+    tokens = tokenize(CAPTIONS, tokenizer_config(config))
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    x, y, scale = model(images, tokens)
+    torch.testing.assert_close(x, model.clip.encode_image(images, normalize=True))
+    torch.testing.assert_close(y, model.clip.encode_text(tokens, normalize=True))
+    # trimmed to the longest caption of the batch the rows stay the same
+    trimmed = model.trim(tokens)
+    assert trimmed.shape[1] < 16
+    torch.testing.assert_close(model.encode_text(trimmed), y, rtol=1e-12, atol=1e-14)
+    assert scale.item() == pytest.approx(1 / 0.07, rel=1e-6)
+
+
+def test_a_caption_that_fills_the_context() -> None:
+    config = model_config("nano", dim=4)
+    model = build(config).double().eval()
+    tokens = tokenize(["one two three " * 40, "x"], tokenizer_config(config))
+    assert tokens.shape == (2, 32)
+    assert model.trim(tokens).shape == (2, 32)
+    torch.testing.assert_close(
+        model.encode_text(tokens), model.clip.encode_text(tokens, normalize=True)
+    )
+
+
+def test_any_architecture_of_open_clips() -> None:
+    config = model_config("ViT-B-32", dim=3)
+    assert config["embed_dim"] == 3 and config["vision_cfg"]["image_size"] == 224
+    assert preprocess_config(config)["size"] == 224
+    assert tokenizer_config(config)["context_length"] == 77
+
+
+def test_dimension_temperature_and_size() -> None:
+    torch.manual_seed(0)
+    model = build(
+        model_config("nano", dim=2, image_size=64), temperature=0.01, learn_temperature=False
+    )
+    assert model.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
+    assert model.clip.logit_scale.item() == pytest.approx(math.log(100), rel=1e-6)
+    assert not model.clip.logit_scale.requires_grad
+
+
+def test_pixels_are_standardised() -> None:
+    preprocess = preprocess_config(model_config("nano"))
+    white = torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)
+    out = normalize_pixels(white, preprocess)
+    expected = (1 - preprocess["mean"][0]) / preprocess["std"][0]
+    assert out.shape == (1, 3, 2, 2) and out[0, 0, 0, 0].item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: model_config("tinny"), "did you mean 'tiny'"),
+        (lambda: model_config("tiny", dim=1), "dim: expected 2 or more, got 1"),
+        (lambda: model_config("tiny", image_size=33), "multiple of the model's patch"),
+        (lambda: build(model_config("nano"), temperature=0.001), "temperature: expected 0.01 to 1"),
+        (lambda: tokenizer_config(model_config("ViT-B-16-SigLIP")), "would have to be downloaded"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(call, says: str) -> None:
+    with pytest.raises(GeomkitError, match=says):
+        call()
