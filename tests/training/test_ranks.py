@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import clouds
+from rank_processes import run_ranks
 
+from geomkit._core.parallel import Team
 from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.losses.spec import PRESETS, parse_loss
 from geomkit.models.checkpoints import load_checkpoint
@@ -22,36 +23,6 @@ from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 
 LOSSES = ("clip", "uniformity", "cross_uniformity", "alignment", *PRESETS)
-
-PROGRAM = """
-import json
-import numpy as np
-import torch
-from geomkit._core.parallel import Team
-from geomkit.losses.contrastive import ContrastiveLoss
-from geomkit.training.config import configure
-from geomkit.training.loop import train
-
-team = Team.from_environment()
-held = np.load("batch.npz")
-x, y = (torch.from_numpy(held[key]).chunk(team.size)[team.rank] for key in ("x", "y"))
-found = {}
-for loss in json.load(open("losses.json")):
-    own = [t.clone().requires_grad_() for t in (x, y)]
-    scale = torch.tensor(12.0, dtype=torch.float64, requires_grad=True)
-    value = ContrastiveLoss(loss, global_batch=True)(*own, scale)
-    value.backward()
-    # What DistributedDataParallel makes of it: the mean over ranks.
-    mine = [value.detach(), scale.grad if scale.grad is not None else torch.zeros(())]
-    parts = team.gather([t.numpy() for t in mine])
-    rows = [np.concatenate(team.gather(t.grad.numpy() / team.size)) for t in own]
-    found[loss] = [*np.mean(parts, axis=0), *rows]
-if team.rank == 0:
-    np.savez("found.npz", **{f"{k} {i}": v for k, vs in found.items() for i, v in enumerate(vs)})
-for name, options in json.load(open("runs.json")).items():
-    train(configure(**options), f"{name}.pt", team=team, resume=True)
-team.close()
-"""
 
 SMALL = {
     "dim": 8,
@@ -68,18 +39,27 @@ SMALL = {
 }
 
 
-def torchrun(folder: Path, ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(ranks),
-        *words,
-    ]
-    return subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False
-    )
+def program(team: Team, runs: dict[str, dict]) -> None:
+    """Every loss and its gradients on a part of the batch, then every training run."""
+    held = np.load("batch.npz")
+    x, y = (torch.from_numpy(held[key]).chunk(team.size)[team.rank] for key in ("x", "y"))
+    found = {}
+    for loss in LOSSES:
+        own = [t.clone().requires_grad_() for t in (x, y)]
+        scale = torch.tensor(12.0, dtype=torch.float64, requires_grad=True)
+        value = ContrastiveLoss(loss, global_batch=True)(*own, scale)
+        value.backward()
+        # What DistributedDataParallel makes of it: the mean over ranks.
+        mine = [value.detach(), scale.grad if scale.grad is not None else torch.zeros(())]
+        parts = team.gather([t.numpy() for t in mine])
+        rows = [np.concatenate(team.gather(t.grad.numpy() / team.size)) for t in own]
+        found[loss] = [*np.mean(parts, axis=0), *rows]
+    if team.rank == 0:
+        np.savez(
+            "found.npz", **{f"{k} {i}": v for k, vs in found.items() for i, v in enumerate(vs)}
+        )
+    for name, options in runs.items():
+        train(configure(**options), f"{name}.pt", team=team, resume=True)
 
 
 def assert_same_weights(a: Path, b: Path, *, within: float) -> None:
@@ -104,9 +84,6 @@ def ranked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder, ranks = tmp_path_factory.mktemp(f"ranks{request.param}"), request.param
     x, y = clouds(24, 5)
     np.savez(folder / "batch.npz", x=x, y=y)
-    (folder / "losses.json").write_text(json.dumps(LOSSES))
-    (folder / "runs.json").write_text(json.dumps(runs_of(ranks)))
-    (folder / "program.py").write_text(PROGRAM)
     seen: list[int] = []
     with pytest.raises(Interrupted):
         train(
@@ -115,8 +92,7 @@ def ranked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             watch=lambda e: seen.append(e.step),
             should_stop=lambda: seen[-1] >= 4,
         )
-    done = torchrun(folder, ranks, "program.py")
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(program, ranks, folder, runs_of(ranks))
     return folder, ranks
 
 
