@@ -21,7 +21,7 @@ def picture(number: int, kind: str = "PNG") -> bytes:
 
 def numbers(data: PairData) -> list[int]:
     """Which pictures these are, by their colours."""
-    middle = data.pictures()[:, 4, 4].astype(int)
+    middle = data.pixels()[:, 4, 4].astype(int)
     return (middle[:, 0] + 256 * middle[:, 1]).tolist()
 
 

@@ -37,7 +37,7 @@ def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any])
     loaded = open_model(source)
     data = load_data(DATA, split="train", preprocess=loaded.preprocess)
     with torch.no_grad():
-        images = normalize_pixels(data.pictures(), loaded.preprocess)
+        images = normalize_pixels(data.pixels(), loaded.preprocess)
         x = open_clip_model().encode_image(images, normalize=True)
         y = open_clip_model().encode_text(tokenize(data.names, loaded.tokenizer), normalize=True)
     assert found["metrics"]["paired_cosine"] == pytest.approx(

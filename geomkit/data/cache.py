@@ -152,7 +152,7 @@ def _build(
             done = batches(data, jobs, workers=resolve_workers(workers, data))
             for job, batch in zip(jobs, done, strict=True):
                 whole = np.zeros((len(job), picture), np.uint8)
-                whole[batch.rows - job[0]] = batch.pictures.numpy().reshape(-1, picture)
+                whole[batch.rows - job[0]] = batch.images.numpy().reshape(-1, picture)
                 pixels.write(whole.data)
                 crc = zlib.crc32(whole.data, crc)
                 bad += [[b.row, b.id, b.reason] for b in batch.bad]

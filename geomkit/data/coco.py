@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.data.files import VAL_SHARE, FilePictures, Place, missing_path, zip_members
+from geomkit.data.files import VAL_SHARE, FileImages, Place, missing_path, zip_members
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -124,7 +124,7 @@ def load_coco(
     return PairData(
         spec=spec,
         split=split,
-        images=FilePictures(places, place, files, preprocess, draft=draft),
+        images=FileImages(places, place, files, preprocess, draft=draft),
         index=np.arange(len(files)),
         captions=tuple(found.captions),
         ids=tuple(found.ids),

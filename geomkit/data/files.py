@@ -23,7 +23,7 @@ from geomkit.errors import GeomkitError
 __all__ = [
     "SUFFIXES",
     "VAL_SHARE",
-    "FilePictures",
+    "FileImages",
     "Place",
     "hold_out",
     "missing_path",
@@ -54,7 +54,7 @@ class Place:
     instead: str | None = None
 
 
-class FilePictures:
+class FileImages:
     """Pictures in files, decoded when asked for.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.data.files import SUFFIXES, VAL_SHARE, FilePictures, Place, hold_out, missing_path
+from geomkit.data.files import SUFFIXES, VAL_SHARE, FileImages, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError
 
@@ -188,9 +188,7 @@ def _data(
     return PairData(
         spec=spec,
         split="all",
-        images=FilePictures(
-            [Place(str(root))], np.zeros(len(files)), files, preprocess, draft=draft
-        ),
+        images=FileImages([Place(str(root))], np.zeros(len(files)), files, preprocess, draft=draft),
         index=np.arange(len(files)),
         captions=tuple((caption,) for caption in captions),
         ids=tuple(files),

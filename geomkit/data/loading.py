@@ -28,20 +28,20 @@ class Batch:
     """Pictures and the rows they have.
 
     Attributes:
-        pictures: ``(k, size, size, 3)`` uint8, pinned if asked.
+        images: ``(k, size, size, 3)`` uint8, pinned if asked.
         rows: the ``k`` rows of the data set.
         bad: pictures that were wanted and did not decode.
         tokens: ``(k, context)`` token ids, if they were asked for.
     """
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     rows: np.ndarray
     bad: list[Bad]
     tokens: torch.Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory; torch's loader calls it, beside the training thread."""
-        return replace(self, pictures=self.pictures.pin_memory())
+        return replace(self, images=self.images.pin_memory())
 
 
 def resolve_workers(workers: int | None, data: PairData) -> int:

@@ -11,10 +11,10 @@ import numpy as np
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["Bad", "PairData", "Pictures", "seeded_hash"]
+__all__ = ["Bad", "Images", "PairData", "seeded_hash"]
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """Pictures that are decoded when they are asked for; picklable, for workers."""
 
     @property
@@ -60,7 +60,7 @@ class PairData:
         spec: the DATA spec that makes it again.
         split: ``train``, ``val`` or ``all`` (or ``test``, where a data set has it).
         images: ``(n, size, size, 3)`` uint8, memory-mapped where it comes from a file; or
-            :class:`Pictures`, decoded when asked for.
+            :class:`Images`, decoded when asked for.
         index: ``(n,)``, the rows of ``images`` that belong, in order.
         captions: the captions of each picture, the first being its main one.
         ids: a stable name for each picture.
@@ -75,7 +75,7 @@ class PairData:
 
     spec: str
     split: str
-    images: np.ndarray | Pictures
+    images: np.ndarray | Images
     index: np.ndarray
     captions: tuple[tuple[str, ...], ...]
     ids: tuple[str, ...]
@@ -99,7 +99,7 @@ class PairData:
         """Whether the pictures are pixels already and need no decoding."""
         return isinstance(self.images, np.ndarray)
 
-    def pictures(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
+    def pixels(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
         """Pictures by row number, ``(k, size, size, 3)`` uint8, read from disk only now.
 
         Raises:
@@ -167,7 +167,7 @@ class PairData:
             pictures, index = self.origin.images, self.origin.index[self.index]
         if isinstance(pictures, np.ndarray):
             for start in range(0, len(self), 1024):
-                digest.update(self.pictures(slice(start, start + 1024)).tobytes())
+                digest.update(self.pixels(slice(start, start + 1024)).tobytes())
         else:
             for row in index:
                 digest.update(pictures.describe(int(row)).encode() + b"\x1e")

@@ -18,7 +18,7 @@ import numpy as np
 
 from geomkit._core.files import atomic_write
 from geomkit.data.cache import cache_folder
-from geomkit.data.files import SUFFIXES, FilePictures, Place, hold_out, missing_path
+from geomkit.data.files import SUFFIXES, FileImages, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
 
@@ -88,7 +88,7 @@ def load_shards(
     data = PairData(
         spec=spec,
         split="all",
-        images=FilePictures(
+        images=FileImages(
             [Place(str(tar), "tar") for tar in tars],
             spans[:, 0],
             ids,

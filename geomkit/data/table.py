@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.data.files import FilePictures, Place, hold_out, missing_path
+from geomkit.data.files import FileImages, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -85,7 +85,7 @@ def load_table(
     data = PairData(
         spec=spec,
         split="all",
-        images=FilePictures(places, np.zeros(len(names)), names, preprocess, draft=draft),
+        images=FileImages(places, np.zeros(len(names)), names, preprocess, draft=draft),
         index=np.arange(len(names)),
         captions=tuple(tuple(captions[name]) for name in names),
         ids=tuple(ids),

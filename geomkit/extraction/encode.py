@@ -72,7 +72,7 @@ def encode(
         for batch in batches(
             data, jobs, workers=resolve_workers(workers, data), pin=device.startswith("cuda")
         ):
-            images.append(encode_pictures(model, batch.pictures, preprocess, device=device))
+            images.append(encode_pictures(model, batch.images, preprocess, device=device))
             rows.append(batch.rows)
             bad += batch.bad
         text = encode_texts(model, tokens, device=device, batch_size=batch_size)

@@ -281,7 +281,7 @@ def _encoded(work: _Work, moved: Callable[[int], None]) -> Generator[Encoded, No
                     words.append(batch.tokens)
                     image.append(
                         encode_pictures(
-                            model, batch.pictures, work.loaded.preprocess, device=work.device
+                            model, batch.images, work.loaded.preprocess, device=work.device
                         )
                     )
                 rows.append(batch.rows)

@@ -35,7 +35,7 @@ def contact_sheet(data: PairData, *, samples: int = 64, columns: int = 8, seed: 
 
     count = min(samples, len(data))
     rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:count])
-    pictures = data.pictures(rows)
+    pictures = data.pixels(rows)
     lines = -(-count // columns)
     cell, caption, foot = 1.0, 0.33, 0.3
     width, height = columns * cell, lines * (cell + caption) + foot

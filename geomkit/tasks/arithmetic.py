@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from geomkit.data import PairData, load_data, parse_spec, with_options
-from geomkit.data.labelled.disk import PixelPictures
+from geomkit.data.labelled.disk import PixelImages
 from geomkit.data.openmoji import SIZES, neutral
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.number import mean_with_error
@@ -77,7 +77,7 @@ def arithmetic_data(
     data = load_data(spec, split="all", size=drawn, progress=progress)
     held_out = np.isin(data.ids, load_data(spec, split="val", size=drawn).ids)
     if drawn != size and isinstance(data.images, np.ndarray):
-        data = replace(data, images=PixelPictures(data.images, preprocess))
+        data = replace(data, images=PixelImages(data.images, preprocess))
     return data, held_out
 
 

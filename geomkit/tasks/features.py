@@ -107,7 +107,7 @@ def image_rows(
             bad += batch.bad
             data.check_bad(bad)  # now, not after an hour
             if len(batch.rows):
-                part = encode_pictures(model, batch.pictures, loaded.preprocess, device=device)
+                part = encode_pictures(model, batch.images, loaded.preprocess, device=device)
                 rows.append(part)
                 kept.append(batch.rows)
             done += len(batch.rows) + len(batch.bad)

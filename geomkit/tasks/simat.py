@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.data.files import FilePictures, Place
+from geomkit.data.files import FileImages, Place
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.loaded import LoadedModel
@@ -172,7 +172,7 @@ def load_simat(
     data = PairData(
         spec=f"simat:{root}",
         split=split,
-        images=FilePictures([Place(str(images))], [0] * len(names), names, preprocess, draft=False),
+        images=FileImages([Place(str(images))], [0] * len(names), names, preprocess, draft=False),
         index=np.arange(len(names)),
         captions=tuple((f,) for f in tables.folders),
         ids=tables.regions,

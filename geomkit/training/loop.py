@@ -241,7 +241,7 @@ def _loop(
         waited = time.perf_counter() - clock
         _skip_bad(batch, run, bad, team, tell)
         assert batch.tokens is not None
-        pictures = batch.pictures.to(device, non_blocking=True)
+        pictures = batch.images.to(device, non_blocking=True)
         tokens = send(model.trim(batch.tokens), device)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)

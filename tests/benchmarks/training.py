@@ -63,7 +63,7 @@ class Bench:
         self.preprocess = preprocess_config(self.architecture)
         data = load_data("openmoji", split="train", preprocess=self.preprocess, n=self.config.pairs)
         self.tokens = tokenize(data.names, tokenizer_config(self.architecture))
-        self.uint8 = torch.from_numpy(data.pictures(slice(0, batch)))
+        self.uint8 = torch.from_numpy(data.pixels(slice(0, batch)))
 
     def model(self) -> TwoEncoder:
         torch.manual_seed(0)
@@ -218,7 +218,7 @@ def extraction_row(device: str, count: int, rounds: int) -> str:
         pictures(Path(name), count)
         data = load_data(f"imagefolder:{name}", split="all", preprocess=preprocess)
         size = sum(file.stat().st_size for file in Path(name).glob("*.jpg")) / count
-        ready = torch.from_numpy(data.pictures())
+        ready = torch.from_numpy(data.pixels())
 
         def seconds(run: Callable[[], object]) -> float:
             start = time.perf_counter()

@@ -54,11 +54,11 @@ def test_zips_equal_folders(coco: Path, tmp_path: Path) -> None:
     packed = zipped(coco, tmp_path / "zips")
     for split in ("train", "val", "all"):
         one, two = (load_data(f"coco:{root}", split=split) for root in (coco, packed))
-        assert np.array_equal(one.pictures(), two.pictures())
+        assert np.array_equal(one.pixels(), two.pixels())
         assert (one.ids, one.captions) == (two.ids, two.captions)
         assert one.fingerprint == two.fingerprint
     again = pickle.loads(pickle.dumps(two))  # as a spawned worker gets it
-    assert np.array_equal(again.pictures([8, 0]), two.pictures([8, 0]))
+    assert np.array_equal(again.pixels([8, 0]), two.pixels([8, 0]))
 
 
 def test_workers_read_from_zips(coco: Path, tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_workers_read_from_zips(coco: Path, tmp_path: Path) -> None:
 
     data = load_data(f"coco:{zipped(coco, tmp_path / 'zips')}", split="all")
     jobs = [np.array([i, 8 - i]) for i in range(9)]
-    found = [b.pictures.numpy() for b in batches(data, jobs, workers=2)]
-    assert all(np.array_equal(f, data.pictures(job)) for f, job in zip(found, jobs, strict=True))
+    found = [b.images.numpy() for b in batches(data, jobs, workers=2)]
+    assert all(np.array_equal(f, data.pixels(job)) for f, job in zip(found, jobs, strict=True))
 
 
 def test_coco_2014_and_karpathy(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_real_images_of_coco() -> None:
     data = load_data(f"coco:{MINI}", split="all", size=64)
     assert len(data) == 80 and sum(map(len, data.captions)) == 400
     assert "118,287: a part of it" in data.note
-    pixels = data.pictures()
+    pixels = data.pixels()
     assert pixels.shape == (80, 64, 64, 3) and pixels.std() > 30
     assert len({p.tobytes() for p in pixels}) == 80
 

@@ -19,13 +19,13 @@ def base(code: str) -> str:
 
 def test_counts_names_and_pictures() -> None:
     data = load_data(split="all")
-    assert 1800 < len(data) < 2000 and data.pictures([0, 1]).shape == (2, 32, 32, 3)
-    assert data.pictures().dtype == np.uint8
+    assert 1800 < len(data) < 2000 and data.pixels([0, 1]).shape == (2, 32, 32, 3)
+    assert data.pixels().dtype == np.uint8
     names = dict(zip(data.ids, data.names, strict=True))
     assert names["1F415"] == "dog"
     assert len(load_data("openmoji,skin_tones=true", split="all")) > 3600
     # a picture of the sun is mostly yellow in its middle
-    sun = data.pictures([data.names.index("sun")])[0, 12:20, 12:20].mean(axis=(0, 1))
+    sun = data.pixels([data.names.index("sun")])[0, 12:20, 12:20].mean(axis=(0, 1))
     assert sun[0] > 200 and sun[1] > 180 and sun[2] < 120
 
 
@@ -33,7 +33,7 @@ def test_look_alikes_are_one_picture_with_several_names() -> None:
     data = load_data("openmoji,captions=5", split="all")
     france = next(c for c in data.captions if c[0] == "France")
     assert "Clipperton Island" in france
-    pixels = data.pictures().reshape(len(data), -1)
+    pixels = data.pixels().reshape(len(data), -1)
     assert len(np.unique(pixels, axis=0)) == len(data)
     assert max(map(len, data.captions)) == 5
     assert all(len(set(map(str.casefold, c))) == len(c) for c in data.captions)

@@ -151,13 +151,13 @@ def test_a_models_preprocessing_is_followed(tmp_path: Path) -> None:
     def one(mode: str) -> np.ndarray:
         return load_data(
             f"csv:{table}", split="all", preprocess={**ways, "resize_mode": mode}
-        ).pictures()[0]
+        ).pixels()[0]
 
     assert (one("shortest") == (0, 0, 255)).all()
     assert (one("squash")[:, :8] == (255, 0, 0)).all()
     assert (one("longest")[:9] == 5).all() and (one("longest")[12:18, :8] == (255, 0, 0)).all()
     plain = {**ways, "size": 32, "resize_mode": "shortest"}
-    assert load_data(preprocess=plain, size=64, n=2).pictures().shape == (2, 32, 32, 3)
+    assert load_data(preprocess=plain, size=64, n=2).pixels().shape == (2, 32, 32, 3)
 
 
 BAD = [

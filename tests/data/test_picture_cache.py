@@ -53,13 +53,13 @@ def test_the_same_pixels_decoded_once(
 ) -> None:
     seen = []
     kept = build(data, progress=lambda done, total: seen.append((done, total)))
-    assert np.array_equal(kept.pictures(), data.pictures()) and kept.in_memory
+    assert np.array_equal(kept.pixels(), data.pixels()) and kept.in_memory
     assert isinstance(kept.images, np.memmap)
     assert (kept.ids, kept.captions) == (data.ids, data.captions)
     assert seen[-1] == (COUNT, COUNT) and seen == sorted(seen)
     monkeypatch.setattr(module, "_build", None)  # would fail if it were made again
     again = load_data(data.spec, split="all", size=SIZE, cache_images=True)
-    assert np.array_equal(again.pictures(), data.pictures())
+    assert np.array_equal(again.pixels(), data.pixels())
     assert not [f for f in place.iterdir() if f.suffix in (".partial", ".journal", ".tmp")]
 
 
@@ -67,10 +67,10 @@ def test_data_and_geometry_have_their_own(place: Path, data: PairData) -> None:
     build(data)
     build(data.take(np.arange(4)))
     large = load_data(data.spec, split="all", preprocess={**PLAIN, "size": 16})
-    assert cached(large, large.images.preprocess, workers=0).pictures().shape[1:3] == (16, 16)
+    assert cached(large, large.images.preprocess, workers=0).pixels().shape[1:3] == (16, 16)
     squash = {**PLAIN, "resize_mode": "squash"}
     squashed = load_data(data.spec, split="all", preprocess=squash)
-    assert not np.array_equal(cached(squashed, squash, workers=0).pictures(), data.pictures())
+    assert not np.array_equal(cached(squashed, squash, workers=0).pixels(), data.pixels())
     assert len(list(place.glob("*.npy"))) == 4
     # mean and std are no part of it: they are applied on the device
     cached(data, {**PLAIN, "mean": [0.5] * 3}, workers=0)
@@ -82,7 +82,7 @@ def test_the_fingerprint_stays(place: Path, data: PairData) -> None:
     assert kept.fingerprint == data.fingerprint
     rows = np.array([7, 3, 20])
     assert kept.take(rows).fingerprint == data.take(rows).fingerprint
-    assert np.array_equal(kept.take(rows).pictures(), data.take(rows).pictures())
+    assert np.array_equal(kept.take(rows).pixels(), data.take(rows).pixels())
     assert kept.subset(5, seed=1).ids == data.subset(5, seed=1).ids
 
 
@@ -133,13 +133,13 @@ def test_whatever_the_kill_left_behind(torn: int, place: Path, data: PairData) -
         garbled = bytearray(lines)
         garbled[int(rng.integers(len(lines)))] ^= 1
         journal.write_bytes(garbled)
-    assert np.array_equal(build(data).pictures(), data.pictures())
+    assert np.array_equal(build(data).pixels(), data.pixels())
 
 
 def test_killed_between_the_two_renames(place: Path, data: PairData) -> None:
     build(data)
     one(place, ".npy").rename(one(place, ".npy").with_suffix(".away"))  # the record alone is there
-    assert np.array_equal(build(data).pictures(), data.pictures())
+    assert np.array_equal(build(data).pixels(), data.pixels())
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "header", "record", "checksums"])
@@ -164,7 +164,7 @@ def test_damage_is_named_and_mended_by_deleting(damage: str, place: Path, data: 
     with pytest.raises(GeomkitError, match=r"\.npy: the picture cache is damaged .* delete it"):
         build(data)
     file.unlink()
-    assert np.array_equal(build(data).pictures(), data.pictures())
+    assert np.array_equal(build(data).pixels(), data.pixels())
 
 
 def test_bad_pictures_are_left_out_and_counted(place: Path, data: PairData, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_bad_pictures_are_left_out_and_counted(place: Path, data: PairData, tmp_
         assert len(kept) == COUNT - 2 and not {"07.png", "21.png"} & set(kept.ids)
         assert "2 pictures left out that do not decode, the first: 07.png" in kept.note
         whole, rows, _ = data.read()
-        assert np.array_equal(kept.pictures(), whole) and kept.ids == data.take(rows).ids
+        assert np.array_equal(kept.pixels(), whole) and kept.ids == data.take(rows).ids
     with pytest.raises(GeomkitError, match=r"07.png .*and 1 more: 2 of 23"):
         build(data)
     (tmp_path / "07.png").write_bytes(good)  # of the same length: the fingerprint is the same
@@ -197,7 +197,7 @@ def test_too_many_bad_pictures_stop_the_build_early(
     assert not seen or seen[-1] <= CHUNK
     for i, content in good.items():
         (tmp_path / f"{i:02d}.png").write_bytes(content)
-    assert np.array_equal(build(data).pictures(), data.pictures())
+    assert np.array_equal(build(data).pixels(), data.pixels())
 
 
 def test_two_builds_at_once(place: Path, data: PairData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,12 +211,12 @@ def test_two_builds_at_once(place: Path, data: PairData, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "_build", lambda *a: (built.append(1), real(*a))[1])
     with ThreadPoolExecutor(2) as pool:
         one_, two = pool.map(build, [data, data])
-    assert np.array_equal(one_.pictures(), two.pictures()) and built == [1]
-    assert np.array_equal(one_.pictures(), data.pictures())
+    assert np.array_equal(one_.pixels(), two.pixels()) and built == [1]
+    assert np.array_equal(one_.pixels(), data.pixels())
 
 
 def test_workers_decode_into_the_cache(place: Path, data: PairData) -> None:
-    assert np.array_equal(cached(data, PLAIN, workers=2).pictures(), data.pictures())
+    assert np.array_equal(cached(data, PLAIN, workers=2).pixels(), data.pixels())
 
 
 def test_pictures_in_memory_need_none(place: Path, data: PairData) -> None:

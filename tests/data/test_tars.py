@@ -62,7 +62,7 @@ def test_tars_agree_with_webdataset_itself(tmp_path: Path) -> None:
     from geomkit.data.decode import decode, plain_preprocess
 
     expected = [decode(s["jpg"], plain_preprocess(32)) for s in theirs]
-    assert np.array_equal(data.pictures(), np.stack(expected))
+    assert np.array_equal(data.pixels(), np.stack(expected))
 
 
 def test_tars_are_gone_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

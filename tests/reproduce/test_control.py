@@ -54,7 +54,7 @@ def context(folder: Path, **options) -> Context:
 def test_the_same_view_twice_is_the_data_as_it_is() -> None:
     found = views("openmoji", "picture", "picture", pairs=20)
     assert len(found) == 20 and np.array_equal(found.first, found.second)
-    assert np.array_equal(found.first, found.data.pictures())
+    assert np.array_equal(found.first, found.data.pixels())
     names = views("openmoji", "name", "name", pairs=20)
     assert names.first == names.second == names.data.names
 

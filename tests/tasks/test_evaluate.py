@@ -177,7 +177,7 @@ def test_an_image_folder(tmp_path: Path) -> None:
     found = load_classes(f"imagefolder:{root}", preprocess=PLAIN)
     assert found.class_names == ("blue thing", "green thing", "red thing")
     assert found.counts.tolist() == [4, 4, 4] and found.data.split == "all"
-    pixels = found.data.pictures()
+    pixels = found.data.pixels()
     assert pixels.shape == (12, SIZE, SIZE, 3)
     strongest = pixels.reshape(12, -1, 3).mean(axis=1).argmax(axis=1)
     np.testing.assert_array_equal(strongest, 2 - found.labels)
@@ -210,7 +210,7 @@ def test_which_folders_are_splits(
         folders(tmp_path / folder, 2)
     found = load_classes(f"imagefolder:{tmp_path}", preprocess=PLAIN)
     assert (found.data.split, len(found)) == (split, count)
-    assert len(found.class_names) == 3 and len(found.data.pictures()) == count
+    assert len(found.class_names) == 3 and len(found.data.pixels()) == count
 
 
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
@@ -266,9 +266,9 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, class
     found = load_classes(spec, preprocess=PLAIN)
     assert (len(found), len(found.class_names), found.data.split) == (10, classes, "test")
     assert found.class_names[1] == "kind 001" and found.labels.tolist() == list(range(10))
-    np.testing.assert_array_equal(found.data.pictures(), pixels)  # 32 px: nothing to resize
+    np.testing.assert_array_equal(found.data.pixels(), pixels)  # 32 px: nothing to resize
     assert found.dataset == name.lower() and len(found.templates) == 18
-    assert load_classes(spec, preprocess=plain_preprocess(48)).data.pictures().shape[1] == 48
+    assert load_classes(spec, preprocess=plain_preprocess(48)).data.pixels().shape[1] == 48
     next((tmp_path).rglob("*test*")).write_bytes(b"damaged")
     with pytest.raises(GeomkitError, match="incomplete or damaged"):
         load_classes(spec, preprocess=PLAIN)
@@ -287,7 +287,7 @@ def test_dtd(tmp_path: Path) -> None:
         (base / "labels" / f"{split}1.txt").write_text("\n".join(lines) + "\n")
     found = load_classes(f"dtd:{tmp_path}", preprocess=PLAIN)
     assert found.class_names == ("banded", "dotted") and found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert found.data.pictures().shape == (6, SIZE, SIZE, 3)
+    assert found.data.pixels().shape == (6, SIZE, SIZE, 3)
     train, test = load_parts(f"dtd:{tmp_path}", preprocess=PLAIN)
     assert (len(train), len(test)) == (6, 6)
 
@@ -299,7 +299,7 @@ def test_caltech101(tmp_path: Path) -> None:
             draw(base / name / f"image_{number:04d}.jpg", (60, 60, 60), number)
     found = load_classes(f"caltech101:{tmp_path}", preprocess=PLAIN)
     assert found.class_names == ("centered face", "sea horse")
-    assert found.counts.tolist() == [5, 5] and found.data.pictures().shape[0] == 10
+    assert found.counts.tolist() == [5, 5] and found.data.pixels().shape[0] == 10
     train, test = load_parts(f"caltech101:{tmp_path}", preprocess=PLAIN)
     assert train.counts.tolist() == [4, 4] and test.counts.tolist() == [1, 1]
 
@@ -345,7 +345,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert keycap.counts[1] == 12
     monkeypatch.setattr("geomkit.data.labelled.classes.SIZES", (32, 32))  # larger is not drawn
     large = load_classes("openmoji,attribute=skin_tone", preprocess=plain_preprocess(48))
-    assert large.data.pictures([0]).shape == (1, 48, 48, 3)
+    assert large.data.pixels([0]).shape == (1, 48, 48, 3)
 
 
 @pytest.mark.parametrize(
@@ -432,9 +432,7 @@ def test_zeroshot_is_the_nearest_classifier_by_hand(tmp_path: Path) -> None:
     from geomkit.models.two_encoder import normalize_pixels
 
     with torch.no_grad():
-        rows = loaded.model.encode_image(
-            normalize_pixels(classes.data.pictures(), loaded.preprocess)
-        )
+        rows = loaded.model.encode_image(normalize_pixels(classes.data.pixels(), loaded.preprocess))
     guess = (rows @ weights).argmax(dim=1).numpy()
     assert found.metrics["acc1"] == pytest.approx((guess == classes.labels).mean())
     assert found.scored.n == 12 and found.scored.chance["acc1"] == pytest.approx(1 / 3)

@@ -137,8 +137,8 @@ def test_scores_agree_with_the_data_sets_own_rule(tmp_path: Path) -> None:
 def test_a_model_is_scored_on_files(tmp_path: Path) -> None:
     root = write_all(tmp_path / "SIMAT")
     tables, data, right = load_simat(root, preprocess=nano().preprocess)
-    assert data.pictures().shape == (4, 32, 32, 3) and right.tolist() == np.eye(4).tolist()
-    middle = data.pictures()[:, 16, 16, 0].astype(int)
+    assert data.pixels().shape == (4, 32, 32, 3) and right.tolist() == np.eye(4).tolist()
+    middle = data.pixels()[:, 16, 16, 0].astype(int)
     assert np.abs(middle - [0, 60, 120, 180]).max() < 10  # in the order of OSCAR's rows
     results = simat(nano(), root, strengths=(0.0, 1.0), workers=0)
     assert [r.strength for r in results] == [0.0, 1.0]

@@ -115,7 +115,7 @@ def test_a_bad_pictures_place_is_taken_by_another_pair(workers: int) -> None:
             (batch,) = batches(
                 data, [step], rows_of=order.rows, instead=order.instead, workers=workers
             )
-            assert batch.pictures[:, 0, 0, 0].tolist() == batch.rows.tolist()
+            assert batch.images[:, 0, 0, 0].tolist() == batch.rows.tolist()
             rows += batch.rows.tolist()
             named |= {bad.row for bad in batch.bad}
         wanted = orders[0].batch(step).tolist()

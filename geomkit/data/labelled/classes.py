@@ -14,12 +14,12 @@ from geomkit.data.labelled import prompts
 from geomkit.data.labelled.attributes import ATTRIBUTES
 from geomkit.data.labelled.disk import (
     READERS,
-    PixelPictures,
+    PixelImages,
     read_splits,
     split_names,
 )
 from geomkit.data.openmoji import SIZES, load_openmoji
-from geomkit.data.pairs import PairData, Pictures
+from geomkit.data.pairs import Images, PairData
 from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = ["CLASS_DATASETS", "ClassData", "check_spec", "load_classes"]
@@ -189,9 +189,7 @@ def _from_disk(
     )
 
 
-def _pairs(
-    spec: str, split: str, pictures: Pictures, ids: tuple[str, ...], source: str
-) -> PairData:
+def _pairs(spec: str, split: str, pictures: Images, ids: tuple[str, ...], source: str) -> PairData:
     return PairData(
         spec=spec,
         split=split,
@@ -254,7 +252,7 @@ def _openmoji(
             ids=tuple(i for part in parts for i in part.ids),
         )
     if drawn != wanted and isinstance(data.images, np.ndarray):
-        data = replace(data, images=PixelPictures(data.images, preprocess))
+        data = replace(data, images=PixelImages(data.images, preprocess))
     labels = [attribute.label(code.split("-")) for code in data.ids]
     kept = np.array([row for row, label in enumerate(labels) if label is not None], int)
     return ClassData(

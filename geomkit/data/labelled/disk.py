@@ -16,15 +16,15 @@ import numpy as np
 from PIL import Image
 
 from geomkit.data.decode import prepare
-from geomkit.data.files import FilePictures, Place
+from geomkit.data.files import FileImages, Place
 from geomkit.data.folder import image_folder_classes
-from geomkit.data.pairs import Pictures
+from geomkit.data.pairs import Images
 from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = [
     "READERS",
     "Found",
-    "PixelPictures",
+    "PixelImages",
     "Reader",
     "read_splits",
     "split_names",
@@ -47,17 +47,17 @@ class Found:
     folders: tuple[str, ...]
     ids: tuple[str, ...]
 
-    def prepared(self, preprocess: dict[str, Any]) -> Pictures:
+    def prepared(self, preprocess: dict[str, Any]) -> Images:
         """The pictures as a model wants them, decoded when asked for."""
         if isinstance(self.pictures, np.ndarray):
-            return PixelPictures(self.pictures, preprocess)
+            return PixelImages(self.pictures, preprocess)
         # Every pixel is decoded, as other evaluations do; only absolute paths are left to read.
         names = [str(file.absolute()) for file in self.pictures]
-        return FilePictures([Place("")], [0] * len(names), names, preprocess, draft=False)
+        return FileImages([Place("")], [0] * len(names), names, preprocess, draft=False)
 
 
 @dataclass(frozen=True)
-class PixelPictures:
+class PixelImages:
     """Pictures in memory that are still to be brought to the size a model takes."""
 
     pixels: np.ndarray

@@ -215,7 +215,7 @@ def examples(found: Sequence[dict[str, Any]], *, title: str = "", size: int = 96
                         continue
                     box = ((left + place) / wide, bottom / tall, side / wide, side / tall)
                     axes = made.add_axes(box)
-                    axes.imshow(data.pictures([row[example[name]]])[0])
+                    axes.imshow(data.pixels([row[example[name]]])[0])
                     axes.set_axis_off()
                 away, added = (_short(word) for word in example["words"])
                 middle = left + (columns["source"] + side + columns["retrieved"]) / 2
