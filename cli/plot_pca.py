@@ -71,15 +71,15 @@ def _curves(loaded: list[tuple[str, Embeddings, str | None]]) -> Figure:
     import numpy as np
 
     from geomkit._core.array import to_numpy
+    from geomkit.metrics.spectrum import explained_variance_with_error
     from geomkit.plots.spectrum import Curve, cumulative_curves
     from geomkit.plots.style import MODALITY_COLOURS
-    from geomkit.reproduce.experiments.spectrum import cumulative_with_error
 
     looks = colours([loss for _, _, loss in loaded])
     shown: dict[str, list[Curve]] = {"image": [], "text": []}
     for (name, embeddings, _), (colour, _) in zip(loaded, looks, strict=True):
         for side, rows in zip(shown, embeddings.pairs(), strict=True):
-            values, errors, _, _ = cumulative_with_error(to_numpy(rows[:]))
+            values, errors, _, _ = explained_variance_with_error(to_numpy(rows[:]))
             half = 1.96 * np.nan_to_num(errors)
             bounds = np.clip(values - half, 0, 1), np.clip(values + half, 0, 1)
             alone = len(loaded) == 1

@@ -12,6 +12,7 @@ import pytest
 from conftest import clouds
 from PIL import Image
 
+from geomkit.metrics.spectrum import explained_variance_with_error
 from geomkit.models.checkpoints import load_checkpoint
 from geomkit.plots import save_figure
 from geomkit.plots.style import LOSS_COLOURS, loss_colour, loss_marker
@@ -219,7 +220,7 @@ def test_cumulative_variance_is_that_of_pca() -> None:
 
     x, _ = clouds(90, 7)
     x = x * np.linspace(2, 0.5, 7)
-    values, errors, area, error = spectrum.cumulative_with_error(x)
+    values, errors, area, error = explained_variance_with_error(x)
     wanted = np.cumsum(PCA().fit(x).explained_variance_ratio_)
     np.testing.assert_allclose(values, wanted, atol=1e-12)
     assert area == pytest.approx(wanted.mean())
@@ -234,7 +235,7 @@ def test_cumulative_variance_is_that_of_pca() -> None:
                                atol=1e-12)  # fmt: skip
     means = left.mean(axis=1)
     assert error == pytest.approx(math.sqrt(19 / 20 * ((means - means.mean()) ** 2).sum()))
-    assert np.isnan(spectrum.cumulative_with_error(x[:30])[1]).all()
+    assert np.isnan(explained_variance_with_error(x[:30])[1]).all()
 
 
 def test_spectrum_from_cells_to_figure(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from geomkit.reproduce.experiments.figure2 import MARGIN
 from geomkit.reproduce.framework.claims import (
     Claim,
     Interval,
@@ -16,7 +15,7 @@ from geomkit.reproduce.framework.claims import (
     equivalent,
     together,
 )
-from geomkit.reproduce.framework.common import main_grid, measured
+from geomkit.reproduce.framework.common import MARGIN, main_grid, measured
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.results import Rows
 

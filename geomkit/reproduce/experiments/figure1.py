@@ -12,8 +12,8 @@ from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import gap
+from geomkit.metrics.spectrum import explained_variance_with_error
 from geomkit.metrics.sphere import uniform_sphere_limit
-from geomkit.reproduce.experiments.spectrum import SIDES, cumulative_with_error
 from geomkit.reproduce.framework.claims import (
     NOT_REPRODUCED,
     Claim,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENT", "cells", "snapshot_rows"]
 
+SIDES = ("image", "text")
 PAIRS = 1024
 EVERY = {"clip": 25, "cua": 50}
 """Steps between snapshots: many of the run that the claims are about."""
@@ -98,7 +99,7 @@ def snapshot_rows(cell: Cell, checkpoint: dict[str, Any]) -> Rows:
             for name, value in result.metrics.items()
         ]
         rows.append(Row(*start, "loss", losses[step], condition=end))
-        spectra = [cumulative_with_error(cloud) for cloud in clouds]
+        spectra = [explained_variance_with_error(cloud) for cloud in clouds]
         for k in (1, 2):
             shares, errors = zip(*[(s[0][k - 1], s[1][k - 1]) for s in spectra], strict=True)
             for side, share, error in zip(SIDES, shares, errors, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.metrics import METRICS
-from geomkit.metrics.spectrum import explained_variance, explained_variance_auc
+from geomkit.metrics.spectrum import explained_variance_with_error
 from geomkit.reproduce.framework.claims import (
     Claim,
     Verdict,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from geomkit.plots.spectrum import Curve
 
-__all__ = ["EXPERIMENT", "cumulative_with_error", "curve"]
+__all__ = ["EXPERIMENT", "curve"]
 
 SIDES = ("image", "text")
 SCALARS = tuple(
@@ -37,50 +36,9 @@ SCALARS = tuple(
     for name in ("components_to_80", "components_to_90", "effective_rank", "participation_ratio")
     for side in SIDES
 )
-GROUPS = 20
 SAME = 0.02
 """Areas under the curve that differ by less are the same: the paper's of clip and cua differ by
 0.001 and 0.000, of clip and cuaxu by 0.054."""
-
-
-def cumulative_with_error(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Cumulative explained variance of a cloud, its area, and the standard errors of both.
-
-    Errors are a jackknife's that leaves out one of twenty groups of rows at a time; an eigenvalue
-    has no simpler one.
-
-    Args:
-        rows: ``(n, d)``.
-
-    Returns:
-        The curve ``(min(n, d),)``, its errors, the area (the mean of the curve) and its error; NaN
-        for errors where there are fewer than two rows a group.
-
-    >>> values, errors, area, error = cumulative_with_error(np.eye(4))
-    >>> values[-1], math.isnan(error)
-    (np.float64(1.0), True)
-    """
-    rows = rows.astype(np.float64)
-    n, d = rows.shape
-    k = min(n, d)
-    centred = rows - rows.mean(axis=0)
-    second, total = centred.T @ centred, np.zeros(d)
-
-    def values(second: np.ndarray, total: np.ndarray, count: int) -> np.ndarray:
-        scatter = second - np.outer(total, total) / count
-        return np.maximum(np.linalg.eigvalsh(scatter)[::-1][:k], 0.0)
-
-    whole = values(second, total, n)
-    curve, area = explained_variance(whole), explained_variance_auc(whole)
-    if n < 2 * GROUPS:
-        return curve, np.full(k, math.nan), area, math.nan
-    left = []
-    for part in (centred[g::GROUPS] for g in range(GROUPS)):
-        found = values(second - part.T @ part, total - part.sum(axis=0), n - len(part))
-        left.append([*explained_variance(found), explained_variance_auc(found)])
-    spread = np.array(left) - np.mean(left, axis=0)
-    errors = np.sqrt((GROUPS - 1) / GROUPS * (spread**2).sum(axis=0))
-    return curve, errors[:-1], area, float(errors[-1])
 
 
 def spectrum_rows(cell: Cell, embeddings: Embeddings) -> Rows:
@@ -89,7 +47,7 @@ def spectrum_rows(cell: Cell, embeddings: Embeddings) -> Rows:
     data = where(c, "val")
     rows = Rows()
     for side, found in zip(SIDES, embeddings.pairs(), strict=True):
-        values, errors, area, error = cumulative_with_error(to_numpy(found[:]))
+        values, errors, area, error = explained_variance_with_error(to_numpy(found[:]))
         start = ("spectrum", data, c.dim, c.loss, c.seed)
         rows += [
             Row(*start, f"cumulative_variance@{k}_{side}", float(value), float(spread))
