@@ -1,18 +1,32 @@
-"""Losses: terms, presets and ContrastiveLoss."""
+"""Contrastive losses: terms, presets, weighted sums of them, and ContrastiveLoss.
+
+A new term or preset is one more module of this package that declares a :class:`Term` or a
+:class:`Preset` at its top level. Names and weights are read without torch.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from geomkit.losses.spec import PRESETS, TERM_NAMES, LossSpec, parse_loss
+# First the declarations: the modules that spec discovers may import them from here.
+from geomkit.losses.declarations import Features, Preset, Term
+from geomkit.losses.spec import PRESETS, TERMS, LossSpec, parse_loss
 
 if TYPE_CHECKING:
     from geomkit.losses.contrastive import ContrastiveLoss
 
-__all__ = ["PRESETS", "TERM_NAMES", "ContrastiveLoss", "LossSpec", "parse_loss"]
+__all__ = [
+    "PRESETS",
+    "TERMS",
+    "ContrastiveLoss",
+    "Features",
+    "LossSpec",
+    "Preset",
+    "Term",
+    "parse_loss",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Names and weights are read without torch; computing a loss needs it.
     if name == "ContrastiveLoss":
         return import_module("geomkit.losses.contrastive").ContrastiveLoss
     raise AttributeError(f"module 'geomkit.losses' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""What a loss is called and made of: names, presets, weighted sums. Needs no torch."""
+"""Names of losses: the terms and presets there are, and weighted sums of them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ import math
 import re
 from dataclasses import dataclass
 
+from geomkit._core.discovery import registry
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.losses.declarations import Preset, Term
 
-__all__ = ["PRESETS", "TERM_NAMES", "LossSpec", "parse_loss"]
+__all__ = ["PRESETS", "TERMS", "LossSpec", "parse_loss"]
 
-TERM_NAMES = ("clip", "uniformity", "cross_uniformity", "alignment")
-"""Every term a loss can be made of; :data:`geomkit.losses.contrastive.TERMS` computes them."""
-
-PRESETS: dict[str, str] = {
-    "clip": "clip",
-    "cu": "clip + uniformity",
-    "ca": "clip + alignment",
-    "cxu": "clip + cross_uniformity",
-    "cua": "clip + uniformity + alignment",
-    "cuaxu": "clip + uniformity + alignment + cross_uniformity",
-    "uaxu": "uniformity + alignment + cross_uniformity",
-}
-"""The paper's losses and their ablations, by name."""
+_MACHINERY = ("contrastive", "declarations", "spec")
+TERMS = registry("geomkit.losses", Term, first=["terms"], skip=_MACHINERY)
+"""Every term a loss can be made of, by name: those that the modules of this package declare."""
+PRESETS = registry("geomkit.losses", Preset, first=["presets"], skip=_MACHINERY)
+"""Every named loss: the presets that the modules of this package declare."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +24,8 @@ class LossSpec:
     """A weighted sum of terms.
 
     Attributes:
-        name: as the user wrote it.
-        weights: term → weight, in the order written.
+        name: The loss as the user wrote it.
+        weights: Weight of each term, in the order written.
     """
 
     name: str
@@ -42,15 +36,34 @@ class LossSpec:
             term if weight == 1 else f"{weight:g}*{term}" for term, weight in self.weights.items()
         )
 
+    @property
+    def terms(self) -> list[Term]:
+        """The terms of the sum, in the order written."""
+        return [TERMS[name] for name in self.weights]
+
+    @property
+    def uses_temperature(self) -> bool:
+        """Whether a term depends on the logit scale."""
+        return any(term.uses_temperature for term in self.terms)
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Start value of the logit bias, from the first term with one."""
+        return next((t.logit_bias for t in self.terms if t.logit_bias is not None), None)
+
 
 def parse_loss(text: str) -> LossSpec:
-    """A preset's name, or a weighted sum of terms and presets.
+    """Return the weighted sum that a loss's name stands for.
 
     Args:
-        text: such as ``cua`` or ``clip + 0.5*uniformity + 2*alignment``.
+        text: Name of a preset, or a weighted sum of terms and presets, such as
+            ``clip + 0.5*uniformity + 2*alignment``.
+
+    Returns:
+        The weight of each term.
 
     Raises:
-        GeomkitError: for an unknown name (with the nearest known one), a weight that is not a
+        GeomkitError: For an unknown name (with the nearest known one), a weight that is not a
             positive number, or a sum that does not parse.
 
     >>> parse_loss("clip + 0.5*uniformity").weights
@@ -59,18 +72,20 @@ def parse_loss(text: str) -> LossSpec:
     'clip + uniformity + alignment'
     """
     weights: dict[str, float] = {}
-    # A plus inside a number's exponent (1e+2) does not part two terms.
+    # A plus inside a number's exponent (1e+2) does not separate two terms.
     for part in re.split(r"(?<![0-9][eE])\+", text):
         factor, name = _parse_term(part.strip(), text)
-        if name in PRESETS and name not in TERM_NAMES:
-            inner = parse_loss(PRESETS[name]).weights
-        elif name in TERM_NAMES:
+        if name in TERMS:
             inner = {name: 1.0}
+        elif name in PRESETS:
+            inner = parse_loss(PRESETS[name].weights).weights
         else:
-            raise unknown_name("loss or term", name, dict.fromkeys([*PRESETS, *TERM_NAMES]))
+            raise unknown_name("loss or term", name, dict.fromkeys([*PRESETS, *TERMS]))
         for term, weight in inner.items():
             if term in weights:
-                raise GeomkitError(f"loss '{text}': term '{term}' stands twice; add its weights up")
+                raise GeomkitError(
+                    f"loss '{text}': term '{term}' appears twice; combine the weights"
+                )
             weights[term] = factor * weight
     return LossSpec(text, weights)
 

@@ -156,13 +156,19 @@ class TwoEncoder(nn.Module):
         super().__init__()
         self.clip = clip
 
-    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Unit image rows ``(n, d)``, unit text rows ``(n, d)`` and the logit scale 1/τ."""
-        return (
-            self.encode_image(images),
-            self.encode_text(tokens),
-            self.clip.logit_scale.exp(),  # type: ignore[operator]
-        )
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return unit image rows ``(n, d)``, unit text rows ``(n, d)`` and the logit scale 1/τ.
+
+        The logit bias follows if the model has one, as in open_clip's own models.
+        """
+        scale: Tensor = self.clip.logit_scale.exp()  # type: ignore[operator]
+        bias = [] if self.logit_bias is None else [self.logit_bias]
+        return (self.encode_image(images), self.encode_text(tokens), scale, *bias)
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """Bias added to the logits, as SigLIP has; ``None`` for a model without one."""
+        return getattr(self.clip, "logit_bias", None)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Unit rows of standardised pictures ``(n, 3, h, w)``."""

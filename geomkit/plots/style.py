@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write, check_target
 from geomkit.errors import GeomkitError
+from geomkit.losses import PRESETS, Preset, parse_loss
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,18 +40,8 @@ for a reader who does not tell hues apart."""
 MODALITY_COLOURS = {"image": IMAGE_COLOUR, "text": TEXT_COLOUR}
 INK = "#333333"
 
-LOSS_COLOURS: dict[str, str] = {
-    "clip": "#404040",
-    "cua": "#e08a00",
-    "cuaxu": "#009e73",
-    "cu": "#56b4e9",
-    "ca": "#cc79a7",
-    "cxu": "#8c6d31",
-    "uaxu": "#6a3d9a",
-}
-"""A colour for each preset, in every figure the same and none of them the red of images or the blue
-of texts; Okabe and Ito's set, darkened to stand on white."""
-_LOSS_MARKERS = dict(zip(LOSS_COLOURS, "osD^vP*", strict=True))
+LOSS_COLOURS = {name: preset.colour for name, preset in PRESETS.items() if preset.colour}
+"""Colour of each preset that declares one, the same in every figure."""
 _OTHER_COLOURS = ("#7f9f3f", "#a65628", "#5f8f9f", "#b8a000", "#9f5f8f")
 _OTHER_MARKERS = "Xph<>"
 
@@ -91,25 +82,23 @@ def loss_colour(name: str) -> str:
     True
     """
     preset = _preset(name)
-    return LOSS_COLOURS[preset] if preset else _OTHER_COLOURS[_number(name, _OTHER_COLOURS)]
+    return preset.colour if preset else _OTHER_COLOURS[_number(name, _OTHER_COLOURS)]
 
 
 def loss_marker(name: str) -> str:
     """The marker that goes with :func:`loss_colour`, for who does not tell the colours apart."""
     preset = _preset(name)
-    return _LOSS_MARKERS[preset] if preset else _OTHER_MARKERS[_number(name, _OTHER_MARKERS)]
+    return preset.marker if preset else _OTHER_MARKERS[_number(name, _OTHER_MARKERS)]
 
 
-def _preset(name: str) -> str | None:
-    from geomkit.losses.spec import PRESETS, parse_loss
-
-    if name in PRESETS:
-        return name
+def _preset(name: str) -> Preset | None:
+    """The preset with a colour and marker that a loss is, however it is written."""
     try:
         weights = parse_loss(name).weights
     except GeomkitError:  # a user's own label
         return None
-    return next((p for p in PRESETS if parse_loss(p).weights == weights), None)
+    same = (p for p in PRESETS.values() if parse_loss(p.weights).weights == weights)
+    return next((p for p in same if p.colour and p.marker), None)
 
 
 def _number(name: str, among: Sequence[str]) -> int:

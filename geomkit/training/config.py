@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.losses.spec import parse_loss
+from geomkit.losses import parse_loss
 
 __all__ = [
     "CAPTION_CHOICES",
@@ -181,7 +181,7 @@ def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> 
 
 
 def _check(config: TrainConfig) -> None:
-    terms = parse_loss(config.loss).weights
+    loss = parse_loss(config.loss)
     for name in ("batch_size", "steps", "epochs", "accumulate"):
         value = getattr(config, name)
         if value is not None and value < 1:
@@ -190,9 +190,10 @@ def _check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if not (value >= 0 and math.isfinite(value)):
             raise GeomkitError(f"{_words(name)}: expected 0 or more, got {value}")
-    if config.learn_temperature and "clip" not in terms:
+    if config.learn_temperature and not loss.uses_temperature:
         raise GeomkitError(
-            f"--learn-temperature: the loss '{config.loss}' has no contrastive term to learn from"
+            f"--learn-temperature: no term of the loss '{config.loss}' depends on the temperature; "
+            "add clip"
         )
     if config.freeze is not None and config.freeze not in FREEZES:
         raise unknown_name("part to freeze", config.freeze, FREEZES)

@@ -25,7 +25,7 @@ from geomkit._core.runtime import numerics, resolve_device, send, use_device, ve
 from geomkit.data.loading import Batch, batches, resolve_workers
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
-from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.losses import ContrastiveLoss
 from geomkit.models.checkpoints import load_checkpoint, save_checkpoint
 from geomkit.models.two_encoder import MAX_LOG_SCALE, normalize_pixels, tokenize
 from geomkit.training.config import TrainConfig, evaluation_steps, learning_rate

@@ -11,7 +11,7 @@ from torch import Tensor
 from geomkit._core.parallel import Team
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.extraction.encode import encode
-from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
 from geomkit.training.preparation import Run
 
@@ -90,7 +90,9 @@ def snapshot(image: Tensor, text: Tensor, *, step: int) -> dict[str, Any]:
 def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float:
     """The loss over the evaluated pairs in batches as training sees them: it grows with n."""
     criterion = ContrastiveLoss(run.config.loss)
+    bias = None if criterion.spec.logit_bias is None else run.model.logit_bias
+    logit = [scale] if bias is None else [scale, bias.detach().cpu()]
     size = run.config.batch_size
     batches = [slice(i * size, (i + 1) * size) for i in range(max(1, len(image) // size))]
-    values = [criterion(image[b], text[b], scale) for b in batches]
+    values = [criterion(image[b], text[b], *logit) for b in batches]
     return float(torch.stack(values).mean())

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from geomkit._core.files import check_target
 from geomkit._core.parallel import Team, cores
 from geomkit._core.runtime import resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
+from geomkit.losses import parse_loss
 from geomkit.models.checkpoints import LoadedModel, load_checkpoint
 from geomkit.models.projections import change_dim, freeze, without_biases
 from geomkit.models.two_encoder import (
@@ -121,6 +123,9 @@ def prepare(
     else:
         architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
         preprocess, tokenizer = preprocess_config(architecture), tokenizer_config(architecture)
+    bias = parse_loss(config.loss).logit_bias
+    if bias is not None and architecture.get("init_logit_bias") is None:
+        architecture = {**architecture, "init_logit_bias": bias}
     if not config.dim:
         config = replace(config, dim=architecture["embed_dim"])
 
@@ -205,13 +210,15 @@ def _model(
             temperature=config.temperature,
             learn_temperature=config.learn_temperature,
         )
+    bias = parse_loss(config.loss).logit_bias
+    if bias is not None and model.logit_bias is None:
+        model.clip.logit_bias = nn.Parameter(torch.tensor(bias))
     if config.precision == "fp64":
         model = model.double()
     if stored is not None:
         model.clip.load_state_dict(stored["state_dict"])
-    bias = getattr(model.clip, "logit_bias", None)
-    if bias is not None:  # a softmax does not feel it
-        bias.requires_grad_(False)
+    if model.logit_bias is not None:
+        model.logit_bias.requires_grad_(bias is not None)
     decoder = getattr(model.clip, "text_decoder", None)
     if decoder is not None:  # CoCa's captioner takes no part; waiting for its gradients would fail
         decoder.requires_grad_(False)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from geomkit._core.runtime import autocast
 from geomkit.errors import GeomkitError
-from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.losses import ContrastiveLoss
 from geomkit.models.two_encoder import TwoEncoder
 from geomkit.training.config import TrainConfig
 
@@ -65,23 +65,30 @@ def backward(
         device, precision: as resolved.
         chunks: of b / chunks pairs.
     """
-    if chunks == 1:
+
+    def encode(pixels: Tensor, words: Tensor) -> list[Tensor]:
         with autocast(device, precision):
-            x, y, scale = network(pixels, words)
-        terms = criterion(x, y, scale, output_dict=True)
+            x, y, *logit = network(pixels, words)
+        # A loss without a bias is not given one: a softmax does not depend on it.
+        return [x, y, *logit[: 1 + (criterion.spec.logit_bias is not None)]]
+
+    def loss(values: list[Tensor]) -> dict[str, Tensor]:
+        terms = criterion(*values, output_dict=True)
         torch.stack(list(terms.values())).sum().backward()
         return terms
+
+    if chunks == 1:
+        return loss(encode(pixels, words))
     parts = list(zip(pixels.chunk(chunks), words.chunk(chunks), strict=True))
     states, features = [], []
     with torch.no_grad(), autocast(device, precision):
         for pair in parts:
             states.append(_random_state(device))
-            features.append(network(*pair))
+            features.append(encode(*pair))
     x = torch.cat([f[0] for f in features]).requires_grad_()
     y = torch.cat([f[1] for f in features]).requires_grad_()
-    scale = features[0][2].detach().requires_grad_()
-    terms = criterion(x, y, scale, output_dict=True)
-    torch.stack(list(terms.values())).sum().backward()
+    logit = [value.detach().requires_grad_() for value in features[0][2:]]
+    terms = loss([x, y, *logit])
     slopes = zip(_slope(x).chunk(chunks), _slope(y).chunk(chunks), strict=True)
     after = _random_state(device)
     for number, (pair, state, (dx, dy)) in enumerate(zip(parts, states, slopes, strict=True)):
@@ -90,10 +97,11 @@ def backward(
         # of the temperature.
         with contextlib.nullcontext() if last else _no_sync(network):
             _set_random_state(device, state)
-            with autocast(device, precision):
-                x_part, y_part, s = network(*pair)
+            x_part, y_part, *values = encode(*pair)
             carried = (x_part * dx).sum() + (y_part * dy).sum()
-            (carried + (s * _slope(scale) if last else 0.0 * s)).backward()
+            for value, leaf in zip(values, logit, strict=True):
+                carried = carried + (value * _slope(leaf) if last else 0.0 * value)
+            carried.backward()
     _set_random_state(device, after)
     return terms
 

@@ -204,7 +204,7 @@ def test_configurations_that_contradict_themselves_are_refused() -> None:
         ({"pretrained": "x", "model": "tiny"}, "exclude each other"),
         ({"keep_projection": True}, "needs --pretrained"),
         ({"steps": 3, "epochs": 2}, "exclude each other"),
-        ({"loss": "uaxu", "learn_temperature": True}, "no contrastive term"),
+        ({"loss": "uaxu", "learn_temperature": True}, "no term of the loss .uaxu."),
         ({"freeze": "imag"}, "did you mean 'image'"),
         ({"captions": "last"}, "unknown choice of captions"),
     ):

@@ -23,7 +23,7 @@ from torch import Tensor
 from geomkit._core.files import atomic_write
 from geomkit._core.runtime import autocast, numerics, resolve_device, resolve_precision
 from geomkit.functional import contrastive
-from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
 from geomkit.models.two_encoder import model_config, preprocess_config, tokenizer_config
 from geomkit.reproduce.controls.towers import build_towers, inputs_of

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from geomkit.losses import PRESETS as LOSSES
+from geomkit.losses import parse_loss
 from geomkit.reproduce.framework.claims import (
     Claim,
     Interval,
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENT", "PRESETS", "RETRIEVAL", "WEIGHTS", "weighted"]
 
-PRESETS = ("clip", "cu", "ca", "cxu", "cua", "cuaxu", "uaxu")
+PRESETS = tuple(
+    sorted(LOSSES, key=lambda name: ("clip" not in (terms := parse_loss(name).weights), len(terms)))
+)
+"""Every preset, by number of terms; last those without the contrastive one."""
 WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
 DIM = 128
 RETRIEVAL = "retrieval_recall@1"
