@@ -14,7 +14,7 @@ from geomkit.embeddings.formats import Loaded, read_file
 from geomkit.sources import has_model_prefix, is_torch_file, open_source, tensors_loaded
 
 if TYPE_CHECKING:
-    from geomkit.models.checkpoints import LoadedModel
+    from geomkit.models.checkpoints import Checkpoint
 
 __all__ = ["SCHEMA_VERSION", "architecture_name", "describe", "describe_model"]
 
@@ -67,7 +67,7 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
     return _embeddings(source, tensors_loaded(path, content))
 
 
-def describe_model(loaded: LoadedModel) -> dict[str, Any]:
+def describe_model(loaded: Checkpoint) -> dict[str, Any]:
     """What a model is.
 
     Returns:
@@ -102,22 +102,22 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
                 "width": inner.get("embed_dim", vision.get("width")),
                 "layers": inner.get("depth", vision.get("layers")),
                 "patch_size": inner.get("patch_size", vision.get("patch_size")),
-                "image_size": loaded.preprocess["size"],
+                "image_size": loaded.preprocess.size,
             },
             "text": {
                 "model": text.get("hf_model_name"),
                 "width": text.get("width"),
                 "layers": text.get("layers"),
                 "heads": text.get("heads"),
-                "context_length": loaded.tokenizer["context_length"],
+                "context_length": loaded.tokenizer.context_length,
                 "vocab_size": text.get("vocab_size"),
             },
         },
         "dim": config["embed_dim"],
         "temperature": math.exp(-clip.logit_scale.item()),
         "logit_bias": None if bias is None else bias.item(),
-        "preprocess": loaded.preprocess,
-        "tokenizer": loaded.tokenizer,
+        "preprocess": loaded.preprocess.as_dict(),
+        "tokenizer": loaded.tokenizer.as_dict(),
         "parameters": counts,
         "weights_sha256": weights_sha256(clip.state_dict()),
         "model_config": config,

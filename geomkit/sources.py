@@ -18,7 +18,7 @@ from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError, unknown_name
 
 if TYPE_CHECKING:
-    from geomkit.models.checkpoints import LoadedModel
+    from geomkit.models.checkpoints import Checkpoint
 
 __all__ = [
     "MODEL_PREFIXES",
@@ -46,7 +46,7 @@ def has_model_prefix(source: str | Path) -> bool:
     return bool(colon) and prefix in MODEL_PREFIXES
 
 
-def open_source(source: str | Path, *, download: bool = False) -> LoadedModel:
+def open_source(source: str | Path, *, download: bool = False) -> Checkpoint:
     """A SOURCE opened as a model, for whoever has to run one.
 
     Args:
@@ -260,7 +260,7 @@ def is_torch_file(path: Path) -> bool:
 
 
 def _embed(
-    loaded: LoadedModel, *, data: str | None, split: str, device: str, workers: int | None
+    loaded: Checkpoint, *, data: str | None, split: str, device: str, workers: int | None
 ) -> tuple[Embeddings, str | None]:
     """A split of some data through a model."""
     from geomkit._core import runtime

@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 
 from geomkit.data import PairData, load_data
-from geomkit.models.checkpoints import LoadedModel
-from geomkit.models.two_encoder import build, model_config, preprocess_config, tokenizer_config
+from geomkit.models.checkpoints import Checkpoint
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 
 DIM = 6
 CONFIG = model_config("nano", dim=DIM)
@@ -50,15 +52,15 @@ def write_tables(folder: Path) -> dict[str, Path]:
 
 def table(path: Path, **options: Any) -> PairData:
     spec = ",".join([f"csv:{path}", *(f"{k}={v}" for k, v in options.items())])
-    return load_data(spec, split="all", preprocess=preprocess_config(CONFIG))
+    return load_data(spec, split="all", preprocess=Preprocess.for_model(CONFIG))
 
 
-def fresh(seed: int = 0) -> LoadedModel:
+def fresh(seed: int = 0) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(CONFIG).eval()
-    parts = (CONFIG, preprocess_config(CONFIG), tokenizer_config(CONFIG))
-    return LoadedModel(model, "geomkit", "fresh", *parts)
+    parts = (CONFIG, Preprocess.for_model(CONFIG), Tokenizer.for_model(CONFIG))
+    return Checkpoint(model, "geomkit", "fresh", *parts)
 
 
 def tree(folder: Path) -> dict[str, str]:

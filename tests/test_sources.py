@@ -32,14 +32,13 @@ def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any])
     assert found["meta"]["kind"] == "openai" and found["meta"]["data"] == DATA
     # by hand, with the model's own functions
     from geomkit.data import load_data
-    from geomkit.models.two_encoder import normalize_pixels, tokenize
 
     loaded = open_model(source)
     data = load_data(DATA, split="train", preprocess=loaded.preprocess)
     with torch.no_grad():
-        images = normalize_pixels(data.pixels(), loaded.preprocess)
+        images = loaded.preprocess.to_pixels(data.pixels())
         x = open_clip_model().encode_image(images, normalize=True)
-        y = open_clip_model().encode_text(tokenize(data.names, loaded.tokenizer), normalize=True)
+        y = open_clip_model().encode_text(loaded.tokenizer.encode(data.names), normalize=True)
     assert found["metrics"]["paired_cosine"] == pytest.approx(
         (x * y).sum(dim=1).double().mean().item(), abs=1e-5
     )

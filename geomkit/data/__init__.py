@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from geomkit.data.cache import cached
-from geomkit.data.decode import plain_preprocess
 from geomkit.data.folder import image_folder_classes
 from geomkit.data.pairs import PairData
 from geomkit.data.registry import DATASETS, Dataset, parse_spec, with_options
 from geomkit.errors import unknown_name
+from geomkit.models.preprocess import Preprocess
 
 __all__ = [
     "DATASETS",
@@ -29,7 +28,7 @@ def load_data(
     spec: str = "openmoji",
     *,
     split: str = "train",
-    preprocess: dict[str, Any] | None = None,
+    preprocess: Preprocess | None = None,
     size: int = 32,
     n: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -60,11 +59,11 @@ def load_data(
     asked = options.pop("n", n)
     limit = asked if split in ("train", "all") else None
     if path is None:
-        side = preprocess["size"] if preprocess else size
+        side = preprocess.size if preprocess else size
         return dataset.load(
             split=split, size=side, n=limit, spec=spec, progress=progress, **options
         )
-    geometry = preprocess or plain_preprocess(size)
+    geometry = preprocess or Preprocess(size)
     distinct, max_bad = options.pop("distinct", False), options.pop("max_bad", None)
     data = dataset.load(
         path, split=split, preprocess=geometry, spec=spec, progress=progress, **options

@@ -21,6 +21,7 @@ import numpy as np
 from geomkit._core.files import atomic_write, cache_dir
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["CHUNK", "cache_folder", "cached"]
 
@@ -51,7 +52,7 @@ def cache_folder(*names: str) -> Path:
 
 def cached(
     data: PairData,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -95,7 +96,7 @@ def cached(
     return kept.with_note(f"{len(bad)} pictures left out that do not decode, the first: {first}")
 
 
-def _plan(data: PairData, preprocess: dict[str, Any]) -> dict[str, Any]:
+def _plan(data: PairData, preprocess: Preprocess) -> dict[str, Any]:
     """What decides every byte of the cache; where the pictures lie tells twins in name apart."""
     fingerprint = data.fingerprint
     return {
@@ -106,7 +107,7 @@ def _plan(data: PairData, preprocess: dict[str, Any]) -> dict[str, Any]:
         "places": [str(Path(p.path).resolve()) for p in getattr(data.images, "places", ())],
         "chunk": CHUNK,
         "draft": getattr(data.images, "draft", True),
-        **{key: preprocess.get(key, 0) for key in _GEOMETRY},
+        **{key: getattr(preprocess, key) for key in _GEOMETRY},
     }
 
 

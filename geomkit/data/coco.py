@@ -17,6 +17,7 @@ import numpy as np
 from geomkit.data.files import VAL_SHARE, FileImages, Place, missing_path, zip_members
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["ATTRIBUTION", "LICENCE", "PUBLISHED", "YEARS", "load_coco"]
 
@@ -69,7 +70,7 @@ def load_coco(
     path: str,
     *,
     split: str,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     year: str | None = None,
     captions: int | None = None,
     seed: int = 0,

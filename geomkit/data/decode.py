@@ -2,7 +2,7 @@
 
 Everything a model's preprocessing says about geometry happens here, on 8-bit pixels, as open_clip's
 own evaluation transform does it; mean and std are applied on the device
-(:func:`geomkit.models.two_encoder.normalize_pixels`).
+(:meth:`geomkit.models.preprocess.Preprocess.to_pixels`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
-__all__ = ["INTERPOLATIONS", "RESIZE_MODES", "decode", "plain_preprocess", "prepare"]
+__all__ = ["INTERPOLATIONS", "RESIZE_MODES", "decode", "prepare"]
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -33,12 +33,7 @@ _DRAFT_GAP = 2
 what Pillow calls hardly different from resampling the whole."""
 
 
-def plain_preprocess(size: int) -> dict[str, Any]:
-    """The geometry of CLIP's preprocessing at a size, for pictures no model is to see."""
-    return {"size": size, "interpolation": "bicubic", "resize_mode": "shortest"}
-
-
-def decode(source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = True) -> np.ndarray:
+def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) -> np.ndarray:
     """Decode a picture and prepare it for a model.
 
     An EXIF orientation is applied, transparency laid on white, an animation gives its first
@@ -63,7 +58,7 @@ def decode(source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = Tr
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if draft and image.format == "JPEG":
-                    image.draft("RGB", (wanted := _DRAFT_GAP * preprocess["size"], wanted))
+                    image.draft("RGB", (wanted := _DRAFT_GAP * preprocess.size, wanted))
                 return prepare(ImageOps.exif_transpose(image), preprocess)
     except GeomkitError:
         raise
@@ -79,7 +74,7 @@ def decode(source: Path | bytes, preprocess: dict[str, Any], *, draft: bool = Tr
         raise GeomkitError(f"does not decode ({reason})") from None
 
 
-def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
+def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     """Resize and crop a picture as open_clip does for evaluation.
 
     ``shortest``: its short side to ``size``, then the middle square. ``longest``: its long side to
@@ -87,8 +82,7 @@ def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
 
     Args:
         image: any mode and size.
-        preprocess: ``size``, ``interpolation`` (of :data:`INTERPOLATIONS`), ``resize_mode`` (of
-            :data:`RESIZE_MODES`), ``fill_color`` for ``longest``.
+        preprocess: The model's; mean and standard deviation are not used.
 
     Returns:
         ``(size, size, 3)`` uint8.
@@ -96,15 +90,15 @@ def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
     Raises:
         GeomkitError: for an unknown interpolation or resize mode.
 
-    >>> prepare(Image.new("L", (40, 20), 7), plain_preprocess(8)).shape
+    >>> prepare(Image.new("L", (40, 20), 7), Preprocess(8)).shape
     (8, 8, 3)
     """
-    size, mode = preprocess["size"], preprocess["resize_mode"]
+    size, mode = preprocess.size, preprocess.resize_mode
     if mode not in RESIZE_MODES:
         raise unknown_name("resize mode", mode, RESIZE_MODES)
-    if preprocess["interpolation"] not in INTERPOLATIONS:
-        raise unknown_name("interpolation", preprocess["interpolation"], INTERPOLATIONS)
-    filter_ = INTERPOLATIONS[preprocess["interpolation"]]
+    if preprocess.interpolation not in INTERPOLATIONS:
+        raise unknown_name("interpolation", preprocess.interpolation, INTERPOLATIONS)
+    filter_ = INTERPOLATIONS[preprocess.interpolation]
     image = _rgb(image)
     width, height = image.size
     if mode == "squash":
@@ -122,7 +116,7 @@ def prepare(image: Image.Image, preprocess: dict[str, Any]) -> np.ndarray:
     left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
     if mode == "shortest":
         return np.asarray(image.crop((left, top, left + size, top + size)))
-    fill = int(preprocess.get("fill_color", 0))
+    fill = int(preprocess.fill_color)
     canvas = Image.new("RGB", (size, size), (fill, fill, fill))
     canvas.paste(image, ((size - new[0]) // 2, (size - new[1]) // 2))
     return np.asarray(canvas)

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from geomkit.data.decode import decode
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 __all__ = [
     "SUFFIXES",
@@ -71,7 +71,7 @@ class FileImages:
         places: Sequence[Place],
         place: Sequence[int] | np.ndarray,
         names: Sequence[str],
-        preprocess: dict[str, Any],
+        preprocess: Preprocess,
         *,
         draft: bool = True,
         spans: np.ndarray | None = None,
@@ -83,7 +83,7 @@ class FileImages:
     @property
     def size(self) -> int:
         """Side in px."""
-        return self.preprocess["size"]
+        return self.preprocess.size
 
     def __len__(self) -> int:
         return len(self.names)

@@ -12,6 +12,7 @@ import numpy as np
 from geomkit.data.files import SUFFIXES, VAL_SHARE, FileImages, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["TEMPLATE", "image_folder_classes", "image_folder_splits", "load_folder"]
 
@@ -29,7 +30,7 @@ def load_folder(
     path: str,
     *,
     split: str,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     template: str = TEMPLATE,
     seed: int = 0,
     draft: bool = True,
@@ -181,7 +182,7 @@ def _data(
     root: Path,
     files: Sequence[str],
     captions: Sequence[str],
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     draft: bool,
     spec: str,
 ) -> PairData:

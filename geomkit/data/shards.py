@@ -21,6 +21,7 @@ from geomkit.data.cache import cache_folder
 from geomkit.data.files import SUFFIXES, FileImages, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["load_shards"]
 
@@ -32,7 +33,7 @@ def load_shards(
     path: str,
     *,
     split: str,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     seed: int = 0,
     draft: bool = True,
     spec: str,

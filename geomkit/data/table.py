@@ -12,6 +12,7 @@ import numpy as np
 from geomkit.data.files import FileImages, Place, hold_out, missing_path
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["SEPARATORS", "load_table"]
 
@@ -26,7 +27,7 @@ def load_table(
     path: str,
     *,
     split: str,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     image_column: str = "filepath",
     caption_column: str = "title",
     id_column: str | None = None,

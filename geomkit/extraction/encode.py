@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,9 @@ from geomkit.data import PairData
 from geomkit.data.loading import batches, resolve_workers
 from geomkit.data.pairs import Bad
 from geomkit.embeddings.embeddings import Embeddings
-from geomkit.models.two_encoder import TwoEncoder, normalize_pixels, tokenize
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import TwoEncoder
 
 __all__ = ["Encoded", "encode", "encode_pictures", "encode_texts", "evaluating", "extract"]
 
@@ -46,7 +47,7 @@ def encode(
     model: TwoEncoder,
     data: PairData,
     tokens: torch.Tensor,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     *,
     device: str = "cpu",
     precision: str = "fp32",
@@ -84,8 +85,8 @@ def encode(
 def extract(
     model: TwoEncoder,
     data: PairData,
-    preprocess: dict[str, Any],
-    tokenizer: dict[str, Any],
+    preprocess: Preprocess,
+    tokenizer: Tokenizer,
     *,
     device: str = "cpu",
     precision: str = "fp32",
@@ -113,7 +114,7 @@ def extract(
     encoded = encode(
         model,
         data,
-        tokenize(captions, tokenizer),
+        tokenizer.encode(captions),
         preprocess,
         device=device,
         precision=precision,
@@ -135,7 +136,7 @@ def extract(
 
 
 def encode_pictures(
-    model: TwoEncoder, pictures: torch.Tensor, preprocess: dict[str, Any], *, device: str
+    model: TwoEncoder, pictures: torch.Tensor, preprocess: Preprocess, *, device: str
 ) -> torch.Tensor:
     """Unit rows ``(k, d)`` of uint8 pictures ``(k, size, size, 3)``, left on the device.
 
@@ -143,8 +144,7 @@ def encode_pictures(
     """
     if not len(pictures):
         return torch.empty(0, 0, device=device)
-    pixels = normalize_pixels(pictures.to(device, non_blocking=True), preprocess)
-    return model.encode_image(pixels.to(_weights(model)))
+    return model.encode_image(model.pixels(pictures, preprocess))
 
 
 def encode_texts(
@@ -158,10 +158,7 @@ def encode_texts(
         return torch.empty(0, 0, device=device)
     # Short captions beside short ones; argmax is where a caption ends, see TwoEncoder.trim.
     order = torch.argsort(tokens.argmax(dim=-1), stable=True)
-    rows = [
-        model.encode_text(send(model.trim(tokens[part]), device))
-        for part in order.split(batch_size)
-    ]
+    rows = [model.encode_text(model.tokens(tokens[part])) for part in order.split(batch_size)]
     return torch.cat(rows)[send(torch.argsort(order), device)]
 
 
@@ -175,7 +172,3 @@ def evaluating(model: TwoEncoder) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-def _weights(model: TwoEncoder) -> torch.dtype:
-    return model.get_parameter("clip.logit_scale").dtype

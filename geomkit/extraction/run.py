@@ -30,8 +30,8 @@ from geomkit.errors import GeomkitError
 from geomkit.extraction.encode import Encoded, encode_pictures, encode_texts, evaluating
 from geomkit.extraction.plan import bad_of, check_options, finish, prepare
 from geomkit.extraction.store import find_record, shard_names, store_shard
-from geomkit.models.checkpoints import LoadedModel, weights_sha256
-from geomkit.models.two_encoder import tokenize
+from geomkit.models.checkpoints import Checkpoint, weights_sha256
+from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["Progress", "extract_to"]
 
@@ -65,7 +65,7 @@ class Progress:
 
 
 def extract_to(
-    loaded: LoadedModel,
+    loaded: Checkpoint,
     data: PairData,
     out: str | Path,
     *,
@@ -122,8 +122,8 @@ def extract_to(
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "model": _described(loaded),
-            "preprocess": loaded.preprocess,
-            "tokenizer": loaded.tokenizer,
+            "preprocess": loaded.preprocess.as_dict(),
+            "tokenizer": loaded.tokenizer.as_dict(),
             "data": {
                 "spec": data.spec,
                 "split": data.split,
@@ -162,7 +162,7 @@ def extract_to(
     return manifest
 
 
-def _described(loaded: LoadedModel) -> dict[str, Any]:
+def _described(loaded: Checkpoint) -> dict[str, Any]:
     """What identifies a model, in plain values."""
     return {
         "source": loaded.source,
@@ -205,7 +205,7 @@ def _agreed(team: Team, decide: Callable[[], Any]) -> Any:
 class _Work:
     """What one process has to do: the shards ``mine`` of a plan."""
 
-    loaded: LoadedModel
+    loaded: Checkpoint
     data: PairData
     out: Path
     plan: Mapping[str, Any]
@@ -294,8 +294,8 @@ def _encoded(work: _Work, moved: Callable[[int], None]) -> Generator[Encoded, No
 
 
 def _tokens(
-    captions: Sequence[Sequence[str]], tokenizer: dict[str, Any], job: Any, rows: np.ndarray
+    captions: Sequence[Sequence[str]], tokenizer: Tokenizer, job: Any, rows: np.ndarray
 ) -> torch.Tensor:
     """Token ids of all captions of the rows; in a worker, where there is one."""
     words = [caption for row in rows for caption in captions[row]]
-    return tokenize(words, tokenizer) if words else torch.empty(0, dtype=torch.long)
+    return tokenizer.encode(words) if words else torch.empty(0, dtype=torch.long)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.two_encoder import TwoEncoder, build
 from geomkit.training.config import FREEZES
 
@@ -35,8 +35,8 @@ def projection_names(model: TwoEncoder) -> list[str]:
 
 
 def change_dim(
-    loaded: LoadedModel, dim: int, *, keep_projection: bool = False, seed: int = 0
-) -> LoadedModel:
+    loaded: Checkpoint, dim: int, *, keep_projection: bool = False, seed: int = 0
+) -> Checkpoint:
     r"""The same encoders with fresh bias-free projections to ``dim`` dimensions.
 
     As in the paper both are replaced even where the dimension stays, and drawn as torch draws a

@@ -1,113 +1,142 @@
-"""From captions to token ids: open_clip's own byte pairs, or a tokenizer in a folder.
-
-A tokenizer is described by a dictionary, which a checkpoint stores. ``name`` is either
-
-- ``SimpleTokenizer``: open_clip's own, with ``context_length``;
-- ``HFTokenizer``: what transformers reads from the folder ``path``, as open_clip's class of that
-  name uses it, with ``context_length``, ``clean`` (``whitespace``, ``lower``, ``canonicalize`` or
-  ``none``), ``mode``, ``strip_sep_token``, ``options`` (for transformers) and ``vocab_size``.
-"""
+"""From captions to token ids: open_clip's own byte pairs, or a tokenizer in a folder."""
 
 from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["TOKENIZERS", "folder_tokenizer", "tokenize", "tokenizer_config"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TOKENIZERS", "Tokenizer"]
 
 TOKENIZERS = ("SimpleTokenizer", "HFTokenizer")
 _CLEAN = ("whitespace", "lower", "canonicalize", "none")
 
 
-def tokenizer_config(config: dict[str, Any], *, folder: str | Path | None = None) -> dict[str, Any]:
-    """Which tokenizer a model takes; only open_clip's own needs no file.
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer of a model, as a checkpoint stores it.
 
-    Args:
-        config: open_clip's model config.
-        folder: where the files of another tokenizer are.
+    Attributes:
+        name: ``SimpleTokenizer``, open_clip's own, or ``HFTokenizer``, which transformers reads
+            from a folder as open_clip's class of that name uses it.
+        context_length: Token ids per caption.
+        path: Folder of a ``HFTokenizer``, as are all fields below.
+        clean: How captions are cleaned: ``whitespace``, ``lower``, ``canonicalize`` or ``none``.
+        strip_sep_token: Whether separator tokens become zero.
+        mode: open_clip's tokenizer mode.
+        options: Arguments for transformers.
+        vocab_size: Number of token ids that the model knows; default: not checked.
 
-    Raises:
-        GeomkitError: if the architecture brings a tokenizer from a hub and no folder is given.
+    >>> Tokenizer(context_length=8).encode(["a red ball"]).shape
+    torch.Size([1, 8])
     """
-    text = config["text_cfg"]
-    name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-    context = text.get("context_length", 77)
-    if not name:
-        return {"name": "SimpleTokenizer", "context_length": context}
-    if folder is None:
-        raise GeomkitError(
-            f"model: its tokenizer '{name}' would have to be downloaded; "
-            "choose an architecture with open_clip's own tokenizer, such as tiny or ViT-B-32"
+
+    name: str = "SimpleTokenizer"
+    path: str | None = None
+    context_length: int = 77
+    clean: str = "whitespace"
+    strip_sep_token: bool = False
+    mode: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in TOKENIZERS:
+            raise unknown_name("tokenizer", self.name, TOKENIZERS)
+
+    @staticmethod
+    def for_model(
+        model_config: Mapping[str, Any], *, folder: str | Path | None = None
+    ) -> Tokenizer:
+        """The tokenizer of an open_clip model config; only open_clip's own needs no file.
+
+        Args:
+            model_config: open_clip's model config.
+            folder: Folder with the files of any other tokenizer.
+
+        Raises:
+            GeomkitError: if the architecture's tokenizer is on a hub and no folder is given.
+        """
+        text = model_config["text_cfg"]
+        name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+        context = text.get("context_length", 77)
+        if not name:
+            return Tokenizer(context_length=context)
+        if folder is None:
+            raise GeomkitError(
+                f"model: its tokenizer '{name}' would have to be downloaded; "
+                "choose an architecture with open_clip's own tokenizer, such as tiny or ViT-B-32"
+            )
+        options = dict(text.get("tokenizer_kwargs") or {})
+        return Tokenizer.in_folder(
+            folder,
+            context_length=context,
+            clean=options.pop("clean", "whitespace"),
+            strip_sep_token=options.pop("strip_sep_token", False),
+            mode=text.get("tokenizer_mode"),
+            options=options,
+            vocab_size=None if text.get("hf_model_name") else text.get("vocab_size"),
         )
-    options = dict(text.get("tokenizer_kwargs") or {})
-    return folder_tokenizer(
-        folder,
-        context_length=context,
-        clean=options.pop("clean", "whitespace"),
-        strip_sep_token=options.pop("strip_sep_token", False),
-        mode=text.get("tokenizer_mode"),
-        options=options,
-        vocab_size=None if text.get("hf_model_name") else text.get("vocab_size"),
-    )
 
+    @staticmethod
+    def in_folder(folder: str | Path, **fields: Any) -> Tokenizer:
+        """The ``HFTokenizer`` in a folder; see the attributes for the other fields."""
+        return Tokenizer("HFTokenizer", str(Path(folder).absolute()), **fields)
 
-def folder_tokenizer(
-    folder: str | Path,
-    *,
-    context_length: int,
-    clean: str,
-    strip_sep_token: bool = False,
-    mode: str | None = None,
-    options: dict[str, Any] | None = None,
-    vocab_size: int | None = None,
-) -> dict[str, Any]:
-    """The description of a tokenizer whose files lie in a folder; see the module's text."""
-    return {
-        "name": "HFTokenizer",
-        "path": str(Path(folder).absolute()),
-        "context_length": context_length,
-        "clean": clean,
-        "strip_sep_token": strip_sep_token,
-        "mode": mode,
-        "options": options or {},
-        "vocab_size": vocab_size,
-    }
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer that a file describes; :meth:`as_dict` returns the same entries.
 
+        Raises:
+            GeomkitError: if an entry is missing or unknown.
+        """
+        try:
+            return Tokenizer(**content)
+        except TypeError as error:
+            reason = str(error).replace("Tokenizer.__init__() ", "")
+            raise GeomkitError(f"tokenizer: damaged entries ({reason})") from None
 
-def tokenize(captions: list[str], tokenizer: dict[str, Any]) -> Tensor:
-    """Token ids of captions, shape ``(n, context_length)``, padded as the tokenizer pads.
+    def as_dict(self) -> dict[str, Any]:
+        """The entries to store, as plain values.
 
-    Args:
-        captions: texts; what does not fit the context is cut, its end token kept.
-        tokenizer: as :func:`tokenizer_config` describes it.
+        >>> Tokenizer(context_length=32).as_dict()
+        {'name': 'SimpleTokenizer', 'context_length': 32}
+        """
+        if self.path is None:
+            return {"name": self.name, "context_length": self.context_length}
+        return asdict(self)
 
-    Raises:
-        GeomkitError: for an unknown tokenizer, one that cannot be read, or ids past the model's
-            vocabulary.
-    """
-    name = tokenizer["name"]
-    if name == "SimpleTokenizer":
-        return _simple(tokenizer["context_length"])(list(captions))
-    if name != "HFTokenizer":
-        raise unknown_name("tokenizer", name, TOKENIZERS)
-    if not captions:
-        import torch
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """Token ids ``(n, context_length)`` of captions, padded as the tokenizer pads.
 
-        return torch.zeros(0, tokenizer["context_length"], dtype=torch.long)
-    tokens = _from_folder(json.dumps(tokenizer, sort_keys=True))(list(captions))
-    limit = tokenizer.get("vocab_size")
-    if limit is not None and int(tokens.max()) >= limit:
-        raise GeomkitError(
-            f"{tokenizer['path']}: its tokenizer gives id {int(tokens.max())}, the model knows "
-            f"{limit}; it belongs to another model"
-        )
-    return tokens
+        Args:
+            captions: ``n`` captions; a caption that is too long is cut, its end token kept.
+
+        Raises:
+            GeomkitError: if the tokenizer cannot be read, or returns ids past the model's
+                vocabulary.
+        """
+        if self.name == "SimpleTokenizer":
+            return _simple(self.context_length)(list(captions))
+        if not captions:
+            import torch
+
+            return torch.zeros(0, self.context_length, dtype=torch.long)
+        tokens = _from_folder(json.dumps(self.as_dict(), sort_keys=True))(list(captions))
+        if self.vocab_size is not None and int(tokens.max()) >= self.vocab_size:
+            raise GeomkitError(
+                f"{self.path}: its tokenizer returns id {int(tokens.max())}, the model has "
+                f"{self.vocab_size} ids; it belongs to another model"
+            )
+        return tokens
 
 
 @functools.cache
@@ -118,13 +147,13 @@ def _simple(context_length: int) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _from_folder(description: str) -> Any:
-    entry: dict[str, Any] = json.loads(description)
-    path = Path(entry["path"])
+def _from_folder(stored: str) -> Any:
+    entry = Tokenizer.from_dict(json.loads(stored))
+    path = Path(entry.path or "")
     if not path.is_dir():
         raise GeomkitError(f"{path}: no such folder; it held the model's tokenizer")
-    if entry["clean"] not in _CLEAN:
-        raise unknown_name("way to clean captions", entry["clean"], _CLEAN)
+    if entry.clean not in _CLEAN:
+        raise unknown_name("way to clean captions", entry.clean, _CLEAN)
     try:
         import transformers  # noqa: F401
     except ImportError:
@@ -136,16 +165,16 @@ def _from_folder(description: str) -> Any:
     try:
         tokenizer = HFTokenizer(
             str(path),
-            context_length=entry["context_length"],
-            clean="whitespace" if entry["clean"] == "none" else entry["clean"],
-            strip_sep_token=entry["strip_sep_token"],
-            tokenizer_mode=entry["mode"],
-            **{**entry["options"], "local_files_only": True, "trust_remote_code": False},
+            context_length=entry.context_length,
+            clean="whitespace" if entry.clean == "none" else entry.clean,
+            strip_sep_token=entry.strip_sep_token,
+            tokenizer_mode=entry.mode,
+            **{**entry.options, "local_files_only": True, "trust_remote_code": False},
         )
     except Exception as error:  # transformers raises what its readers raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise GeomkitError(f"{path}: its tokenizer cannot be read ({reason})") from None
-    if entry["clean"] == "none":
+    if entry.clean == "none":
         tokenizer.clean_fn = str
     if tokenizer.tokenizer.pad_token is None:
         raise GeomkitError(f"{path}: its tokenizer has no token to pad with")

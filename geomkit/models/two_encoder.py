@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geomkit._core.runtime import send
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.models.tokenizers import tokenize, tokenizer_config
+from geomkit.models.preprocess import Preprocess
 
 __all__ = [
     "MAX_LOG_SCALE",
@@ -26,10 +25,6 @@ __all__ = [
     "build",
     "model_config",
     "model_names",
-    "normalize_pixels",
-    "preprocess_config",
-    "tokenize",
-    "tokenizer_config",
 ]
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -106,42 +101,6 @@ def model_config(name: str, *, dim: int | None = None, image_size: int | None = 
     return config
 
 
-def preprocess_config(config: dict) -> dict[str, Any]:
-    """The preprocessing a freshly built model is trained with: OpenAI's mean and std, its size.
-
-    Raises:
-        GeomkitError: if the architecture's pictures are not square.
-    """
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    size = config["vision_cfg"].get("image_size", 224)
-    if isinstance(size, list | tuple):
-        if len(set(size)) > 1:
-            raise GeomkitError(f"model config: expected square pictures, got {tuple(size)} px")
-        size = size[0]
-    return {
-        "size": size,
-        "mode": "RGB",
-        "mean": list(OPENAI_DATASET_MEAN),
-        "std": list(OPENAI_DATASET_STD),
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
-
-
-def normalize_pixels(images: Tensor | np.ndarray, preprocess: dict[str, Any]) -> Tensor:
-    """uint8 pictures ``(n, h, w, 3)`` to standardised float32 ``(n, 3, h, w)``."""
-    pixels = torch.as_tensor(images).permute(0, 3, 1, 2).float()
-    mean, std = (_by_channel(tuple(preprocess[key]), pixels.device) for key in ("mean", "std"))
-    return (pixels / 255.0 - mean) / std
-
-
-@cache
-def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Kept, since making it anew for every batch would have the host wait for the device."""
-    return torch.tensor(values, device=device).view(3, 1, 1)
-
-
 class TwoEncoder(nn.Module):
     """An open_clip model as the training loop sees it: pictures and tokens in, unit rows out.
 
@@ -189,6 +148,17 @@ class TwoEncoder(nn.Module):
         projection = model.text_projection
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
         return F.normalize(_wide(x), dim=-1)
+
+    def pixels(self, images: Tensor, preprocess: Preprocess) -> Tensor:
+        """Standardised pixels ``(n, 3, h, w)`` of uint8 images ``(n, h, w, 3)``, as the image
+        encoder takes them: on the model's device, in its precision.
+        """
+        weight = self.get_parameter("clip.logit_scale")
+        return preprocess.to_pixels(images, device=weight.device).to(weight.dtype)
+
+    def tokens(self, tokens: Tensor) -> Tensor:
+        """Token ids ``(n, context)`` as the text encoder takes them: trimmed, on its device."""
+        return send(self.trim(tokens), str(self.get_parameter("clip.logit_scale").device))
 
     def trim(self, tokens: Tensor) -> Tensor:
         """Cut token ids ``(n, context)`` after the longest caption of the batch.

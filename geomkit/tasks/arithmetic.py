@@ -19,7 +19,8 @@ from geomkit.data.labelled.disk import PixelImages
 from geomkit.data.openmoji import SIZES, neutral
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.number import mean_with_error
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.preprocess import Preprocess
 from geomkit.tasks.arithmetic_result import ArithmeticResult, Example, Part
 from geomkit.tasks.features import class_weights, placed
 from geomkit.tasks.queries import Answers, Task, answer, tasks_of
@@ -61,7 +62,7 @@ def arithmetic_spec(spec: str) -> str:
 
 def arithmetic_data(
     spec: str,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[PairData, np.ndarray]:
@@ -72,7 +73,7 @@ def arithmetic_data(
         preprocess: a model's.
         progress: called with pictures drawn and in all, if they are not cached yet.
     """
-    size = preprocess["size"]
+    size = preprocess.size
     drawn = min(max(size, SIZES[0]), SIZES[1])
     data = load_data(spec, split="all", size=drawn, progress=progress)
     held_out = np.isin(data.ids, load_data(spec, split="val", size=drawn).ids)
@@ -82,7 +83,7 @@ def arithmetic_data(
 
 
 def arithmetic(
-    loaded: LoadedModel,
+    loaded: Checkpoint,
     spec: str = "openmoji",
     *,
     split: str = "val",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ from geomkit.data.loading import batches, resolve_workers
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
 from geomkit.extraction.encode import encode_pictures, encode_texts, evaluating
-from geomkit.models.checkpoints.loaded import LoadedModel
-from geomkit.models.two_encoder import TwoEncoder, tokenize
+from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import TwoEncoder
 
 __all__ = ["class_weights", "image_rows", "placed"]
 
 
-def placed(loaded: LoadedModel, *, device: str, precision: str) -> TwoEncoder:
+def placed(loaded: Checkpoint, *, device: str, precision: str) -> TwoEncoder:
     """The model on a device, in float64 for ``fp64``."""
     model = loaded.model.to(device)
     return model.double() if precision == "fp64" else model
@@ -31,7 +31,7 @@ def class_weights(
     model: TwoEncoder,
     class_names: Sequence[str],
     templates: Sequence[str],
-    tokenizer: dict[str, Any],
+    tokenizer: Tokenizer,
     *,
     device: str = "cpu",
     precision: str = "fp32",
@@ -58,7 +58,7 @@ def class_weights(
     texts = [fill(template, name) for name in class_names for template in templates]
     with evaluating(model), numerics(precision), autocast(device, precision):
         rows = encode_texts(
-            model, tokenize(texts, tokenizer), device=device, batch_size=batch_size
+            model, tokenizer.encode(texts), device=device, batch_size=batch_size
         ).cpu()
     prompts = rows.view(len(class_names), len(templates), -1)
     weights = F.normalize(prompts.mean(dim=1), dim=-1).T
@@ -68,7 +68,7 @@ def class_weights(
 
 
 def image_rows(
-    loaded: LoadedModel,
+    loaded: Checkpoint,
     data: PairData,
     *,
     device: str = "cpu",

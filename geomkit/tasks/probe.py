@@ -18,7 +18,7 @@ import numpy as np
 
 from geomkit.data.labelled.classes import ClassData
 from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.tasks.features import image_rows
 from geomkit.tasks.result import TaskResult, model_names
 from geomkit.tasks.scores import score
@@ -177,7 +177,7 @@ def _fit(rows: np.ndarray, labels: np.ndarray, C: float, max_iterations: int) ->
 
 
 def probe(
-    loaded: LoadedModel,
+    loaded: Checkpoint,
     train: ClassData,
     test: ClassData,
     *,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit.data.pairs import Bad
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.tasks.scores import Scored
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def model_names(loaded: LoadedModel) -> tuple[str, str]:
+def model_names(loaded: Checkpoint) -> tuple[str, str]:
     """What CLIP_benchmark's ``model`` and ``pretrained`` are for a model: architecture and weights.
 
     For ``open_clip:NAME/TAG`` the two; for others the architecture, if known, and the SOURCE.

@@ -20,8 +20,9 @@ import numpy as np
 from geomkit.data.files import FileImages, Place
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.own import read_torch_file
+from geomkit.models.preprocess import Preprocess
 from geomkit.tasks.arithmetic_result import ArithmeticResult, Part
 from geomkit.tasks.features import class_weights, image_rows, placed
 from geomkit.tasks.queries import moved, nearest
@@ -146,7 +147,7 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def load_simat(
-    root: str | Path, *, preprocess: dict[str, Any], split: str = "dev", max_bad: float = 0.01
+    root: str | Path, *, preprocess: Preprocess, split: str = "dev", max_bad: float = 0.01
 ) -> tuple[Simat, PairData, np.ndarray]:
     """Tables, photographs and OSCAR's verdicts.
 
@@ -223,7 +224,7 @@ def simat_scores(
 
 
 def simat(
-    loaded: LoadedModel,
+    loaded: Checkpoint,
     root: str | Path,
     *,
     split: str = "dev",

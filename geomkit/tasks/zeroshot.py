@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from geomkit.data.labelled.classes import ClassData
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.tasks.features import class_weights, image_rows, placed
 from geomkit.tasks.result import TaskResult, model_names
 from geomkit.tasks.scores import score
@@ -18,7 +18,7 @@ _BLOCK = 4096
 
 
 def zeroshot(
-    loaded: LoadedModel,
+    loaded: Checkpoint,
     classes: ClassData,
     *,
     device: str = "cpu",

@@ -21,13 +21,13 @@ import torch.distributed as dist
 from torch import nn
 
 from geomkit._core.parallel import SOLO, Team
-from geomkit._core.runtime import numerics, resolve_device, send, use_device, versions
+from geomkit._core.runtime import numerics, resolve_device, use_device, versions
 from geomkit.data.loading import Batch, batches, resolve_workers
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
 from geomkit.losses import ContrastiveLoss
 from geomkit.models.checkpoints import load_checkpoint, save_checkpoint
-from geomkit.models.two_encoder import MAX_LOG_SCALE, normalize_pixels, tokenize
+from geomkit.models.two_encoder import MAX_LOG_SCALE
 from geomkit.training.config import TrainConfig, evaluation_steps, learning_rate
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
 from geomkit.training.preparation import Run, prepare, stored_run, words_of
@@ -161,7 +161,6 @@ def _loop(
     model.train()
     log_scale = model.get_parameter("clip.logit_scale")
     weights = [w for w in model.parameters() if w.requires_grad]
-    dtype = torch.float64 if config.precision == "fp64" else torch.float32
     optimizer = optimizer_for(model, config)
     if stored is not None:
         step, history, snapshots = stored["step"], stored["history"], stored["snapshots"]
@@ -175,7 +174,7 @@ def _loop(
     criterion = ContrastiveLoss(config.loss, global_batch=not alone)
 
     words = words_of(run)
-    eval_tokens = tokenize(run.held_out.names, run.tokenizer)
+    eval_tokens = run.tokenizer.encode(run.held_out.names)
     evaluations = set(evaluation_steps(config))
     terms: dict[str, float] = {}
     bad: dict[int, Bad] = {}
@@ -191,8 +190,8 @@ def _loop(
                 "cuda": [torch.cuda.get_rng_state(device)] if cuda else [],
             },
             "model_config": run.architecture,
-            "preprocess": run.preprocess,
-            "tokenizer": run.tokenizer,
+            "preprocess": run.preprocess.as_dict(),
+            "tokenizer": run.tokenizer.as_dict(),
             "loss": str(criterion.spec),
             "config": asdict(config),
             "data": run.description,
@@ -241,14 +240,13 @@ def _loop(
         waited = time.perf_counter() - clock
         _skip_bad(batch, run, bad, team, tell)
         assert batch.tokens is not None
-        pictures = batch.images.to(device, non_blocking=True)
-        tokens = send(model.trim(batch.tokens), device)
+        pixels, tokens = model.pixels(batch.images, run.preprocess), model.tokens(batch.tokens)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
 
         optimizer.zero_grad(set_to_none=True)
         parts = backward(
-            network, criterion, normalize_pixels(pictures, run.preprocess).to(dtype), tokens,
+            network, criterion, pixels, tokens,
             device=device, precision=config.precision, chunks=config.accumulate,
         )  # fmt: skip
         if config.clip_norm:

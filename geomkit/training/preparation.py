@@ -17,16 +17,11 @@ from geomkit._core.runtime import resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
-from geomkit.models.checkpoints import LoadedModel, load_checkpoint
+from geomkit.models.checkpoints import Checkpoint, load_checkpoint
+from geomkit.models.preprocess import Preprocess
 from geomkit.models.projections import change_dim, freeze, without_biases
-from geomkit.models.two_encoder import (
-    TwoEncoder,
-    build,
-    model_config,
-    preprocess_config,
-    tokenize,
-    tokenizer_config,
-)
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import TwoEncoder, build, model_config
 from geomkit.training.config import TrainConfig, differences
 from geomkit.training.order import Order, plan_order
 
@@ -53,8 +48,8 @@ class Run:
     device: str
     model: TwoEncoder
     architecture: dict[str, Any]
-    preprocess: dict[str, Any]
-    tokenizer: dict[str, Any]
+    preprocess: Preprocess
+    tokenizer: Tokenizer
     data: PairData
     held_out: PairData
     order: Order
@@ -112,17 +107,19 @@ def prepare(
     if loaded is not None:
         architecture, preprocess = loaded.model_config, loaded.preprocess
         tokenizer = loaded.tokenizer
-        if config.image_size not in (None, preprocess["size"]):
+        if config.image_size not in (None, preprocess.size):
             raise GeomkitError(
-                f"image size: {config.pretrained} takes {preprocess['size']} px; "
+                f"image size: {config.pretrained} takes {preprocess.size} px; "
                 "leave out --image-size"
             )
     elif stored is not None and config.pretrained and stored["config"].get("pretrained"):
-        architecture, preprocess = stored["model_config"], stored["preprocess"]
-        tokenizer = stored["tokenizer"]
+        architecture = stored["model_config"]
+        preprocess = Preprocess.from_dict(stored["preprocess"])
+        tokenizer = Tokenizer.from_dict(stored["tokenizer"])
     else:
         architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
-        preprocess, tokenizer = preprocess_config(architecture), tokenizer_config(architecture)
+        preprocess = Preprocess.for_model(architecture)
+        tokenizer = Tokenizer.for_model(architecture)
     bias = parse_loss(config.loss).logit_bias
     if bias is not None and architecture.get("init_logit_bias") is None:
         architecture = {**architecture, "init_logit_bias": bias}
@@ -175,7 +172,7 @@ def prepare(
 
 def _pretrained(
     config: TrainConfig, stored: dict[str, Any] | None, download: bool
-) -> LoadedModel | None:
+) -> Checkpoint | None:
     """The model to start from; a run that goes on has its weights already."""
     if config.pretrained is None:
         return None
@@ -195,7 +192,7 @@ def _pretrained(
 def _model(
     config: TrainConfig,
     architecture: dict[str, Any],
-    loaded: LoadedModel | None,
+    loaded: Checkpoint | None,
     stored: dict[str, Any] | None,
 ) -> TwoEncoder:
     if loaded is not None:
@@ -282,7 +279,7 @@ class Words:
 
     order: Order
     captions: list[str]
-    tokenizer: dict[str, Any]
+    tokenizer: Tokenizer
     table: torch.Tensor | None
 
     def __call__(self, step: int, rows: np.ndarray) -> torch.Tensor:
@@ -290,7 +287,7 @@ class Words:
         numbers = self.order.texts(step, rows)
         if self.table is not None:
             return self.table[torch.from_numpy(numbers)]
-        return tokenize([self.captions[number] for number in numbers], self.tokenizer)
+        return self.tokenizer.encode([self.captions[number] for number in numbers])
 
 
 def words_of(run: Run) -> Words:
@@ -299,5 +296,5 @@ def words_of(run: Run) -> Words:
         captions = run.data.names
     else:
         captions = [caption for group in run.data.captions for caption in group]
-    table = tokenize(captions, run.tokenizer) if run.data.in_memory else None
+    table = run.tokenizer.encode(captions) if run.data.in_memory else None
     return Words(run.order, captions, run.tokenizer, table)

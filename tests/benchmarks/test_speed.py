@@ -19,6 +19,7 @@ from geomkit.engine.moments import Moments
 from geomkit.engine.pairwise import Pairs, walk
 from geomkit.engine.reducers import PotentialSums, RankCounts
 from geomkit.metrics import gap, linear_separability
+from geomkit.models.tokenizers import Tokenizer
 
 D = 512
 
@@ -88,13 +89,13 @@ def test_training_step(benchmark, loss: str) -> None:
     import torch
 
     from geomkit.losses.contrastive import ContrastiveLoss
-    from geomkit.models.two_encoder import build, model_config, tokenize, tokenizer_config
+    from geomkit.models.two_encoder import build, model_config
 
     config = model_config("tiny", dim=128)
     model, criterion = build(config), ContrastiveLoss(loss)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     images = torch.randn(64, 3, 32, 32)
-    tokens = model.trim(tokenize(["a man with a red hat"] * 64, tokenizer_config(config)))
+    tokens = model.trim(Tokenizer.for_model(config).encode(["a man with a red hat"] * 64))
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -35,15 +35,9 @@ from geomkit._core.runtime import autocast, resolve_device, resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.extraction.encode import encode
 from geomkit.losses.contrastive import ContrastiveLoss
-from geomkit.models.two_encoder import (
-    TwoEncoder,
-    build,
-    model_config,
-    normalize_pixels,
-    preprocess_config,
-    tokenize,
-    tokenizer_config,
-)
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import TwoEncoder, build, model_config
 from geomkit.training.config import configure
 from geomkit.training.loop import train
 from geomkit.training.step import optimizer_for
@@ -60,9 +54,9 @@ class Bench:
         )  # fmt: skip
         self.device, self.steps = device, steps
         self.architecture = model_config(model, dim=self.config.dim)
-        self.preprocess = preprocess_config(self.architecture)
+        self.preprocess = Preprocess.for_model(self.architecture)
         data = load_data("openmoji", split="train", preprocess=self.preprocess, n=self.config.pairs)
-        self.tokens = tokenize(data.names, tokenizer_config(self.architecture))
+        self.tokens = Tokenizer.for_model(self.architecture).encode(data.names)
         self.uint8 = torch.from_numpy(data.pixels(slice(0, batch)))
 
     def model(self) -> TwoEncoder:
@@ -78,7 +72,7 @@ class Bench:
         model = self.model()
         optimizer = optimizer_for(model, self.config)
         batch = self.config.batch_size
-        images = normalize_pixels(self.uint8.to(self.device), self.preprocess)
+        images = self.preprocess.to_pixels(self.uint8.to(self.device))
         words = model.trim(self.tokens[:batch]).to(self.device)
         for step in range(self.steps + 1):
             if step == 1:
@@ -111,7 +105,7 @@ class Bench:
         clip = model.clip
         clip.output_dict = True
         batch = self.config.batch_size
-        images = normalize_pixels(self.uint8, self.preprocess)
+        images = self.preprocess.to_pixels(self.uint8)
         if self.device.startswith("cuda"):
             images = images.pin_memory()
         times: list[float] = []
@@ -158,7 +152,7 @@ def step_rows(model: str, batch: int, steps: int, rounds: int, device: str) -> l
     t = median(in_turns(rounds, bare=bench.bare, ours=bench.ours, open_clip=bench.open_clip))
     ms = {name: f"{1000 * value:,.0f} ms" for name, value in t.items()}
     print(model, batch, t, flush=True)
-    what = f"{model}, {bench.preprocess['size']} px, batch {batch}, {bench.config.precision}"
+    what = f"{model}, {bench.preprocess.size} px, batch {batch}, {bench.config.precision}"
     return [
         f"| {what} | {ms['bare']} | {ms['ours']} | {t['ours'] / t['bare']:.3f} | "
         f"{ms['open_clip']} | {t['ours'] / t['open_clip']:.3f} |"
@@ -210,10 +204,10 @@ def pictures(folder: Path, count: int) -> None:
 
 def extraction_row(device: str, count: int, rounds: int) -> str:
     config = model_config("ViT-B-32")
-    preprocess = preprocess_config(config)
+    preprocess = Preprocess.for_model(config)
     model = build(config).to(device).eval()
     precision = resolve_precision("auto", device)
-    tokens = tokenize(["x"] * 2, tokenizer_config(config))
+    tokens = Tokenizer.for_model(config).encode(["x"] * 2)
     with tempfile.TemporaryDirectory() as name:
         pictures(Path(name), count)
         data = load_data(f"imagefolder:{name}", split="all", preprocess=preprocess)
@@ -230,7 +224,7 @@ def extraction_row(device: str, count: int, rounds: int) -> str:
             def run() -> None:
                 with autocast(device, precision):
                     rows = [
-                        model.encode_image(normalize_pixels(part.to(device), preprocess))
+                        model.encode_image(preprocess.to_pixels(part.to(device)))
                         for part in ready.split(32)
                     ]
                 torch.cat(rows).cpu()
@@ -276,7 +270,7 @@ def cuda_rows(batch: int = 1024) -> list[str]:
         a @ a
     rate = 20 * 2 * 8192**3 / (bench.clock() - start)
     model = bench.model()
-    images = normalize_pixels(bench.uint8[:8].cuda(), bench.preprocess)
+    images = bench.preprocess.to_pixels(bench.uint8[:8].cuda())
     rows = []
     for name, words in (("ours", model.trim(bench.tokens[:batch])), ("open_clip", bench.tokens)):
         with FlopCounterMode(display=False) as counter:

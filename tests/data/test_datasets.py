@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from samples import annotations, layout, numbers, picture, write
 
 from geomkit.data import image_folder_classes, load_data, parse_spec, with_options
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 
 def test_distinct_keeps_the_first_of_each_main_caption(tmp_path: Path) -> None:
@@ -146,17 +148,17 @@ def test_a_models_preprocessing_is_followed(tmp_path: Path) -> None:
     left_red.paste("blue", (30, 0, 90, 30))
     left_red.save(tmp_path / "a.png")
     table = write(tmp_path / "t.csv", "filepath,title\na.png,x\n")
-    ways = {"size": 30, "interpolation": "bicubic", "fill_color": 5}
+    ways = Preprocess(30, fill_color=5)
 
     def one(mode: str) -> np.ndarray:
         return load_data(
-            f"csv:{table}", split="all", preprocess={**ways, "resize_mode": mode}
+            f"csv:{table}", split="all", preprocess=replace(ways, resize_mode=mode)
         ).pixels()[0]
 
     assert (one("shortest") == (0, 0, 255)).all()
     assert (one("squash")[:, :8] == (255, 0, 0)).all()
     assert (one("longest")[:9] == 5).all() and (one("longest")[12:18, :8] == (255, 0, 0)).all()
-    plain = {**ways, "size": 32, "resize_mode": "shortest"}
+    plain = replace(ways, size=32)
     assert load_data(preprocess=plain, size=64, n=2).pixels().shape == (2, 32, 32, 3)
 
 

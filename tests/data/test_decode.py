@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from geomkit.data.decode import INTERPOLATIONS, decode, plain_preprocess, prepare
+from geomkit.data.decode import INTERPOLATIONS, decode, prepare
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
-PLAIN = plain_preprocess(32)
-SQUASH = {"size": 2, "interpolation": "nearest", "resize_mode": "squash"}
+PLAIN = Preprocess(32)
+SQUASH = Preprocess(2, interpolation="nearest", resize_mode="squash")
 
 
 def noise(width: int, height: int, *, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -46,12 +48,7 @@ def test_pixels_equal_open_clip(mode: str, interpolation: str, size: int) -> Non
         interpolation=interpolation,
         fill_color=9,
     )
-    ours = {
-        "size": size,
-        "interpolation": interpolation,
-        "resize_mode": mode,
-        "fill_color": 9,
-    }
+    ours = Preprocess(size, interpolation=interpolation, resize_mode=mode, fill_color=9)
     for width, height in SIZES:
         if mode == "longest" and round(min(width, height) * size / max(width, height)) == 0:
             continue  # a side of no pixels: there is nothing to compare with
@@ -63,7 +60,7 @@ def test_pixels_equal_open_clip(mode: str, interpolation: str, size: int) -> Non
 def test_a_side_may_vanish_when_the_longest_is_fitted() -> None:
     got = prepare(
         Image.new("RGB", (500, 1), (200, 0, 0)),
-        {"size": 8, "interpolation": "bicubic", "resize_mode": "longest", "fill_color": 0},
+        Preprocess(8, resize_mode="longest"),
     )
     assert (got.sum(axis=(1, 2)) > 0).sum() == 1  # one row of the picture, the rest filled
 
@@ -151,9 +148,9 @@ def test_draft_mode_reduces_large_jpegs_and_changes_little(
     monkeypatch.setattr(module, "prepare", lambda i, p: (seen.append(i.size), real(i, p))[1])
     fast, whole = decode(content, PLAIN), decode(content, PLAIN, draft=False)
     assert seen[1] == (1200, 900)
-    assert seen[0][0] < 1200 and min(seen[0]) >= 2 * PLAIN["size"]
+    assert seen[0][0] < 1200 and min(seen[0]) >= 2 * PLAIN.size
     # nothing is reduced that has fewer than twice the pixels asked for
-    large = plain_preprocess(500)
+    large = Preprocess(500)
     assert np.array_equal(decode(content, large), decode(content, large, draft=False))
     assert np.abs(fast.astype(int) - whole).mean() < 1.5
 
@@ -205,7 +202,7 @@ def test_missing_files_folders_and_bombs(tmp_path: Path, monkeypatch: pytest.Mon
 def test_unknown_ways_are_named() -> None:
     image = Image.new("RGB", (4, 4))
     with pytest.raises(GeomkitError, match="unknown interpolation 'cubic'; did you mean 'bicubic'"):
-        prepare(image, {**PLAIN, "interpolation": "cubic"})
+        prepare(image, replace(PLAIN, interpolation="cubic"))
     with pytest.raises(GeomkitError, match="did you mean 'shortest'"):
-        prepare(image, {**PLAIN, "resize_mode": "short"})
+        prepare(image, replace(PLAIN, resize_mode="short"))
     assert {"bicubic", "bilinear"} <= set(INTERPOLATIONS)

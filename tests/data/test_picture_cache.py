@@ -12,11 +12,11 @@ from PIL import Image
 
 from geomkit.data import PairData, cached, load_data
 from geomkit.data import cache as module
-from geomkit.data.decode import plain_preprocess
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 SIZE, COUNT, CHUNK = 8, 23, 5
-PLAIN = plain_preprocess(SIZE)
+PLAIN = Preprocess(SIZE)
 BYTES = 3 * SIZE * SIZE
 
 
@@ -66,14 +66,14 @@ def test_the_same_pixels_decoded_once(
 def test_data_and_geometry_have_their_own(place: Path, data: PairData) -> None:
     build(data)
     build(data.take(np.arange(4)))
-    large = load_data(data.spec, split="all", preprocess={**PLAIN, "size": 16})
+    large = load_data(data.spec, split="all", preprocess=replace(PLAIN, size=16))
     assert cached(large, large.images.preprocess, workers=0).pixels().shape[1:3] == (16, 16)
-    squash = {**PLAIN, "resize_mode": "squash"}
+    squash = replace(PLAIN, resize_mode="squash")
     squashed = load_data(data.spec, split="all", preprocess=squash)
     assert not np.array_equal(cached(squashed, squash, workers=0).pixels(), data.pixels())
     assert len(list(place.glob("*.npy"))) == 4
     # mean and std are no part of it: they are applied on the device
-    cached(data, {**PLAIN, "mean": [0.5] * 3}, workers=0)
+    cached(data, replace(PLAIN, mean=(0.5, 0.5, 0.5)), workers=0)
     assert len(list(place.glob("*.npy"))) == 4
 
 

@@ -14,6 +14,7 @@ from samples import numbers, picture, write
 
 from geomkit.data import load_data
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 
 def shard(file: Path, members: dict[str, bytes | str]) -> Path:
@@ -59,9 +60,9 @@ def test_tars_agree_with_webdataset_itself(tmp_path: Path) -> None:
     with (folder / "00000.tar").open("rb") as stream:
         theirs = list(group_by_keys(tar_file_expander([{"url": "it", "stream": stream}])))
     assert [s["__key__"] for s in theirs] == list(data.ids)
-    from geomkit.data.decode import decode, plain_preprocess
+    from geomkit.data.decode import decode
 
-    expected = [decode(s["jpg"], plain_preprocess(32)) for s in theirs]
+    expected = [decode(s["jpg"], Preprocess(32)) for s in theirs]
     assert np.array_equal(data.pixels(), np.stack(expected))
 
 

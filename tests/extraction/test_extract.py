@@ -19,8 +19,7 @@ from geomkit.errors import GeomkitError
 from geomkit.extraction import run as shards
 from geomkit.extraction.encode import encode, extract
 from geomkit.extraction.run import extract_to
-from geomkit.models.checkpoints import LoadedModel, save_checkpoint
-from geomkit.models.two_encoder import tokenize
+from geomkit.models.checkpoints import Checkpoint, save_checkpoint
 
 ROUNDING = 1e-5
 """Of float32 between batches of other sizes."""
@@ -38,7 +37,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> Checkpoint:
     return fresh()
 
 
@@ -52,7 +51,7 @@ def bad(tables: dict[str, Path]) -> PairData:
     return table(tables["bad"], max_bad=1)
 
 
-def embed(loaded: LoadedModel, data: PairData, **options: Any) -> Any:
+def embed(loaded: Checkpoint, data: PairData, **options: Any) -> Any:
     return extract(loaded.model, data, loaded.preprocess, loaded.tokenizer, **options)
 
 
@@ -62,7 +61,7 @@ def embed(loaded: LoadedModel, data: PairData, **options: Any) -> Any:
 def test_captions_by_length_come_back_in_order(good: PairData) -> None:
     loaded = fresh()
     captions = [caption for group in good.captions for caption in group]
-    tokens = tokenize(captions, loaded.tokenizer)
+    tokens = loaded.tokenizer.encode(captions)
     assert len(set(tokens.argmax(dim=-1).tolist())) > 8  # lengths enough to be put out of order
     options: dict[str, Any] = {"batch_size": 5, "workers": 0}
     single = encode(loaded.model, good, tokens, loaded.preprocess, **options)
@@ -83,7 +82,7 @@ def test_captions_by_length_come_back_in_order(good: PairData) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_pictures_are_left_out_with_their_captions(
-    loaded: LoadedModel, bad: PairData, workers: int
+    loaded: Checkpoint, bad: PairData, workers: int
 ) -> None:
     kept = np.setdiff1d(np.arange(len(bad)), BAD)
     found = embed(loaded, bad, batch_size=4, workers=workers)
@@ -102,7 +101,7 @@ def test_bad_pictures_are_left_out_with_their_captions(
 
 @pytest.mark.parametrize("which", ["good", "bad"])
 def test_a_folder_holds_what_extract_gives(
-    tmp_path: Path, loaded: LoadedModel, tables: dict[str, Path], which: str
+    tmp_path: Path, loaded: Checkpoint, tables: dict[str, Path], which: str
 ) -> None:
     data = table(tables[which], max_bad=1)
     manifest = extract_to(loaded, data, tmp_path / "e", **CALM)
@@ -124,7 +123,7 @@ def test_a_folder_holds_what_extract_gives(
 
 
 def test_metadata_names_picture_and_caption(
-    tmp_path: Path, loaded: LoadedModel, good: PairData
+    tmp_path: Path, loaded: Checkpoint, good: PairData
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     extract_to(loaded, good, tmp_path / "e", **CALM)
@@ -138,7 +137,7 @@ def test_metadata_names_picture_and_caption(
 
 
 def test_half_precision_rounds_and_no_more(
-    tmp_path: Path, loaded: LoadedModel, good: PairData
+    tmp_path: Path, loaded: Checkpoint, good: PairData
 ) -> None:
     for dtype in ("float16", "float32"):
         extract_to(loaded, good, tmp_path / dtype, dtype=dtype, **CALM)
@@ -153,7 +152,7 @@ def test_half_precision_rounds_and_no_more(
 
 
 def test_workers_and_who_asks_do_not_matter(
-    tmp_path: Path, loaded: LoadedModel, bad: PairData
+    tmp_path: Path, loaded: Checkpoint, bad: PairData
 ) -> None:
     extract_to(loaded, bad, tmp_path / "a", **CALM)
     extract_to(loaded, bad, tmp_path / "b", **{**CALM, "workers": 2})
@@ -169,7 +168,7 @@ def test_workers_and_who_asks_do_not_matter(
 
 @pytest.fixture(scope="module")
 def checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, tables: dict[str, Path]
+    tmp_path_factory: pytest.TempPathFactory, loaded: Checkpoint, tables: dict[str, Path]
 ) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "c.pt"
     empty = ("optimizer", "epoch", "rng", "history", "snapshots", "versions")
@@ -179,8 +178,8 @@ def checkpoint(
             **dict.fromkeys(empty),
             "state_dict": loaded.model.clip.state_dict(),
             "model_config": loaded.model_config,
-            "preprocess": loaded.preprocess,
-            "tokenizer": loaded.tokenizer,
+            "preprocess": loaded.preprocess.as_dict(),
+            "tokenizer": loaded.tokenizer.as_dict(),
             "step": 0,
             "loss": "clip",
             "config": {"precision": "fp32"},

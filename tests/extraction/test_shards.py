@@ -28,8 +28,7 @@ from geomkit.errors import GeomkitError
 from geomkit.extraction import store as shard_files
 from geomkit.extraction.plan import differences
 from geomkit.extraction.run import Progress, extract_to
-from geomkit.models.checkpoints import LoadedModel
-from geomkit.models.two_encoder import tokenize
+from geomkit.models.checkpoints import Checkpoint
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -46,7 +45,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> Checkpoint:
     return fresh()
 
 
@@ -77,7 +76,7 @@ def cut_at(moment: int, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole(
-    tmp_path_factory: pytest.TempPathFactory, loaded: LoadedModel, tables: dict[str, Path]
+    tmp_path_factory: pytest.TempPathFactory, loaded: Checkpoint, tables: dict[str, Path]
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole") / "e"
     data = table(tables["bad"], max_bad=1).take(np.arange(9))
@@ -87,7 +86,7 @@ def whole(
 
 @pytest.mark.parametrize("moment", range(11))
 def test_cut_in_any_write_and_resumed_equals_uncut(
-    tmp_path: Path, loaded: LoadedModel, some: PairData, moment: int, whole: dict[str, str]
+    tmp_path: Path, loaded: Checkpoint, some: PairData, moment: int, whole: dict[str, str]
 ) -> None:
     data = some.take(np.arange(9))
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +127,7 @@ def killed(pid: int) -> bool:
 
 @unix
 def test_killed_in_the_middle_of_writes_and_resumed_equals_unkilled(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     seeded, deaths, halves = random.Random(0), 0, 0
 
@@ -154,7 +153,7 @@ def test_killed_in_the_middle_of_writes_and_resumed_equals_unkilled(
 
 @unix
 def test_killed_at_any_moment_while_workers_decode(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     options = {**CALM, "workers": 2, "resume": True}
     for moment in np.random.default_rng(0).uniform(0.02, 0.5, 5):
@@ -169,7 +168,7 @@ def test_killed_at_any_moment_while_workers_decode(
 
 @unix
 def test_two_ranks_write_what_one_process_writes(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -197,7 +196,7 @@ def test_two_ranks_write_what_one_process_writes(
 
 
 def test_a_finished_folder_is_left_alone_or_mended_or_made_anew(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     out = tmp_path / "e"
     extract_to(loaded, some, out, **CALM)
@@ -223,7 +222,7 @@ def test_a_finished_folder_is_left_alone_or_mended_or_made_anew(
 
 
 def test_another_name_for_the_same_data_is_no_other_configuration(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     strict = replace(some, max_bad=0.2, spec="csv:strict")
     with pytest.raises(GeomkitError, match=r"6 of 16 pictures, more than the share of 0.2"):
@@ -236,7 +235,7 @@ def test_another_name_for_the_same_data_is_no_other_configuration(
 
 
 def test_another_configuration_is_refused_with_the_difference(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     out = tmp_path / "e"
     extract_to(loaded, some, out, **CALM)
@@ -264,7 +263,7 @@ def test_another_configuration_is_refused_with_the_difference(
 
 
 def test_what_is_not_ours_is_neither_written_over_nor_removed(
-    tmp_path: Path, loaded: LoadedModel, some: PairData
+    tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     theirs = tmp_path / "theirs"
     (theirs / "img_emb").mkdir(parents=True)
@@ -300,7 +299,7 @@ def test_what_is_not_ours_is_neither_written_over_nor_removed(
     ],
 )
 def test_options_out_of_range_are_refused(
-    tmp_path: Path, loaded: LoadedModel, some: PairData, options: dict, says: str
+    tmp_path: Path, loaded: Checkpoint, some: PairData, options: dict, says: str
 ) -> None:
     with pytest.raises(GeomkitError, match=says):
         extract_to(loaded, some, tmp_path / "e", **{**CALM, **options})
@@ -310,8 +309,8 @@ def test_options_out_of_range_are_refused(
 def test_a_model_that_gives_nan_is_refused(tmp_path: Path, some: PairData) -> None:
     loaded = fresh()
     with torch.no_grad():
-        loaded.model.clip.token_embedding.weight[tokenize(["ball"], loaded.tokenizer)[0, 1]] *= 1e38
-        loaded.model.clip.token_embedding.weight[tokenize(["ball"], loaded.tokenizer)[0, 1]] *= 1e38
+        loaded.model.clip.token_embedding.weight[loaded.tokenizer.encode(["ball"])[0, 1]] *= 1e38
+        loaded.model.clip.token_embedding.weight[loaded.tokenizer.encode(["ball"])[0, 1]] *= 1e38
     with pytest.raises(GeomkitError, match=r"no finite row .* for the text of \d\d.png \("):
         extract_to(loaded, some, tmp_path / "e", **CALM)
     with torch.no_grad():
@@ -335,7 +334,7 @@ def test_a_model_that_gives_nan_is_refused(tmp_path: Path, some: PairData) -> No
     ],
 )
 def test_folders_that_are_not_what_they_say(
-    tmp_path: Path, loaded: LoadedModel, some: PairData, what: str, says: str
+    tmp_path: Path, loaded: Checkpoint, some: PairData, what: str, says: str
 ) -> None:
     out = tmp_path / "e"
     manifest = extract_to(loaded, some, out, **CALM)

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import torch
 from model_files import CAPTIONS, SIZE, clip_config, open_clip_model, pictures
 
 from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints import LoadedModel, open_model, weights_sha256
+from geomkit.models.checkpoints import Checkpoint, open_model, weights_sha256
 from geomkit.models.checkpoints.opening import OPENERS
 from geomkit.models.checkpoints.torchscript import read_torchscript
-from geomkit.models.two_encoder import build, model_config, tokenize, tokenizer_config
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 from geomkit.sources import MODEL_PREFIXES
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
@@ -54,8 +56,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     return "small-test"
 
 
-def same_as_open_clip(loaded: LoadedModel, model: Any) -> None:
-    images, tokens = pictures(), tokenize(CAPTIONS, loaded.tokenizer)
+def same_as_open_clip(loaded: Checkpoint, model: Any) -> None:
+    images, tokens = pictures(), loaded.tokenizer.encode(CAPTIONS)
     x, y, scale = loaded.model(images, tokens)
     torch.testing.assert_close(x, model.encode_image(images, normalize=True), **CLOSE)
     torch.testing.assert_close(y, model.encode_text(tokens, normalize=True), **CLOSE)
@@ -148,7 +150,7 @@ def test_a_folder_that_open_clip_wrote(tmp_path: Path) -> None:
     theirs = open_clip.create_model(f"local-dir:{tmp_path}").eval()
     same_as_open_clip(loaded, theirs)
     expected = {**theirs.visual.preprocess_cfg, "size": SIZE}
-    assert loaded.preprocess == expected == given
+    assert loaded.preprocess.as_dict() == expected == given
 
 
 def test_an_architecture_of_open_clips_is_prepared_as_it_does(tiny: str, tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_an_architecture_of_open_clips_is_prepared_as_it_does(tiny: str, tmp_pat
     want = theirs.visual.preprocess_cfg
     loaded = open_model(f"open_clip:{tiny}/{path}")
     same_as_open_clip(loaded, theirs.eval())
-    assert loaded.preprocess == {
+    assert loaded.preprocess.as_dict() == {
         **want, "size": SIZE, "mean": list(want["mean"]), "std": list(want["std"])
     }  # fmt: skip
 
@@ -172,8 +174,8 @@ def test_a_tag_is_read_from_the_cache_and_nowhere_else(
     monkeypatch.setitem(pretrained._PRETRAINED, tiny, {"mine": settings})
     loaded = open_model(f"open_clip:{tiny}/mine")
     same_as_open_clip(loaded, open_clip_model())
-    assert loaded.preprocess["mean"] == [0.5, 0.5, 0.5]
-    assert loaded.preprocess["resize_mode"] == "squash"
+    assert loaded.preprocess.mean == (0.5, 0.5, 0.5)
+    assert loaded.preprocess.resize_mode == "squash"
 
     def no_network(*_: Any, **__: Any) -> None:
         raise AssertionError("asked the network")
@@ -219,10 +221,10 @@ def test_a_folder_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
     torch.save(build(config).clip.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     loaded = open_model(f"open_clip:{tmp_path}")
     theirs = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
-    assert torch.equal(tokenize(CAPTIONS, loaded.tokenizer), theirs(CAPTIONS))
-    assert loaded.preprocess["mean"] == list(open_clip.OPENAI_DATASET_MEAN)
+    assert torch.equal(loaded.tokenizer.encode(CAPTIONS), theirs(CAPTIONS))
+    assert loaded.preprocess.mean == open_clip.OPENAI_DATASET_MEAN
     assert "defaults" in loaded.meta["preprocess_from"]
-    tokens = tokenize(CAPTIONS, loaded.tokenizer)
+    tokens = loaded.tokenizer.encode(CAPTIONS)
     with torch.no_grad():
         torch.testing.assert_close(
             loaded.model.encode_text(loaded.model.trim(tokens)),
@@ -322,8 +324,8 @@ def hf_logits(model: Any, tokenizer: Any, length: int, *, mask: bool) -> torch.T
 
 
 @torch.no_grad()
-def our_logits(loaded: LoadedModel) -> torch.Tensor:
-    x, y, scale = loaded.model(pictures(), tokenize(CAPTIONS, loaded.tokenizer))
+def our_logits(loaded: Checkpoint) -> torch.Tensor:
+    x, y, scale = loaded.model(pictures(), loaded.tokenizer.encode(CAPTIONS))
     bias = loaded.model.clip.logit_bias
     return scale * x @ y.T + (0.0 if bias is None else bias)
 
@@ -344,8 +346,8 @@ def test_clip_of_transformers(options: dict[str, Any], clip_tokenizer: Any, tmp_
     loaded = open_model(f"hf:{tmp_path}")
     expected = hf_logits(model, clip_tokenizer, 77, mask=True)
     torch.testing.assert_close(our_logits(loaded), expected, **CLOSE)
-    assert loaded.tokenizer == {"name": "SimpleTokenizer", "context_length": 77}
-    assert loaded.preprocess["resize_mode"] == "shortest" and loaded.preprocess["size"] == SIZE
+    assert loaded.tokenizer.as_dict() == {"name": "SimpleTokenizer", "context_length": 77}
+    assert loaded.preprocess.resize_mode == "shortest" and loaded.preprocess.size == SIZE
 
 
 def test_siglip_of_transformers(tmp_path: Path) -> None:
@@ -354,8 +356,8 @@ def test_siglip_of_transformers(tmp_path: Path) -> None:
     expected = hf_logits(model, tokenizer, 64, mask=False)
     torch.testing.assert_close(our_logits(loaded), expected, **CLOSE)
     assert loaded.model.clip.logit_bias.item() == -7.5
-    assert loaded.tokenizer["name"] == "HFTokenizer"
-    assert loaded.preprocess["resize_mode"] == "squash" and loaded.preprocess["mean"] == [0.5] * 3
+    assert loaded.tokenizer.name == "HFTokenizer"
+    assert loaded.preprocess.resize_mode == "squash" and loaded.preprocess.mean == (0.5, 0.5, 0.5)
     # a checkpoint that stores this config builds the same model again
     again = build(json.loads(json.dumps(loaded.model_config)))
     again.clip.load_state_dict(loaded.model.clip.state_dict())
@@ -364,7 +366,7 @@ def test_siglip_of_transformers(tmp_path: Path) -> None:
         torch.testing.assert_close(
             again.encode_image(pictures()), loaded.model.encode_image(pictures())
         )
-    tokens = tokenize(CAPTIONS, loaded.tokenizer)
+    tokens = loaded.tokenizer.encode(CAPTIONS)
     assert torch.equal(loaded.model.trim(tokens), tokens)  # the last token counts: nothing to cut
 
 
@@ -408,13 +410,13 @@ def test_folders_of_transformers_that_say_too_little(written: Path, tmp_path: Pa
     with_(resample=5)
     refused(f"hf:{folder}", "resample 5")
     with_(size=SIZE, crop_size=SIZE, resample=2)  # as old versions wrote it
-    assert open_model(f"hf:{folder}").preprocess["interpolation"] == "bilinear"
+    assert open_model(f"hf:{folder}").preprocess.interpolation == "bilinear"
     inputs.write_text(json.dumps({k: v for k, v in given.items() if k != "image_mean"}))
     refused(f"hf:{folder}", "says nothing about 'image_mean'")
     inputs.unlink()
     refused(f"hf:{folder}", "preprocessing is unknown", "preprocessor_config.json")
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": given}))
-    assert open_model(f"hf:{folder}").preprocess["size"] == SIZE
+    assert open_model(f"hf:{folder}").preprocess.size == SIZE
     (folder / "vocab.json").unlink()
     refused(f"hf:{folder}", "no tokenizer")
     config = json.loads((folder / "config.json").read_text())
@@ -552,7 +554,7 @@ def test_damaged_and_foreign_archives(written: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_of_the_papers(swapped: bool, tmp_path: Path) -> None:
     image, text = model_files.paper(path := tmp_path / "p.pt", swapped=swapped)
     loaded = open_model(f"paper:{path}")
-    tokens = tokenize(CAPTIONS, loaded.tokenizer)
+    tokens = loaded.tokenizer.encode(CAPTIONS)
     with torch.no_grad():
         x, y, scale = loaded.model(pictures(), tokens)
         theirs_x = image(pixel_values=pictures()).image_embeds
@@ -588,28 +590,28 @@ def test_other_layouts_of_the_papers(written: Path, tmp_path: Path) -> None:
 
 
 def test_captions_of_every_kind() -> None:
-    entry = tokenizer_config(model_config("nano"))
-    tokens = tokenize(CAPTIONS, entry)
+    entry = Tokenizer.for_model(model_config("nano"))
+    tokens = entry.encode(CAPTIONS)
     assert tokens.shape == (4, 32)
     start, end = 49406, 49407
     assert tokens[1].tolist() == [start, end] + [0] * 30  # an empty caption
     assert tokens[3, 0] == start and tokens[3, -1] == end and 0 not in tokens[3]
-    assert tokenize([], entry).shape == (0, 32)
+    assert entry.encode([]).shape == (0, 32)
     with pytest.raises(GeomkitError, match="unknown tokenizer 'Word'"):
-        tokenize(["a"], {"name": "Word"})
+        Tokenizer("Word")
 
 
 def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
     model_files.hf_siglip(tmp_path)
     entry = open_model(f"hf:{tmp_path}").tokenizer
-    assert tokenize([], entry).shape == (0, 64)
+    assert entry.encode([]).shape == (0, 64)
     with pytest.raises(GeomkitError, match="belongs to another model"):
-        tokenize(["zebra"], {**entry, "vocab_size": 20})
+        replace(entry, vocab_size=20).encode(["zebra"])
     with pytest.raises(GeomkitError, match="no such folder"):
-        tokenize(["a"], {**entry, "path": str(tmp_path / "moved")})
+        replace(entry, path=str(tmp_path / "moved")).encode(["a"])
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(GeomkitError, match="cannot be read"):
-        tokenize(["a"], {**entry, "context_length": 63})
+        replace(entry, context_length=63).encode(["a"])
 
 
 def test_transformers_is_needed_for_its_tokenizers_alone(
@@ -620,7 +622,7 @@ def test_transformers_is_needed_for_its_tokenizers_alone(
     assert open_model(f"hf:{written / 'clip'}").kind == "hf"
     entry = open_model(f"hf:{tmp_path}").tokenizer
     with pytest.raises(GeomkitError, match=r"install geomkit\[hf\]"):
-        tokenize(["a"], entry)
+        entry.encode(["a"])
 
 
 def test_siglip_captions_are_cleaned_as_open_clip_does(tmp_path: Path) -> None:
@@ -635,8 +637,8 @@ def test_siglip_captions_are_cleaned_as_open_clip_does(tmp_path: Path) -> None:
             "vocab_size": 300,
         }
     }
-    ours = tokenize(CAPTIONS, tokenizer_config(config, folder=tmp_path))
+    ours = Tokenizer.for_model(config, folder=tmp_path).encode(CAPTIONS)
     theirs = HFTokenizer(str(tmp_path), context_length=16, clean="canonicalize")(CAPTIONS)
     assert torch.equal(ours, theirs)
     with pytest.raises(GeomkitError, match="would have to be downloaded"):
-        tokenizer_config(config)
+        Tokenizer.for_model(config)

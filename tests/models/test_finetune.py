@@ -11,9 +11,11 @@ import torch
 from geomkit.errors import GeomkitError
 from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.models.checkpoints import load_checkpoint
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.preprocess import Preprocess
 from geomkit.models.projections import change_dim, freeze, projection_names
-from geomkit.models.two_encoder import build, model_config, preprocess_config, tokenizer_config
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 from geomkit.sources import load_source
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
@@ -21,16 +23,16 @@ from geomkit.training.step import backward
 
 
 @pytest.fixture(scope="module")
-def loaded() -> LoadedModel:
+def loaded() -> Checkpoint:
     config = model_config("nano", dim=12)
     torch.manual_seed(0)
-    return LoadedModel(
+    return Checkpoint(
         build(config).eval(),
         "open_clip",
         "open_clip:nano/x.pt",
         config,
-        preprocess_config(config),
-        tokenizer_config(config),
+        Preprocess.for_model(config),
+        Tokenizer.for_model(config),
     )
 
 
@@ -39,7 +41,7 @@ def trained(model) -> set[str]:
 
 
 @pytest.mark.parametrize("dim", [3, 12, 40])
-def test_both_projections_are_fresh_and_the_rest_is_kept(loaded: LoadedModel, dim: int) -> None:
+def test_both_projections_are_fresh_and_the_rest_is_kept(loaded: Checkpoint, dim: int) -> None:
     changed = change_dim(loaded, dim, seed=5)
     old, new = loaded.model.clip.state_dict(), changed.model.clip.state_dict()
     fresh = {"visual.proj", "text_projection"}
@@ -58,13 +60,13 @@ def test_both_projections_are_fresh_and_the_rest_is_kept(loaded: LoadedModel, di
     assert torch.equal(again, changed.model.clip.visual.proj)
 
 
-def test_projections_are_kept_where_the_dimension_fits(loaded: LoadedModel) -> None:
+def test_projections_are_kept_where_the_dimension_fits(loaded: Checkpoint) -> None:
     assert change_dim(loaded, 12, keep_projection=True) is loaded
     with pytest.raises(GeomkitError, match="has 12 dimensions"):
         change_dim(loaded, 3, keep_projection=True)
 
 
-def resnet() -> LoadedModel:
+def resnet() -> Checkpoint:
     config = model_config("nano", dim=16)
     config["vision_cfg"] = {
         "image_size": 32,
@@ -72,7 +74,7 @@ def resnet() -> LoadedModel:
         "width": 8,
         "patch_size": None,
     }
-    return LoadedModel(build(config).eval(), "open_clip", "r", config, {}, {})
+    return Checkpoint(build(config).eval(), "open_clip", "r", config, Preprocess(32), Tokenizer())
 
 
 def test_a_resnet_gets_a_projection_without_bias_and_frozen_statistics() -> None:
@@ -90,7 +92,7 @@ def test_a_resnet_gets_a_projection_without_bias_and_frozen_statistics() -> None
     assert torch.equal(model.clip.visual.bn1.running_mean, before)
 
 
-def test_freezing(loaded: LoadedModel) -> None:
+def test_freezing(loaded: Checkpoint) -> None:
     projections = {"visual.proj", "text_projection"}
     every = trained(change_dim(loaded, 3).model)
     image = {name for name in every if name.startswith("visual.")}
@@ -106,7 +108,7 @@ def test_freezing(loaded: LoadedModel) -> None:
         assert trained(model) == left, (what, fresh)
 
 
-def test_locking_counts_layers_from_the_top(loaded: LoadedModel) -> None:
+def test_locking_counts_layers_from_the_top(loaded: Checkpoint) -> None:
     model = change_dim(loaded, 3).model
     freeze(model, lock_image=2, lock_text=1, fresh_projection=True)
     left = trained(model)
@@ -120,7 +122,7 @@ def test_locking_counts_layers_from_the_top(loaded: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("loss", ["clip", "cuaxu", "uaxu"])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(loaded: LoadedModel, loss: str) -> None:
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(loaded: Checkpoint, loss: str) -> None:
     torch.manual_seed(0)
     pixels = torch.randn(8, 3, 32, 32, dtype=torch.float64)
     tokens = torch.randint(1, 400, (8, 32))

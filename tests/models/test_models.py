@@ -9,14 +9,9 @@ import torch
 from open_clip.model import CLIP
 
 from geomkit.errors import GeomkitError
-from geomkit.models.two_encoder import (
-    build,
-    model_config,
-    normalize_pixels,
-    preprocess_config,
-    tokenize,
-    tokenizer_config,
-)
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 
 CAPTIONS = ["a", "flag of the United Kingdom", "woman in motorized wheelchair facing right", "🦊"]
 
@@ -27,7 +22,7 @@ def test_encoders_equal_open_clips_own(name: str) -> None:
     config = model_config(name, dim=5)
     model = build(config).double().eval()
     assert type(model.clip) is CLIP
-    tokens = tokenize(CAPTIONS, tokenizer_config(config))
+    tokens = Tokenizer.for_model(config).encode(CAPTIONS)
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     x, y, scale = model(images, tokens)
     torch.testing.assert_close(x, model.clip.encode_image(images, normalize=True))
@@ -42,7 +37,7 @@ def test_encoders_equal_open_clips_own(name: str) -> None:
 def test_a_caption_that_fills_the_context() -> None:
     config = model_config("nano", dim=4)
     model = build(config).double().eval()
-    tokens = tokenize(["one two three " * 40, "x"], tokenizer_config(config))
+    tokens = Tokenizer.for_model(config).encode(["one two three " * 40, "x"])
     assert tokens.shape == (2, 32)
     assert model.trim(tokens).shape == (2, 32)
     torch.testing.assert_close(
@@ -53,8 +48,8 @@ def test_a_caption_that_fills_the_context() -> None:
 def test_any_architecture_of_open_clips() -> None:
     config = model_config("ViT-B-32", dim=3)
     assert config["embed_dim"] == 3 and config["vision_cfg"]["image_size"] == 224
-    assert preprocess_config(config)["size"] == 224
-    assert tokenizer_config(config)["context_length"] == 77
+    assert Preprocess.for_model(config).size == 224
+    assert Tokenizer.for_model(config).context_length == 77
 
 
 def test_dimension_temperature_and_size() -> None:
@@ -68,10 +63,10 @@ def test_dimension_temperature_and_size() -> None:
 
 
 def test_pixels_are_standardised() -> None:
-    preprocess = preprocess_config(model_config("nano"))
+    preprocess = Preprocess.for_model(model_config("nano"))
     white = torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)
-    out = normalize_pixels(white, preprocess)
-    expected = (1 - preprocess["mean"][0]) / preprocess["std"][0]
+    out = preprocess.to_pixels(white)
+    expected = (1 - preprocess.mean[0]) / preprocess.std[0]
     assert out.shape == (1, 3, 2, 2) and out[0, 0, 0, 0].item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -82,7 +77,10 @@ def test_pixels_are_standardised() -> None:
         (lambda: model_config("tiny", dim=1), "dim: expected 2 or more, got 1"),
         (lambda: model_config("tiny", image_size=33), "multiple of the model's patch"),
         (lambda: build(model_config("nano"), temperature=0.001), "temperature: expected 0.01 to 1"),
-        (lambda: tokenizer_config(model_config("ViT-B-16-SigLIP")), "would have to be downloaded"),
+        (
+            lambda: Tokenizer.for_model(model_config("ViT-B-16-SigLIP")),
+            "would have to be downloaded",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused(call, says: str) -> None:

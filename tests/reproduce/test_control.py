@@ -12,6 +12,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 from geomkit.plots import save_figure
 from geomkit.reproduce import Context, Options, Row, Rows
 from geomkit.reproduce.controls import control
@@ -27,10 +28,7 @@ from tests.conftest import clouds
 from tests.samples import layout
 
 SMALL = {"model": "nano", "pairs": 48, "batch_size": 16, "steps": 6, "warmup": 2, "eval_every": 3}
-PREPROCESS = {
-    "size": 32, "mode": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3,
-    "interpolation": "bicubic", "resize_mode": "shortest",
-}  # fmt: skip
+PREPROCESS = Preprocess(32)
 
 
 def small(**changes) -> TrainConfig:

@@ -15,8 +15,10 @@ from geomkit.data import load_data
 from geomkit.data.openmoji import neutral
 from geomkit.data.pairs import seeded_hash
 from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints import LoadedModel
-from geomkit.models.two_encoder import build, model_config, preprocess_config, tokenizer_config
+from geomkit.models.checkpoints import Checkpoint
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 from geomkit.tasks import arithmetic as module
 from geomkit.tasks import queries
 from geomkit.tasks.arithmetic import ELSEWHERE, arithmetic, arithmetic_data, arithmetic_spec
@@ -44,12 +46,12 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     few_pictures(monkeypatch)
 
 
-def nano(seed: int = 0) -> LoadedModel:
+def nano(seed: int = 0) -> Checkpoint:
     config = model_config("nano", dim=16)
     torch.manual_seed(seed)
     model = build(config).eval()
-    preprocess, tokenizer = preprocess_config(config), tokenizer_config(config)
-    return LoadedModel(model, "geomkit", "nano.pt", config, preprocess, tokenizer)
+    preprocess, tokenizer = Preprocess.for_model(config), Tokenizer.for_model(config)
+    return Checkpoint(model, "geomkit", "nano.pt", config, preprocess, tokenizer)
 
 
 # the pictures held out

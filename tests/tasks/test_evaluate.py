@@ -12,37 +12,32 @@ import torch
 from conftest import clouds
 from PIL import Image
 
-from geomkit.data.decode import plain_preprocess
 from geomkit.data.labelled import load_classes, load_parts
 from geomkit.data.labelled.prompts import TEMPLATES, fill, imagenet_templates
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import gap
-from geomkit.models.checkpoints import LoadedModel
-from geomkit.models.two_encoder import (
-    build,
-    model_config,
-    preprocess_config,
-    tokenize,
-    tokenizer_config,
-)
+from geomkit.models.checkpoints import Checkpoint
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 from geomkit.tasks import class_weights, retrieval_json, zeroshot
 from geomkit.tasks.scores import score
 
 SIZE = 32
-PLAIN = plain_preprocess(SIZE)
+PLAIN = Preprocess(SIZE)
 
 
-def tiny(seed: int = 0) -> LoadedModel:
+def tiny(seed: int = 0) -> Checkpoint:
     config = model_config("nano", dim=16)
     torch.manual_seed(seed)
-    return LoadedModel(
+    return Checkpoint(
         build(config).eval(),
         "geomkit",
         "tiny.pt",
         config,
-        preprocess_config(config),
-        tokenizer_config(config),
+        Preprocess.for_model(config),
+        Tokenizer.for_model(config),
     )
 
 
@@ -95,7 +90,7 @@ def test_one_prompt_is_its_own_average() -> None:
     loaded = tiny()
     weights = class_weights(loaded.model, ["cat"], ["a {c}"], loaded.tokenizer)
     with torch.no_grad():
-        row = loaded.model.encode_text(tokenize(["a cat"], loaded.tokenizer))
+        row = loaded.model.encode_text(loaded.tokenizer.encode(["a cat"]))
     torch.testing.assert_close(weights[:, 0], row[0], atol=1e-6, rtol=0)
 
 
@@ -268,7 +263,7 @@ def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, class
     assert found.class_names[1] == "kind 001" and found.labels.tolist() == list(range(10))
     np.testing.assert_array_equal(found.data.pixels(), pixels)  # 32 px: nothing to resize
     assert found.dataset == name.lower() and len(found.templates) == 18
-    assert load_classes(spec, preprocess=plain_preprocess(48)).data.pixels().shape[1] == 48
+    assert load_classes(spec, preprocess=Preprocess(48)).data.pixels().shape[1] == 48
     next((tmp_path).rglob("*test*")).write_bytes(b"damaged")
     with pytest.raises(GeomkitError, match="incomplete or damaged"):
         load_classes(spec, preprocess=PLAIN)
@@ -344,7 +339,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     keycap = load_classes("openmoji,attribute=keycap", preprocess=PLAIN, split="all")
     assert keycap.counts[1] == 12
     monkeypatch.setattr("geomkit.data.labelled.classes.SIZES", (32, 32))  # larger is not drawn
-    large = load_classes("openmoji,attribute=skin_tone", preprocess=plain_preprocess(48))
+    large = load_classes("openmoji,attribute=skin_tone", preprocess=Preprocess(48))
     assert large.data.pixels([0]).shape == (1, 48, 48, 3)
 
 
@@ -429,10 +424,9 @@ def test_zeroshot_is_the_nearest_classifier_by_hand(tmp_path: Path) -> None:
     )
     found = zeroshot(loaded, classes, batch_size=5, workers=0)
     weights = class_weights(loaded.model, classes.class_names, classes.templates, loaded.tokenizer)
-    from geomkit.models.two_encoder import normalize_pixels
 
     with torch.no_grad():
-        rows = loaded.model.encode_image(normalize_pixels(classes.data.pixels(), loaded.preprocess))
+        rows = loaded.model.encode_image(loaded.preprocess.to_pixels(classes.data.pixels()))
     guess = (rows @ weights).argmax(dim=1).numpy()
     assert found.metrics["acc1"] == pytest.approx((guess == classes.labels).mean())
     assert found.scored.n == 12 and found.scored.chance["acc1"] == pytest.approx(1 / 3)

@@ -13,8 +13,10 @@ import torch
 
 from geomkit.data.labelled import load_parts
 from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints import LoadedModel
-from geomkit.models.two_encoder import build, model_config, preprocess_config, tokenizer_config
+from geomkit.models.checkpoints import Checkpoint
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build, model_config
 from geomkit.tasks import fit_probe, probe
 from geomkit.tasks.scores import score
 
@@ -106,12 +108,12 @@ def test_a_fit_cut_short_says_so() -> None:
 # on pictures
 
 
-def tiny() -> LoadedModel:
+def tiny() -> Checkpoint:
     config = model_config("nano", dim=16)
     torch.manual_seed(0)
-    return LoadedModel(
-        build(config).eval(), "geomkit", "tiny.pt", config, preprocess_config(config),
-        tokenizer_config(config),
+    return Checkpoint(
+        build(config).eval(), "geomkit", "tiny.pt", config, Preprocess.for_model(config),
+        Tokenizer.for_model(config),
     )  # fmt: skip
 
 
@@ -161,9 +163,8 @@ def test_the_test_part_changes_nothing_but_its_score(
 
 
 def test_a_fifth_of_each_class_is_held_out_whatever_the_order(root: Path) -> None:
-    from geomkit.data.decode import plain_preprocess
 
-    spec, size = f"imagefolder:{root}", plain_preprocess(32)
+    spec, size = f"imagefolder:{root}", Preprocess(32)
     train, test = load_parts(spec, preprocess=size)
     assert train.counts.tolist() == [8, 8] and test.counts.tolist() == [2, 2]
     assert not set(train.data.ids) & set(test.data.ids)
@@ -172,9 +173,8 @@ def test_a_fifth_of_each_class_is_held_out_whatever_the_order(root: Path) -> Non
 
 
 def test_splits_that_overlap_are_refused(root: Path) -> None:
-    from geomkit.data.decode import plain_preprocess
 
-    spec, size = "openmoji,attribute=gender", plain_preprocess(32)
+    spec, size = "openmoji,attribute=gender", Preprocess(32)
     for train, test in (("train", "train"), ("train+val", "val"), ("all", "val"), ("train", "all")):
         with pytest.raises(GeomkitError, match="overlap"):
             load_parts(spec, preprocess=size, train_split=train, test_split=test)

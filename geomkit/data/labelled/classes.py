@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from geomkit.data.labelled.disk import (
 from geomkit.data.openmoji import SIZES, load_openmoji
 from geomkit.data.pairs import Images, PairData
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["CLASS_DATASETS", "ClassData", "check_spec", "load_classes"]
 
@@ -78,7 +78,7 @@ class ClassData:
 def load_classes(
     spec: str,
     *,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     split: str | None = None,
     classnames: str | Path | None = None,
     templates: str | Path | None = None,
@@ -103,8 +103,8 @@ def load_classes(
         GeomkitError: for an unknown data set, split or attribute, a folder that is missing or
             damaged, or a file of names or prompts that does not fit.
 
-    >>> from geomkit.data.decode import plain_preprocess
-    >>> skin = load_classes("openmoji,attribute=skin_tone", preprocess=plain_preprocess(32))
+    >>> from geomkit.models.preprocess import Preprocess
+    >>> skin = load_classes("openmoji,attribute=skin_tone", preprocess=Preprocess(32))
     >>> skin.class_names[0], skin.counts.tolist()
     ('light skin tone', [70, 70, 70, 70, 70])
     """
@@ -151,7 +151,7 @@ def check_spec(spec: str) -> tuple[str, list[str], Path | None]:
 
 
 def _from_disk(
-    name: str, root: Path, spec: str, preprocess: dict[str, Any], split: str | None
+    name: str, root: Path, spec: str, preprocess: Preprocess, split: str | None
 ) -> ClassData:
     reader = READERS[name]
     splits, test, train = reader.splits, reader.test, reader.train
@@ -204,7 +204,7 @@ def _pairs(spec: str, split: str, pictures: Images, ids: tuple[str, ...], source
 def _openmoji(
     spec: str,
     options: list[str],
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     split: str | None,
     progress: Callable[[int, int], None] | None,
 ) -> ClassData:
@@ -234,7 +234,7 @@ def _openmoji(
         ) from None
     if attribute.skin_tones and not tones:
         raise GeomkitError(f"data '{spec}': {name} needs the pictures with skin tones")
-    wanted = preprocess["size"]
+    wanted = preprocess.size
     drawn = min(max(wanted, SIZES[0]), SIZES[1])
     parts = [
         load_openmoji(

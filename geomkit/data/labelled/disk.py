@@ -20,6 +20,7 @@ from geomkit.data.files import FileImages, Place
 from geomkit.data.folder import image_folder_classes
 from geomkit.data.pairs import Images
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
 __all__ = [
     "READERS",
@@ -47,7 +48,7 @@ class Found:
     folders: tuple[str, ...]
     ids: tuple[str, ...]
 
-    def prepared(self, preprocess: dict[str, Any]) -> Images:
+    def prepared(self, preprocess: Preprocess) -> Images:
         """The pictures as a model wants them, decoded when asked for."""
         if isinstance(self.pictures, np.ndarray):
             return PixelImages(self.pictures, preprocess)
@@ -61,12 +62,12 @@ class PixelImages:
     """Pictures in memory that are still to be brought to the size a model takes."""
 
     pixels: np.ndarray
-    preprocess: dict[str, Any]
+    preprocess: Preprocess
 
     @property
     def size(self) -> int:
         """Side in px."""
-        return self.preprocess["size"]
+        return self.preprocess.size
 
     def __len__(self) -> int:
         return len(self.pixels)

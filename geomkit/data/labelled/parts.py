@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from geomkit.data.labelled.classes import ClassData, load_classes
 from geomkit.data.pairs import seeded_hash
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["HELD_OUT", "load_parts"]
 
@@ -20,7 +20,7 @@ HELD_OUT = 0.2
 def load_parts(
     spec: str,
     *,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     train_split: str | None = None,
     test_split: str | None = None,
     seed: int = 0,

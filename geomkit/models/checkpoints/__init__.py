@@ -1,6 +1,6 @@
 """Checkpoints: ours, open_clip's, Hugging Face's, OpenAI's and the paper's."""
 
-from geomkit.models.checkpoints.loaded import LoadedModel
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.opening import open_model
 from geomkit.models.checkpoints.own import (
     FORMAT,
@@ -16,7 +16,7 @@ from geomkit.models.checkpoints.own import (
 __all__ = [
     "FORMAT",
     "SCHEMA_VERSION",
-    "LoadedModel",
+    "Checkpoint",
     "as_checkpoint",
     "load_checkpoint",
     "load_model",

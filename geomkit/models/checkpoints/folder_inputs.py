@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geomkit.errors import GeomkitError
-from geomkit.models.tokenizers import folder_tokenizer
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["as_written", "folder_preprocess", "has_tokenizer", "read_json", "tokenizer_in"]
 
@@ -47,7 +48,7 @@ def as_written(path: Path) -> Iterator[None]:
         raise GeomkitError(f"{path}: a value in it is not of the right type ({reason})") from None
 
 
-def folder_preprocess(folder: Path, image_size: int) -> dict[str, Any]:
+def folder_preprocess(folder: Path, image_size: int) -> Preprocess:
     """The preprocessing of ``preprocessor_config.json``, in geomkit's words.
 
     Args:
@@ -72,7 +73,7 @@ def folder_preprocess(folder: Path, image_size: int) -> dict[str, Any]:
         return _preprocess(config, path, image_size)
 
 
-def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> dict[str, Any]:
+def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> Preprocess:
     needed = ["size", "resample"]
     if config.get("do_normalize", True):
         needed += ["image_mean", "image_std"]
@@ -90,15 +91,13 @@ def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> dict[str
     if size != image_size:
         raise GeomkitError(f"{path}: gives pictures of {size} px, the model takes {image_size}")
     normal = config.get("do_normalize", True)
-    return {
-        "size": size,
-        "mode": "RGB",
-        "mean": [float(v) for v in config["image_mean"]] if normal else [0.0, 0.0, 0.0],
-        "std": [float(v) for v in config["image_std"]] if normal else [1.0, 1.0, 1.0],
-        "interpolation": _RESAMPLE[config["resample"]],
-        "resize_mode": mode,
-        "fill_color": 0,
-    }
+    return Preprocess(
+        size,
+        mean=tuple(map(float, config["image_mean"])) if normal else (0.0, 0.0, 0.0),
+        std=tuple(map(float, config["image_std"])) if normal else (1.0, 1.0, 1.0),
+        interpolation=_RESAMPLE[config["resample"]],
+        resize_mode=mode,
+    ).explicit()
 
 
 def _geometry(config: dict[str, Any], path: Path) -> tuple[int, str]:
@@ -134,7 +133,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in _TOKENIZER_FILES)
 
 
-def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> dict[str, Any]:
+def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> Tokenizer:
     """The tokenizer of a folder: open_clip's own if its vocabulary is the same.
 
     Args:
@@ -151,8 +150,8 @@ def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> dict[
             f"{folder}: no tokenizer in it; put tokenizer.json, or vocab.json and merges.txt, there"
         )
     if _is_open_clips_own(folder):
-        return {"name": "SimpleTokenizer", "context_length": context_length}
-    return folder_tokenizer(
+        return Tokenizer(context_length=context_length)
+    return Tokenizer.in_folder(
         folder, context_length=context_length, clean="none", vocab_size=vocab_size
     )
 

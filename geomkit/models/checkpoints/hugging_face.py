@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.folder_inputs import (
     as_written,
@@ -20,7 +21,6 @@ from geomkit.models.checkpoints.folder_inputs import (
     read_json,
     tokenizer_in,
 )
-from geomkit.models.checkpoints.loaded import LoadedModel
 from geomkit.models.checkpoints.transformers_names import clip_names, siglip_names
 from geomkit.models.checkpoints.weights import read_weights
 
@@ -69,7 +69,7 @@ _SIGLIP_VISION = {
 _TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
-def open_hugging_face(folder: str, *, source: str, download: bool = False) -> LoadedModel:
+def open_hugging_face(folder: str, *, source: str, download: bool = False) -> Checkpoint:
     """A CLIP or SigLIP model that transformers saved.
 
     Args:
@@ -100,7 +100,7 @@ def open_hugging_face(folder: str, *, source: str, download: bool = False) -> Lo
     model = fitted(model_config, names, source, what="the model of its config.json")
     text = model_config["text_cfg"]
     preprocess = folder_preprocess(path, model_config["vision_cfg"]["image_size"])
-    return LoadedModel(
+    return Checkpoint(
         model,
         "hf",
         source,

@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.folder_inputs import as_written, has_tokenizer, read_json
-from geomkit.models.checkpoints.loaded import LoadedModel
 from geomkit.models.checkpoints.weights import read_weights
-from geomkit.models.tokenizers import tokenizer_config
-from geomkit.models.two_encoder import OWN_CONFIGS, model_config, model_names, preprocess_config
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import OWN_CONFIGS, model_config, model_names
 
 __all__ = ["open_open_clip"]
 
@@ -33,7 +34,7 @@ _PREFERRED = (
 """In open_clip's own order."""
 
 
-def open_open_clip(words: str, *, source: str, download: bool = False) -> LoadedModel:
+def open_open_clip(words: str, *, source: str, download: bool = False) -> Checkpoint:
     """A model of open_clip's.
 
     Args:
@@ -74,14 +75,14 @@ def open_open_clip(words: str, *, source: str, download: bool = False) -> Loaded
     raise GeomkitError(f"{source}: no file '{rest}', and no weights of that name{_or_tags(name)}")
 
 
-def _from_file(name: str, path: Path, key: str | None, source: str, download: bool) -> LoadedModel:
+def _from_file(name: str, path: Path, key: str | None, source: str, download: bool) -> Checkpoint:
     config = model_config(name)
     weights, facts = read_weights(path, key=key)
     facts["preprocess_from"] = "open_clip's defaults for an architecture"
     return _loaded(config, weights, {}, facts, name=name, source=source, download=download)
 
 
-def _from_tag(name: str, tag: str, source: str, download: bool) -> LoadedModel:
+def _from_tag(name: str, tag: str, source: str, download: bool) -> Checkpoint:
     import open_clip
 
     settings: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
@@ -94,12 +95,12 @@ def _from_tag(name: str, tag: str, source: str, download: bool) -> LoadedModel:
     return _loaded(config, weights, settings, facts, name=name, source=source, download=download)
 
 
-def _from_folder(folder: Path, source: str, download: bool) -> LoadedModel:
+def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
     with as_written(folder / _CONFIG):
         return _folder_model(folder, read_json(folder / _CONFIG), source, download)
 
 
-def _folder_model(folder: Path, whole: dict[str, Any], source: str, download: bool) -> LoadedModel:
+def _folder_model(folder: Path, whole: dict[str, Any], source: str, download: bool) -> Checkpoint:
     config = whole.get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise GeomkitError(f"{folder / _CONFIG}: no whole model_cfg in it")
@@ -130,7 +131,7 @@ def _loaded(
     download: bool,
     name: str | None = None,
     folder: Path | None = None,
-) -> LoadedModel:
+) -> Checkpoint:
     weights = _in_todays_names(weights, config)
     if "logit_bias" in weights and config.get("init_logit_bias") is None:
         # Trained with open_clip's --siglip, which adds it to any architecture.
@@ -140,22 +141,22 @@ def _loaded(
         model = fitted(config, weights, source, what=name or "the model of its config")
     if name:
         facts = {"architecture": name, **facts}
-    return LoadedModel(
+    return Checkpoint(
         model, "open_clip", source, config, _preprocess(config, model, settings), tokenizer, facts
     )
 
 
-def _preprocess(config: dict[str, Any], model: Any, settings: dict[str, Any]) -> dict[str, Any]:
+def _preprocess(config: dict[str, Any], model: Any, settings: dict[str, Any]) -> Preprocess:
     """open_clip's defaults, what a tag or a folder says over them, and the tower's own size."""
     size = getattr(model.clip.visual, "image_size", None) or config["vision_cfg"]["image_size"]
-    found = {**preprocess_config({"vision_cfg": {"image_size": size}}), "fill_color": 0}
+    found = Preprocess.for_model({"vision_cfg": {"image_size": size}}).explicit().as_dict()
     for key in ("mean", "std", "interpolation", "resize_mode", "fill_color"):
         if settings.get(key) is not None:
             value = settings[key]
             found[key] = list(map(float, value)) if key in ("mean", "std") else value
     if found["interpolation"] == "random":  # of training; open_clip evaluates with bicubic
         found["interpolation"] = "bicubic"
-    return found
+    return Preprocess.from_dict(found)
 
 
 def _in_todays_names(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
@@ -207,11 +208,11 @@ def _tag_file(settings: dict[str, Any], name: str, tag: str, download: bool) -> 
 
 def _tokenizer(
     config: dict[str, Any], folder: Path | None, source: str, download: bool
-) -> dict[str, Any]:
+) -> Tokenizer:
     text = config["text_cfg"]
     name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     if not name or (folder is not None and has_tokenizer(folder)):
-        return tokenizer_config(config, folder=folder)
+        return Tokenizer.for_model(config, folder=folder)
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.txt", "*.model"]
@@ -221,7 +222,7 @@ def _tokenizer(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         state = f"not downloaded ({reason})" if download else "not cached; --download fetches it"
         raise GeomkitError(f"{source}: its tokenizer '{name}' is {state}") from None
-    return tokenizer_config(config, folder=place)
+    return Tokenizer.for_model(config, folder=place)
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
-from geomkit.models.checkpoints.loaded import LoadedModel
 from geomkit.models.checkpoints.weights import read_weights
-from geomkit.models.two_encoder import preprocess_config, tokenizer_config
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["architecture_of_shapes", "open_openai"]
 
@@ -22,7 +23,7 @@ VOCABULARY = 49408
 """Of the byte-pair tokenizer that OpenAI's models share."""
 
 
-def open_openai(file: str, *, source: str, download: bool = False) -> LoadedModel:
+def open_openai(file: str, *, source: str, download: bool = False) -> Checkpoint:
     """A CLIP of OpenAI's.
 
     Args:
@@ -37,8 +38,8 @@ def open_openai(file: str, *, source: str, download: bool = False) -> LoadedMode
     config = architecture_of_shapes(weights, source)
     model = fitted(config, weights, source, what="an architecture of OpenAI's")
     facts["preprocess_from"] = "OpenAI's own"
-    preprocess = {**preprocess_config(config), "fill_color": 0}
-    return LoadedModel(model, "openai", source, config, preprocess, tokenizer_config(config), facts)
+    preprocess, tokenizer = Preprocess.for_model(config).explicit(), Tokenizer.for_model(config)
+    return Checkpoint(model, "openai", source, config, preprocess, tokenizer, facts)
 
 
 def architecture_of_shapes(weights: dict[str, Tensor], source: str) -> dict[str, Any]:

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.hugging_face import open_hugging_face
-from geomkit.models.checkpoints.loaded import LoadedModel
 from geomkit.models.checkpoints.open_clip_files import open_open_clip
 from geomkit.models.checkpoints.openai import open_openai
 from geomkit.models.checkpoints.own import as_checkpoint, load_model, read_torch_file
 from geomkit.models.checkpoints.paper import open_paper
 from geomkit.models.checkpoints.torchscript import is_torchscript
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["OPENERS", "open_model", "own_model"]
 
-OPENERS: dict[str, Callable[..., LoadedModel]] = {
+OPENERS: dict[str, Callable[..., Checkpoint]] = {
     "open_clip": open_open_clip,
     "hf": open_hugging_face,
     "openai": open_openai,
@@ -26,7 +28,7 @@ OPENERS: dict[str, Callable[..., LoadedModel]] = {
 """What a known prefix stands for. Any other word is a path, so ``C:\\x.pt`` is one."""
 
 
-def open_model(source: str | Path, *, download: bool = False) -> LoadedModel:
+def open_model(source: str | Path, *, download: bool = False) -> Checkpoint:
     """A model with all that is needed to feed it.
 
     Args:
@@ -50,7 +52,7 @@ def open_model(source: str | Path, *, download: bool = False) -> LoadedModel:
     return _own(Path(source), source)
 
 
-def _own(path: Path, source: str) -> LoadedModel:
+def _own(path: Path, source: str) -> Checkpoint:
     if path.is_dir():
         raise GeomkitError(
             f"{path}: is a folder; a model in it is named open_clip:{path} or hf:{path}"
@@ -60,7 +62,7 @@ def _own(path: Path, source: str) -> LoadedModel:
     return own_model(read_torch_file(path), source)
 
 
-def own_model(content: Any, source: str) -> LoadedModel:
+def own_model(content: Any, source: str) -> Checkpoint:
     """The model of a geomkit checkpoint that has been read already.
 
     Raises:
@@ -76,12 +78,12 @@ def own_model(content: Any, source: str) -> LoadedModel:
             ) from None
         raise
     told = ("loss", "step", "epoch", "data", "config", "versions")
-    return LoadedModel(
+    return Checkpoint(
         load_model(checkpoint, source=source),
         "geomkit",
         source,
         checkpoint["model_config"],
-        {"fill_color": 0, **checkpoint["preprocess"]},
-        checkpoint["tokenizer"],
+        Preprocess.from_dict({"fill_color": 0, **checkpoint["preprocess"]}),
+        Tokenizer.from_dict(checkpoint["tokenizer"]),
         {**{key: checkpoint[key] for key in told}, "preprocess_from": "the checkpoint"},
     )

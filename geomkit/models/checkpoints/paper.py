@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
-from geomkit.models.checkpoints.loaded import LoadedModel
 from geomkit.models.checkpoints.openai import architecture_of_shapes
 from geomkit.models.checkpoints.own import read_torch_file
 from geomkit.models.checkpoints.transformers_names import clip_names
 from geomkit.models.checkpoints.weights import strip_prefixes
-from geomkit.models.two_encoder import preprocess_config, tokenizer_config
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["open_paper"]
 
@@ -37,7 +38,7 @@ _BESIDES = ("intra_modality_logit_scale",)
 """Stored, but without a part in the embeddings."""
 
 
-def open_paper(file: str, *, source: str, download: bool = False) -> LoadedModel:
+def open_paper(file: str, *, source: str, download: bool = False) -> Checkpoint:
     """A model that the paper's code trained: one image and one text encoder.
 
     Args:
@@ -64,8 +65,8 @@ def open_paper(file: str, *, source: str, download: bool = False) -> LoadedModel
         facts["epoch"] = content["epoch"]
     if isinstance(content.get("dataloader_enumerator_index"), int):
         facts["batch"] = content["dataloader_enumerator_index"]
-    preprocess = {**preprocess_config(config), "fill_color": 0}
-    return LoadedModel(model, "paper", source, config, preprocess, tokenizer_config(config), facts)
+    preprocess, tokenizer = Preprocess.for_model(config).explicit(), Tokenizer.for_model(config)
+    return Checkpoint(model, "paper", source, config, preprocess, tokenizer, facts)
 
 
 def _as_transformers(weights: dict[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -25,7 +25,9 @@ from geomkit._core.runtime import autocast, numerics, resolve_device, resolve_pr
 from geomkit.functional import contrastive
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
-from geomkit.models.two_encoder import model_config, preprocess_config, tokenizer_config
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import model_config
 from geomkit.reproduce.controls.towers import build_towers, inputs_of
 from geomkit.reproduce.controls.views import Views, load_views
 from geomkit.training.config import TrainConfig, learning_rate
@@ -153,7 +155,7 @@ def _trained(
 ) -> list[dict[str, Any]]:
     config = control.config
     architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
-    preprocess, tokenizer = preprocess_config(architecture), tokenizer_config(architecture)
+    preprocess, tokenizer = Preprocess.for_model(architecture), Tokenizer.for_model(architecture)
     views = {
         split: load_views(
             config.data, control.first, control.second,

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.models.two_encoder import TwoEncoder, build, normalize_pixels, tokenize
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import TwoEncoder, build
 from geomkit.reproduce.controls.views import Inputs
 
 __all__ = ["ENCODERS", "Towers", "build_towers", "inputs_of"]
@@ -28,9 +30,9 @@ class Pictures(nn.Module):
         super().__init__()
         self.visual: Any = model.clip.visual
 
-    def ready(self, values: Tensor, preprocess: dict[str, Any], device: torch.device) -> Tensor:
+    def ready(self, values: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
         """Pixels of uint8 pictures ``(n, h, w, 3)``, on the device."""
-        return normalize_pixels(values.to(device), preprocess)
+        return preprocess.to_pixels(values, device=device)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Unit rows ``(n, d)`` of ``(n, 3, h, w)``."""
@@ -45,9 +47,9 @@ class Texts(nn.Module):
         model.clip.visual = nn.Identity()
         self.model = model
 
-    def ready(self, values: Tensor, preprocess: dict[str, Any], device: torch.device) -> Tensor:
+    def ready(self, values: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
         """Token ids, cut after the longest text, on the device."""
-        return self.model.trim(values).to(device)
+        return self.model.tokens(values)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Unit rows ``(n, d)`` of token ids ``(n, length)``."""
@@ -80,7 +82,7 @@ class Towers(nn.Module):
             y = y @ self.turn.T
         return x, y, self.scale
 
-    def ready(self, a: Tensor, b: Tensor, preprocess: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def ready(self, a: Tensor, b: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
         """Pictures and token ids as the encoders take them, on their device."""
         device = self.turn.device
         return (
@@ -88,7 +90,7 @@ class Towers(nn.Module):
             self.second.ready(b, preprocess, device),
         )
 
-    def rows(self, a: Tensor, b: Tensor, preprocess: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def rows(self, a: Tensor, b: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
         """Unit rows of all inputs, float32 on the CPU, without gradients."""
         was_training = self.training
         self.eval()
@@ -139,8 +141,8 @@ def build_towers(
     return Towers(one, other, architecture["embed_dim"], scale)
 
 
-def inputs_of(values: Inputs, tokenizer: dict[str, Any]) -> Tensor:
+def inputs_of(values: Inputs, tokenizer: Tokenizer) -> Tensor:
     """Pictures as uint8 tensors, texts as token ids."""
     if isinstance(values, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(values))
-    return tokenize(values, tokenizer)
+    return tokenizer.encode(values)

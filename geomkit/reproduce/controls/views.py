@@ -16,6 +16,7 @@ import numpy as np
 
 from geomkit.data import PairData, load_data, parse_spec, with_options
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
 __all__ = ["LEAST_PAIRS", "VIEWS", "NoView", "Views", "load_views"]
 
@@ -92,7 +93,7 @@ def load_views(
     second: str,
     *,
     split: str,
-    preprocess: dict[str, Any],
+    preprocess: Preprocess,
     pairs: int | None = None,
 ) -> Views:
     """Load a split of some data in two views.

@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 from geomkit.reproduce.controls.control_rows import control_rows, left_out
 from geomkit.reproduce.framework.common import QUICK_STEPS, cell_of, main_grid, measured
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
@@ -97,12 +99,12 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
     from geomkit.data import load_data
     from geomkit.extraction.encode import extract
     from geomkit.metrics import gap
-    from geomkit.models.two_encoder import build, model_config, preprocess_config, tokenizer_config
+    from geomkit.models.two_encoder import build, model_config
 
     device = resolve_device(device)
     before = torch.get_num_threads()
     architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
-    preprocess = preprocess_config(architecture)
+    preprocess = Preprocess.for_model(architecture)
     data = load_data(config.data, split="val", preprocess=preprocess)
     try:
         if threads:
@@ -110,7 +112,9 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = build(architecture, temperature=config.temperature).to(device)
-        embeddings = extract(model, data, preprocess, tokenizer_config(architecture), device=device)
+        embeddings = extract(
+            model, data, preprocess, Tokenizer.for_model(architecture), device=device
+        )
     finally:
         torch.set_num_threads(before)
     found = gap(embeddings, metrics=CONE, seed=config.seed)

@@ -15,7 +15,7 @@ from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from geomkit.models.checkpoints import LoadedModel
+    from geomkit.models.checkpoints import Checkpoint
 
 __all__ = [
     "cell_model",
@@ -34,7 +34,7 @@ def openmoji_with(options: Options, **wanted: object) -> str:
     return with_options("openmoji", **{**given, **wanted}) if name == "openmoji" else options.data
 
 
-def cell_model(context: Context, cell: Cell) -> LoadedModel:
+def cell_model(context: Context, cell: Cell) -> Checkpoint:
     """The trained model of a cell."""
     from geomkit.models.checkpoints.opening import own_model
 

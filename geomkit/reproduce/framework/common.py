@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from geomkit.models.preprocess import Preprocess
 from geomkit.reproduce.framework.claims import mean_interval, together
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
 from geomkit.reproduce.framework.results import Row, Rows
@@ -68,9 +69,9 @@ def training_pairs(spec: str) -> int:
     if spec == "openmoji":  # known without drawing it
         return 1481
     from geomkit.data import load_data
-    from geomkit.models.two_encoder import model_config, preprocess_config
+    from geomkit.models.two_encoder import model_config
 
-    preprocess = preprocess_config(model_config("nano"))
+    preprocess = Preprocess.for_model(model_config("nano"))
     return len(set(load_data(spec, split="train", preprocess=preprocess).names))
 
 

@@ -1,17 +1,19 @@
-"""LoadedModel: a model of whatever origin, with everything needed to feed it."""
+"""Checkpoint: a model of whatever origin, with everything needed to feed it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["LoadedModel"]
+__all__ = ["Checkpoint"]
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class Checkpoint:
     """A two-encoder model as it was found.
 
     Attributes:
@@ -19,9 +21,8 @@ class LoadedModel:
         kind: ``geomkit``, ``open_clip``, ``hf``, ``openai`` or ``paper``.
         source: the SOURCE that names it.
         model_config: open_clip's model config.
-        preprocess: ``size`` (one side in px), ``mode``, ``mean``, ``std``, ``interpolation``,
-            ``resize_mode``, ``fill_color``; see :func:`geomkit.data.decode.prepare`.
-        tokenizer: see :func:`geomkit.models.two_encoder.tokenize`.
+        preprocess: what it does to an image.
+        tokenizer: what it does to a caption.
         meta: what else the file says: for a checkpoint of ours its ``loss``, ``step``, ``data``,
             ``config``.
     """
@@ -30,6 +31,6 @@ class LoadedModel:
     kind: str
     source: str
     model_config: dict[str, Any]
-    preprocess: dict[str, Any]
-    tokenizer: dict[str, Any]
+    preprocess: Preprocess
+    tokenizer: Tokenizer
     meta: dict[str, Any] = field(default_factory=dict)
