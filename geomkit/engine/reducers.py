@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,10 @@ import numpy as np
 from geomkit._core.array import Array, is_torch, like, namespace, to_numpy
 from geomkit._core.parallel import Team
 from geomkit.engine.pairwise import Kind, Pairs, Tile
+from geomkit.engine.ranks import Ranks, count_above, tie_width
 from geomkit.functional import gaussian_potential
 
-__all__ = ["PotentialSums", "RankCounts", "Ranks", "count_above", "row_sums", "tie_width"]
-
-_TIE = 8.0
-"""Scores within this many units of rounding are level: two equal rows can get scores that differ
-in the last digits, from different corners of a matrix product."""
+__all__ = ["PotentialSums", "RankCounts", "row_sums"]
 
 
 class PotentialSums:
@@ -104,63 +100,6 @@ def row_sums(positive: Array) -> np.ndarray:
     return to_numpy(positive @ namespace(positive).ones_like(positive[0, :])).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """Where each query's own answer stands among all candidates.
-
-    Attributes:
-        greater: candidates that score higher than the best own answer.
-        tied: wrong candidates level with it, up to the rounding of the scores.
-        own: right answers level with it, itself included; 1 each if not given.
-    """
-
-    greater: np.ndarray
-    tied: np.ndarray
-    own: np.ndarray | None = None
-
-    def hits(self, k: int) -> np.ndarray:
-        """For each query, whether it is answered within the top ``k``.
-
-        A tie scores its expectation under random order: with r = k − greater places left for
-        w wrong and p right answers that are level, 1 − C(w, r)/C(w + p, r), which for p = 1 is
-        clip(r/(w + 1), 0, 1). A collapsed model, for which all scores are equal, is at chance.
-
-        >>> Ranks(np.array([0, 1, 0]), np.array([0, 0, 3])).hits(1).tolist()
-        [1.0, 0.0, 0.25]
-        """
-        if self.own is None:
-            return np.clip((k - self.greater) / (self.tied + 1.0), 0.0, 1.0)
-        missed = np.ones(len(self.greater))
-        for place in range(k):
-            left = place < k - self.greater
-            share = (self.tied - place) / np.maximum(self.tied + self.own - place, 1)
-            missed = np.where(left, missed * np.clip(share, 0.0, 1.0), missed)
-        return 1.0 - missed
-
-    def recall(self, k: int) -> float:
-        """Share of queries answered within the top ``k``."""
-        return float(self.hits(k).mean())
-
-    @property
-    def ranks(self) -> np.ndarray:
-        """Ranks from 1; a tie takes its expectation, (w + p + 1)/(p + 1) places on."""
-        own = 1 if self.own is None else self.own
-        return self.greater + (self.tied + own + 1.0) / (own + 1.0)
-
-    @property
-    def reciprocal(self) -> np.ndarray:
-        """Reciprocal ranks; a tie takes the mean over its places, (H(b) − H(a)) / (b − a).
-
-        Of several right answers in one tie only one is counted, which errs downwards.
-        """
-        if not self.tied.any():
-            return 1.0 / (1.0 + self.greater)
-        top = int((self.greater + self.tied).max()) + 1
-        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, top + 1))])
-        last = self.greater + self.tied + 1
-        return (harmonic[last] - harmonic[self.greater]) / (self.tied + 1.0)
-
-
 class RankCounts:
     """Counts what stands above or level with the right answer, both ways across xyᵀ.
 
@@ -238,18 +177,6 @@ class RankCounts:
         return Ranks(*self._text)
 
 
-def tie_width(gram: Array) -> float:
-    """How far two scores may differ and still be level."""
-    return _TIE * float(namespace(gram).finfo(gram.dtype).eps)
-
-
-def count_above(gram: Array, score: Array, *, axis: int) -> np.ndarray:
-    """How many entries along an axis lie above a score, and how many level with it: ``(2, k)``."""
-    near = tie_width(gram)
-    above = _count(gram > score + near, axis)
-    return np.stack([above, _count(gram >= score - near, axis) - above])
-
-
 def _max_by_owner(own: Array, owners: np.ndarray, n: int, paired: int) -> Array:
     best = own[:paired] + 0  # the paired texts come first, one an image, in order
     if len(owners) == n:
@@ -259,30 +186,3 @@ def _max_by_owner(own: Array, owners: np.ndarray, n: int, paired: int) -> Array:
         return best.scatter_reduce(0, extra, own[paired:], "amax")
     np.maximum.at(best, extra, own[paired:])
     return best
-
-
-def _count(mask: Array, axis: int) -> np.ndarray:
-    if is_torch(mask):
-        return to_numpy(mask.sum(axis))
-    return _count_numpy(np.ascontiguousarray(mask), axis)
-
-
-def _count_numpy(mask: np.ndarray, axis: int) -> np.ndarray:
-    """``np.count_nonzero`` along an axis, eight booleans at a time: numpy's own widens each one.
-
-    Bytes are added without carrying into their neighbour, so at most 255 at once.
-    """
-    rows, cols = mask.shape
-    if cols % 8:
-        return np.count_nonzero(mask, axis=axis).astype(np.int64)
-    lanes = mask.view(np.uint64)
-    if axis == 0:
-        total = np.zeros(cols, np.int64)
-        for start in range(0, rows, 255):
-            total += np.add.reduce(lanes[start : start + 255], axis=0).view(np.uint8)
-        return total
-    total = np.zeros(rows, np.int64)
-    for start in range(0, cols // 8, 255):
-        part = np.ascontiguousarray(np.add.reduce(lanes[:, start : start + 255], axis=1))
-        total += part.view(np.uint8).reshape(rows, 8).sum(axis=1, dtype=np.int64)
-    return total

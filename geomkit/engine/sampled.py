@@ -14,7 +14,8 @@ import numpy as np
 from geomkit._core.array import Array, is_torch, like, namespace, to_numpy
 from geomkit._core.parallel import SOLO, Team, cores, in_order
 from geomkit.engine.neighbours import TopK
-from geomkit.engine.reducers import Ranks, count_above, row_sums, tie_width
+from geomkit.engine.ranks import Ranks, count_above, tie_width
+from geomkit.engine.reducers import row_sums
 from geomkit.functional import gaussian_potential
 
 __all__ = ["SampledPairs", "sample_pairs"]

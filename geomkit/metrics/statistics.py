@@ -13,7 +13,8 @@ from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.moments import Moments
 from geomkit.engine.neighbours import Neighbours
 from geomkit.engine.pairwise import Kind, Pairs, Reducer, walk
-from geomkit.engine.reducers import PotentialSums, RankCounts, Ranks
+from geomkit.engine.ranks import Ranks
+from geomkit.engine.reducers import PotentialSums, RankCounts
 from geomkit.engine.sampled import SampledPairs, sample_pairs
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.spectrum import scatter_eigenvalues

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 
 from geomkit.data.labelled.attributes import ATTRIBUTES
-from geomkit.engine.reducers import tie_width
+from geomkit.engine.ranks import tie_width
 
 __all__ = ["Answers", "Task", "answer", "moved", "nearest", "tasks_of"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geomkit.engine.reducers import Ranks, count_above, tie_width
+from geomkit.engine.ranks import Ranks, count_above, tie_width
 from geomkit.metrics.number import NAN, mean_with_error
 
 __all__ = ["Scored", "score"]

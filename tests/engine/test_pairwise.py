@@ -15,7 +15,8 @@ from geomkit import functional
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.neighbours import Neighbours
 from geomkit.engine.pairwise import Pairs, walk
-from geomkit.engine.reducers import PotentialSums, RankCounts, Ranks
+from geomkit.engine.ranks import Ranks
+from geomkit.engine.reducers import PotentialSums, RankCounts
 
 
 def run(e: Embeddings, tile: int | None = None, **kwargs):

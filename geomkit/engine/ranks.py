@@ -1,0 +1,120 @@
+"""Ranks of the right answers among all candidates, with ties counted by their expectation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geomkit._core.array import Array, is_torch, namespace, to_numpy
+
+__all__ = ["Ranks", "count_above", "tie_width"]
+
+_TIE = 8.0
+"""Scores that differ by at most this many units of rounding are tied: two equal rows can get scores
+that differ in the last digits, from different corners of a matrix product."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Position of each query's right answer among all candidates.
+
+    Attributes:
+        greater: ``(q,)``, wrong candidates that score higher than the best right answer.
+        tied: ``(q,)``, wrong candidates tied with it, up to the rounding of the scores.
+        own: ``(q,)``, right answers tied with it, itself included; ``None`` means 1 for each query.
+    """
+
+    greater: np.ndarray
+    tied: np.ndarray
+    own: np.ndarray | None = None
+
+    def hits(self, k: int) -> np.ndarray:
+        """Probability that each query is answered within the top ``k``; 0 or 1 without ties.
+
+        A tie scores its expectation under random order: with r = k − greater places left for
+        w wrong and p right answers that are tied, 1 − C(w, r)/C(w + p, r), which for p = 1 is
+        clip(r/(w + 1), 0, 1). A collapsed model, for which all scores are equal, is at chance.
+
+        >>> Ranks(np.array([0, 1, 0]), np.array([0, 0, 3])).hits(1).tolist()
+        [1.0, 0.0, 0.25]
+        """
+        if self.own is None:
+            return np.clip((k - self.greater) / (self.tied + 1.0), 0.0, 1.0)
+        missed = np.ones(len(self.greater))
+        for place in range(k):
+            left = place < k - self.greater
+            share = (self.tied - place) / np.maximum(self.tied + self.own - place, 1)
+            missed = np.where(left, missed * np.clip(share, 0.0, 1.0), missed)
+        return 1.0 - missed
+
+    def recall(self, k: int) -> float:
+        """Share of queries answered within the top ``k``."""
+        return float(self.hits(k).mean())
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """Ranks from 1, ``(q,)``; a tie takes its expectation, (w + p + 1)/(p + 1) places on."""
+        own = 1 if self.own is None else self.own
+        return self.greater + (self.tied + own + 1.0) / (own + 1.0)
+
+    @property
+    def reciprocal(self) -> np.ndarray:
+        """Reciprocal ranks, ``(q,)``; a tie takes the mean over its places, (H(b) − H(a))/(b − a).
+
+        Of several right answers in one tie only one is counted, so the result is too small there.
+        """
+        if not self.tied.any():
+            return 1.0 / (1.0 + self.greater)
+        top = int((self.greater + self.tied).max()) + 1
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, top + 1))])
+        last = self.greater + self.tied + 1
+        return (harmonic[last] - harmonic[self.greater]) / (self.tied + 1.0)
+
+
+def tie_width(scores: Array) -> float:
+    """Largest difference of two tied scores, in the precision of ``scores``."""
+    return _TIE * float(namespace(scores).finfo(scores.dtype).eps)
+
+
+def count_above(scores: Array, reference: Array, *, axis: int) -> np.ndarray:
+    """Numbers of scores along an axis that are above a reference, and that are tied with it.
+
+    Args:
+        scores: Matrix of scores, ``(r, c)``.
+        reference: Scores to compare with, broadcast against ``scores``.
+        axis: Axis to count along.
+
+    Returns:
+        Counts above and counts tied, ``(2, k)``.
+    """
+    near = tie_width(scores)
+    above = _count(scores > reference + near, axis)
+    return np.stack([above, _count(scores >= reference - near, axis) - above])
+
+
+def _count(mask: Array, axis: int) -> np.ndarray:
+    if is_torch(mask):
+        return to_numpy(mask.sum(axis))
+    return _count_numpy(np.ascontiguousarray(mask), axis)
+
+
+def _count_numpy(mask: np.ndarray, axis: int) -> np.ndarray:
+    """``np.count_nonzero`` along an axis, eight booleans at a time: numpy's widens each of them.
+
+    Bytes are added without carrying into the next byte, so at most 255 at once.
+    """
+    rows, cols = mask.shape
+    if cols % 8:
+        return np.count_nonzero(mask, axis=axis).astype(np.int64)
+    lanes = mask.view(np.uint64)
+    if axis == 0:
+        total = np.zeros(cols, np.int64)
+        for start in range(0, rows, 255):
+            total += np.add.reduce(lanes[start : start + 255], axis=0).view(np.uint8)
+        return total
+    total = np.zeros(rows, np.int64)
+    for start in range(0, cols // 8, 255):
+        part = np.ascontiguousarray(np.add.reduce(lanes[:, start : start + 255], axis=1))
+        total += part.view(np.uint8).reshape(rows, 8).sum(axis=1, dtype=np.int64)
+    return total
