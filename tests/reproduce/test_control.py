@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import orthogonal_procrustes
 
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 from geomkit.plots import save_figure
 from geomkit.reproduce import Context, Options, Row, Rows
 from geomkit.reproduce.controls import control
-from geomkit.reproduce.controls.control import Control, closing_map, control_steps, run_control
+from geomkit.reproduce.controls.control import Control, control_steps, run_control
 from geomkit.reproduce.controls.control_rows import last_step
 from geomkit.reproduce.controls.towers import build_towers
 from geomkit.reproduce.controls.views import load_views
@@ -24,7 +23,6 @@ from geomkit.reproduce.experiments import idealized
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.training.config import TrainConfig, configure
 from geomkit.training.loop import train
-from tests.conftest import clouds
 from tests.samples import layout
 
 SMALL = {"model": "nano", "pairs": 48, "batch_size": 16, "steps": 6, "warmup": 2, "eval_every": 3}
@@ -93,27 +91,6 @@ def test_data_without_a_view_say_so(tmp_path: Path) -> None:
         views("openmoji,language=fr", "name", "other name")
     with pytest.raises(GeomkitError, match="unknown view 'sound'"):
         views("openmoji", "sound", "name")
-
-
-# ------------------------------------------------------------------------------------ map
-
-
-def test_the_closing_map_is_the_procrustes_solution() -> None:
-    x, y = clouds(60, 8, seed=3)
-    w = closing_map(x, y)
-    expected, _ = orthogonal_procrustes(y, x)
-    np.testing.assert_allclose(w.T, expected, atol=1e-12)
-    np.testing.assert_allclose(w @ w.T, np.eye(8), atol=1e-12)
-    before, after = (float(((x - z) ** 2).sum(axis=1).mean()) for z in (y, y @ w.T))
-    assert after < before
-    np.testing.assert_allclose(np.linalg.norm(y @ w.T, axis=1), 1.0, atol=1e-12)
-
-
-def test_the_closing_map_is_orthogonal_with_fewer_pairs_than_dimensions() -> None:
-    x, y = clouds(5, 16, seed=1)
-    w = closing_map(x, y)
-    np.testing.assert_allclose(w @ w.T, np.eye(16), atol=1e-12)
-    assert ((x - y @ w.T) ** 2).sum() <= ((x - y) ** 2).sum()
 
 
 # ----------------------------------------------------------------------------------- loop

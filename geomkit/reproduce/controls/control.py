@@ -23,6 +23,7 @@ from torch import Tensor
 from geomkit._core.files import atomic_write
 from geomkit._core.runtime import autocast, numerics, resolve_device, resolve_precision
 from geomkit.functional import contrastive
+from geomkit.interventions import Procrustes
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
 from geomkit.models.preprocess import Preprocess
@@ -34,7 +35,7 @@ from geomkit.training.config import TrainConfig, learning_rate
 from geomkit.training.order import plan_order
 from geomkit.training.step import backward, finite_terms, optimizer_for
 
-__all__ = ["METRICS", "Control", "closing_map", "control_steps", "run_control"]
+__all__ = ["METRICS", "Control", "control_steps", "run_control"]
 
 METRICS = ("centroid_distance", "linear_separability", "alignment", "uniformity")
 """What is measured along the way, besides the contrastive loss."""
@@ -71,23 +72,6 @@ class Control:
         for name in ("precision", "threads"):
             del plain["config"][name]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def closing_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    r"""The orthogonal W that brings y nearest to x: with :math:`x^T y = U Σ V^T`, :math:`U V^T`.
-
-    Args:
-        x, y: paired unit rows, ``(n, d)``.
-
-    Returns:
-        ``(d, d)``, float64; ``y @ W.T`` solves the orthogonal Procrustes problem.
-
-    >>> turned = np.eye(3)[[1, 2, 0]]
-    >>> bool(np.allclose(turned @ closing_map(np.eye(3), turned).T, np.eye(3)))
-    True
-    """
-    u, _, vt = np.linalg.svd(np.asarray(x, np.float64).T @ np.asarray(y, np.float64))
-    return u @ vt
 
 
 def control_steps(steps: int) -> list[int]:
@@ -211,7 +195,7 @@ def _trained(
         if control.closed:
             a, b = (side[:MAX_PAIRS] for side in sides["train"])
             x, y = towers.rows(a, b, preprocess)
-            towers.turn.copy_(torch.from_numpy(closing_map(x.numpy(), y.numpy())))
+            towers.turn.copy_(torch.from_numpy(Procrustes.fit(x, y).matrix))
         measure()
 
     moments = set(control_steps(config.steps))
