@@ -22,7 +22,17 @@ from geomkit.data.cache import cache_folder
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["ATTRIBUTION", "HOLD_OUT", "LICENCE", "SIZES", "load_openmoji", "neutral"]
+__all__ = [
+    "ATTRIBUTION",
+    "GENDER_SIGNS",
+    "HOLD_OUT",
+    "LICENCE",
+    "PEOPLE",
+    "SIZES",
+    "TONES",
+    "load_openmoji",
+    "neutral",
+]
 
 LICENCE = "CC BY-SA 4.0"
 ATTRIBUTION = (
@@ -34,19 +44,21 @@ HOLD_OUT = ("bases", "variants")
 VAL_SHARE = 0.2
 MAX_CAPTIONS = 5
 
-_SKIN_TONES = frozenset("🏻🏼🏽🏾🏿")
-_TONE_CODES = frozenset(f"{ord(tone):04X}" for tone in _SKIN_TONES)
-_NEUTRAL = {
-    "1F468": "1F9D1",
-    "1F469": "1F9D1",
-    "1F474": "1F9D3",
-    "1F475": "1F9D3",
-    "1FAC3": "1FAC4",
-    "1F930": "1FAC4",
-    "1F57A": "dancer",
-    "1F483": "dancer",
-}
-"""Men and women to the person without a gender; the dancers have none among the emoji."""
+TONES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
+"""Codes of the skin tones, light to dark."""
+PEOPLE = (
+    ("1F468", "1F469", "1F9D1"),
+    ("1F474", "1F475", "1F9D3"),
+    ("1FAC3", "1F930", "1FAC4"),
+    ("1F57A", "1F483", "dancer"),
+)
+"""Codes of a man, the same as a woman, and the person without a gender: adults, old people,
+pregnant people, dancers (who have no emoji without a gender)."""
+GENDER_SIGNS = ("2642", "2640")
+"""Codes of the signs for male and female: a gender only where they are joined to a person."""
+
+_TONE_CHARACTERS = frozenset(chr(int(code, 16)) for code in TONES)
+_NEUTRAL = {code: person for *genders, person in PEOPLE for code in genders}
 _FORMAT = 1
 
 
@@ -97,7 +109,7 @@ def load_openmoji(
     kin = _kin(catalogue)
     rows, texts, ids, held_out = [], [], [], []
     for row, alike in enumerate(catalogue):
-        members = [c for c in alike if skin_tones or not _SKIN_TONES & set(c)]
+        members = [c for c in alike if skin_tones or not _TONE_CHARACTERS & set(c)]
         if not members:
             continue
         # Main names before aliases: the second caption is a second name where there is one.
@@ -136,7 +148,7 @@ def _code(emoji: str) -> str:
 
 def _base(emoji: str) -> str:
     """An emoji's code without skin tones and presentation selectors."""
-    return _code("".join(c for c in emoji if c not in _SKIN_TONES and c != "\ufe0f"))
+    return _code("".join(c for c in emoji if c not in _TONE_CHARACTERS and c != "\ufe0f"))
 
 
 def neutral(code: str) -> str:
@@ -147,10 +159,9 @@ def neutral(code: str) -> str:
     >>> neutral("1F468-1F3FF-200D-1F373"), neutral("1F3C3-200D-2640-FE0F")
     ('1F9D1-200D-1F373', '1F3C3')
     """
-    plain = "-".join(c for c in code.split("-") if c not in _TONE_CODES and c != "FE0F")
-    # The signs of Mars and Venus are a gender only where they are joined to a person.
-    for sign in ("-200D-2642", "-200D-2640"):
-        plain = plain.replace(sign, "")
+    plain = "-".join(c for c in code.split("-") if c not in TONES and c != "FE0F")
+    for sign in GENDER_SIGNS:
+        plain = plain.replace(f"-200D-{sign}", "")
     return "-".join(_NEUTRAL.get(c, c) for c in plain.split("-"))
 
 

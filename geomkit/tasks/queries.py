@@ -18,8 +18,6 @@ from geomkit.engine.ranks import tie_width
 __all__ = ["Answers", "Task", "answer", "moved", "nearest", "tasks_of"]
 
 _BLOCK = 1024
-_TONES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
-_FEMALE = {"1F469": "1F468", "1F475": "1F474", "1F483": "1F57A", "1F930": "1FAC3", "2640": "2642"}
 
 
 @dataclass(frozen=True)
@@ -84,15 +82,17 @@ def tasks_of(
     sources = every if sources is None else sources
     targets = every if targets is None else targets
     found = []
-    for name, remaining in (("skin_tone", _without_tone), ("gender", _as_man)):
-        attribute = ATTRIBUTES[name]
+    for name, attribute in ATTRIBUTES.items():
+        if attribute.context is None:
+            continue
         context, value = np.full((2, len(ids)), -1)
         members: dict[str, list[int]] = {}
         for row, code in enumerate(ids):
-            label = attribute.label(code.split("-"))
+            codes = code.split("-")
+            label = attribute.label(codes)
             if label is not None:
                 value[row] = label
-                members.setdefault(remaining(code), []).append(row)
+                members.setdefault(attribute.context(codes), []).append(row)
         pairs = []
         for number, rows in enumerate(members.values()):
             context[rows] = number
@@ -102,14 +102,6 @@ def tasks_of(
             source, target = np.array(pairs).T
             found.append(Task(name, attribute.class_names, context, value, source, target))
     return found
-
-
-def _without_tone(code: str) -> str:
-    return "-".join(c for c in code.split("-") if c not in _TONES)
-
-
-def _as_man(code: str) -> str:
-    return "-".join(_FEMALE.get(c, c) for c in code.split("-"))
 
 
 def moved(

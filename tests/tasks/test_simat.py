@@ -14,8 +14,9 @@ from conftest import unit
 from PIL import Image
 from test_arithmetic import nano
 
+from geomkit.data.simat import Simat, load_simat, simat_tables
 from geomkit.errors import GeomkitError
-from geomkit.tasks.simat import Simat, load_simat, simat, simat_scores, simat_tables, weighted
+from geomkit.tasks.simat import simat, simat_scores, weighted
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "simat"
 
