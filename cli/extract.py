@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from . import console
 from .options import Precision, Workers
+from .progress import Display
 
 if TYPE_CHECKING:
     from geomkit.extraction.run import Progress
@@ -93,7 +93,7 @@ def extract(
     named = {"max_bad": max_bad, "image_column": image_column, "caption_column": caption_column}
     team = Team.from_environment()
     try:
-        with _Watcher(speaks=team.rank == 0) as watcher:
+        with _Watcher(quiet=team.rank > 0) as watcher:
             pairs = load_data(
                 with_options(spec, **named),
                 split=split,
@@ -131,51 +131,19 @@ def extract(
     return 0
 
 
-class _Watcher:
-    """A bar on a terminal, a line a shard elsewhere; the first rank alone speaks."""
+class _Watcher(Display):
+    """A bar on a terminal, a line per shard elsewhere."""
 
-    def __init__(self, *, speaks: bool) -> None:
-        self.speaks = speaks
-        self.about = ""
-        self.bar: Any = None
-        self.started = time.monotonic()
-
-    def __enter__(self) -> _Watcher:
-        if self.speaks and console.interactive():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed:,}/{task.total:,}"),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self.bar.start()
-            self.task = self.bar.add_task("preparing", total=0, speed="")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def preparing(self, done: int, total: int) -> None:
-        """Pictures drawn or looked at so far."""
-        if self.bar:
-            self.bar.update(self.task, completed=done, total=total)
-        elif done == total:
-            self.log(f"prepared {total:,} pictures")
+    about = ""
 
     def __call__(self, progress: Progress) -> None:
         if progress.kind == "start":
             self._start(progress)
         elif progress.kind == "end":
             self._end(progress)
-        elif self.bar:
+        elif self.progress:
             speed = f"{progress.images_per_second:,.0f} images/s"
-            self.bar.update(self.task, completed=progress.done, speed=speed)
+            self.show("encoding", progress.done, progress.total, speed)
         elif progress.kind == "shard" and progress.record is not None:
             record = progress.record
             self.log(
@@ -197,8 +165,7 @@ class _Watcher:
                 else ""
             )
         )
-        if self.bar:
-            self.bar.update(self.task, description="encoding", completed=0, total=progress.total)
+        self.show("encoding", 0, progress.total)
 
     def _end(self, progress: Progress) -> None:
         record = progress.record or {}
@@ -212,16 +179,4 @@ class _Watcher:
                 f"left out, with their captions: {bad[0]['id']}, which "
                 f"{bad[0]['reason']}{rest}; manifest.json lists them"
             )
-        self.log(
-            f"{record['images']:,} images, {record['texts']:,} texts in "
-            f"{time.monotonic() - self.started:.0f} s"
-        )
-
-    def log(self, text: str) -> None:
-        """A line, above the bar if there is one."""
-        if not self.speaks:
-            return
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            console.line(text)
+        self.log(f"{record['images']:,} images, {record['texts']:,} texts in {self.seconds:.0f} s")

@@ -6,13 +6,13 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
 from .options import Device, Download, Workers
+from .progress import Display, StopSignal
 
 if TYPE_CHECKING:
     from geomkit.reproduce import Experiment, Options, Outcome, Plan
@@ -114,17 +114,15 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
     from geomkit.reproduce.framework.runner import run
     from geomkit.training.loop import Interrupted
 
-    stop = _StopSignal()
-    try:
-        with _Watcher(stop) as watcher:
-            outcomes = run(
-                planned, options, out, command=command, watch=watcher, should_stop=stop, **how
-            )
-    except Interrupted as error:
-        console.line(f"geomkit: {error}")
-        return 128 + (stop.number or signal.SIGINT)
-    finally:
-        stop.restore()
+    with StopSignal("saving after this step", graceful=False) as stop:
+        try:
+            with _Watcher(stop) as watcher:
+                outcomes = run(
+                    planned, options, out, command=command, watch=watcher, should_stop=stop, **how
+                )
+        except Interrupted as error:
+            console.line(f"geomkit: {error}")
+            return 128 + (stop.number or signal.SIGINT)
     _print_verdicts(outcomes)
     typer.echo(out)
     return 0
@@ -261,81 +259,27 @@ def _print_verdicts(outcomes: list[Outcome]) -> None:
         typer.echo("\t".join(" ".join(text.split()) for text in row))
 
 
-class _StopSignal:
-    """Ctrl-C or SIGTERM: a training saves first; anything else stops at once, its parts kept."""
+class _Watcher(Display):
+    """Two bars on a terminal, all work and the current training; a line per piece elsewhere."""
 
-    def __init__(self) -> None:
-        self.number, self.training = 0, False
-        self.before = {
-            number: signal.signal(number, self._received)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-
-    def restore(self) -> None:
-        """Give the signals back to whoever had them."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        if self.number or not self.training:
-            raise KeyboardInterrupt
-        self.number = number
-        console.line("\ngeomkit: saving after this step (again: at once)")
-
-    def __call__(self) -> bool:
-        return self.number != 0
-
-
-class _Watcher:
-    """Two bars on a terminal, all work and the training at hand; a line a piece of it elsewhere."""
-
-    def __init__(self, stop: _StopSignal) -> None:
+    def __init__(self, stop: StopSignal) -> None:
+        super().__init__(remaining=False)
         self.stop = stop
-        self.bar: Any = None
-
-    def __enter__(self) -> _Watcher:
-        if console.interactive():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps {task.fields[left]}"),
-                console=Console(stderr=True),
-            )
-            self.bar.start()
-            self.all = self.bar.add_task("all", total=1, left="")
-            self.one = self.bar.add_task("", total=1, left="", visible=False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
 
     def __call__(self, event: Event) -> None:
-        self.stop.training = event.kind in ("training", "trained")
+        # A training saves first; anything else stops at once and keeps its finished parts.
+        self.stop.graceful = event.kind in ("training", "trained")
         left = f"{_duration(event.left)} left"
-        if self.bar:
-            self.bar.update(
-                self.all, completed=event.done, total=max(event.total, 1), left=f"· {left}"
-            )
-            training = event.kind == "training"
-            self.bar.update(
-                self.one,
-                description=event.text if training else "",
-                completed=event.step, total=max(event.steps, 1), visible=training,
-            )  # fmt: skip
+        self.show("all", event.done, max(event.total, 1), f"steps · {left}")
+        training = event.kind == "training"
+        self.show(
+            event.text if training else "", event.step, max(event.steps, 1), "steps",
+            row=1, visible=training,
+        )  # fmt: skip
         words = {
             "trained": "trained", "measuring": "measuring", "done": "done:",
             "skipped": "finished already:", "drawn": "drawn:", "failed": "failed:", "line": " ",
         }  # fmt: skip
         if event.kind in words:
             more = f" ({left})" if event.kind in ("trained", "done") else ""
-            self._log(f"{words[event.kind]} {event.text}{more}")
-
-    def _log(self, text: str) -> None:
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            console.line(text)
+            self.log(f"{words[event.kind]} {event.text}{more}")

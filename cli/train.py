@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import console
+from .progress import Display, StopSignal
 
 if TYPE_CHECKING:
     from geomkit.training.loop import Event
@@ -248,31 +247,31 @@ def train(
         from geomkit.training.trackers import tracker
 
         watchers = [tracker(name, out) for name in log]
-    stop = _StopSignal(patient=team.size > 1)
-    try:
-        with _Watcher(quiet=team.rank > 0) as watcher:
-            run(
-                config,
-                out,
-                device=device,
-                workers=workers,
-                cache_images=cache_images,
-                compile=compile,
-                download=download,
-                fit_batch=batch_size is None,
-                resume=resume,
-                overwrite=overwrite,
-                watch=_all(watcher, *watchers),
-                should_stop=stop,
-                progress=watcher.preparing,
-                team=team,
-            )
-    except Interrupted as error:
-        if team.rank == 0:
-            console.line(f"geomkit: {error}")
-        return 128 + (stop.number or signal.SIGTERM)
-    finally:
-        team.close()
+    with StopSignal("stopping after this step", patient=team.size > 1) as stop:
+        try:
+            with _Watcher(quiet=team.rank > 0) as watcher:
+                run(
+                    config,
+                    out,
+                    device=device,
+                    workers=workers,
+                    cache_images=cache_images,
+                    compile=compile,
+                    download=download,
+                    fit_batch=batch_size is None,
+                    resume=resume,
+                    overwrite=overwrite,
+                    watch=_all(watcher, *watchers),
+                    should_stop=stop,
+                    progress=watcher.preparing,
+                    team=team,
+                )
+        except Interrupted as error:
+            if team.rank == 0:
+                console.line(f"geomkit: {error}")
+            return 128 + (stop.number or signal.SIGTERM)
+        finally:
+            team.close()
     if team.rank == 0:
         typer.echo(out)
     return 0
@@ -307,70 +306,14 @@ def _locks(words: list[str]) -> dict[str, int]:
     return locks
 
 
-class _StopSignal:
-    """Ctrl-C or a scheduler's SIGTERM: finish the step, save, stop; a second one stops at once.
+class _Watcher(Display):
+    """A bar on a terminal, a line per evaluation elsewhere."""
 
-    ``patient``: it does not. Under torchrun a second one always comes: torchrun sends its own.
-    """
-
-    def __init__(self, *, patient: bool = False) -> None:
-        self.number, self.patient = 0, patient
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._received)
-
-    def _received(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
-            if self.patient:
-                return
-            raise KeyboardInterrupt
-        self.number = number
-        if not self.patient:
-            console.line("\ngeomkit: stopping after this step (again: at once)")
-
-    def __call__(self) -> bool:
-        return self.number != 0
-
-
-class _Watcher:
-    """A bar on a terminal, a line an evaluation elsewhere; ``quiet`` on all ranks but the first."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.bar: Any = None
-        self.started = time.monotonic()
-        self.speed = 0.0
-
-    def __enter__(self) -> _Watcher:
-        if console.interactive() and not self.quiet:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed}/{task.total}"),
-                TextColumn("{task.fields[terms]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self.bar.start()
-            self.task = self.bar.add_task("preparing", total=None, terms="")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def preparing(self, done: int, total: int) -> None:
-        """Pictures drawn or decoded so far."""
-        if self.bar:
-            self.bar.update(self.task, description="preparing", completed=done, total=total)
-        elif done == total and not self.quiet:
-            console.line(f"prepared {total} pictures")
+    speed = 0.0
 
     def __call__(self, event: Event) -> None:
         if event.kind == "bad":  # a rank is the only one to know its own
-            self._log(f"geomkit: {event.note}")
+            self.log(f"geomkit: {event.note}", even_if_quiet=True)
         elif self.quiet:
             return
         elif event.kind == "start":
@@ -379,27 +322,24 @@ class _Watcher:
             # A mean over about twenty steps: one step's speed jumps too much to read.
             seen = event.images_per_second
             self.speed = seen if not self.speed else 0.95 * self.speed + 0.05 * seen
-            if self.bar:
-                total = sum(event.terms.values())
-                parts = " ".join(
-                    f"{name.removesuffix('_loss')} {value:.3f}"
-                    for name, value in event.terms.items()
-                )
-                self.bar.update(
-                    self.task,
-                    completed=event.step,
-                    terms=f"loss {total:.3f} ({parts}) {self.speed:,.0f} img/s",
-                )
+            total = sum(event.terms.values())
+            parts = " ".join(
+                f"{name.removesuffix('_loss')} {value:.3f}" for name, value in event.terms.items()
+            )
+            self.show(
+                "training", event.step, event.config.steps,
+                f"loss {total:.3f} ({parts}) {self.speed:,.0f} img/s",
+            )  # fmt: skip
         elif event.kind == "evaluation":
-            self._log(self._evaluation(event))
+            self.log(self._evaluation(event))
         elif event.note:
-            self._log(f"geomkit: {event.note} at step {event.step}; nothing to do")
+            self.log(f"geomkit: {event.note} at step {event.step}; nothing to do")
 
     def _start(self, event: Event) -> None:
         c = event.config
         changed = f"τ={c.temperature:g}{' learned' if c.learn_temperature else ''}"
         frozen = f", {c.freeze} frozen" if c.freeze else ""
-        self._log(
+        self.log(
             f"{c.loss} in {c.dim}-D, recipe '{c.recipe}': {c.model or c.pretrained}{frozen} "
             f"on {event.note}; {c.steps} steps of {c.batch_size}"
             + (f" over {event.ranks} ranks" if event.ranks > 1 else "")
@@ -408,8 +348,7 @@ class _Watcher:
             f"seed {c.seed}, {c.precision} on {event.device}"
             + (f", {c.threads} thread{'s' * (c.threads > 1)}" if event.device == "cpu" else "")
         )
-        if self.bar:
-            self.bar.update(self.task, description="training", completed=event.step, total=c.steps)
+        self.show("training", event.step, c.steps)
 
     def _evaluation(self, event: Event) -> str:
         m = event.record["metrics"]
@@ -420,14 +359,8 @@ class _Watcher:
             f"separability {m['linear_separability']:.3f}  "
             f"uniformity {m['uniformity']:.3f}"
             + (f"  {self.speed:,.0f} img/s" if self.speed else "")
-            + f"  {time.monotonic() - self.started:.0f} s"
+            + f"  {self.seconds:.0f} s"
         )
-
-    def _log(self, text: str) -> None:
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            console.line(text)
 
 
 def _loss(record: dict[str, Any]) -> str:

@@ -341,12 +341,8 @@ def test_ctrl_c_saves_and_exits_130(cli, monkeypatch: pytest.MonkeyPatch) -> Non
         if event.kind == "step" and event.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    try:
-        monkeypatch.setattr(module._Watcher, "__call__", watch)
-        outcome = cli(*TRAIN.split())
-        assert outcome.status == 130 and "--resume goes on" in outcome.err
-        assert load_checkpoint("ckpt.pt")["step"] == 3
-        monkeypatch.undo()
-    finally:
-        signal.signal(signal.SIGINT, handlers[0])
-        signal.signal(signal.SIGTERM, handlers[1])
+    monkeypatch.setattr(module._Watcher, "__call__", watch)
+    outcome = cli(*TRAIN.split())
+    assert outcome.status == 130 and "--resume goes on" in outcome.err
+    assert load_checkpoint("ckpt.pt")["step"] == 3
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))

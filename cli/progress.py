@@ -1,0 +1,124 @@
+"""What long commands share: progress on stderr, and stopping on a signal."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import Any, Self
+
+from . import console
+
+__all__ = ["Display", "StopSignal"]
+
+
+class Display:
+    """Progress bars on a terminal, lines of log elsewhere; a context manager.
+
+    Args:
+        quiet: Whether to show nothing, as all ranks but the first do.
+        remaining: Whether bars show an estimate of the time left.
+    """
+
+    def __init__(self, *, quiet: bool = False, remaining: bool = True) -> None:
+        self.quiet, self.remaining = quiet, remaining
+        self.progress: Any = None
+        self.started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if console.interactive() and not self.quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}"),
+                *([TimeRemainingColumn()] if self.remaining else []),
+                console=Console(stderr=True),
+            )
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the display was made."""
+        return time.monotonic() - self.started
+
+    def show(
+        self, what: str, done: float, total: float, note: str = "", *, row: int = 0, **more: Any
+    ) -> None:
+        """Update a bar; without a terminal, do nothing.
+
+        Args:
+            what: Name of the work.
+            done, total: Work done and work in all.
+            note: Text behind the numbers.
+            row: Number of the bar, from 0.
+            more: Further properties of rich's task, such as ``visible``.
+        """
+        if self.progress:
+            while len(self.progress.tasks) <= row:
+                self.progress.add_task("", total=0, note="")
+            task = self.progress.tasks[row].id
+            self.progress.update(
+                task, description=what, completed=done, total=total, note=note, **more
+            )
+
+    def preparing(self, done: int, total: int) -> None:
+        """Show how many images have been drawn or decoded so far."""
+        self.show("preparing", done, total)
+        if done == total and not self.progress:
+            self.log(f"prepared {total:,} images")
+
+    def log(self, text: str, *, even_if_quiet: bool = False) -> None:
+        """Write a line, above the bars if there are any."""
+        if self.progress:
+            self.progress.console.print(text, highlight=False, markup=False)
+        elif even_if_quiet or not self.quiet:
+            console.line(text)
+
+
+class StopSignal:
+    """Ctrl-C or SIGTERM: the first asks for a graceful stop, the second stops at once.
+
+    A context manager that catches both signals; called, it says whether one came.
+
+    Args:
+        announcement: Line to write when the first signal comes.
+        patient: Whether a second signal changes nothing and the first writes no line: torchrun
+            sends its own signal after the user's.
+        graceful: Whether a graceful stop is possible; while it is false, the first signal already
+            stops at once.
+    """
+
+    def __init__(self, announcement: str, *, patient: bool = False, graceful: bool = True) -> None:
+        self.number = 0
+        self.announcement, self.patient, self.graceful = announcement, patient, graceful
+
+    def __enter__(self) -> Self:
+        self.before = {
+            number: signal.signal(number, self._received)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        if self.patient and self.number:
+            return
+        if self.number or not self.graceful:
+            raise KeyboardInterrupt
+        self.number = number
+        if not self.patient:
+            console.line(f"\ngeomkit: {self.announcement} (again: at once)")
