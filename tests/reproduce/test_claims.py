@@ -14,9 +14,12 @@ from geomkit.reproduce.framework.claims import (
     UNDECIDED,
     Claim,
     Interval,
+    MissingRows,
     Verdict,
     above,
+    average,
     below,
+    contrast,
     difference,
     equivalent,
     mean_interval,
@@ -49,7 +52,7 @@ def test_interval_of_one_seed_is_over_its_pairs() -> None:
     [([], [], "no finite"), ([math.nan], [1.0], "no finite"), ([1.0], [math.nan], "no error")],
 )
 def test_no_interval_without_a_number(values: list, errors: list, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(MissingRows, match=says):
         mean_interval(values, errors)
 
 
@@ -92,7 +95,7 @@ def test_rows_that_pair_alike_are_not_chosen_from() -> None:
     rows = Rows([row("a", 1, 1.0), row("a", 1, 2.0), row("b", 1, 0.0)])
     with pytest.raises(ValueError, match="pair alike"):
         difference(rows, {"loss": "a"}, {"loss": "b"}, metric="m")
-    with pytest.raises(ValueError, match="loss cua"):
+    with pytest.raises(MissingRows, match="loss cua"):
         difference(rows, {"loss": "cua"}, {"loss": "b"}, metric="m")
 
 
@@ -102,16 +105,18 @@ LOW, HIGH, WIDE = (Interval(0, *b, "3 seeds", 3) for b in ((-2, -1), (1, 2), (-1
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        ([below(i, 0, "x") for i in (LOW, HIGH, WIDE)], (REPRODUCED, NOT_REPRODUCED, UNDECIDED)),
-        ([above(i, 0, "x") for i in (LOW, HIGH, WIDE)], (NOT_REPRODUCED, REPRODUCED, UNDECIDED)),
+        ([(below, i, 0) for i in (LOW, HIGH, WIDE)], (REPRODUCED, NOT_REPRODUCED, UNDECIDED)),
+        ([(above, i, 0) for i in (LOW, HIGH, WIDE)], (NOT_REPRODUCED, REPRODUCED, UNDECIDED)),
         (
-            [equivalent(WIDE, 3, "x"), equivalent(LOW, 0.5, "x"), equivalent(WIDE, 0.5, "x")],
+            [(equivalent, WIDE, 3), (equivalent, LOW, 0.5), (equivalent, WIDE, 0.5)],
             (REPRODUCED, NOT_REPRODUCED, UNDECIDED),
         ),
     ],
 )
-def test_verdicts(found: list[Verdict], expected: tuple[str, ...]) -> None:
-    assert tuple(verdict.status for verdict in found) == expected
+def test_verdicts(found: list[tuple], expected: tuple[str, ...]) -> None:
+    verdicts = [make(lambda rows, i=i: i, limit, "x")(Rows()) for make, i, limit in found]
+    assert tuple(verdict.status for verdict in verdicts) == expected
+    assert all(verdict.why.startswith("x: 0.000 [") for verdict in verdicts)
 
 
 def test_a_claim_in_parts_is_as_good_as_its_worst() -> None:
@@ -119,7 +124,7 @@ def test_a_claim_in_parts_is_as_good_as_its_worst() -> None:
     assert together([yes, yes]).status == REPRODUCED
     assert together([yes, unsure]).status == UNDECIDED
     assert together([unsure, no, yes]).status == NOT_REPRODUCED
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="at least one"):
         together([])
 
 
@@ -147,10 +152,27 @@ def test_numbers_of_one_seed_share_their_pairs() -> None:
     assert found.high - found.value == pytest.approx(1.959964 * math.hypot(0.3, 0.3), rel=1e-6)
 
 
-@pytest.mark.parametrize("error", [KeyError("loss"), ValueError("no\nrow"), ZeroDivisionError()])
-def test_rows_that_are_missing_leave_it_undecided(error: Exception) -> None:
+def test_rows_that_are_missing_leave_it_undecided() -> None:
+    rows = Rows([row("a", 1, 1.0, 0.1)])
+    for number in (contrast("a", "b", metric="m"), average(metric="other")):
+        found = Claim("c", "p", above(number, 0, "x")).verdict(rows)
+        assert found.status == UNDECIDED and "cannot be tested" in found.why
+    alone = Claim("c", "p", above(average(metric="m"), 0, "x")).verdict(Rows([row("a", 1, 1.0)]))
+    assert alone.status == UNDECIDED and "no error over pairs" in alone.why
+
+
+@pytest.mark.parametrize("error", [KeyError("loss"), ValueError("two"), ZeroDivisionError()])
+def test_errors_of_a_test_are_not_verdicts(error: Exception) -> None:
     def test(rows: Rows) -> Verdict:
         raise error
 
-    found = Claim("c", "p", test).verdict(Rows())
-    assert found.status == UNDECIDED and "\n" not in found.why and "cannot be tested" in found.why
+    with pytest.raises(type(error)):
+        Claim("c", "p", test).verdict(Rows())
+
+
+def test_all_tests_of_a_claim_must_hold() -> None:
+    rows = Rows([row("a", 1, 3.0, 0.1), row("b", 1, 1.0, 0.1)])
+    less = contrast("b", "a", metric="m")
+    assert Claim("c", "p", below(less, 0, "x")).verdict(rows).status == REPRODUCED
+    both = Claim("c", "p", [below(less, 0, "x"), above(less, 0, "y")]).verdict(rows)
+    assert both.status == NOT_REPRODUCED and "; y: -2.000" in both.why

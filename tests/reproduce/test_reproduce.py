@@ -15,7 +15,7 @@ import pytest
 
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import commands, estimate, planning, runner
-from geomkit.reproduce.framework.claims import Claim, below, mean_interval
+from geomkit.reproduce.framework.claims import Claim, average, below
 from geomkit.reproduce.framework.document import Table, to_html
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
@@ -64,16 +64,12 @@ class Toy:
             axes[0, 0].plot([row.value for row in rows])
             return {name: figure, "values": figure}
 
-        def judge(rows: Rows) -> Any:
-            values = rows.where(loss="clip")
-            return below(mean_interval([r.value for r in values], [r.stderr for r in values]), 0,
-                         "pairs")  # fmt: skip
-
+        test = below(average(loss="clip"), 0, "pairs")
         return Experiment(
             name, f"Title of {name}", f"What is {name}?",
             cells=lambda options: [cell(x, s) for s in options.used_seeds for x in losses],
             measure=measure, draw=draw, seconds=lambda options: 5.0,
-            claims=(Claim("It is below nothing", "−1", judge, otherwise="Counts are positive."),),
+            claims=(Claim("It is below nothing", "−1", test, otherwise="Counts are positive."),),
             published="coco-finetune", notes="Read it `so`.", captions={name: "Counts of `pairs`"},
         )  # fmt: skip
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from geomkit.reproduce.framework.claims import Interval, difference, mean_interval
+from geomkit.reproduce.framework.claims import (
+    Interval,
+    MissingRows,
+    Number,
+    average,
+    difference,
+    mean_interval,
+    mean_of,
+)
 from geomkit.reproduce.framework.experiment import Context
 from geomkit.reproduce.framework.results import Row, Rows
 from geomkit.training.config import TrainConfig
@@ -14,7 +22,7 @@ if TYPE_CHECKING:
     from geomkit.plots.steps import Curve
     from geomkit.reproduce.controls.control import Control
 
-__all__ = ["at_step", "control_rows", "curve", "last_step", "left_out", "risen"]
+__all__ = ["at_end", "at_start", "control_rows", "curve", "last_step", "left_out", "rise"]
 
 
 def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:
@@ -70,34 +78,40 @@ def left_out(
 
 
 def last_step(rows: Rows) -> str:
-    """The last step that rows speak of, as their condition has it.
+    """Last step of the rows, as their condition spells it.
 
     Raises:
-        ValueError: if they speak of none.
+        MissingRows: If no row has a step.
     """
     steps = [int(step) for step in rows.values("step") if step is not None]
     if not steps:
-        raise ValueError("no row with a step")
+        raise MissingRows("no row with a step")
     return str(max(steps))
 
 
-def at_step(rows: Rows, metric: str, step: str) -> Interval:
-    """A metric at a step, over seeds.
-
-    Raises:
-        ValueError: if no row has it.
-    """
-    found = rows.where(metric=metric, step=step)
-    return mean_interval([row.value for row in found], [row.stderr for row in found])
+def at_start(metric: str, **chosen: Any) -> Number:
+    """A metric of the chosen rows before training."""
+    return average(metric=metric, step="0", **chosen)
 
 
-def risen(rows: Rows, metric: str) -> Interval:
-    """A metric at the end of training less at its start, paired by seed.
+def at_end(metric: str, **chosen: Any) -> Number:
+    """A metric of the chosen rows at the last step that any of them has."""
 
-    Raises:
-        ValueError: if a seed lacks one of them.
-    """
-    return difference(rows, {"step": last_step(rows)}, {"step": "0"}, metric=metric)
+    def number(rows: Rows) -> Interval:
+        found = rows.where(**chosen)
+        return mean_of(found.where(metric=metric, step=last_step(found)))
+
+    return number
+
+
+def rise(metric: str, **chosen: Any) -> Number:
+    """A metric of the chosen rows at the end of training minus at its start, paired by seed."""
+
+    def number(rows: Rows) -> Interval:
+        found = rows.where(**chosen)
+        return difference(found, {"step": last_step(found)}, {"step": "0"}, metric=metric)
+
+    return number
 
 
 def curve(rows: Rows, label: str, colour: str, **look: bool) -> Curve:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from geomkit.losses import PRESETS as LOSSES
 from geomkit.losses import parse_loss
 from geomkit.reproduce.framework.claims import (
+    Check,
     Claim,
     Interval,
-    Verdict,
+    Number,
     above,
     below,
+    contrast,
     difference,
     equivalent,
-    together,
 )
 from geomkit.reproduce.framework.common import MARGIN, main_grid, measured
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
@@ -102,41 +104,13 @@ def effect(rows: Rows, loss: str, against: str, metric: str) -> Interval:
     return difference(rows.where(condition=""), {"loss": loss}, {"loss": against}, metric=metric)
 
 
-def _less(loss: str, against: str, metric: str, rows: Rows) -> Verdict:
-    return below(effect(rows, loss, against, metric), 0, _what(metric, loss, against))
+def _test(test: Callable[[Number, float, str], Check], metric: str, loss: str, against: str,
+          limit: float = 0.0) -> Check:  # fmt: skip
+    number = contrast(loss, against, metric=metric, condition="")
+    return test(number, limit, f"{metric.replace('_', ' ')}, {loss} less {against}")
 
 
-def _more(loss: str, against: str, metric: str, rows: Rows) -> Verdict:
-    return above(effect(rows, loss, against, metric), 0, _what(metric, loss, against))
-
-
-def _what(metric: str, loss: str, against: str) -> str:
-    return f"{metric.replace('_', ' ')}, {loss} less {against}"
-
-
-def _closes(rows: Rows) -> Verdict:
-    return together(
-        [_less("cua", "clip", m, rows) for m in ("centroid_distance", "linear_separability")]
-    )
-
-
-def _kept(rows: Rows) -> Verdict:
-    return together(
-        [
-            equivalent(
-                effect(rows, loss, "clip", RETRIEVAL), MARGIN, _what(RETRIEVAL, loss, "clip")
-            )
-            for loss in ("cua", "cuaxu")
-        ]
-    )
-
-
-def _weight(rows: Rows) -> Verdict:
-    low, high = (f"{w:g}" for w in (WEIGHTS[0], WEIGHTS[-1]))
-    found = difference(rows, {"weight": high}, {"weight": low}, metric="centroid_distance")
-    return below(found, 0, f"centroid distance, weight {high} less weight {low}")
-
-
+_LOW, _HIGH = (f"{weight:g}" for weight in (WEIGHTS[0], WEIGHTS[-1]))
 _SMALL = (
     "On few pairs and from scratch the terms also act against overfitting, unlike in the paper."
 )
@@ -153,54 +127,54 @@ EXPERIMENT = Experiment(
         Claim(
             "Uniformity and alignment together close the gap",
             "centroid distance 0.661 to 0.082, separability 1.000 to 0.729 (d = 128)",
-            _closes,
+            [_test(below, metric, "cua", "clip")
+             for metric in ("centroid_distance", "linear_separability")],
         ),
         Claim(
             "Uniformity by itself narrows the gap",
             "none: the paper trains no such loss",
-            lambda rows: _less("cu", "clip", "centroid_distance", rows),
+            _test(below, "centroid_distance", "cu", "clip"),
             "The term spreads each cloud over the sphere without regard to where the other is.",
         ),
         Claim(
             "Alignment by itself narrows the gap",
             "none: the paper trains no such loss",
-            lambda rows: _less("ca", "clip", "centroid_distance", rows),
+            _test(below, "centroid_distance", "ca", "clip"),
             "Pairs are drawn together, but within a small part of the sphere.",
         ),
         Claim(
             "It is the uniformity term that spreads the space, not alignment",
             "uniformity of clip −1.911, of cua −3.647 (d = 128)",
-            lambda rows: together(
-                [_less("cu", "clip", "uniformity", rows), _less("cu", "ca", "uniformity", rows)]
-            ),
+            [_test(below, "uniformity", "cu", "clip"), _test(below, "uniformity", "cu", "ca")],
         ),
         Claim(
             "Cross-uniformity spreads pairs that do not belong together",
             "cross-uniformity of cua −3.686, of cuaxu −3.823 (d = 128)",
-            lambda rows: _less("cuaxu", "cua", "cross_uniformity", rows),
+            _test(below, "cross_uniformity", "cuaxu", "cua"),
         ),
         Claim(
             "Cross-uniformity on top opens the gap again a little",
             "centroid distance 0.082 to 0.127 (d = 128)",
-            lambda rows: _more("cuaxu", "cua", "centroid_distance", rows),
+            _test(above, "centroid_distance", "cuaxu", "cua"),
         ),
         Claim(
             f"Retrieval is kept, within {MARGIN}",
             "recall@1, mean of both ways: clip 0.272, cua 0.256, cuaxu 0.268 (d = 128)",
-            _kept,
+            [_test(equivalent, RETRIEVAL, loss, "clip", MARGIN) for loss in ("cua", "cuaxu")],
             _SMALL,
             persists=True,
         ),
         Claim(
             "The contrastive term is needed for retrieval",
             "none: the paper trains no such loss",
-            lambda rows: _less("uaxu", "cuaxu", RETRIEVAL, rows),
+            _test(below, RETRIEVAL, "uaxu", "cuaxu"),
             _SMALL,
         ),
         Claim(
             "The largest weight on uniformity and alignment leaves a smaller gap than the least",
             "none: the paper's weights are all 1",
-            _weight,
+            below(contrast({"weight": _HIGH}, {"weight": _LOW}, metric="centroid_distance"), 0,
+                  f"centroid distance, weight {_HIGH} less weight {_LOW}"),
         ),
     ),
     seconds=lambda options: 1.5 * (len(PRESETS) * len(options.used_seeds) + len(WEIGHTS)),
@@ -218,4 +192,4 @@ EXPERIMENT = Experiment(
         f"weights are of one seed, with intervals over pairs; all is d = {DIM} by the standard "
         "recipe. `uaxu` has no contrastive term."
     ),
-)
+)  # fmt: skip

@@ -22,7 +22,7 @@ from geomkit.reproduce.experiments.tasks import (
     openmoji_with,
     running_on,
 )
-from geomkit.reproduce.framework.claims import Claim, Verdict, above, difference
+from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.common import LOSSES, cell_of, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.results import Row, Rows, published
@@ -182,8 +182,8 @@ def _better(loss: str) -> Claim:
         if rows.where(metric="simat_score"):
             chosen, words = {"metric": "simat_score"}, "SIMAT"
         chosen |= {"lambda": f"{MAIN:g}", "dim": DIM}
-        found = difference(rows, {"loss": loss}, {"loss": "clip"}, **chosen)
-        return above(found, 0.0, f"{loss} − clip on {words}, λ = {MAIN:g}")
+        less = contrast(loss, "clip", **chosen)
+        return above(less, 0.0, f"{loss} − clip on {words}, λ = {MAIN:g}")(rows)
 
     return Claim(
         f"{loss} does multimodal arithmetic better than clip at d = {DIM}",

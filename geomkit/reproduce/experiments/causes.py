@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomkit.reproduce.controls.control_rows import at_step, curve, last_step, risen
+from geomkit.reproduce.controls.control_rows import at_end, curve, last_step, rise
 from geomkit.reproduce.experiments.cause_runs import (
     LONGER,
     LOSSES,
@@ -25,11 +25,12 @@ from geomkit.reproduce.framework.claims import (
     Interval,
     Verdict,
     above,
+    average,
     below,
+    contrast,
     difference,
-    mean_interval,
+    together,
 )
-from geomkit.reproduce.framework.common import together
 from geomkit.reproduce.framework.experiment import Context, Experiment
 from geomkit.reproduce.framework.results import Rows
 
@@ -115,78 +116,34 @@ def _held_out(rows: Rows) -> Rows:
     return rows.where(lambda row: not row.data.endswith(" train") and row.metric != "left_out")
 
 
-def _narrow(rows: Rows) -> Verdict:
-    parts = []
-    for side in ("image", "text"):
-        found = _over(rows.where(cause="cone", metric=f"intra_cosine_{side}"))
-        # The mean cosine is the squared length of the centroid: half way out from the centre.
-        parts.append(above(found, 0.25, f"mean cosine within {side}s, random weights"))
-    return together(parts)
-
-
-def _apart(rows: Rows) -> Verdict:
-    found = _over(rows.where(cause="cone", metric="linear_separability"))
-    return above(found, 0.95, "separability, random weights")
-
-
-def _over(rows: Rows) -> Interval:
-    return mean_interval([row.value for row in rows], [row.stderr for row in rows])
-
-
-def _clean(rows: Rows) -> Verdict:
-    found = rows.where(cause="mismatch", pairs="matched", loss="clip", metric="linear_separability")
-    return above(_over(found), 0.95, "separability, every pair right")
+_CONE = {"cause": "cone"}
+_CLOSED = {"split": "val", "cause": "start", "gap": "closed"}
 
 
 def _patient(rows: Rows) -> Verdict:
-    run = _held_out(rows).where(cause="training", run="long", loss="clip")
-    last = last_step(run)
-    usual = _held_out(rows).where(cause="training", run="standard", loss="clip")
-    half = 0.5 * at_step(usual, "centroid_distance", last_step(usual)).value
+    long = {"split": "val", "cause": "training", "run": "long", "loss": "clip"}
+    last = last_step(rows.where(**long))
+    usual = at_end("centroid_distance", **{**long, "run": "standard"})(rows)
     return together(
         [
-            above(at_step(run, "linear_separability", last), 0.95, f"separability, step {last}"),
-            above(
-                at_step(run, "centroid_distance", last), half,
-                f"centroid distance, step {last}, against half that of the usual run",
-            ),
+            above(at_end("linear_separability", **long), 0.95, f"separability, step {last}")(rows),
+            above(at_end("centroid_distance", **long), 0.5 * usual.value,
+                  f"centroid distance, step {last}, against half that of the usual run")(rows),
         ]
     )  # fmt: skip
 
 
-def _copies(rows: Rows) -> Verdict:
-    found = _held_out(rows).where(cause="encoders", views="two", loss="clip")
-    if not found:
-        raise ValueError("no two views of a picture")
-    last = last_step(found)
-    ends = difference(
-        found, {"encoders": "copied"}, {"encoders": "shared"},
-        metric="centroid_distance", step=last,
-    )  # fmt: skip
-    return above(ends, 0.0, "centroid distance at the end, copied less shared")
-
-
-def _returns(rows: Rows) -> Verdict:
-    found = _held_out(rows).where(cause="start", gap="closed", loss="clip")
-    return together(
-        [
-            above(risen(found, "centroid_distance"), 0.0, "centroid distance, end less start"),
-            above(
-                at_step(found, "linear_separability", last_step(found)), 0.95,
-                "separability at the end",
-            ),
-        ]
-    )  # fmt: skip
+def _copied_less_shared(rows: Rows) -> Interval:
+    found = rows.where(split="val", cause="encoders", views="two", loss="clip")
+    return difference(found, {"encoders": "copied"}, {"encoders": "shared"},
+                      metric="centroid_distance", step=last_step(found))  # fmt: skip
 
 
 def _kept(rows: Rows) -> Verdict:
-    found = _held_out(rows).where(cause="start", gap="closed")
-    last = last_step(found)
-    less = difference(
-        found, {"loss": "cua"}, {"loss": "clip"}, metric="centroid_distance", step=last
-    )
-    clip = at_step(found.where(loss="clip"), "centroid_distance", last).value
-    return below(less, -0.5 * clip, "centroid distance at the end, cua less clip")
+    found = rows.where(**_CLOSED)
+    less = contrast("cua", "clip", metric="centroid_distance", step=last_step(found))
+    clip = at_end("centroid_distance", loss="clip")(found).value
+    return below(less, -0.5 * clip, "centroid distance at the end, cua less clip")(found)
 
 
 EXPERIMENT = Experiment(
@@ -203,15 +160,23 @@ EXPERIMENT = Experiment(
     claims=(
         Claim(
             "Random weights confine each modality to a cone before any training",
-            "Liang et al. 2022: mean cosine well above 0 in every network", _narrow,
+            "Liang et al. 2022: mean cosine well above 0 in every network",
+            # The mean cosine is the squared length of the centroid: half way out from the centre.
+            [above(average(metric=f"intra_cosine_{side}", **_CONE), 0.25,
+                   f"mean cosine within {side}s, random weights") for side in ("image", "text")],
         ),
         Claim(
             "The cones of the two modalities are disjoint: a gap before any training",
-            "Liang et al. 2022: the two are clearly apart", _apart,
+            "Liang et al. 2022: the two are clearly apart",
+            above(average(metric="linear_separability", **_CONE), 0.95,
+                  "separability, random weights"),
         ),
         Claim(
             "The gap needs no mismatched pairs: with every pair right the two are disjoint",
-            "separability 1.00 with one input for both encoders", _clean, persists=True,
+            "separability 1.00 with one input for both encoders",
+            above(average(cause="mismatch", pairs="matched", loss="clip",
+                          metric="linear_separability"), 0.95, "separability, every pair right"),
+            persists=True,
         ),
         Claim(
             f"Training {LONGER} times as long does not close it",
@@ -219,11 +184,16 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "Encoders that start with the same weights drift apart",
-            "not given", _copies,
+            "not given",
+            above(_copied_less_shared, 0.0, "centroid distance at the end, copied less shared"),
         ),
         Claim(
             "Closed before training, the gap comes back with the contrastive loss",
-            "centroid distance 0.00 → 0.06, separability 0.50 → 1.00 (one modality)", _returns,
+            "centroid distance 0.00 → 0.06, separability 0.50 → 1.00 (one modality)",
+            [above(rise("centroid_distance", loss="clip", **_CLOSED), 0.0,
+                   "centroid distance, end less start"),
+             above(at_end("linear_separability", loss="clip", **_CLOSED), 0.95,
+                   "separability at the end")],
         ),
         Claim(
             "Uniformity and alignment keep it at less than half of that",

@@ -17,11 +17,11 @@ from geomkit.metrics.sphere import uniform_sphere_limit
 from geomkit.reproduce.framework.claims import (
     NOT_REPRODUCED,
     Claim,
-    Interval,
+    MissingRows,
+    Test,
     Verdict,
-    above,
-    below,
-    mean_interval,
+    judge,
+    mean_of,
     together,
 )
 from geomkit.reproduce.framework.common import cell_of, training_pairs, where
@@ -52,6 +52,7 @@ METRICS = (
     "text_retrieval_recall@1",
     "image_retrieval_recall@1",
 )
+PC1, PC2 = "cumulative_variance@1", "cumulative_variance@2"
 ARC, RING_BOTH, RING_ONE, SPHERE_ONE, SPHERE_BOTH, RECALL = 0.9, 0.95, 0.75, 0.45, 0.8, 0.8
 
 
@@ -204,28 +205,29 @@ def _at(row: Row) -> str:
     return f"at epoch {float(row.conditions['epoch']):.3g}"
 
 
-def _interval(row: Row) -> Interval:
-    return mean_interval([row.value], [row.stderr])
+def _judge(row: Row, sign: str, limit: float, what: str, *, dated: bool = True) -> Verdict:
+    return judge(mean_of([row]), sign, limit, f"{what} {_at(row)}" if dated else what)
 
 
-def _trained(rows: Rows, metric: str) -> Rows:
-    """By step, without what random weights make: a narrow cone may look like an arc."""
-    return Rows(over_time(rows, metric)[1:])
+def _course(rows: Rows, metric: str, *, trained: bool = False) -> Rows:
+    """Clip's rows of a metric by step; ``trained`` leaves out the initial weights.
+
+    Random weights make a narrow cone, which may look like an arc.
+    """
+    found = over_time(rows, metric)[int(trained) :]
+    if not found:
+        raise MissingRows("no snapshots")
+    return Rows(found)
 
 
 def _arc(rows: Rows) -> Verdict:
-    first = _trained(rows, "cumulative_variance@1")
-    if not first:
-        raise ValueError("no snapshots")
-    most = max(first, key=lambda row: row.value)
-    return above(_interval(most), ARC, f"PC1 {_at(most)}")
+    most = max(_course(rows, PC1, trained=True), key=lambda row: row.value)
+    return _judge(most, ">", ARC, "PC1")
 
 
 def _ring(rows: Rows) -> Verdict:
     """After the arc, a snapshot that two components hold and one does not."""
-    first, both = (_trained(rows, f"cumulative_variance@{k}") for k in (1, 2))
-    if not first:
-        raise ValueError("no snapshots")
+    first, both = (_course(rows, metric, trained=True) for metric in (PC1, PC2))
     arc = next((k for k, row in enumerate(first) if row.value >= ARC), None)
     if arc is None:
         return Verdict(NOT_REPRODUCED, f"there is no arc (PC1 ≥ {ARC:g}) for a ring to follow")
@@ -234,37 +236,21 @@ def _ring(rows: Rows) -> Verdict:
     if not flat:
         return Verdict(NOT_REPRODUCED, f"after the arc PC1+PC2 is never ≥ {RING_BOTH:g}")
     one, two = min(flat, key=lambda pair: pair[0].value)
-    return together(
-        [
-            below(_interval(one), RING_ONE, f"PC1 {_at(one)}"),
-            above(_interval(two), RING_BOTH, f"PC1+PC2 {_at(two)}"),
-        ]
-    )
+    return together([_judge(one, "<", RING_ONE, "PC1"), _judge(two, ">", RING_BOTH, "PC1+PC2")])
 
 
-def _sphere(rows: Rows) -> Verdict:
-    one, both = (over_time(rows, f"cumulative_variance@{k}")[-1] for k in (1, 2))
-    return together(
-        [
-            below(_interval(one), SPHERE_ONE, f"PC1 {_at(one)}"),
-            below(_interval(both), SPHERE_BOTH, f"PC1+PC2 {_at(both)}"),
-        ]
-    )
+def _ends(metric: str, sign: str, limit: float, what: str) -> Test:
+    return lambda rows: _judge(_course(rows, metric)[-1], sign, limit, what)
 
 
-def _together(rows: Rows) -> Verdict:
-    distance, spread = (over_time(rows, m) for m in ("centroid_distance", "uniformity"))
-    return together(
-        [
-            below(_interval(distance[-1]), distance[0].value / 2, "centroid distance at the end"),
-            below(_interval(spread[-1]), spread[0].value, "uniformity at the end"),
-        ]
-    )
+def _falls(metric: str, share: float, what: str) -> Test:
+    """Test that a metric ends below a share of its first value."""
 
+    def test(rows: Rows) -> Verdict:
+        found = _course(rows, metric)
+        return _judge(found[-1], "<", found[0].value * share, f"{what} at the end", dated=False)
 
-def _recall(rows: Rows) -> Verdict:
-    last = over_time(rows, "text_retrieval_recall@1")[-1]
-    return above(_interval(last), RECALL, f"I→T@1 {_at(last)}")
+    return test
 
 
 EXPERIMENT = Experiment(
@@ -291,18 +277,19 @@ EXPERIMENT = Experiment(
             f"It ends spread over the sphere: PC1 at {SPHERE_ONE:g} or less, PC1+PC2 at "
             f"{SPHERE_BOTH:g} or less",
             "PC1 0.34, PC1+PC2 0.67 at epoch 275",
-            _sphere,
+            [_ends(PC1, "<", SPHERE_ONE, "PC1"), _ends(PC2, "<", SPHERE_BOTH, "PC1+PC2")],
         ),
         Claim(
             "The clouds come together as they spread: centroid distance and uniformity both fall",
             "shown in its figure, without numbers; tested as: to less than half, and below the "
             "start's",
-            _together,
+            [_falls("centroid_distance", 0.5, "centroid distance"),
+             _falls("uniformity", 1.0, "uniformity")],
         ),
         Claim(
             f"At the end {RECALL:g} of the training images or more find their own caption",
             "0.87 at epoch 275",
-            _recall,
+            _ends("text_retrieval_recall@1", ">", RECALL, "I→T@1"),
         ),
     ),
     seconds=lambda options: 12.0 if options.quick else 30.0,
@@ -318,4 +305,4 @@ EXPERIMENT = Experiment(
     "pairs. Hollow marks are the paper's; its run is longer and its temperature 0.01 (here 0.05, "
     "with warm-up: at 0.01 training from scratch collapses to two points). `figure1.gif` shows "
     "every snapshot of clip and nothing between them.",
-)
+)  # fmt: skip

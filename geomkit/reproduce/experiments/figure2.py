@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from geomkit.reproduce.framework.claims import (
-    Claim,
-    Verdict,
-    above,
-    below,
-    difference,
-    equivalent,
-    together,
-)
+from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
 from geomkit.reproduce.framework.common import DIMS, MARGIN, dot_of, main_grid, measured
 from geomkit.reproduce.framework.experiment import Context, Experiment
 from geomkit.reproduce.framework.results import Row, Rows, published
@@ -142,116 +134,50 @@ def lines_of(rows: Rows, metric: str, *, theirs: bool = False) -> list[Line]:
     return lines
 
 
+_NAMES = {
+    "centroid_distance": "centroid distance",
+    "linear_separability": "linear separability",
+    "uniformity": "uniformity (more negative: more uniform)",
+}
+_RECALLS = {"text_retrieval_recall@1": "I→T@1", "image_retrieval_recall@1": "T→I@1"}
+
+
+def _paper(metric: str, loss: str, dim: int = 128) -> str:
+    found = with_uniformity(published("coco-finetune")).one(metric=metric, dim=dim, loss=loss)
+    return f"{found.value:.3f}"
+
+
 def _lower(metric: str, loss: str, dims: Sequence[int] = DIMS) -> Claim:
-    names = {
-        "centroid_distance": "centroid distance",
-        "linear_separability": "linear separability",
-        "uniformity": "uniformity (more negative: more uniform)",
-    }
-    theirs = with_uniformity(published("coco-finetune"))
-
-    def value(dim: int, loss: str) -> float:
-        return theirs.one(metric=metric, dim=dim, loss=loss).value
-
-    told = ", ".join(f"{value(d, 'clip'):.3f} to {value(d, loss):.3f} at d = {d}" for d in dims)
-
-    def test(rows: Rows) -> Verdict:
-        return together(
-            [
-                below(
-                    difference(rows, {"loss": loss}, {"loss": "clip"}, metric=metric, dim=dim),
-                    0.0,
-                    f"{loss} − clip at d = {dim}",
-                )
-                for dim in dims
-            ]
-        )
-
     span = "at every dimension" if tuple(dims) == DIMS else f"at d = {' and '.join(map(str, dims))}"
-    return Claim(f"{loss} has a lower {names[metric]} than clip {span}", told, test)
-
-
-def _grows(rows: Rows) -> Verdict:
-    return together(
-        [
-            above(
-                difference(
-                    rows,
-                    {"dim": high},
-                    {"dim": low},
-                    metric="centroid_distance",
-                    loss="clip",
-                ),
-                0.0,
-                f"clip, d = {high} − d = {low}",
-            )
-            for low, high in pairwise(DIMS)
-        ]
-    )
+    return Claim(
+        f"{loss} has a lower {_NAMES[metric]} than clip {span}",
+        ", ".join(f"{_paper(metric, 'clip', d)} to {_paper(metric, loss, d)} at d = {d}"
+                  for d in dims),
+        [below(contrast(loss, "clip", metric=metric, dim=d), 0.0, f"{loss} − clip at d = {d}")
+         for d in dims],
+    )  # fmt: skip
 
 
 def _order(metric: str) -> Claim:
-    theirs = published("coco-finetune").where(metric=metric, dim=128)
-    told = ", ".join(
-        f"{name} {theirs.one(loss=name).value:.3f}" for name in ("clip", "cuaxu", "cua")
-    )
-
-    def test(rows: Rows) -> Verdict:
-        return together(
-            [
-                above(
-                    difference(rows, {"loss": a}, {"loss": b}, metric=metric, dim=128),
-                    0.0,
-                    f"{a} − {b}",
-                )
-                for a, b in (("clip", "cuaxu"), ("cuaxu", "cua"))
-            ]
-        )
-
-    words = metric.replace("_", " ")
-    return Claim(f"At d = 128 the {words} falls in the order clip, cuaxu, cua", told, test)
-
-
-def _closer(rows: Rows) -> Verdict:
-    return together(
-        [
-            above(
-                difference(rows, {"loss": loss}, {"loss": "clip"}, metric="paired_cosine", dim=128),
-                0.0,
-                f"{loss} − clip",
-            )
-            for loss in ("cua", "cuaxu")
-        ]
-    )
+    losses = ("clip", "cuaxu", "cua")
+    return Claim(
+        f"At d = 128 the {_NAMES[metric]} falls in the order {', '.join(losses)}",
+        ", ".join(f"{loss} {_paper(metric, loss)}" for loss in losses),
+        [above(contrast(a, b, metric=metric, dim=128), 0.0, f"{a} − {b}")
+         for a, b in pairwise(losses)],
+    )  # fmt: skip
 
 
 def _comparable(loss: str) -> Claim:
-    def test(rows: Rows) -> Verdict:
-        return together(
-            [
-                equivalent(
-                    difference(rows, {"loss": loss}, {"loss": "clip"}, metric=metric),
-                    MARGIN,
-                    f"{loss} − clip, {words}, mean over dimensions",
-                )
-                for metric, words in (
-                    ("text_retrieval_recall@1", "I→T@1"),
-                    ("image_retrieval_recall@1", "T→I@1"),
-                )
-            ]
-        )
-
-    theirs = published("coco-finetune").where(dim=128)
-    told = "; ".join(
-        f"{words} {theirs.one(metric=metric, loss='clip').value:.3f} to "
-        f"{theirs.one(metric=metric, loss=loss).value:.3f} at d = 128"
-        for metric, words in (
-            ("text_retrieval_recall@1", "I→T@1"),
-            ("image_retrieval_recall@1", "T→I@1"),
-        )
-    )
-    text = f"{loss} retrieves as well as clip, to within {MARGIN:g}"
-    return Claim(text, told, test, persists=True)
+    return Claim(
+        f"{loss} retrieves as well as clip, to within {MARGIN:g}",
+        "; ".join(f"{words} {_paper(metric, 'clip')} to {_paper(metric, loss)} at d = 128"
+                  for metric, words in _RECALLS.items()),
+        [equivalent(contrast(loss, "clip", metric=metric), MARGIN,
+                    f"{loss} − clip, {words}, mean over dimensions")
+         for metric, words in _RECALLS.items()],
+        persists=True,
+    )  # fmt: skip
 
 
 EXPERIMENT = Experiment(
@@ -266,7 +192,8 @@ EXPERIMENT = Experiment(
         Claim(
             "Under clip the centroid distance grows with the dimension",
             "0.104, 0.314, 0.661 at d = 32, 64, 128",
-            _grows,
+            [above(contrast({"dim": high}, {"dim": low}, metric="centroid_distance", loss="clip"),
+                   0.0, f"clip, d = {high} − d = {low}") for low, high in pairwise(DIMS)],
         ),
         _lower("centroid_distance", "cua"),
         _lower("centroid_distance", "cuaxu", (64, 128)),
@@ -279,7 +206,8 @@ EXPERIMENT = Experiment(
         Claim(
             "At d = 128 cua and cuaxu bring the pairs closer: a higher paired cosine than clip",
             "clip 0.567, cua 0.728, cuaxu 0.637",
-            _closer,
+            [above(contrast(loss, "clip", metric="paired_cosine", dim=128), 0.0, f"{loss} − clip")
+             for loss in ("cua", "cuaxu")],
             "Of models trained from scratch and asked of held-out pairs, clip's clouds are so "
             "narrow that any two rows of a modality are about as close as its pairs "
             "(`intra_cosine_image`, `intra_cosine_text`), while cua's and cuaxu's strangers lie at "
@@ -303,4 +231,4 @@ EXPERIMENT = Experiment(
     "on how many there are, so compare losses, not levels, of the two. In the paper's numbers "
     "cuaxu's centroid distance at d = 32 (0.122) is above clip's (0.104), so the claim about it "
     "speaks of 64 and 128.",
-)
+)  # fmt: skip

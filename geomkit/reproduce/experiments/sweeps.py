@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geomkit.reproduce.framework.claims import (
     LEVEL,
     Claim,
     Interval,
+    MissingRows,
+    Test,
     Verdict,
     above,
-    difference,
-    mean_interval,
+    average,
+    contrast,
 )
 from geomkit.reproduce.framework.common import cell_of, measured, training_pairs
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
@@ -111,66 +113,55 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
     return {"sweeps": heat_maps(rows), "sweeps-effects": effects(rows)}
 
 
-def _ends(rows: Rows, name: str, **common: Any) -> tuple[Any, Any]:
-    """Smallest and largest setting there is."""
-    found = sorted(rows.where(**common).values(name), key=float)
-    if len(found) < 2:
-        raise ValueError(f"one {name} alone: {', '.join(map(str, found)) or 'none'}")
-    return found[0], found[-1]
+def _ends(name: str, what: str, first: int = 0, *, fixed: bool = False, high: bool = False) -> Test:
+    """Test that one end of a factor's settings has a wider gap than the other.
 
+    Args:
+        name: Factor; the smallest and largest of its settings are compared.
+        what: Name of the compared number; ``{dim}``, ``{a}`` and ``{b}`` are filled in.
+        first: 0 if the smallest setting is claimed to have the wider gap, −1 if the largest.
+        fixed: Whether models with a learned temperature are left out.
+        high: Whether models of the largest dimension are compared only.
+    """
 
-def _by_dimension(rows: Rows) -> Verdict:
-    low, high = _ends(rows, "dim")
-    found = difference(rows, {"dim": high}, {"dim": low}, by="setting", metric="centroid_distance")
-    return above(found, 0, f"centroid distance, d = {high} less d = {low}")
+    def test(rows: Rows) -> Verdict:
+        common = {"learned": 0} if fixed else {}
+        found = sorted(rows.where(**common).values(name), key=float)
+        if len(found) < 2:
+            raise MissingRows(f"one {name} alone: {', '.join(map(str, found)) or 'none'}")
+        a, b = found[first], found[-1 - first]
+        dim = max(rows.values("dim"))
+        common |= {"dim": dim} if high else {}
+        less = contrast({name: a}, {name: b}, by="setting", metric="centroid_distance", **common)
+        return above(less, 0, f"centroid distance{what.format(a=a, b=b, dim=dim)}")(rows)
 
-
-def _by_batch(rows: Rows) -> Verdict:
-    low, high = _ends(rows, "batch")
-    dim = max(rows.values("dim"))
-    found = difference(
-        rows, {"batch": low}, {"batch": high}, by="setting", metric="centroid_distance", dim=dim
-    )
-    return above(found, 0, f"centroid distance at d = {dim}, batch {low} less batch {high}")
-
-
-def _by_temperature(rows: Rows) -> Verdict:
-    low, high = _ends(rows, "tau", learned=0)
-    found = difference(
-        rows, {"tau": low}, {"tau": high}, by="setting", metric="centroid_distance", learned=0
-    )
-    return above(found, 0, f"centroid distance, τ = {low} less τ = {high}")
+    return test
 
 
 def _learned(rows: Rows) -> Verdict:
     dims = sorted(rows.values("dim"))[1:]  # in the lowest there is little room for a gap
-    chosen = rows.where(metric="linear_separability", learned=1, dim=dims)
-    found = mean_interval([r.value for r in chosen], [r.stderr for r in chosen], over="settings")
-    return above(found, 0.9, f"separability, τ learned, d from {dims[0]}" if dims else "")
+    found = average(metric="linear_separability", learned=1, dim=dims, over="settings")
+    return above(found, 0.9, f"separability, τ learned, d from {dims[0]}" if dims else "")(rows)
 
 
-def _with_uniformity(rows: Rows) -> Verdict:
+def _with_uniformity(rows: Rows) -> Interval:
     gaps, spreads = (rows.where(metric=m) for m in ("centroid_distance", "uniformity"))
     other = {(row.dim, row.condition): row.value for row in spreads}
-    pairs = [
-        (row.value, other[row.dim, row.condition])
-        for row in gaps
-        if math.isfinite(row.value) and math.isfinite(other[row.dim, row.condition])
-    ]
-    found = rank_correlation([a for a, _ in pairs], [b for _, b in pairs])
-    return above(found, 0, "rank correlation of centroid distance and uniformity")
+    pairs = [(row.value, other.get((row.dim, row.condition), math.nan)) for row in gaps]
+    finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    return rank_correlation([a for a, _ in finite], [b for _, b in finite])
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Spearman's with Bonett and Wright's interval (Psychometrika 65, 2000).
 
     Raises:
-        ValueError: for fewer than five, or values that are all equal.
+        MissingRows: for fewer than five, or values that are all equal.
     """
     from scipy import stats
 
     if len(a) < 5 or len(set(a)) == 1 or len(set(b)) == 1:
-        raise ValueError("too few different values to correlate")
+        raise MissingRows("too few different values to correlate")
     r = float(stats.spearmanr(a, b).statistic)
     r = max(-(1 - len(a) ** -2), min(1 - len(a) ** -2, r))  # a perfect order is no certainty
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((1 + r * r / 2) / (len(a) - 3))
@@ -190,19 +181,19 @@ EXPERIMENT = Experiment(
         Claim(
             "The gap is larger in the largest dimension than in the smallest",
             "centroid distance of clip 0.104 (d = 32), 0.314 (64), 0.661 (128)",
-            _by_dimension,
+            _ends("dim", ", d = {a} less d = {b}", -1),
             "Trained from scratch, few directions are enough to part the two clouds.",
         ),
         Claim(
             "In high dimensions the smallest batch leaves a wider gap than the largest",
             "no number; the abstract of the paper's later version (OpenReview wE8wJXgI9T)",
-            _by_batch,
+            _ends("batch", " at d = {dim}, batch {a} less batch {b}", high=True),
             "At an equal number of pairs a small batch also takes more steps, which mend the gap.",
         ),
         Claim(
             "The lowest fixed temperature leaves a wider gap than the highest",
             "no number; Liang et al. 2022, on whom the paper builds",
-            _by_temperature,
+            _ends("tau", ", τ = {a} less τ = {b}", fixed=True),
             "On few pairs a low temperature is fitted before the clouds have moved.",
         ),
         Claim(
@@ -217,7 +208,7 @@ EXPERIMENT = Experiment(
         Claim(
             "The gap goes with low uniformity",
             "clip at d = 128: distance 0.661, uniformity −1.911; cua: 0.082, −3.647",
-            _with_uniformity,
+            above(_with_uniformity, 0, "rank correlation of centroid distance and uniformity"),
             "Across settings both also follow the dimension, each in its own way.",
         ),
     ),

@@ -23,7 +23,7 @@ from geomkit.reproduce.experiments.tasks import (
     running_on,
     slant,
 )
-from geomkit.reproduce.framework.claims import Claim, Verdict, above, difference
+from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.common import DIMS, LOSSES, Dot, cell_of, dot_of, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.results import Row, Rows, published
@@ -281,10 +281,8 @@ def _better(loss: str) -> Claim:
     def test(rows: Rows) -> Verdict:
         given = bool(rows.where(metric="zeroshot_mean", tasks="given"))
         tasks, words = ("given", "the data sets given") if given else ("openmoji", "attributes")
-        found = difference(
-            rows, {"loss": loss}, {"loss": "clip"}, metric="zeroshot_mean", tasks=tasks, dim=DIM
-        )
-        return above(found, 0.0, f"{loss} − clip, mean over {words}")
+        less = contrast(loss, "clip", metric="zeroshot_mean", tasks=tasks, dim=DIM)
+        return above(less, 0.0, f"{loss} − clip, mean over {words}")(rows)
 
     return Claim(
         f"{loss} classifies better without training than clip, on the mean of the tasks",

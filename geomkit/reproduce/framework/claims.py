@@ -1,4 +1,4 @@
-"""A claim of the paper, and what our own runs say to it."""
+"""Claims of the paper as data: what is compared, in which direction, and the verdict."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ import numpy as np
 from geomkit.reproduce.framework.results import Row, Rows
 
 __all__ = [
-    "NOT_REPRODUCED", "REPRODUCED", "UNDECIDED", "Claim", "Interval", "Verdict",
-    "above", "below", "difference", "equivalent", "mean_interval", "together",
+    "NOT_REPRODUCED", "REPRODUCED", "UNDECIDED", "Check", "Claim", "Interval", "MissingRows",
+    "Number", "Test", "Verdict", "above", "average", "below", "contrast", "difference",
+    "equivalent", "judge", "mean_interval", "mean_of", "together",
 ]  # fmt: skip
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 LEVEL = 0.95
+
+
+class MissingRows(ValueError):
+    """The results lack rows, or finite numbers, that a comparison needs."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,11 @@ class Interval:
     """An estimate with a two-sided interval at 95%.
 
     Attributes:
-        value, low, high: the estimate and its bounds.
-        how: what the interval is over: seeds, settings, or pairs.
-        count: how many of them; 1 for the pairs of one seed.
+        value: Estimate.
+        low: Lower bound.
+        high: Upper bound.
+        how: What the interval is over: seeds, settings, or pairs.
+        count: Number of them; 1 for the pairs of one seed.
     """
 
     value: float
@@ -42,73 +49,169 @@ class Interval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a claim came to.
+    """The result of testing a claim.
 
     Attributes:
-        status: of :data:`REPRODUCED`, :data:`NOT_REPRODUCED`, :data:`UNDECIDED`.
-        why: numbers and intervals, in one sentence.
+        status: One of :data:`REPRODUCED`, :data:`NOT_REPRODUCED` and :data:`UNDECIDED`.
+        why: Numbers and intervals, in one sentence.
     """
 
     status: str
     why: str
 
 
+Number = Callable[[Rows], Interval]
+"""From an experiment's rows to one number with its interval; raises :class:`MissingRows`."""
+
+Test = Callable[[Rows], Verdict]
+"""From an experiment's rows to a verdict; raises :class:`MissingRows`."""
+
+
 @dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper's and its test.
+class Check:
+    """A test of one number; made by :func:`below`, :func:`above` or :func:`equivalent`.
 
     Attributes:
-        text: the claim.
-        published: the paper's numbers for it, in words.
-        test: from an experiment's rows to a verdict.
-        otherwise: the likely reason if it does not hold here, for the report.
-        persists: whether it says that training leaves something as it is, so that a model that has
-            learnt little bears it out whatever the loss.
+        number: Number that is tested.
+        sign: ``<``, ``>``, or ``within ±``.
+        limit: Limit, or margin on both sides of 0.
+        what: Name of the number, for the report.
+    """
+
+    number: Number
+    sign: str
+    limit: float
+    what: str
+
+    def __call__(self, rows: Rows) -> Verdict:
+        """Verdict on these rows."""
+        return judge(self.number(rows), self.sign, self.limit, self.what)
+
+
+def judge(found: Interval, sign: str, limit: float, what: str) -> Verdict:
+    """Verdict on one number: decided if its whole interval lies on one side of the limit.
+
+    Args:
+        found: Number with its interval.
+        sign: ``<``, ``>``, or ``within ±``.
+        limit: Limit, or margin on both sides of 0.
+        what: Name of the number.
+    """
+    match sign:
+        case "<":
+            yes, no = found.high < limit, found.low > limit
+        case ">":
+            yes, no = found.low > limit, found.high < limit
+        case _:
+            yes = -limit < found.low and found.high < limit
+            no = found.low > limit or found.high < -limit
+    status = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
+    return Verdict(status, f"{what}: {found}, claimed {sign} {limit:g}")
+
+
+def below(number: Number, limit: float, what: str) -> Check:
+    """Test that a number lies below a limit."""
+    return Check(number, "<", limit, what)
+
+
+def above(number: Number, limit: float, what: str) -> Check:
+    """Test that a number lies above a limit."""
+    return Check(number, ">", limit, what)
+
+
+def equivalent(number: Number, margin: float, what: str) -> Check:
+    """Test that a difference is smaller than a margin in both directions."""
+    return Check(number, "within ±", margin, what)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and its tests.
+
+    Attributes:
+        text: The claim.
+        published: The paper's numbers for it, in words.
+        tests: One or several tests; all must hold.
+        otherwise: Likely reason if the claim does not hold, for the report.
+        persists: Whether the claim says that training leaves something unchanged. A model that
+            has learnt little satisfies such a claim under any loss.
     """
 
     text: str
     published: str
-    test: Callable[[Rows], Verdict]
+    tests: Test | Sequence[Test]
     otherwise: str = ""
     persists: bool = False
 
     def verdict(self, rows: Rows, *, quick: bool = False) -> Verdict:
-        """The verdict; a quick run's may be *undecided*, never the opposite of a full one's.
+        """Verdict on these rows; *undecided* where rows are missing or numbers are undefined.
 
-        It denies nothing, and bears out nothing that only a long training could disturb.
-
-        Rows that are missing, or numbers that are undefined, leave a claim undecided.
+        Args:
+            rows: Results of the experiment.
+            quick: Whether they come from a quick run. Such a run never denies a claim, and never
+                confirms one that only a long training could contradict.
         """
+        tests = [self.tests] if callable(self.tests) else self.tests
         try:
-            found = self.test(rows)
-        except (ArithmeticError, LookupError, ValueError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return Verdict(UNDECIDED, f"cannot be tested on these results ({reason})")
+            found = together([test(rows) for test in tests])
+        except MissingRows as error:
+            return Verdict(UNDECIDED, f"cannot be tested on these results ({error})")
         if quick and found.status == NOT_REPRODUCED:
             return replace(found, status=UNDECIDED, why=f"{found.why}; too short a run to deny it")
         if quick and found.status == REPRODUCED and self.persists:
-            return replace(found, status=UNDECIDED, why=f"{found.why}; too short a run to bear out")
+            return replace(
+                found, status=UNDECIDED, why=f"{found.why}; too short a run to confirm it"
+            )
         return found
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Verdict of a claim with several parts: reproduced if all are, not reproduced if one is not.
+
+    Raises:
+        ValueError: Without any verdict.
+    """
+    if not verdicts:
+        raise ValueError("together: expected at least one verdict")
+    found = {verdict.status for verdict in verdicts}
+    status = next((s for s in (NOT_REPRODUCED, UNDECIDED) if s in found), REPRODUCED)
+    return Verdict(status, "; ".join(verdict.why for verdict in verdicts))
+
+
+def average(*, over: str = "seeds", **chosen: Any) -> Number:
+    """Mean of the chosen rows, with the interval of :func:`mean_interval`."""
+    return lambda rows: mean_of(rows.where(**chosen), over=over)
+
+
+def contrast(a: str | dict[str, Any], b: str | dict[str, Any], **options: Any) -> Number:
+    """Mean difference a − b, as :func:`difference` computes it; a text names a loss."""
+    sides = [{"loss": side} if isinstance(side, str) else side for side in (a, b)]
+    return lambda rows: difference(rows, *sides, **options)
+
+
+def mean_of(rows: Sequence[Row], *, over: str = "seeds") -> Interval:
+    """Mean of the rows' values, with the interval of :func:`mean_interval`."""
+    return mean_interval([row.value for row in rows], [row.stderr for row in rows], over=over)
 
 
 def mean_interval(
     values: Sequence[float], stderrs: Sequence[float], *, over: str = "seeds"
 ) -> Interval:
-    """A t interval of the mean over seeds; of a single seed, one from its error over pairs.
+    """Mean with a t interval over seeds; for a single seed, an interval from its error over pairs.
 
     Args:
-        values: one a seed; those that are not finite are left out.
-        stderrs: the error of each over pairs.
-        over: what a value is one of.
+        values: One value per seed; non-finite values are ignored.
+        stderrs: Standard error of each value over pairs.
+        over: What the values belong to, in the plural.
 
     Raises:
-        ValueError: if there is no finite value, or the only one has no error.
+        MissingRows: If no value is finite, or the only finite one has no error.
     """
     from scipy import stats
 
     found = [(v, e) for v, e in zip(values, stderrs, strict=True) if math.isfinite(v)]
     if not found:
-        raise ValueError("no finite value")
+        raise MissingRows("no finite value")
     mean = float(np.mean([v for v, _ in found]))
     if len(found) > 1:
         error = float(np.std([v for v, _ in found], ddof=1)) / math.sqrt(len(found))
@@ -116,7 +219,7 @@ def mean_interval(
         return Interval(mean, mean - half, mean + half, f"{len(found)} {over}", len(found))
     error = found[0][1]
     if not math.isfinite(error):
-        raise ValueError(f"one of {over} alone, and no error over pairs")
+        raise MissingRows(f"one of {over} alone, and no error over pairs")
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
     how = "the pairs of one seed" if over == "seeds" else f"the pairs of one of {over}"
     return Interval(mean, mean - half, mean + half, how, 1)
@@ -127,41 +230,45 @@ def difference(
 ) -> Interval:
     """Mean of a − b, paired by seed, dimension, data and condition.
 
-    What pairs leave apart of one seed (dimensions compared at once, say) is one observation of it,
-    their mean: the interval is over seeds.
+    Several pairs of one seed (dimensions compared together, for example) are averaged into one
+    observation: the interval is over seeds.
 
     Args:
-        rows: to choose from.
-        a, b: what each side is, such as ``{"loss": "cua"}``. What a side names is not paired by;
-            one that names a condition is paired by the other conditions.
-        by: what the interval is over: ``seed``, or ``setting`` (each pair one observation) where
-            there is one seed and many settings.
-        common: what both have, such as the metric.
+        rows: Rows to choose from.
+        a: Fields of the first side, such as ``{"loss": "cua"}``. Fields that a side names are
+            not paired by; a side that names a condition is paired by the other conditions.
+        b: Fields of the second side.
+        by: ``seed``, or ``setting`` to count each pair as one observation, where there is one
+            seed and many settings.
+        common: Fields of both sides, such as the metric.
 
     Raises:
-        ValueError: if a side has no row, or two that pair alike, or no seed is in both.
+        MissingRows: If a side has no row, or no seed has both sides.
+        ValueError: If two rows of one side have the same pairing key.
     """
     apart = set(a) | set(b)
     left, right = (_keyed(rows.where(**{**common, **side}), side, apart) for side in (a, b))
     shared = [key for key in left if key in right]
     if not shared:
-        raise ValueError(f"no rows of {_words(a)} and {_words(b)} with {_words(common)} to compare")
+        raise MissingRows(
+            f"no rows of {_words(a)} and {_words(b)} with {_words(common)} to compare"
+        )
     groups: dict[Any, list[tuple[float, float]]] = {}
     for key in shared:
         one, other = left[key], right[key]
-        # Errors over the same pairs go up and down together: as if independent errs to the safe
-        # side.
+        # Both errors are over the same pairs and so correlated; treating them as independent is
+        # conservative.
         pair = one.value - other.value, math.hypot(one.stderr, other.stderr)
         groups.setdefault(one.seed if by == "seed" else key, []).append(pair)
     finite = [[p for p in group if math.isfinite(p[0])] for group in groups.values()]
     means = [float(np.mean([d for d, _ in group])) for group in finite if group]
-    # Numbers of one seed are of the same pairs: the error of their mean may be as large as theirs.
+    # Numbers of one seed share their pairs: the error of their mean can be as large as theirs.
     errors = [float(np.mean([e for _, e in group])) for group in finite if group]
     return mean_interval(means, errors, over=f"{by}s")
 
 
 def _keyed(rows: Rows, side: dict[str, Any], apart: set[str]) -> dict[tuple, Row]:
-    """Rows by what they are paired by."""
+    """Rows by their pairing key."""
     pairing = [name for name in ("seed", "dim", "data") if name not in apart]
     found: dict[tuple, Row] = {}
     for row in rows:
@@ -176,38 +283,3 @@ def _keyed(rows: Rows, side: dict[str, Any], apart: set[str]) -> dict[tuple, Row
 
 def _words(chosen: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in chosen.items()) or "anything"
-
-
-def below(interval: Interval, limit: float, what: str) -> Verdict:
-    """Whether a number lies below a limit, its whole interval being on one side."""
-    return _judge(interval.high < limit, interval.low > limit, f"{what}: {interval}", limit, "<")
-
-
-def above(interval: Interval, limit: float, what: str) -> Verdict:
-    """Whether a number lies above a limit, its whole interval being on one side."""
-    return _judge(interval.low > limit, interval.high < limit, f"{what}: {interval}", limit, ">")
-
-
-def equivalent(interval: Interval, margin: float, what: str) -> Verdict:
-    """Whether a difference is smaller than a margin both ways: its whole interval within it."""
-    within = -margin < interval.low and interval.high < margin
-    outside = interval.low > margin or interval.high < -margin
-    return _judge(within, outside, f"{what}: {interval}", margin, "within ±")
-
-
-def _judge(yes: bool, no: bool, text: str, limit: float, sign: str) -> Verdict:
-    status = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
-    return Verdict(status, f"{text}, claimed {sign} {limit:g}")
-
-
-def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of a claim in several parts: reproduced if all are, denied if one is.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if not verdicts:
-        raise ValueError("nothing to judge")
-    found = {verdict.status for verdict in verdicts}
-    status = next((s for s in (NOT_REPRODUCED, UNDECIDED) if s in found), REPRODUCED)
-    return Verdict(status, "; ".join(verdict.why for verdict in verdicts))

@@ -8,13 +8,13 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from geomkit.models.preprocess import Preprocess
-from geomkit.reproduce.framework.claims import mean_interval, together
+from geomkit.reproduce.framework.claims import mean_interval
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
 from geomkit.reproduce.framework.results import Row, Rows
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
-    "DIMS", "LOSSES", "MARGIN", "Dot", "cell_of", "dot_of", "main_grid", "measured", "together",
+    "DIMS", "LOSSES", "MARGIN", "Dot", "cell_of", "dot_of", "main_grid", "measured",
     "training_pairs", "where",
 ]  # fmt: skip
 

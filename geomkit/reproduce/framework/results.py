@@ -44,6 +44,11 @@ class Row:
     condition: str = ""
 
     @property
+    def split(self) -> str:
+        """Split of the data, the last word of ``data``."""
+        return self.data.rpartition(" ")[2]
+
+    @property
     def conditions(self) -> dict[str, str]:
         """The condition taken apart.
 
@@ -54,6 +59,9 @@ class Row:
         return {key: value for key, _, value in pairs}
 
 
+_NAMES = {"split", *(field.name for field in fields(Row))}
+
+
 class Rows(list[Row]):
     """Rows that can be chosen from.
 
@@ -62,19 +70,18 @@ class Rows(list[Row]):
     [2.0]
     """
 
-    def where(self, test: Callable[[Row], bool] | None = None, **equal: Any) -> Rows:
+    def where(self, test: Callable[[Row], bool] | None = None, /, **equal: Any) -> Rows:
         """Rows whose fields (or conditions) are as given and that pass the test.
 
         A key that is no field of :class:`Row` is a condition's, compared as text; a tuple or list
         means any of its members.
         """
-        names = {field.name for field in fields(Row)}
 
         def fits(row: Row) -> bool:
             for key, wanted in equal.items():
-                found = getattr(row, key) if key in names else row.conditions.get(key)
+                found = getattr(row, key) if key in _NAMES else row.conditions.get(key)
                 options = wanted if isinstance(wanted, (tuple, list, set)) else (wanted,)
-                if key not in names:
+                if key not in _NAMES:
                     options = [None if option is None else str(option) for option in options]
                 if found not in options:
                     return False
@@ -84,8 +91,7 @@ class Rows(list[Row]):
 
     def values(self, name: str) -> list[Any]:
         """The different values of a field (or condition), in order of appearance."""
-        names = {field.name for field in fields(Row)}
-        found = (getattr(r, name) if name in names else r.conditions.get(name) for r in self)
+        found = (getattr(r, name) if name in _NAMES else r.conditions.get(name) for r in self)
         return list(dict.fromkeys(found))
 
     def one(self, **equal: Any) -> Row:
