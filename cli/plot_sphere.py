@@ -56,7 +56,8 @@ def plot_sphere(
 
 def _checkpoint(source: str) -> dict | None:
     """The content of a checkpoint of ours, if the source is one."""
-    from geomkit.sources import has_model_prefix, is_torch_file
+    from geomkit._core.files import is_torch_file
+    from geomkit.sources import has_model_prefix
 
     if has_model_prefix(source) or not Path(source).is_file() or not is_torch_file(Path(source)):
         return None

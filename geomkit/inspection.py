@@ -9,9 +9,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.embeddings.folders import read_folder
-from geomkit.embeddings.formats import Loaded, read_file
-from geomkit.sources import has_model_prefix, is_torch_file, open_source, tensors_loaded
+from geomkit._core.files import is_torch_file
+from geomkit.embeddings.formats import read
+from geomkit.embeddings.formats.pt import of_content
+from geomkit.embeddings.reading import Loaded
+from geomkit.sources import has_model_prefix, open_source
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints import Checkpoint
@@ -51,10 +53,8 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
     path = Path(source)
     if has_model_prefix(source) or not path.exists():
         return describe_model(open_source(source, download=download))
-    if path.is_dir():
-        return _embeddings(source, read_folder(path))
-    if not is_torch_file(path):
-        return _embeddings(source, read_file(path))
+    if path.is_dir() or not is_torch_file(path):
+        return _embeddings(source, read(path))
     from geomkit.models.checkpoints import FORMAT, read_torch_file
     from geomkit.models.checkpoints.opening import own_model
     from geomkit.models.checkpoints.torchscript import is_torchscript
@@ -64,7 +64,7 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") == FORMAT:
         return describe_model(own_model(content, source))
-    return _embeddings(source, tensors_loaded(path, content))
+    return _embeddings(source, of_content(path, content))
 
 
 def describe_model(loaded: Checkpoint) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from geomkit.embeddings.embeddings import Embeddings, from_loaded, read_embeddings
-from geomkit.embeddings.folders import read_manifest
-from geomkit.embeddings.formats import OWNERS, Loaded, ownership, read_matrix
+from geomkit._core.files import is_torch_file
+from geomkit.embeddings.embeddings import Embeddings, from_loaded
+from geomkit.embeddings.formats import read
+from geomkit.embeddings.formats.npy import read_matrix
+from geomkit.embeddings.formats.pt import of_content
+from geomkit.embeddings.reading import naming
 from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -23,17 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "MODEL_PREFIXES",
     "has_model_prefix",
-    "is_torch_file",
     "load_modalities",
     "load_source",
     "open_source",
-    "tensors_loaded",
     "to_device",
 ]
 
 MODEL_PREFIXES = ("open_clip", "hf", "openai", "paper")
 """What a word before a colon may be; any other is part of a path, such as a drive's letter."""
-_NUMPY_HEADS = (b"\x93NUMPY",)
 
 
 def has_model_prefix(source: str | Path) -> bool:
@@ -113,15 +111,11 @@ def load_source(
             loaded = own_model(content, str(path))
             return _embed(loaded, data=data, split=split or "val", device=device, workers=workers)
         _refuse_options(path, data, split)
-        return to_device(from_loaded(path, tensors_loaded(path, content)), device), None
-    _refuse_options(path, data, split)
-    embeddings = to_device(read_embeddings(path), device)
-    manifest = read_manifest(path) if path.is_dir() else None
-    if manifest is None:
-        return embeddings, None
-    described = manifest["data"]
-    meta = {**embeddings.meta, "data": described["spec"], "model": manifest["model"]["source"]}
-    return replace(embeddings, meta=meta), described["split"]
+        stored = of_content(path, content)
+    else:
+        _refuse_options(path, data, split)
+        stored = read(path)
+    return to_device(from_loaded(path, stored), device), stored.split
 
 
 def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") -> list[Embeddings]:
@@ -138,11 +132,8 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
     for name, path in paths.items():
         if not Path(path).exists():
             raise GeomkitError(f"{path}: no such file")
-        try:
+        with naming(Path(path)):
             matrices[name] = Rows(read_matrix(Path(path)), name=name)
-        except GeomkitError as error:
-            text = str(error)
-            raise GeomkitError(text if str(path) in text else f"{path}: {text}") from None
     lengths = {name: len(rows) for name, rows in matrices.items()}
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
@@ -202,61 +193,6 @@ def _refuse_options(path: Path, data: str | None, split: str | None) -> None:
     for name, value in (("--data", data), ("--split", split)):
         if value is not None:
             raise GeomkitError(f"{path}: {name} applies to checkpoints, these are embeddings")
-
-
-def tensors_loaded(path: Path, content: dict[str, Any]) -> Loaded:
-    """Embeddings among what a torch file holds: ``image``, ``text``, and whose each text is.
-
-    Raises:
-        GeomkitError: if there are none, or they are of a wrong rank or type.
-    """
-    import torch
-
-    from geomkit.embeddings.formats import tensor_shard
-
-    found = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    if not {"image", "text"} <= set(found):
-        raise GeomkitError(
-            f"{path}: a torch file, but neither a checkpoint written by geomkit nor tensors "
-            f"'image' and 'text'; another's model is named open_clip:NAME/{path}, openai:{path} or "
-            f"paper:{path}"
-        )
-    for key in ("image", "text"):
-        if found[key].ndim != 2:
-            shape = tuple(found[key].shape)
-            raise GeomkitError(f"{path}: {key}: expected an (n, d) matrix, got shape {shape}")
-    owners = {}
-    for key in OWNERS:
-        if key in found:
-            owners[key] = found[key].numpy()
-            if owners[key].ndim != 1 or not np.issubdtype(owners[key].dtype, np.integer):
-                raise GeomkitError(
-                    f"{path}: {key}: expected a row of integers, got {found[key].dtype}"
-                )
-    index, ids = ownership(path, owners)
-    image, text = tensor_shard(found["image"]), tensor_shard(found["text"])
-    return Loaded([image], [text], index, ids)
-
-
-def is_torch_file(path: Path) -> bool:
-    """Whether torch wrote it, told without importing torch: a zip with a pickle in a folder."""
-    import zipfile
-
-    try:
-        with path.open("rb") as file:
-            head = file.read(6)
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if head in _NUMPY_HEADS:
-        return False
-    if head[:4] == b"PK\x03\x04":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return any(name.endswith("/data.pkl") for name in archive.namelist())
-        except Exception:  # zipfile raises what a damaged directory makes it
-            # Cut short: let the reader that its suffix asks for say so.
-            return path.suffix != ".npz"
-    return path.suffix in (".pt", ".pth", ".ckpt", ".bin")
 
 
 def _embed(

@@ -11,7 +11,9 @@ from typing import BinaryIO, cast
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["atomic_write", "cache_dir", "check_target"]
+__all__ = ["atomic_write", "cache_dir", "check_target", "is_torch_file"]
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
 
 def check_target(path: Path, *, overwrite: bool = False) -> None:
@@ -79,3 +81,27 @@ def cache_dir() -> Path:
         return Path(explicit)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "geomkit"
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether torch wrote a file: a zip with a pickle in a folder. Does not import torch.
+
+    Raises:
+        GeomkitError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+    except OSError as error:
+        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if head == b"\x93NUMPY":
+        return False
+    if head[:4] != b"PK\x03\x04":
+        return path.suffix in _TORCH_SUFFIXES
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except Exception:  # zipfile raises many things on a damaged directory
+        return path.suffix != ".npz"  # cut short: the reader of that suffix reports it

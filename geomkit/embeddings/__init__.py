@@ -1,5 +1,5 @@
-"""Embeddings: unit rows by modality, and every file format they are read from."""
+"""Embeddings: unit rows by modality, and every format they are read from."""
 
-from geomkit.embeddings.embeddings import Embeddings, from_loaded, read_embeddings, write_embeddings
+from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_embeddings
 
-__all__ = ["Embeddings", "from_loaded", "read_embeddings", "write_embeddings"]
+__all__ = ["Embeddings", "read_embeddings", "write_embeddings"]

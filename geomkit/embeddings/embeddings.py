@@ -1,41 +1,44 @@
-"""Embeddings: unit rows by modality, and the files they come from.
+"""Embeddings: unit rows of two modalities, checked and normalised in one place.
 
-The one place where rows are checked and normalised; everything downstream may rely on it.
+Everything downstream relies on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geomkit._core.array import Array, is_torch, like, namespace, to_numpy, upcast
-from geomkit.embeddings.folders import read_folder
-from geomkit.embeddings.formats import Loaded, read_file
-from geomkit.embeddings.rows import Rows, normalize_block
+from geomkit._core.files import atomic_write
+from geomkit.embeddings.formats import read
+from geomkit.embeddings.ownership import check_ids, check_index
+from geomkit.embeddings.reading import Loaded, naming
+from geomkit.embeddings.rows import Rows, check_matrix, fits_memory, normalize_block
 from geomkit.errors import GeomkitError
 
 __all__ = ["Embeddings", "from_loaded", "normalize", "read_embeddings", "write_embeddings"]
 
-_IN_MEMORY = 1 << 29
-"""Bytes of a normalised matrix up to which it is kept; a larger one is read as it is needed."""
-
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Unit rows of two modalities, and which text belongs to which image.
+    """Unit rows of two modalities, and which image each text belongs to.
 
     Build it with :meth:`of`, which checks and normalises; the constructor trusts its arguments.
 
     Attributes:
         image: ``(n, d)`` unit rows.
         text: ``(m, d)`` unit rows.
-        image_index: ``(m,)`` integers; text j describes image ``image_index[j]``.
-        modalities: the names of the two, for tables and JSON.
-        ids: one name an image, or empty.
-        meta: where the rows came from, the range of norms they had, and the like.
+        image_index: ``(m,)`` integers; text j belongs to image ``image_index[j]``.
+        modalities: Names of the two, for tables and JSON.
+        ids: One name per image, or empty.
+        meta: Where the rows came from, the range of their norms, and the like.
+
+    >>> e = Embeddings.of(np.eye(2), np.eye(2)[[0, 0, 1]], [0, 0, 1])
+    >>> e.n, e.m, e.first_texts().tolist()
+    (2, 3, [0, 2])
     """
 
     image: Array
@@ -56,15 +59,17 @@ class Embeddings:
         ids: tuple[str, ...] = (),
         meta: dict[str, Any] | None = None,
     ) -> Embeddings:
-        """Check and normalise raw encoder outputs.
+        """Embeddings of raw encoder outputs, checked and normalised.
 
         Args:
-            image: ``(n, d)`` floats, n ≥ 2.
+            image: ``(n, d)`` floats, n ≥ 2: an array, a tensor or
+                :class:`geomkit.embeddings.rows.Rows`.
             text: ``(m, d)`` floats; without ``image_index``, m must equal n.
-            image_index: whose each text is; every image needs at least one.
-            modalities: names for the two.
-            ids: one name an image.
-            meta: carried along; ``norms`` is added: the range of row norms found.
+            image_index: For each text, the index of its image; every image needs at least one
+                text.
+            modalities: Names of the two.
+            ids: One name per image.
+            meta: Facts to keep; ``norms`` is added, the range of row norms found.
 
         Raises:
             GeomkitError: for a wrong rank, fewer than two rows, unequal lengths, integers, NaN or
@@ -75,13 +80,17 @@ class Embeddings:
         (3, 3, 3, [2.0, 2.0])
         """
         a, b = modalities
-        x, y = normalize(image, name=a), normalize(text, name=b)
-        x, y = (_alike(x[0], y[0], modalities), x[1]), (_alike(y[0], x[0], modalities), y[1])
-        n, m = int(x[0].shape[0]), int(y[0].shape[0])
-        index = _check_index(image_index, n, m, modalities)
-        _check_ids(ids, n)
-        norms = {a: x[1], b: y[1]}
-        return cls(x[0], y[0], index, modalities, ids, {**(meta or {}), "norms": norms})
+        (x, x_norms), (y, y_norms) = normalize(image, name=a), normalize(text, name=b)
+        if is_torch(x) or is_torch(y):  # numpy widens by itself
+            if not (is_torch(x) and is_torch(y) and x.device == y.device):
+                raise GeomkitError(f"{a} and {b}: expected both on one device")
+            if "64" in f"{x.dtype} {y.dtype}":
+                x, y = x.double(), y.double()
+        n, m = int(x.shape[0]), int(y.shape[0])
+        index = check_index(image_index, n, m, modalities)
+        check_ids(ids, n)
+        norms = {a: x_norms, b: y_norms}
+        return cls(x, y, index, modalities, ids, {**(meta or {}), "norms": norms})
 
     @property
     def n(self) -> int:
@@ -95,17 +104,17 @@ class Embeddings:
 
     @property
     def dim(self) -> int:
-        """Dimension of the images' space."""
+        """Dimension of the image rows."""
         return int(self.image.shape[1])
 
     @property
     def equal_dims(self) -> bool:
-        """Whether both modalities have one dimension, so that they can be compared."""
+        """Whether both modalities have the same dimension, so that they can be compared."""
         return self.image.shape[1] == self.text.shape[1]
 
     @property
     def norms(self) -> dict[str, list[float]]:
-        """Range of the norms the rows had, as far as they have been read."""
+        """Smallest and largest norm of the rows as stored, as far as they have been read."""
         found = dict(self.meta["norms"])
         for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
             if isinstance(rows, Rows):
@@ -113,7 +122,7 @@ class Embeddings:
         return found
 
     def first_texts(self, caption_index: int = 0) -> np.ndarray:
-        """For each image, the row of its ``caption_index``-th text.
+        """For each image, the row of its ``caption_index``-th text, counted from 0.
 
         Raises:
             GeomkitError: if an image has fewer texts.
@@ -127,13 +136,17 @@ class Embeddings:
             short = int(np.argmin(counts))
             raise GeomkitError(
                 f"caption index {caption_index}: image {short} has only {counts[short]} "
-                f"{self.modalities[1]} row(s); use a smaller one"
+                f"{self.modalities[1]} row(s); use a smaller index"
             )
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         return order[starts + caption_index]
 
     def pairs(self, caption_index: int = 0) -> tuple[Array, Array]:
-        """Images and one text each, row by row: ``(n, d)`` and ``(n, d)``."""
+        """Images and one text each, row by row: ``(n, d)`` and ``(n, d)``.
+
+        Raises:
+            GeomkitError: as :meth:`first_texts`.
+        """
         first = self.first_texts(caption_index)
         if self.m == self.n and np.array_equal(first, np.arange(self.n)):
             return self.image, self.text
@@ -142,103 +155,36 @@ class Embeddings:
         return self.image, self.text[like(first, self.text)]
 
 
-def _alike(rows: Array, other: Array, modalities: tuple[str, str]) -> Array:
-    """Tensors in the wider precision of the two; numpy widens by itself.
-
-    Raises:
-        GeomkitError: if they are not on one device.
-    """
-    if not is_torch(rows) and not is_torch(other):
-        return rows
-    if not (is_torch(rows) and is_torch(other)) or rows.device != other.device:
-        raise GeomkitError(f"{' and '.join(modalities)}: expected both on one device")
-    return rows.double() if "64" in str(other.dtype) else rows
-
-
-def _check_ids(ids: tuple[str, ...], n: int) -> None:
-    if not ids:
-        return
-    if len(ids) != n:
-        raise GeomkitError(f"ids: expected one an image ({n}), got {len(ids)}")
-    if len(set(ids)) < n:
-        first: dict[str, int] = {}
-        for row, name in enumerate(ids):
-            if name in first:
-                raise GeomkitError(f"ids: '{name}' stands twice, at rows {first[name]} and {row}")
-            first[name] = row
-
-
-def _check_index(
-    image_index: Array | None, n: int, m: int, modalities: tuple[str, str]
-) -> np.ndarray:
-    a, b = modalities
-    if image_index is None:
-        if n != m:
-            raise GeomkitError(
-                f"{a} and {b}: expected as many rows of each, got {n} and {m}; "
-                f"give `image_index` if an image has several texts"
-            )
-        return np.arange(n)
-    index = to_numpy(image_index)
-    if index.shape != (m,) or not np.issubdtype(index.dtype, np.integer):
-        raise GeomkitError(
-            f"image_index: expected {m} integers, one a {b} row, "
-            f"got shape {index.shape} of {index.dtype}"
-        )
-    if index.min() < 0 or index.max() >= n:
-        raise GeomkitError(
-            f"image_index: expected values in 0..{n - 1}, got {index.min()}..{index.max()}"
-        )
-    counts = np.bincount(index, minlength=n)
-    if not counts.all():
-        raise GeomkitError(f"image_index: image {int(np.argmin(counts))} has no {b} row")
-    return index.astype(np.int64)
-
-
-def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array | Rows, list[float]]:
-    """Check rows and divide each by its norm.
+def normalize(rows: Array, *, name: str = "rows") -> tuple[Array, list[float]]:
+    """Unit rows, and the smallest and largest norm the rows had.
 
     Rows of half precision are upcast to float32 first. A row that is already of unit norm up to
     rounding of its own dtype is divided all the same, so that equal rows stay equal.
 
     Args:
-        rows: ``(n, d)`` floats, n ≥ 2; large
-            :class:`geomkit.embeddings.rows.Rows` stay as they are, and are
-            checked and normalised as they are read.
-        name: what to call them in an error.
-
-    Returns:
-        The unit rows, and the smallest and largest norm found.
+        rows: ``(n, d)`` floats, n ≥ 2; large :class:`geomkit.embeddings.rows.Rows` are returned as
+            they are, and checked and normalised as they are read.
+        name: Name of the matrix for an error.
 
     Raises:
-        GeomkitError: see :meth:`Embeddings.of`.
+        GeomkitError: as :meth:`Embeddings.of`.
 
     >>> unit, norms = normalize(np.array([[3.0, 4.0], [0.0, 1.0]]))
     >>> unit.tolist(), norms
     ([[0.6, 0.8], [0.0, 1.0]], [1.0, 5.0])
     """
     if isinstance(rows, Rows):
-        if rows.shape[0] * rows.shape[1] * rows.dtype.itemsize > _IN_MEMORY:
-            return rows, rows.norms
-        return rows.load(), rows.norms
+        small = fits_memory(rows.shape[0] * rows.shape[1] * rows.dtype.itemsize)
+        return rows.load() if small else rows, rows.norms
     if not is_torch(rows):
         rows = np.asarray(rows)
-    if rows.ndim != 2:
-        raise GeomkitError(f"{name}: expected an (n, d) matrix, got shape {tuple(rows.shape)}")
-    n, d = rows.shape
-    if n < 2 or d < 1:
-        raise GeomkitError(
-            f"{name}: expected at least two rows of at least one number, got shape {(n, d)}"
-        )
-    kind = str(rows.dtype).removeprefix("torch.")
-    if kind not in ("float16", "bfloat16", "float32", "float64"):
-        raise GeomkitError(f"{name}: expected floating-point rows, got {kind}")
+    check_matrix(name, rows.shape, [str(rows.dtype).removeprefix("torch.")])
     if not is_torch(rows):
         unit, norms = normalize_block(rows, name=name)
         return unit, [float(norms.min()), float(norms.max())]
     unit = upcast(rows)
     xp = namespace(unit)
-    # One look decides; a row that is unfit is then named as numpy's rows are.
+    # One check of all rows; an error then names the bad ones as for numpy arrays.
     largest = xp.max(xp.abs(unit), axis=1, keepdims=True)
     if not bool(xp.all(xp.isfinite(largest) & (largest > 0))):
         normalize_block(to_numpy(unit), name=name)
@@ -249,41 +195,57 @@ def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array | Rows, 
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Read a file or a clip-retrieval folder of embeddings; see :mod:`geomkit.embeddings.formats`.
+    """Embeddings of a file or folder in one of :mod:`geomkit.embeddings.formats`.
 
     Small matrices are loaded, large ones read a block at a time.
 
+    Args:
+        path: Path of a file or folder; its content decides the format.
+
     Raises:
-        GeomkitError: if the file is missing, foreign, truncated or holds anything unfit.
+        GeomkitError: if it is missing, of no known format, truncated, or holds anything that does
+            not fit.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "e.npz")
+    >>> write_embeddings(path, Embeddings.of(np.eye(3), np.eye(3)))
+    >>> read_embeddings(path).n
+    3
     """
     path = Path(path)
-    loaded = read_folder(path) if path.is_dir() else read_file(path)
-    return from_loaded(path, loaded)
+    return from_loaded(path, read(path))
 
 
-def from_loaded(path: Path, loaded: Loaded, **kwargs: Any) -> Embeddings:
-    """Embeddings of what a file holds, errors naming the file."""
-    try:
-        return Embeddings.of(
+def from_loaded(path: Path, loaded: Loaded) -> Embeddings:
+    """Embeddings of what a file holds; errors name the file."""
+    with naming(path):
+        found = Embeddings.of(
             Rows(loaded.image, name="image"),
             Rows(loaded.text, name="text"),
             loaded.image_index,
             ids=loaded.ids,
-            meta={"path": str(path), **kwargs},
+            meta={"path": str(path)},
         )
-    except GeomkitError as error:
-        text = str(error)
-        raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    return replace(found, meta={**found.meta, **loaded.meta})
 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: bool = False) -> None:
     """Write ``.npz`` with ``image``, ``text`` and ``image_index``, atomically.
 
+    Args:
+        path: Path of the file.
+        embeddings: Unit rows to write; ids and meta are not stored.
+        overwrite: Whether to replace an existing file.
+
     Raises:
         GeomkitError: if the file exists and ``overwrite`` is not given, or cannot be written.
-    """
-    from geomkit._core.files import atomic_write
 
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "e.npz")
+    >>> write_embeddings(path, Embeddings.of(np.eye(3), np.eye(3)))
+    >>> sorted(np.load(path))
+    ['format', 'image', 'image_index', 'schema_version', 'text']
+    """
     with atomic_write(Path(path), overwrite=overwrite) as file:
         np.savez(
             file,

@@ -1,82 +1,90 @@
 """Rows: a matrix of unit rows over files and arrays of any size, normalised as it is read.
 
-Nothing is loaded before it is asked for, and never more than was asked for: a block of rows is
-read, widened to float32, checked and divided by its norms in one go. A row that is not finite or
-that holds nothing but zeros is named by its number the moment it is met.
+Nothing is loaded before it is needed: a block of rows is read, widened to float32, checked and
+divided by its norms in one go. An error names the number of a row that is not finite or all zeros.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["ArrayShard", "FileShard", "Rows", "Shard", "normalize_block"]
+__all__ = [
+    "ArrayShard", "FileShard", "Rows", "Shard", "check_matrix", "fits_memory", "normalize_block",
+]  # fmt: skip
 
 _BFLOAT16 = "bfloat16"
+_FLOATS = ("float16", _BFLOAT16, "float32", "float64")
 _DENSE = 8
 _BLOCK = 8192
+_IN_MEMORY = 1 << 29
+"""Bytes up to which a matrix is kept in memory; a larger one is read as it is needed."""
 
 
-class Shard(Protocol):
-    """A matrix that can be read a block at a time."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    def read(self, start: int, stop: int) -> np.ndarray: ...
+def fits_memory(size: int) -> bool:
+    """Whether a matrix of so many bytes is small enough to be kept in memory."""
+    return size <= _IN_MEMORY
 
 
 @dataclass(frozen=True)
 class ArrayShard:
-    """Rows that are in memory already."""
+    """An array in memory, or what has ``shape``, ``dtype`` and slices like one."""
 
     array: np.ndarray
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and dimension."""
-        return (int(self.array.shape[0]), int(self.array.shape[1]))
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.array.shape
 
     @property
     def dtype(self) -> str:
-        """Name of the number type."""
-        return str(self.array.dtype)
+        """Name of the number type, whatever its byte order."""
+        return self.array.dtype.name
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop``, as stored."""
         return self.array[start:stop]
 
+    def part(self, number: int) -> ArrayShard:
+        """One entry along the first axis."""
+        return ArrayShard(self.array[number])
+
 
 @dataclass(frozen=True)
 class FileShard:
-    """Rows that lie one after another in a file, read and not mapped.
+    """An array whose rows are contiguous in a file, read and not memory-mapped.
 
-    A mapped file that somebody truncates kills the process that looks at it; a read comes back
-    short, and that can be said in a sentence.
+    Truncating a mapped file kills the process that reads it; a read that comes back short can be
+    reported.
 
     Attributes:
-        path: the file.
-        offset: bytes before the first row.
-        dtype: ``float16``, ``bfloat16``, ``float32`` or ``float64``.
-        shape: rows and dimension.
-        swapped: whether the bytes are in the other order than this machine's.
+        path: Path of the file.
+        offset: Number of bytes before the first row.
+        dtype: Name of the number type, such as ``float32`` or ``bfloat16``.
+        shape: Shape of the array.
+        swapped: Whether the byte order is not this machine's.
     """
 
     path: Path
     offset: int
     dtype: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     swapped: bool = False
+
+    def _entry(self, number: int) -> tuple[np.dtype, int, int]:
+        """Type as stored, count of numbers and place in the file of an entry of the first axis."""
+        stored = np.dtype(np.uint16 if self.dtype == _BFLOAT16 else self.dtype)
+        count = math.prod(self.shape[1:])
+        return stored, count, self.offset + number * count * stored.itemsize
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows ``start`` to ``stop``, as stored; bfloat16 as float32.
@@ -84,38 +92,61 @@ class FileShard:
         Raises:
             GeomkitError: if the file has become shorter.
         """
-        stored = np.dtype(np.uint16 if self.dtype == _BFLOAT16 else self.dtype)
-        width = self.shape[1]
-        out = np.empty((stop - start, width), stored)
+        stored, width, place = self._entry(start)
+        count = (stop - start) * width
         # Opened for each block: threads need no lock then, and every system can do it.
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset + start * width * stored.itemsize)
-            view = memoryview(out.view(np.uint8).reshape(-1).data)
-            while len(view):
-                got = file.readinto(view)
-                if not got:
-                    raise GeomkitError(
-                        f"{self.path}: ends before row {stop - 1}; was it changed while being read?"
-                    )
-                view = view[got:]
+        flat = np.fromfile(self.path, stored, count, offset=place)
+        if len(flat) < count:
+            raise GeomkitError(
+                f"{self.path}: ends before row {stop - 1}; was it changed while being read?"
+            )
         if self.swapped:
-            out.byteswap(inplace=True)
-        return _widen_bfloat16(out) if self.dtype == _BFLOAT16 else out
+            flat.byteswap(inplace=True)
+        if self.dtype == _BFLOAT16:
+            flat = (flat.astype(np.uint32) << 16).view(np.float32)
+        return flat.reshape(stop - start, *self.shape[1:])
+
+    def part(self, number: int) -> FileShard:
+        """One entry along the first axis."""
+        return replace(self, offset=self._entry(number)[2], shape=self.shape[1:])
 
 
-def _widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+Shard = ArrayShard | FileShard
+"""An array that can be read a block of rows at a time."""
+
+
+def check_matrix(name: str, shape: Sequence[int], dtypes: Iterable[str]) -> None:
+    """Refuse what cannot be normalised row by row.
+
+    Args:
+        name: Name of the matrix for an error.
+        shape: Its shape.
+        dtypes: Names of the number types of its parts.
+
+    Raises:
+        GeomkitError: for a wrong rank, fewer than two rows, no columns, or numbers that are not
+            floating-point.
+    """
+    if len(shape) != 2:
+        raise GeomkitError(f"{name}: expected an (n, d) matrix, got shape {tuple(shape)}")
+    if shape[0] < 2 or shape[1] < 1:
+        raise GeomkitError(
+            f"{name}: expected at least two rows of at least one number, got shape {tuple(shape)}"
+        )
+    for kind in dtypes:
+        if kind not in _FLOATS:
+            raise GeomkitError(f"{name}: expected floating-point rows, got {kind}")
 
 
 def normalize_block(
     rows: np.ndarray, *, name: str, first: int | np.ndarray = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows and the norms they had.
+    """Unit rows, and the norms the rows had.
 
     Args:
         rows: ``(r, d)`` floats; half precision becomes float32.
-        name: of the matrix, for an error.
-        first: number of the first row, or the numbers of all.
+        name: Name of the matrix for an error.
+        first: Number of the first row, or the numbers of all rows.
 
     Raises:
         GeomkitError: for NaN, infinity or rows of zeros, by their numbers.
@@ -123,41 +154,32 @@ def normalize_block(
     wide = rows.astype(np.float32) if rows.dtype == np.float16 else rows
     # The largest entry first: the square of a tiny or huge one would leave the range of the dtype.
     largest = np.maximum(wide.max(axis=1), -wide.min(axis=1))
-    good = np.isfinite(largest) & (largest > 0)
-    if not good.all():
-        numbers = first + np.arange(len(rows)) if isinstance(first, int) else first
-        bad = ~np.isfinite(largest)
+    finite = np.isfinite(largest)
+    for bad, what in ((~finite, "NaN or infinity"), (largest == 0, "nothing but zeros")):
         if bad.any():
+            numbers = (first + np.arange(len(rows)) if isinstance(first, int) else first)[bad]
+            listed = ", ".join(map(str, numbers[:5]))
+            more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
             raise GeomkitError(
-                f"{name}: NaN or infinity in {_listed(numbers[bad])}; drop or mend those rows"
+                f"{name}: {what} in row{'s'[: len(numbers) > 1]} {listed}{more}; remove those rows"
             )
-        raise GeomkitError(
-            f"{name}: nothing but zeros in {_listed(numbers[largest == 0])}; drop them"
-        )
     scaled = wide / largest[:, None]
     length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))
     scaled /= length[:, None]
     return scaled, length * largest
 
 
-def _listed(indices: np.ndarray) -> str:
-    shown = ", ".join(map(str, indices[:5]))
-    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
-    return f"row{'s' if len(indices) > 1 else ''} {shown}{more}"
-
-
 class Rows:
-    """Unit rows over one or more shards, a block or a choice of rows at a time.
+    """Unit rows over one or more shards, a block or a selection of rows at a time.
 
-    Slicing gives a numpy array of normalised rows; :meth:`take` another ``Rows``.
+    Slicing returns a numpy array of normalised rows; :meth:`take` returns another view.
 
     Args:
-        shards: one below the other.
-        name: what to call the matrix in an error.
+        shards: Matrices of one width, one below the other.
+        name: Name of the matrix for an error.
 
     Raises:
-        GeomkitError: if there are fewer than two rows, no columns, shards of unequal dimension, or
-            numbers that are not floating-point.
+        GeomkitError: for shards of different widths, or as :func:`check_matrix`.
 
     >>> rows = Rows([ArrayShard(np.array([[3.0, 4.0], [0.0, 2.0]]))], name="image")
     >>> rows[0:2].tolist(), rows.norms
@@ -167,25 +189,19 @@ class Rows:
     ndim = 2
 
     def __init__(self, shards: Sequence[Shard], *, name: str) -> None:
+        """Check shapes and types; nothing is read."""
         self.name = name
         self.shards = tuple(shards)
-        widths = {shard.shape[1] for shard in shards}
+        widths = sorted({shard.shape[1] for shard in shards})
         if len(widths) != 1:
-            raise GeomkitError(
-                f"{name}: shards of unequal dimension, {', '.join(map(str, sorted(widths)))}"
-            )
+            found = ", ".join(map(str, widths))
+            raise GeomkitError(f"{name}: shards of unequal dimension, {found}")
         types = {shard.dtype for shard in shards}
-        for kind in types:
-            if kind not in ("float16", _BFLOAT16, "float32", "float64"):
-                raise GeomkitError(f"{name}: expected floating-point rows, got {kind}")
-        self.dtype = np.dtype(np.float64 if "float64" in types else np.float32)
         self._starts = np.cumsum([0, *(shard.shape[0] for shard in shards)])
-        self.shape = (int(self._starts[-1]), widths.pop())
-        if self.shape[0] < 2 or self.shape[1] < 1:
-            raise GeomkitError(
-                f"{name}: expected at least two rows of at least one number, got shape {self.shape}"
-            )
-        self._norms = [np.inf, 0.0]
+        self.shape = (int(self._starts[-1]), widths[0])
+        check_matrix(name, self.shape, types)
+        self.dtype = np.dtype(np.float64 if "float64" in types else np.float32)
+        self._norms = [math.inf, 0.0]
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -193,8 +209,8 @@ class Rows:
 
     @property
     def norms(self) -> list[float]:
-        """Smallest and largest norm met so far."""
-        return [float(self._norms[0]), float(self._norms[1])]
+        """Smallest and largest norm found so far."""
+        return list(self._norms)
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
         if isinstance(key, slice):
@@ -222,12 +238,11 @@ class Rows:
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        parts = []
-        for k in range(first, len(self.shards)):
-            low, high = int(self._starts[k]), int(self._starts[k + 1])
-            if low >= stop:
-                break
-            parts.append(self.shards[k].read(max(start, low) - low, min(stop, high) - low))
+        last = int(np.searchsorted(self._starts, stop))
+        spans = zip(self.shards[first:last], self._starts[first:last].tolist(), strict=True)
+        parts = [
+            shard.read(max(start - low, 0), min(stop - low, shard.shape[0])) for shard, low in spans
+        ]
         if not parts:
             return np.empty((0, self.shape[1]), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -238,16 +253,16 @@ class Rows:
         unit, norms = normalize_block(raw, name=self.name, first=first)
         with self._lock:
             low, high = self._norms
-            self._norms = [min(low, norms.min()), max(high, norms.max())]
+            self._norms = [min(low, float(norms.min())), max(high, float(norms.max()))]
         return unit.astype(self.dtype, copy=False)
 
     def take(self, index: np.ndarray) -> TakenRows:
-        """The rows of an index, in its order, read only when asked for."""
+        """The rows at an index, in its order, read only when needed."""
         return TakenRows(self, index)
 
 
 class TakenRows:
-    """A choice of rows of :class:`Rows`."""
+    """A selection of :class:`Rows`."""
 
     ndim = 2
 

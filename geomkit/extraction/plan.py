@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geomkit.data.pairs import Bad, PairData
-from geomkit.embeddings.folders import KINDS, MANIFEST, PLAN, read_json
+from geomkit.embeddings.manifest import KINDS, MANIFEST, PLAN, read_json
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.extraction.store import (
     clear,

@@ -25,7 +25,7 @@ from geomkit._core.runtime import autocast, numerics, resolve_device, resolve_pr
 from geomkit.data import PairData
 from geomkit.data.loading import batches, resolve_workers
 from geomkit.data.pairs import Bad
-from geomkit.embeddings.folders import FORMAT, SCHEMA_VERSION
+from geomkit.embeddings.manifest import FORMAT, SCHEMA_VERSION
 from geomkit.errors import GeomkitError
 from geomkit.extraction.encode import Encoded, encode_pictures, encode_texts, evaluating
 from geomkit.extraction.plan import bad_of, check_options, finish, prepare

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomkit._core.files import atomic_write
-from geomkit.embeddings.folders import KINDS, MANIFEST, PLAN, RECORD
+from geomkit.embeddings.manifest import KINDS, MANIFEST, PLAN
 from geomkit.errors import GeomkitError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ __all__ = [
     "write_json",
 ]
 
+RECORD = "geomkit"
+"""Under this name the metadata of a shard holds its record."""
 _OURS = re.compile(rf"({'|'.join(KINDS)})_\d+\.(npy|parquet)")
 
 

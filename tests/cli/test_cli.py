@@ -243,8 +243,8 @@ x, y = clouds(10, 4)
         (arrays(image=(x * 100).astype(int), text=y), ("floating-point", "int64")),
         (arrays(image=x), ("expected arrays 'image' and 'text'", "found image")),
         (arrays(image=x * (np.arange(10) != 3)[:, None], text=y), ("zeros in row 3",)),
-        (lambda p: Path(p).write_bytes(b""), ("not a .npz",)),
-        (lambda p: Path(p).write_bytes(b"hello"), ("not a .npz",)),
+        (lambda p: Path(p).write_bytes(b""), ("not embeddings", ".npz")),
+        (lambda p: Path(p).write_bytes(b"hello"), ("not embeddings", ".npz")),
         (lambda p: Path(p).write_bytes(b"PK\x03\x04" + b"\0" * 50), ("damaged",)),
     ],
 )

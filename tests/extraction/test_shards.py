@@ -326,7 +326,7 @@ def test_a_model_that_gives_nan_is_refused(tmp_path: Path, some: PairData) -> No
     ("what", "says"),
     [
         ("missing", r"metadata_0001.parquet: missing, though manifest.json lists it"),
-        ("counts", r"img_emb_0000.npy: 3 images and .* but manifest.json says 4 and"),
+        ("counts", r"shard 0: 3 images and .* but manifest.json says 4 and"),
         ("extra", r"img_emb_0009.npy: not in manifest.json; move it elsewhere"),
         ("newer", r"schema version 9, this geomkit reads up to 1; upgrade"),
         ("damaged", r"manifest.json: damaged; extract again"),

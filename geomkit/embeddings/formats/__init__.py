@@ -1,0 +1,47 @@
+"""The formats that embeddings are read from: one module each, found without being listed.
+
+A module declares ``FORMAT = Format(name, matches, read)``; see
+:class:`geomkit.embeddings.reading.Format`. It imports numpy at most; pyarrow and torch inside the
+functions that need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from geomkit._core.discovery import registry
+from geomkit.embeddings.reading import Format, Loaded, reading
+from geomkit.errors import GeomkitError
+
+__all__ = ["formats", "read"]
+
+_HEAD = 8
+
+
+@cache
+def formats() -> Mapping[str, Format]:
+    """All formats by name.
+
+    >>> ".npz" in formats()
+    True
+    """
+    return registry(__name__, Format)
+
+
+def read(path: Path) -> Loaded:
+    """What a file or folder of embeddings holds; its content decides the format.
+
+    Raises:
+        GeomkitError: if it is of no known format, truncated, or holds anything that does not fit.
+    """
+    with reading(path):
+        head = b""
+        if not path.is_dir():
+            with path.open("rb") as file:
+                head = file.read(_HEAD)
+        for known in formats().values():
+            if known.matches(path, head):
+                return known.read(path)
+        raise GeomkitError(f"not embeddings in a known format; expected {', '.join(formats())}")

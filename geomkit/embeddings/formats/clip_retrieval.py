@@ -1,0 +1,139 @@
+"""clip-retrieval's folder: ``img_emb/img_emb_0.npy``, ``text_emb/…``, ``metadata/….parquet``.
+
+Shards go by their numbers. Text i belongs to image i of its shard, unless the metadata has a row
+per text and a column ``image_index``, which counts the images of the whole folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geomkit.embeddings.formats.npy import read_matrix
+from geomkit.embeddings.manifest import KINDS, is_extraction
+from geomkit.embeddings.ownership import check_index, integers
+from geomkit.embeddings.reading import Format, Loaded, naming, natural_order, reading
+from geomkit.embeddings.rows import ArrayShard, Shard
+from geomkit.errors import GeomkitError
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+__all__ = ["FORMAT", "Owners", "numbered_files", "read_metadata", "read_shards"]
+
+Owners = tuple[np.ndarray | None, list[str]]
+"""For each text of a shard the index of its image in the folder (``None``: text i belongs to image
+i of the shard), and the ids of the images."""
+
+
+def numbered_files(path: Path) -> dict[str, dict[int, Path]]:
+    """The files of a folder by kind and shard number.
+
+    Raises:
+        GeomkitError: for a file without a number, or two with one number.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    for kind, suffix in KINDS.items():
+        numbered = found[kind] = {}
+        for file in natural_order((path / kind).glob(f"*{suffix}")):
+            match = re.search(r"(\d+)$", file.stem)
+            if match is None:
+                raise GeomkitError(f"{file}: expected a shard number at the end of its name")
+            first = numbered.setdefault(int(match.group(1)), file)
+            if first != file:
+                raise GeomkitError(
+                    f"{file}: shard {int(match.group(1))} appears twice, see {first.name}"
+                )
+    return found
+
+
+def read_shards(
+    path: Path,
+    found: dict[str, dict[int, Path]],
+    owners: Callable[[Path | None, int, int, int], Owners],
+) -> Loaded:
+    """The shards of a folder, one below the other.
+
+    Args:
+        path: Path of the folder.
+        found: Its files, from :func:`numbered_files`.
+        owners: From the metadata of a shard, the number of images before it, and the numbers of
+            its images and texts.
+
+    Raises:
+        GeomkitError: if a shard is missing, or as ``owners``.
+    """
+    images, texts, metadata = (found[kind] for kind in KINDS)
+    if not images or not texts:
+        missing = "text_emb" if images else "img_emb"
+        raise GeomkitError(f"no {missing}/{missing}_*.npy; expected clip-retrieval's layout")
+    expected = range(min(images), max(images) + 1)
+    for kind, files in found.items():
+        if kind == "metadata" and not files:
+            continue
+        gone, extra = sorted(set(expected) - set(files)), sorted(set(files) - set(expected))
+        if gone or extra:
+            what = f"shard {gone[0]} is missing" if gone else f"shard {extra[0]} has no images"
+            raise GeomkitError(f"{path / kind}: {what}")
+    image: list[Shard] = []
+    text: list[Shard] = []
+    index: list[np.ndarray] = []
+    ids: list[str] = []
+    first = 0
+    for number in expected:
+        parts = read_matrix(images[number]), read_matrix(texts[number])
+        n, m = (sum(shard.shape[0] for shard in shards) for shards in parts)
+        rows, names = owners(metadata.get(number), first, n, m)
+        if rows is None:
+            with naming(texts[number]):
+                rows = check_index(None, n, m) + first
+        image += parts[0]
+        text += parts[1]
+        index.append(rows)
+        ids += names
+        first += n
+    return Loaded(image, text, np.concatenate(index), tuple(ids))
+
+
+def read_metadata(path: Path, images: int, texts: int) -> tuple[Table, np.ndarray | None]:
+    """The metadata of a shard and its column ``image_index``, if it has one.
+
+    Raises:
+        GeomkitError: if it cannot be read, or has another number of rows than the shard.
+    """
+    with reading(path):
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+        index = None
+        if "image_index" in table.column_names:
+            index = integers("image_index", ArrayShard(table.column("image_index").to_numpy()))
+        expected, kind = (images, "images") if index is None else (texts, "texts")
+        if table.num_rows != expected:
+            raise GeomkitError(f"{table.num_rows} rows for {expected} {kind}")
+    return table, index
+
+
+def _owners(metadata: Path | None, first: int, images: int, texts: int) -> Owners:
+    if metadata is None:
+        return None, []
+    table, index = read_metadata(metadata, images, texts)
+    name = next((c for c in ("id", "key", "image_path") if c in table.column_names), None)
+    if index is not None or name is None:
+        return index, []
+    return None, [str(value) for value in table.column(name).to_pylist()]
+
+
+def _matches(path: Path, head: bytes) -> bool:
+    return path.is_dir() and not is_extraction(path)
+
+
+FORMAT = Format(
+    "a folder in clip-retrieval's layout",
+    matches=_matches,
+    read=lambda path: read_shards(path, numbered_files(path), _owners),
+)

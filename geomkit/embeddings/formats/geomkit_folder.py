@@ -1,0 +1,76 @@
+"""The folder that ``geomkit extract`` writes: clip-retrieval's layout with a manifest.
+
+Its metadata has a row per text; ``image_index`` counts the images of the shard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from geomkit.embeddings.formats.clip_retrieval import (
+    Owners,
+    numbered_files,
+    read_metadata,
+    read_shards,
+)
+from geomkit.embeddings.manifest import MANIFEST, ShardEntry, is_extraction, read_json
+from geomkit.embeddings.ownership import check_index
+from geomkit.embeddings.reading import Format, Loaded, naming
+from geomkit.errors import GeomkitError
+
+__all__ = ["FORMAT"]
+
+
+def _read(path: Path) -> Loaded:
+    manifest = read_json(path / MANIFEST)
+    if manifest is None:
+        raise GeomkitError(
+            "an extraction that is not finished; geomkit extract --resume continues it"
+        )
+    try:
+        shards = [ShardEntry.from_json(shard) for shard in manifest["shards"]]
+        meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
+        split = manifest["data"]["split"]
+    except (KeyError, TypeError, AttributeError):
+        raise GeomkitError(f"{path / MANIFEST}: damaged; extract again with --overwrite") from None
+    found = numbered_files(path)
+    listed = {path / name: stored for shard in shards for name, stored in shard.files.items()}
+    for file, stored in listed.items():  # sizes only: checksums would need every byte
+        size = file.stat().st_size if file.is_file() else None
+        if size != stored.bytes:
+            what = (
+                f"missing, though {MANIFEST} lists it"
+                if size is None
+                else f"{size} bytes, but {MANIFEST} says {stored.bytes}"
+            )
+            raise GeomkitError(f"{file}: {what}; restore it: geomkit extract --resume")
+    for file in (file for files in found.values() for file in files.values()):
+        if file not in listed:
+            raise GeomkitError(f"{file}: not in {MANIFEST}; move it elsewhere")
+    loaded = read_shards(path, found, _owners)
+    for k, (entry, a, b) in enumerate(zip(shards, loaded.image, loaded.text, strict=True)):
+        if (a.shape[0], b.shape[0]) != (entry.images, entry.texts):
+            raise GeomkitError(
+                f"{path}: shard {k}: {a.shape[0]} images and {b.shape[0]} texts, but {MANIFEST} "
+                f"says {entry.images} and {entry.texts}"
+            )
+    return replace(loaded, split=split, meta=meta)
+
+
+def _owners(metadata: Path | None, first: int, images: int, texts: int) -> Owners:
+    assert metadata is not None  # the manifest lists it
+    table, index = read_metadata(metadata, images, texts)
+    with naming(metadata):
+        if index is None or "id" not in table.column_names:
+            raise GeomkitError("expected columns id and image_index")
+        index = check_index(index, images, texts)
+    _, place = np.unique(index, return_index=True)
+    return index + first, table.column("id").take(place).to_pylist()
+
+
+FORMAT = Format(
+    "a folder of geomkit extract", matches=lambda path, head: is_extraction(path), read=_read
+)

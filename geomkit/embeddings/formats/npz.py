@@ -1,0 +1,58 @@
+"""``.npz`` with arrays ``image`` and ``text``, compressed or not."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from geomkit._core.files import is_torch_file
+from geomkit.embeddings.formats.npy import array_in
+from geomkit.embeddings.ownership import KEYS
+from geomkit.embeddings.reading import Format, Loaded, named
+from geomkit.embeddings.rows import ArrayShard, Shard, fits_memory
+from geomkit.errors import GeomkitError
+
+__all__ = ["FORMAT"]
+
+_MAGIC = b"PK\x03\x04"
+
+
+def _read(path: Path) -> Loaded:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        arrays = {
+            name: _array(path, archive, info)
+            for name, info in members.items()
+            if name in ("image", "text", *KEYS)
+        }
+    return named(arrays, names=members)
+
+
+def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shard:
+    if info.compress_type != zipfile.ZIP_STORED or fits_memory(info.file_size):
+        content = io.BytesIO(archive.read(info))  # zipfile compares the checksum as it reads
+        return ArrayShard(np.lib.format.read_array(content, allow_pickle=False))
+    with path.open("rb") as file:
+        # The local header's own lengths count: they may differ from the directory's.
+        file.seek(info.header_offset + 26)
+        base = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+        file.seek(base)
+        crc, left = 0, info.file_size
+        while left and (piece := file.read(min(left, 1 << 22))):
+            crc, left = zlib.crc32(piece, crc), left - len(piece)
+        if crc != info.CRC:
+            raise GeomkitError(f"damaged: Bad CRC-32 for file '{info.filename}'")
+        file.seek(base)
+        return array_in(path, file, info.file_size)
+
+
+FORMAT = Format(
+    ".npz",
+    matches=lambda path, head: head.startswith(_MAGIC) and not is_torch_file(path),
+    read=_read,
+)

@@ -1,0 +1,115 @@
+"""Which image each text belongs to: the one rule for files, folders and arrays.
+
+A file says it by ``image_index`` (for each text, the index of its image), or by ``image_id`` (one
+per image) and ``text_image_id`` (one per text), as COCO numbers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from geomkit._core.array import Array, to_numpy
+from geomkit.embeddings.rows import Shard
+from geomkit.errors import GeomkitError
+
+__all__ = ["KEYS", "check_ids", "check_index", "integers", "resolve"]
+
+KEYS = ("image_index", "image_id", "text_image_id")
+"""Names of the arrays that say which image each text belongs to."""
+
+
+def integers(name: str, shard: Shard) -> np.ndarray:
+    """The integers of a one-dimensional array.
+
+    Raises:
+        GeomkitError: if it holds anything else.
+    """
+    if len(shard.shape) != 1 or not shard.dtype.startswith(("int", "uint")):
+        raise GeomkitError(
+            f"{name}: expected integers in one dimension, got {shard.dtype} of shape {shard.shape}"
+        )
+    return shard.read(0, shard.shape[0]).astype(np.int64)
+
+
+def resolve(arrays: Mapping[str, Shard]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """For each text the index of its image, and one name per image, as far as a file has them.
+
+    Args:
+        arrays: Arrays of a file by name; :data:`KEYS` are used.
+
+    Raises:
+        GeomkitError: if ids of texts come without those of images or with an index as well, or
+            name an unknown image.
+    """
+    found = {key: integers(key, arrays[key]) for key in KEYS if key in arrays}
+    index, images, texts = (found.get(key) for key in KEYS)
+    if texts is not None:
+        if images is None:
+            raise GeomkitError("text_image_id: needs image_id; add one per image")
+        if index is not None:
+            raise GeomkitError("image_index and text_image_id: found both; give one of them")
+        order = np.argsort(images, kind="stable")
+        place = np.searchsorted(images[order], texts)
+        index = order[np.minimum(place, len(images) - 1)]
+        wrong = images[index] != texts
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise GeomkitError(
+                f"text_image_id: row {row} names image {texts[row]}, which image_id does not have"
+            )
+    return index, () if images is None else tuple(map(str, images))
+
+
+def check_index(
+    image_index: Array | None, n: int, m: int, modalities: tuple[str, str] = ("image", "text")
+) -> np.ndarray:
+    """For each of m texts the index of its image; without ``image_index``, text i has image i.
+
+    Args:
+        image_index: ``(m,)`` integers in 0..n−1, each of them at least once.
+        n: Number of images.
+        m: Number of texts.
+        modalities: Names of the two for an error.
+
+    Raises:
+        GeomkitError: if it is anything else, or is needed and not given.
+    """
+    a, b = modalities
+    if image_index is None:
+        if n != m:
+            raise GeomkitError(
+                f"{a} and {b}: expected equal numbers of rows, got {n} and {m}; "
+                f"give `image_index` if an image has several texts"
+            )
+        return np.arange(n)
+    index = to_numpy(image_index)
+    if index.shape != (m,) or not np.issubdtype(index.dtype, np.integer):
+        raise GeomkitError(
+            f"image_index: expected {m} integers, one per {b} row, "
+            f"got shape {index.shape} of {index.dtype}"
+        )
+    index = index.astype(np.int64)
+    if m and (index.min() < 0 or index.max() >= n):
+        raise GeomkitError(
+            f"image_index: expected values in 0..{n - 1}, got {index.min()}..{index.max()}"
+        )
+    counts = np.bincount(index, minlength=n)
+    if not counts.all():
+        raise GeomkitError(f"image_index: image {int(np.argmin(counts))} has no {b} row")
+    return index
+
+
+def check_ids(ids: tuple[str, ...], n: int) -> None:
+    """Refuse ids that are neither absent nor one per image, each different.
+
+    Raises:
+        GeomkitError: naming the first two rows with one id.
+    """
+    if ids and len(ids) != n:
+        raise GeomkitError(f"ids: expected one per image ({n}), got {len(ids)}")
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if first.setdefault(name, row) != row:
+            raise GeomkitError(f"ids: '{name}' appears twice, at rows {first[name]} and {row}")

@@ -1,0 +1,115 @@
+"""What every format shares: its declaration, the value it returns, errors that name the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomkit.embeddings.ownership import resolve
+from geomkit.embeddings.rows import Shard
+from geomkit.errors import GeomkitError
+
+__all__ = ["Format", "Loaded", "named", "naming", "natural_order", "reading"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file or folder holds, nothing of it normalised yet.
+
+    Attributes:
+        image: Shards of the image rows, one below the other.
+        text: Shards of the text rows.
+        image_index: For each text, the index of its image; ``None`` if the file does not say it.
+        ids: One name per image, or empty.
+        split: Split of the data set that the rows are of; ``None`` if the file does not say it.
+        meta: What else the file says about the origin of the rows.
+    """
+
+    image: Sequence[Shard]
+    text: Sequence[Shard]
+    image_index: np.ndarray | None = None
+    ids: tuple[str, ...] = ()
+    split: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of embeddings: a module of :mod:`geomkit.embeddings.formats` declares it.
+
+    Attributes:
+        name: Name in help and errors, such as ``.npz``.
+        matches: Whether a path is of this format, from the path and its first 8 bytes (none for a
+            folder). The first format that matches reads it.
+        read: From the path to what it holds; called in :func:`reading`.
+    """
+
+    name: str
+    matches: Callable[[Path, bytes], bool]
+    read: Callable[[Path], Loaded]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors raised here name the file."""
+    try:
+        yield
+    except GeomkitError as error:
+        text = str(error)
+        raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a reader raises here on a damaged file becomes one sentence that names the file."""
+    with naming(path):
+        try:
+            yield
+        except (GeomkitError, MemoryError):
+            raise
+        except OSError as error:
+            raise GeomkitError(f"cannot be read ({error.strerror or error})") from None
+        except ImportError as error:
+            raise GeomkitError(f"needs the package {error.name}; install it") from None
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise GeomkitError(f"damaged, or not plain arrays ({reason})") from None
+
+
+def named(arrays: Mapping[str, Shard], *, names: Iterable[str] = ()) -> Loaded:
+    """The embeddings among the arrays of a file.
+
+    Args:
+        arrays: ``image`` and ``text``, and those of :data:`geomkit.embeddings.ownership.KEYS`.
+        names: Names of everything in the file, for an error; default: those of the arrays.
+
+    Raises:
+        GeomkitError: if a matrix is missing or of a wrong rank, or as
+            :func:`geomkit.embeddings.ownership.resolve`.
+    """
+    if not {"image", "text"} <= set(arrays):
+        found = ", ".join(sorted(names or arrays)[:8]) or "none"
+        raise GeomkitError(f"expected arrays 'image' and 'text', found {found}")
+    for key in ("image", "text"):
+        shape = arrays[key].shape
+        if len(shape) != 2:
+            raise GeomkitError(f"{key}: expected an (n, d) matrix, got shape {shape}")
+    return Loaded([arrays["image"]], [arrays["text"]], *resolve(arrays))
+
+
+def natural_order(files: Iterable[Path]) -> list[Path]:
+    """Paths by the numbers in their names: shard 10 after shard 9.
+
+    >>> [p.name for p in natural_order([Path("a_10"), Path("a_9")])]
+    ['a_9', 'a_10']
+    """
+    return sorted(
+        files,
+        key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)],
+    )
