@@ -8,7 +8,7 @@ from typing import Any
 from geomkit._core.array import to_numpy
 from geomkit._core.files import is_torch_file
 from geomkit.embeddings.ownership import KEYS
-from geomkit.embeddings.reading import Format, Loaded, named
+from geomkit.embeddings.reading import Format, Loaded, named, naming
 from geomkit.embeddings.rows import ArrayShard
 from geomkit.errors import GeomkitError
 
@@ -35,7 +35,8 @@ def of_content(path: Path, content: Any) -> Loaded:
             f"'image' and 'text'; name a third-party model as open_clip:NAME/{path}, "
             f"openai:{path} or paper:{path}"
         )
-    return named(arrays)
+    with naming(path):
+        return named(arrays)
 
 
 def _read(path: Path) -> Loaded:
