@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -56,20 +57,33 @@ def _options(
     console.settings.quiet = quiet
 
 
-app.command()(train)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(gap)
-app.command()(extract)
-app.command("plot-sphere")(plot_sphere)
-app.command("plot-gap")(plot_gap)
-app.command("plot-pca")(plot_pca)
-app.command("plot-umap")(plot_umap)
-app.command()(inspect)
-app.command()(metrics)
-app.command()(data)
-app.command()(zeroshot)
-app.command()(probe)
-app.command()(arithmetic)
-app.command()(reproduce)
+_GAP = {"allow_extra_args": True, "ignore_unknown_options": True}
+_COMMANDS: tuple[tuple[Callable[..., Any], dict[str, Any], tuple[str, str]], ...] = (
+    (train, {}, ("--loss cua --dim 3", "--loss clip --dim 128 --data coco:/data/coco --out c.pt")),
+    (
+        gap,
+        {"context_settings": _GAP},
+        ("ckpt.pt", "clip.pt cua.npz --metrics gap,retrieval --json"),
+    ),
+    (extract, {}, ("ckpt.pt --out emb/", "ckpt.pt --data coco:/data/coco --split val --out emb/")),
+    (plot_sphere, {}, ("", "ckpt.pt --stages 5 --out sphere.pdf")),
+    (plot_gap, {}, ("clip.pt cua.pt", "reports/openmoji/figure2/results.csv --published")),
+    (plot_pca, {}, ("clip.pt cua.pt", "emb/ --out spectrum.pdf")),
+    (plot_umap, {}, ("ckpt.pt", "ckpt.pt --sphere --out umap.pdf")),
+    (inspect, {}, ("ckpt.pt", "open_clip:ViT-B-32/weights.pt --json")),
+    (metrics, {}, ("", "--json")),
+    (data, {}, ("", "coco:/data/coco")),
+    (zeroshot, {}, ("ckpt.pt --data openmoji,attribute=gender", "a.pt b.pt --data cifar10:/data")),
+    (probe, {}, ("ckpt.pt --data openmoji,attribute=gender", "ckpt.pt --data imagefolder:/data")),
+    (arithmetic, {}, ("ckpt.pt", "ckpt.pt --lambda 0.5 --lambda 1 --per-value")),
+    (reproduce, {}, ("figure2 --quick", "all --jobs 2 --resume")),
+)
+"""Every command with what Typer is given besides, and two examples of its arguments."""
+
+for _function, _settings, _examples in _COMMANDS:
+    _name = _function.__name__.replace("_", "-")
+    _shown = "\n".join(f"$ geomkit {_name} {words}".rstrip() for words in _examples)
+    app.command(_name, epilog=f"\b\nExamples:\n{_shown}", **_settings)(_function)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import clouds
+from geomkit_cli.app import app
+from typer.main import get_command
 
 from geomkit.metrics import METRICS, gap
 from geomkit.models.checkpoints import load_checkpoint, save_checkpoint
@@ -153,6 +156,18 @@ def test_plot_sphere_of_more_dimensions(cli) -> None:
     assert cli("plot-sphere", "--out", "s.svg").status == 0
     text = Path("s.svg").read_text()
     assert "3 of 6 principal components" in text and "val split, n=400" in text
+
+
+@pytest.mark.parametrize("name", list(get_command(app).commands))
+def test_help_ends_in_two_examples_that_parse(cli, name: str) -> None:
+    shown = cli(name, "--help").out
+    examples = [line.strip() for line in shown.splitlines() if line.startswith(" $ geomkit ")]
+    assert len(examples) == 2 and shown.rstrip().endswith(examples[1])
+    for example in examples:
+        _, _, command, *words = shlex.split(example)
+        assert command == name
+        # Raises a usage error for an option or a choice that is not there.
+        get_command(app).commands[name].make_context(name, words)
 
 
 def test_help_is_quick_and_files_are_measured_without_torch_or_sklearn(npz: Path) -> None:

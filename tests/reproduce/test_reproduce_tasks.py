@@ -9,8 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from test_arithmetic import few_pictures
-from test_simat import write_all
+from task_samples import few_images, write_all
 
 from geomkit.data.labelled.attributes import ATTRIBUTES
 from geomkit.errors import GeomkitError
@@ -35,7 +34,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         shorten(module, monkeypatch)
     monkeypatch.setattr(arithmetic, "STRENGTHS", (0.0, 1.0))
     monkeypatch.setattr(zeroshot, "DIMS", (8,))
-    few_pictures(monkeypatch)
+    few_images(monkeypatch)
 
 
 def shorten(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import unit
+from task_samples import few_images, nano
 
 from geomkit.data import load_data
 from geomkit.data.openmoji import neutral
-from geomkit.data.pairs import seeded_hash
 from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints import Checkpoint
-from geomkit.models.preprocess import Preprocess
-from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
-from geomkit.tasks import arithmetic as module
 from geomkit.tasks import queries
 from geomkit.tasks.arithmetic import ELSEWHERE, arithmetic, arithmetic_data, arithmetic_spec
 from geomkit.tasks.queries import Task, answer, moved, nearest, tasks_of
@@ -30,28 +24,9 @@ COOKS = ["1F468-1F3FB-200D-1F373", "1F469-1F3FB-200D-1F373", "1F9D1-1F3FB-200D-1
 RUNNERS = ["1F3C3-200D-2642-FE0F", "1F3C3-200D-2640-FE0F"]
 
 
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the emoji, with all their variants."""
-
-    def cut(spec, preprocess, *, progress=None):
-        data, held_out = arithmetic_data(spec, preprocess, progress=progress)
-        rows = [i for i, c in enumerate(data.ids) if seeded_hash(neutral(c), 0, "test") < 0.1]
-        return data.take(np.array(rows)), held_out[rows]
-
-    monkeypatch.setattr(module, "arithmetic_data", cut)
-
-
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    few_pictures(monkeypatch)
-
-
-def nano(seed: int = 0) -> Checkpoint:
-    config = model_config("nano", dim=16)
-    torch.manual_seed(seed)
-    model = build(config).eval()
-    preprocess, tokenizer = Preprocess.for_model(config), Tokenizer.for_model(config)
-    return Checkpoint(model, "geomkit", "nano.pt", config, preprocess, tokenizer)
+    few_images(monkeypatch)
 
 
 # the pictures held out

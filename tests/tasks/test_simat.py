@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import pickle
 from pathlib import Path
@@ -11,54 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import unit
-from PIL import Image
-from test_arithmetic import nano
+from task_samples import OSCAR, QUERIES, TRIPLETS, nano, write_all, write_tables
 
 from geomkit.data.simat import Simat, load_simat, simat_tables
 from geomkit.errors import GeomkitError
 from geomkit.tasks.simat import simat, simat_scores, weighted
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "simat"
-
-TRIPLETS = [
-    # region, subject, relation, object, row of OSCAR's matrix
-    (70, "cat", "on a", "grass", 2),
-    (10, "dog", "on a", "grass", 0),
-    (30, "dog", "on a", "bed", 1),
-    (99, "cat", "on a", "bed", 3),
-]
-QUERIES = [
-    # region, field, value, target, caption wanted, norm2, is_test, dataset_id (of an old numbering)
-    (70, "subj", "cat", "dog", 0, 4, False, 3),
-    (10, "obj", "grass", "bed", 1, 1, False, 3),
-    (30, "subj", "dog", "cat", 3, 9, True, 0),
-]
-OSCAR = torch.eye(4)[:, [0, 1, 2, 3]] * 0.9
-
-
-def write_tables(root: Path, *, triplets=TRIPLETS, queries=QUERIES) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "triplets.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("region_id", "subj", "rel", "obj", "dataset_id"), *triplets])
-    columns = ("", "transfo_id", "region_id", "field", "value", "target", "norm", "query_ids",
-               "target_ids", "dataset_id", "norm2", "is_test")  # fmt: skip
-    lines = [
-        (i, i, region, field, value, target, 26, 0, wanted, old, norm2, test)
-        for i, (region, field, value, target, wanted, norm2, test, old) in enumerate(queries)
-    ]
-    with (root / "transfos.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([columns, *lines])
-    return root
-
-
-def write_all(root: Path) -> Path:
-    write_tables(root / "simat_db")
-    torch.save(OSCAR, root / "simat_db" / "oscar_similarity_matrix.pt")
-    for region, subj, rel, obj, row in TRIPLETS:
-        folder = root / "simat_db" / "images" / f"A {subj} {rel} {obj}"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 30), (60 * row, 255 - 60 * row, 80)).save(folder / f"{region}.jpg")
-    return root
 
 
 def test_photographs_are_found_by_region_not_by_dataset_id(tmp_path: Path) -> None:
