@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from geomkit.training.config import Option, TrainConfig, configure, default_words
 
 from . import console
 from .progress import Display, StopSignal
@@ -17,225 +21,119 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+_PANELS = ("Data", "Model", "Optimisation", "Evaluation and logging", "Machine")
+_FOLLOWS = {
+    "lock": "freeze", "repeat_captions": "captions", "weight_decay": "lr", "device": "precision"
+}  # fmt: skip
+"""Options that --help lists behind another one rather than at the end of their panel."""
 
+
+def _in(panel: str, *names: str, help: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+def _config_option(name: str, kind: Any, default: Any, words: str, option: Option) -> Any:
+    """The parameter that sets a field of the configuration."""
+    start = inspect.signature(configure).parameters
+    if name in start:
+        default = start[name].default
+    elif words != str(default):  # the recipe's
+        default = None
+    shown = words if default is None and words != "none" else True
+    names = [f"--{name.replace('_', '-')}"] if kind is bool else []
+    info = typer.Option(
+        *names, help=option.help, show_default=shown, rich_help_panel=option.panel or None
+    )
+    if default is None:
+        kind = kind | None
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _with_config(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command an option for each listed field of the configuration, in order of panels."""
+    hints = get_type_hints(TrainConfig)
+    options = [
+        _config_option(f.name, hints[f.name], f.default, default_words(f), f.metadata["option"])
+        for f in fields(TrainConfig)
+        if f.metadata["option"].listed
+    ]
+    own = inspect.signature(command, eval_str=True)
+    options += [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    names = ["", *_PANELS]
+    options.sort(key=lambda p: names.index(p.annotation.__metadata__[0].rich_help_panel or ""))
+    for name, before in _FOLLOWS.items():
+        places = {p.name: k for k, p in enumerate(options)}
+        moved = options.pop(places[name])
+        options.insert(places[before] + (places[before] < places[name]), moved)
+    command.__signature__ = own.replace(parameters=options)  # type: ignore[attr-defined]
+    return command
+
+
+@_with_config
 def train(
-    loss: Annotated[
-        str, typer.Option(help="clip, cua, cuaxu, cu, ca, cxu, uaxu, or a weighted sum of terms.")
-    ] = "clip",
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            help="Embedding dimension, 2 or more: 128, or the pretrained model's own; given with "
-            "--pretrained, both projections are replaced by fresh ones."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint.")] = Path("ckpt.pt"),
-    data: Annotated[
-        str, typer.Option(help="DATA spec, NAME[:PATH][,key=value…].", rich_help_panel="Data")
-    ] = "openmoji",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="tiny, nano, or an architecture of open_clip's.", rich_help_panel="Model"
-        ),
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            help="Start from this SOURCE: open_clip:…, hf:…, openai:…, paper:…, a path.",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    keep_projection: Annotated[
-        bool,
-        typer.Option(
-            "--keep-projection", help="Keep the pretrained projections.", rich_help_panel="Model"
-        ),
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write.")] = Path(
+        "ckpt.pt"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from --out if it exists.")
     ] = False,
-    freeze: Annotated[
-        str | None,
-        typer.Option(
-            help="image, text, or backbone (all but the projections).", rich_help_panel="Model"
-        ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out if it exists.")
+    ] = False,
+    repeat_captions: Annotated[
+        bool, _in("Data", "--repeat-captions", help="Allow equal captions in one batch.")
+    ] = False,
+    cache_images: Annotated[
+        bool, _in("Data", "--cache-images", help="Keep decoded, resized images in the cache.")
+    ] = False,
+    max_bad: Annotated[
+        float | None, _in("Data", help="Share of images that may fail to decode, 0 to 1.")
+    ] = None,
+    image_column: Annotated[
+        str | None, _in("Data", help="Column of image files in a csv: data set.")
+    ] = None,
+    caption_column: Annotated[
+        str | None, _in("Data", help="Column of captions in a csv: data set.")
     ] = None,
     lock: Annotated[
         list[str] | None,
-        typer.Option(
-            help="image[=N] or text[=N]: lock that encoder but for its last N layers.",
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help="Defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto.",
-            rich_help_panel="Optimisation",
-        ),
-    ] = "auto",
-    captions: Annotated[
-        str | None,
-        typer.Option(
-            help="first, or random: another of an image's each epoch.", rich_help_panel="Data"
-        ),
-    ] = None,
-    repeat_captions: Annotated[
-        bool,
-        typer.Option(
-            "--repeat-captions", help="Let a batch hold one caption twice.", rich_help_panel="Data"
-        ),
-    ] = False,
-    pairs: Annotated[
-        int | None, typer.Option(help="Train on so many pairs.", rich_help_panel="Data")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the pictures in px.", rich_help_panel="Model")
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Pairs a step, over all ranks.", rich_help_panel="Optimisation"),
-    ] = None,
-    accumulate: Annotated[
-        int | None,
-        typer.Option(
-            help="Compute a batch in so many parts; its loss stays the whole batch's.",
-            rich_help_panel="Optimisation",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Optimizer steps.", rich_help_panel="Optimisation")
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Passes over the data, instead of --steps.", rich_help_panel="Optimisation"
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate.", rich_help_panel="Optimisation")
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Of AdamW.", rich_help_panel="Optimisation")
-    ] = None,
-    beta1: Annotated[
-        float | None, typer.Option(help="Of AdamW.", rich_help_panel="Optimisation")
-    ] = None,
-    beta2: Annotated[
-        float | None, typer.Option(help="Of AdamW.", rich_help_panel="Optimisation")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Steps of linear warm-up.", rich_help_panel="Optimisation")
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="cosine or constant.", rich_help_panel="Optimisation")
-    ] = None,
-    clip_norm: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest gradient norm; 0 leaves it alone.", rich_help_panel="Optimisation"
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="τ, 0.01 to 1.", rich_help_panel="Optimisation")
-    ] = None,
-    learn_temperature: Annotated[
-        bool,
-        typer.Option(
-            "--learn-temperature",
-            help="Train τ from that start value.",
-            rich_help_panel="Optimisation",
-        ),
-    ] = False,
-    eval_every: Annotated[
-        int | None,
-        typer.Option(help="Steps between evaluations.", rich_help_panel="Evaluation and logging"),
-    ] = None,
-    eval_split: Annotated[
-        str | None,
-        typer.Option(help="train, val or all.", rich_help_panel="Evaluation and logging"),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Of weights and order.", rich_help_panel="Optimisation")
-    ] = 0,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="auto (bf16 on CUDA), fp32, bf16, or fp64 for checks.", rich_help_panel="Machine"
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda[:n] or mps.", rich_help_panel="Machine")
-    ] = "auto",
-    threads: Annotated[
-        int, typer.Option(help="CPU threads; 0: as many as torch takes.", rich_help_panel="Machine")
-    ] = 0,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Processes that decode pictures; a core each if not given.",
-            rich_help_panel="Machine",
-        ),
-    ] = None,
-    cache_images: Annotated[
-        bool,
-        typer.Option(
-            "--cache-images",
-            help="Keep decoded, resized pictures in the cache.",
-            rich_help_panel="Data",
-        ),
-    ] = False,
-    max_bad: Annotated[
-        float | None,
-        typer.Option(help="Share of pictures that may fail to decode.", rich_help_panel="Data"),
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="For csv: data sets.", rich_help_panel="Data")
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="For csv: data sets.", rich_help_panel="Data")
-    ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile", help="Run the model through torch.compile.", rich_help_panel="Machine"
-        ),
-    ] = False,
-    log: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="tensorboard or wandb; may be given twice.",
-            rich_help_panel="Evaluation and logging",
+        _in(
+            "Model",
+            help="image[=N] or text[=N]: lock that encoder except its last N layers (default: 0).",
         ),
     ] = None,
     download: Annotated[
-        bool,
-        typer.Option(
-            "--download", help="Let open_clip fetch a pretrained model.", rich_help_panel="Model"
-        ),
+        bool, _in("Model", "--download", help="Allow the download of a pretrained model.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from --out if it exists.")
+    log: Annotated[
+        list[str] | None,
+        _in("Evaluation and logging", help="Tracker: tensorboard or wandb; may be repeated."),
+    ] = None,
+    device: Annotated[str, _in("Machine", help="Device: auto, cpu, cuda[:n] or mps.")] = "auto",
+    workers: Annotated[
+        int | None, _in("Machine", help="Processes that decode images; default: one per core.")
+    ] = None,
+    compile: Annotated[
+        bool, _in("Machine", "--compile", help="Run the model through torch.compile.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew over --out.")] = False,
+    **config: Any,
 ) -> int:
     """Train a two-encoder model and write its checkpoint.
 
     Under torchrun (torchrun --nproc-per-node N -m geomkit_cli train …) the ranks share each batch.
     """
-    given = {name: value for name, value in locals().items() if name not in _RUN_OPTIONS}
     from geomkit.data import with_options
     from geomkit.errors import GeomkitError
-    from geomkit.training.config import configure
 
-    given["data"] = with_options(
-        data, max_bad=max_bad, image_column=image_column, caption_column=caption_column
+    config["data"] = with_options(
+        config["data"], max_bad=max_bad, image_column=image_column, caption_column=caption_column
     )
-    config = configure(
-        **{**given, **_locks(lock or [])},
-        keep_projection=keep_projection or None,
-        distinct_captions=False if repeat_captions else None,
-    )
+    asked = configure(**config, **_locks(lock or []), distinct_captions=not repeat_captions)
     if log and len(set(log)) < len(log):
-        raise GeomkitError(f"--log {log[0]}: given twice")
+        raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
     from geomkit._core.parallel import Team
     from geomkit.training.loop import Interrupted
@@ -251,14 +149,14 @@ def train(
         try:
             with _Watcher(quiet=team.rank > 0) as watcher:
                 run(
-                    config,
+                    asked,
                     out,
                     device=device,
                     workers=workers,
                     cache_images=cache_images,
                     compile=compile,
                     download=download,
-                    fit_batch=batch_size is None,
+                    fit_batch=config["batch_size"] is None,
                     resume=resume,
                     overwrite=overwrite,
                     watch=_all(watcher, *watchers),
@@ -275,14 +173,6 @@ def train(
     if team.rank == 0:
         typer.echo(out)
     return 0
-
-
-_RUN_OPTIONS = frozenset(
-    {"out", "device", "resume", "overwrite", "workers", "cache_images", "max_bad", "image_column"}
-    | {"caption_column", "compile", "log", "download", "lock", "keep_projection"}
-    | {"repeat_captions"}
-)
-"""What does not decide what is computed, or is put into words of :class:`TrainConfig` first."""
 
 
 def _all(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:

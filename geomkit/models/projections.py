@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models import FREEZES
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.two_encoder import TwoEncoder, build
-from geomkit.training.config import FREEZES
 
 __all__ = ["change_dim", "freeze", "projection_names", "without_biases"]
 

@@ -1,101 +1,176 @@
-"""Training configuration, and the named recipes that its defaults come from."""
+"""Training configuration, and the named recipes that its defaults come from. Needs no torch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.losses import parse_loss
+from geomkit.losses import PRESETS, TERMS, parse_loss
+from geomkit.models import FREEZES
 
 __all__ = [
-    "CAPTION_CHOICES",
-    "FREEZES",
     "RECIPES",
-    "SCHEDULES",
+    "Option",
     "TrainConfig",
     "configure",
+    "default_words",
     "differences",
     "evaluation_steps",
     "learning_rate",
 ]
 
-SCHEDULES = ("cosine", "constant")
-FREEZES = ("image", "text", "backbone")
-CAPTION_CHOICES = ("first", "random")
+Range = tuple[str, Callable[[float], bool]]
+"""A range in words, and whether a value is in it."""
+_POSITIVE: Range = ("a positive number", lambda value: 0 < value < math.inf)
+_FROM_0: Range = ("0 or more", lambda value: 0 <= value < math.inf)
+_FROM_1: Range = ("1 or more", lambda value: value >= 1)
+_FROM_2: Range = ("2 or more", lambda value: value >= 2)
+_BELOW_1: Range = ("a number in [0, 1)", lambda value: 0 <= value < 1)
+_TEMPERATURES: Range = ("0.01 to 1", lambda value: 0.01 <= value <= 1)
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field of :class:`TrainConfig` is documented, checked, and set by ``geomkit train``.
+
+    Attributes:
+        help: Meaning of the field, with its unit.
+        panel: Panel of ``geomkit train --help``; empty for the first.
+        within: Permitted range.
+        choices: Permitted values.
+        choice: Name of a choice in an error.
+        default: Default in words, where the value does not say it.
+        listed: Whether ``geomkit train`` has an option for the field.
+    """
+
+    help: str
+    panel: str = "Optimisation"
+    within: Range | None = None
+    choices: tuple[str, ...] = ()
+    choice: str = ""
+    default: str = ""
+    listed: bool = True
+
+
+def _option(value: Any, help: str, *words: Any, **properties: Any) -> Any:
+    return field(default=value, metadata={"option": Option(help, *words, **properties)})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run computes.
+    """Everything that decides what a training run computes."""
 
-    Attributes:
-        loss: a preset or a weighted sum, see :func:`geomkit.losses.spec.parse_loss`.
-        dim: embedding dimension; 0 until resolved means the pretrained model's own.
-        recipe: the recipe that filled in what was not given.
-        model: ``tiny``, ``nano`` or an architecture of open_clip's; empty for a pretrained one.
-        pretrained: SOURCE of the model to start from, or ``None`` to start from scratch.
-        keep_projection: of a pretrained model, rather than fresh projections.
-        freeze: ``image``, ``text`` or ``backbone``, see :func:`geomkit.models.projections.freeze`.
-        lock_image, lock_text: lock that encoder but for its last so many layers.
-        data: DATA spec.
-        captions: ``first``, or ``random``: another of an image's captions each epoch.
-        distinct_captions: whether the captions of a batch must differ.
-        pairs: training pairs, or ``None`` for all.
-        image_size: side of the pictures in px, or ``None`` for the model's own.
-        batch_size: pairs a step, over all ranks.
-        accumulate: parts in which a rank computes its pairs, one after the other; the loss stays
-            that of the whole batch.
-        steps: optimizer steps.
-        epochs: passes over the data that ``steps`` were computed from, or ``None``.
-        lr: peak learning rate of AdamW.
-        beta1, beta2: its decay rates.
-        weight_decay: on matrices; embeddings, gains and biases have none.
-        warmup: steps of linear warm-up.
-        schedule: ``cosine`` to zero, or ``constant``.
-        clip_norm: largest norm of the gradient; 0 leaves it alone.
-        temperature: τ, at the start or throughout.
-        learn_temperature: train τ, within [0.01, 1].
-        eval_every: steps between evaluations; 0 until resolved means an epoch.
-        eval_split: what evaluations look at.
-        seed: of weights and order.
-        precision: ``fp32``, ``bf16`` or ``fp64`` (for checks); ``auto`` until resolved.
-        threads: of the CPU; 0 until resolved.
-    """
-
-    loss: str = "clip"
-    dim: int = 128
-    recipe: str = "standard"
-    model: str = "tiny"
-    pretrained: str | None = None
-    keep_projection: bool = False
-    freeze: str | None = None
-    lock_image: int | None = None
-    lock_text: int | None = None
-    data: str = "openmoji"
-    captions: str = "first"
-    distinct_captions: bool = True
-    pairs: int | None = None
-    image_size: int | None = None
-    batch_size: int = 64
-    accumulate: int = 1
-    steps: int = 600
-    epochs: int | None = None
-    lr: float = 5e-4
-    beta1: float = 0.9
-    beta2: float = 0.98
-    weight_decay: float = 0.1
-    warmup: int = 50
-    schedule: str = "cosine"
-    clip_norm: float = 1.0
-    temperature: float = 0.01
-    learn_temperature: bool = False
-    eval_every: int = 100
-    eval_split: str = "val"
-    seed: int = 0
-    precision: str = "auto"
-    threads: int = 0
+    loss: str = _option(
+        "clip",
+        f"Loss: {', '.join(PRESETS)}, or a weighted sum of terms ({', '.join(TERMS)}), such as "
+        "'clip + 0.5*uniformity'.",
+        "",
+    )
+    dim: int = _option(
+        128,
+        "Embedding dimension, 2 or more. With --pretrained, new projections replace the model's.",
+        "",
+        default="128, or the pretrained model's own",
+    )
+    recipe: str = _option(
+        "standard",
+        "Set of defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto: paper for a "
+        "pretrained model, else sphere for d ≤ 3, else standard.",
+    )
+    model: str = _option(
+        "tiny",
+        "Architecture of a model trained from scratch: tiny, nano, or a name of open_clip.",
+        "Model",
+    )
+    pretrained: str | None = _option(
+        None, "SOURCE of the model to start from: open_clip:…, hf:…, openai:…, paper:…, or a path.",
+        "Model",
+    )  # fmt: skip
+    keep_projection: bool = _option(False, "Keep the projections of the pretrained model.", "Model")
+    freeze: str | None = _option(
+        None,
+        "Part that is not trained: image, text, or backbone (all but the projections).",
+        "Model",
+        choices=FREEZES,
+        choice="part to freeze",
+    )
+    lock_image: int | None = _option(
+        None, "Last layers of the image encoder that are trained while its others are locked.",
+        "Model", listed=False,
+    )  # fmt: skip
+    lock_text: int | None = _option(
+        None, "Last layers of the text encoder that are trained while its others are locked.",
+        "Model", listed=False,
+    )  # fmt: skip
+    data: str = _option("openmoji", "DATA spec, NAME[:PATH][,key=value…].", "Data")
+    captions: str = _option(
+        "first",
+        "Caption of an image: its first, or random: another one in each epoch.",
+        "Data",
+        choices=("first", "random"),
+        choice="choice of captions",
+    )
+    distinct_captions: bool = _option(
+        True, "Whether the captions of a batch must differ.", "Data", listed=False
+    )
+    pairs: int | None = _option(
+        None, "Number of training pairs.", "Data", default="all; sphere 1024"
+    )
+    image_size: int | None = _option(
+        None, "Side of the square images, in pixels.", "Model", default="the model's own"
+    )
+    batch_size: int = _option(64, "Pairs per step over all ranks.", within=_FROM_2)
+    accumulate: int = _option(
+        1,
+        "Parts in which a rank computes its pairs, one after the other, to save memory; the loss "
+        "is that of the whole batch.",
+        within=_FROM_1,
+    )
+    steps: int = _option(
+        600, "Optimizer steps.", within=_FROM_1, default="600; sphere 700; paper 9 epochs"
+    )
+    epochs: int | None = _option(
+        None, "Passes over the training pairs, instead of --steps.", within=_FROM_1,
+        default="paper 9",
+    )  # fmt: skip
+    lr: float = _option(5e-4, "Peak learning rate of AdamW.", within=_POSITIVE)
+    beta1: float = _option(0.9, "AdamW decay rate of the mean gradient.", within=_BELOW_1)
+    beta2: float = _option(0.98, "AdamW decay rate of the mean squared gradient.", within=_BELOW_1)
+    weight_decay: float = _option(
+        0.1, "AdamW weight decay of matrices; embeddings, gains and biases have none.",
+        within=_FROM_0,
+    )  # fmt: skip
+    warmup: int = _option(50, "Steps of linear warm-up of the learning rate.", within=_FROM_0)
+    schedule: str = _option(
+        "cosine",
+        "Learning rate after the warm-up: cosine (to zero) or constant.",
+        choices=("cosine", "constant"),
+        choice="schedule",
+    )
+    clip_norm: float = _option(1.0, "Largest norm of the gradient; 0: no clipping.", within=_FROM_0)
+    temperature: float = _option(
+        0.01, "Temperature τ, 0.01 to 1; the start value if it is learned.", within=_TEMPERATURES
+    )
+    learn_temperature: bool = _option(False, "Train the temperature, kept within 0.01 to 1.")
+    eval_every: int = _option(
+        100, "Steps between evaluations; 0: one epoch.", "Evaluation and logging", within=_FROM_0
+    )
+    eval_split: str = _option(
+        "val",
+        "Split to evaluate on: train, val or all.",
+        "Evaluation and logging",
+        choices=("train", "val", "all"),
+        choice="split",
+    )
+    seed: int = _option(0, "Random seed for initial weights and data order.")
+    precision: str = _option(
+        "auto", "Precision: auto (bf16 on CUDA, else fp32), fp32, bf16, or fp64 for checks.",
+        "Machine",
+    )  # fmt: skip
+    threads: int = _option(0, "CPU threads; 0: torch's default.", "Machine", within=_FROM_0)
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -128,35 +203,62 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "fp32",
     },
 }
-"""``standard``: all training pairs, evaluated on held-out ones. ``sphere`` (d ≤ 3): a thousand
-pairs learnt by heart and evaluated on themselves, as the paper's 3-D run is; its temperature is
-what lets training pass from cone to sphere instead of collapsing to two points. ``paper``: the
-paper's fine-tuning of a pretrained ViT-B/32 on COCO, also what any pretrained model gets."""
+"""Recipes: what each one changes in the defaults of :class:`TrainConfig`.
+
+``standard``: all training pairs, evaluated on held-out pairs. ``sphere`` (d ≤ 3): 1,024 pairs,
+evaluated on the same pairs, as the paper's 3-D run is; its temperature lets training pass from a
+cone to the sphere instead of collapsing to two points. ``paper``: the paper's fine-tuning of a
+pretrained ViT-B/32 on COCO, used for every pretrained model.
+"""
+
+
+def default_words(item: Field[Any]) -> str:
+    """Return the default of a field of :class:`TrainConfig` in words, with recipes that differ.
+
+    >>> {f.name: default_words(f) for f in fields(TrainConfig)}["batch_size"]
+    '64; sphere 256'
+    """
+    option: Option = item.metadata["option"]
+    values = {name: recipe.get(item.name, item.default) for name, recipe in RECIPES.items()}
+    words = {n: f"{v:g}" if isinstance(v, float) else str(v) for n, v in values.items()}
+    usual = words.pop("standard")
+    others = (f"; {name} {word}" for name, word in words.items() if word != usual)
+    return option.default or ("none" if item.default is None else usual + "".join(others))
+
+
+TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n\nAttributes:\n" + "\n".join(
+    f"    {item.name}: {item.metadata['option'].help} Default: {default_words(item)}."
+    for item in fields(TrainConfig)
+)
 
 
 def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> TrainConfig:
-    """A configuration from a recipe and whatever is given besides.
+    """Return a training configuration: a recipe, changed by the given values.
 
     Args:
-        dim: embedding dimension; 128 if not given, or the pretrained model's own, its projections
-            kept.
+        dim: Embedding dimension; default: 128, or for a pretrained model its own, with its
+            projections kept.
         recipe: ``standard``, ``sphere``, ``paper``, or ``auto``: paper for a pretrained model,
-            else sphere for d ≤ 3 and standard above.
-        given: fields of :class:`TrainConfig`; ``None`` means the recipe's.
+            else sphere for d ≤ 3, else standard.
+        given: Further fields of :class:`TrainConfig`; ``None`` stands for the recipe's value.
+
+    Returns:
+        The configuration, checked.
 
     Raises:
-        GeomkitError: for an unknown recipe, a value out of range, or values that exclude each
+        GeomkitError: For an unknown recipe, a value out of range, or values that exclude each
             other.
 
     >>> configure(dim=3).recipe, configure(dim=3).batch_size, configure(dim=64).batch_size
     ('sphere', 256, 64)
     """
     wanted = {key: value for key, value in given.items() if value is not None}
+    unknown = sorted(wanted.keys() - {item.name for item in fields(TrainConfig)})
+    if unknown:
+        raise unknown_name("training option", unknown[0], [f.name for f in fields(TrainConfig)])
     pretrained = "pretrained" in wanted
     if pretrained and "model" in wanted:
-        raise GeomkitError(
-            "--model and --pretrained exclude each other: a pretrained model has one"
-        )
+        raise GeomkitError("--model and --pretrained exclude each other; give one")
     if recipe == "auto":
         recipe = "paper" if pretrained else "sphere" if (dim or 128) <= 3 else "standard"
     if recipe not in RECIPES:
@@ -170,7 +272,9 @@ def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> 
         values["model"] = ""
         values["keep_projection"] = values.get("keep_projection", False) or dim is None
     elif values.get("keep_projection"):
-        raise GeomkitError("--keep-projection: needs --pretrained, whose projection it keeps")
+        raise GeomkitError(
+            "--keep-projection: needs --pretrained, the model whose projections to keep"
+        )
     if dim is None:
         dim = 0 if pretrained else 128
     if wanted.get("precision") == "auto" and "precision" in RECIPES[recipe]:
@@ -182,46 +286,26 @@ def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> 
 
 def _check(config: TrainConfig) -> None:
     loss = parse_loss(config.loss)
-    for name in ("batch_size", "steps", "epochs", "accumulate"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise GeomkitError(f"{_words(name)}: expected 1 or more, got {value}")
-    for name in ("warmup", "weight_decay", "clip_norm", "threads", "eval_every"):
-        value = getattr(config, name)
-        if not (value >= 0 and math.isfinite(value)):
-            raise GeomkitError(f"{_words(name)}: expected 0 or more, got {value}")
+    for item in fields(config):
+        option, value = item.metadata["option"], getattr(config, item.name)
+        if value is None:
+            continue
+        if option.choices and value not in option.choices:
+            raise unknown_name(option.choice, value, option.choices)
+        if option.within and not option.within[1](value):
+            name = item.name.replace("_", " ")
+            raise GeomkitError(f"{name}: expected {option.within[0]}, got {value}")
+    if config.dim < 2 and not (config.pretrained and config.dim == 0):
+        raise GeomkitError(f"dim: expected 2 or more, got {config.dim}")
     if config.learn_temperature and not loss.uses_temperature:
         raise GeomkitError(
             f"--learn-temperature: no term of the loss '{config.loss}' depends on the temperature; "
             "add clip"
         )
-    if config.freeze is not None and config.freeze not in FREEZES:
-        raise unknown_name("part to freeze", config.freeze, FREEZES)
-    if config.captions not in CAPTION_CHOICES:
-        raise unknown_name("choice of captions", config.captions, CAPTION_CHOICES)
-    if config.dim < 2 and not (config.pretrained and config.dim == 0):
-        raise GeomkitError(f"dim: expected 2 or more, got {config.dim}")
-    if config.batch_size < 2:
-        raise GeomkitError("batch size: expected 2 or more: a lone pair has nothing to contrast")
-    if not (config.lr > 0 and math.isfinite(config.lr)):
-        raise GeomkitError(f"lr: expected a positive number, got {config.lr}")
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(config, name) < 1:
-            raise GeomkitError(f"{name}: expected a number in [0, 1), got {getattr(config, name)}")
-    if not 0.01 <= config.temperature <= 1:
-        raise GeomkitError(f"temperature: expected 0.01 to 1, got {config.temperature:g}")
-    if config.schedule not in SCHEDULES:
-        raise unknown_name("schedule", config.schedule, SCHEDULES)
-    if config.eval_split not in ("train", "val", "all"):
-        raise unknown_name("split", config.eval_split, ["train", "val", "all"])
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of a step, counted from 0: a function of the step alone, so resuming is exact.
+    """Return the learning rate of a step, counted from 0; it depends on the step alone.
 
     >>> round(learning_rate(TrainConfig(warmup=10, lr=1.0), 0), 6)
     0.1
@@ -235,9 +319,9 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def evaluation_steps(config: TrainConfig) -> list[int]:
-    """Steps after which to evaluate: the start, the end, and every ``eval_every`` between.
+    """Return the steps after which to evaluate: 0, the last, and every ``eval_every`` between.
 
-    In 3-D also a few early ones, each half the one after: that is where the cone opens.
+    In 3-D also three early ones, each half of the next: the cone opens there.
 
     >>> evaluation_steps(TrainConfig(steps=250, eval_every=100))
     [0, 100, 200, 250]
@@ -249,15 +333,15 @@ def evaluation_steps(config: TrainConfig) -> list[int]:
 
 
 def differences(stored: dict[str, Any], config: TrainConfig) -> list[str]:
-    """Where a stored configuration and a new one differ, as ``name: stored → new``.
+    """Return where a stored configuration and a new one differ, as ``name: stored → new``.
 
-    Precision and threads are left out: a resumed run keeps what it started with.
+    Precision and threads are left out: a resumed run keeps those it started with.
 
     >>> differences(asdict(TrainConfig(lr=1.0)), TrainConfig(lr=2.0))
     ['lr: 1.0 → 2.0']
     """
     new = asdict(config)
     names = [f.name for f in fields(TrainConfig) if f.name not in ("precision", "threads")]
-    # What an older checkpoint does not know had its default.
+    # An older checkpoint lacks newer fields: they had their defaults.
     old = {**asdict(TrainConfig()), **stored}
     return [f"{name}: {old[name]} → {new[name]}" for name in names if old[name] != new[name]]

@@ -125,7 +125,7 @@ def plan_order(
         data: the pairs.
         batch_size: over all ranks.
         seed: of the order.
-        captions: of :data:`geomkit.training.config.CAPTION_CHOICES`.
+        captions: ``first`` or ``random``, see :class:`Order`.
         distinct: whether all captions of a batch must differ: of two pairs with one caption each
             would be the other's false negative.
         rank, ranks: whose share to give.

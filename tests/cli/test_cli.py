@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
 import pickle
@@ -361,3 +362,28 @@ def test_ctrl_c_saves_and_exits_130(cli, monkeypatch: pytest.MonkeyPatch) -> Non
     assert outcome.status == 130 and "--resume goes on" in outcome.err
     assert load_checkpoint("ckpt.pt")["step"] == 3
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_every_field_of_the_configuration_is_an_option_of_train(cli) -> None:
+    from dataclasses import fields
+
+    from geomkit_cli.train import train
+
+    from geomkit.losses import PRESETS, TERMS
+    from geomkit.training.config import TrainConfig
+
+    shown = cli("train", "--help").out
+    names = {f.name for f in fields(TrainConfig)}
+    indirect = {"lock_image": "lock", "lock_text": "lock", "distinct_captions": "repeat_captions"}
+    for name in names:
+        option = indirect.get(name, name).replace("_", "-")
+        assert re.search(rf"--{option}\s", shown), option
+    assert all(name in shown for name in [*PRESETS, *TERMS])
+    # What --help lists, panel by panel; a new field joins at the end of its panel.
+    assert " ".join(inspect.signature(train).parameters) == (
+        "loss dim out resume overwrite data captions repeat_captions pairs cache_images max_bad "
+        "image_column caption_column model pretrained keep_projection freeze lock image_size "
+        "download recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 warmup "
+        "schedule clip_norm temperature learn_temperature seed eval_every eval_split log "
+        "precision device threads workers compile"
+    )

@@ -204,7 +204,7 @@ def test_a_pretrained_model_keeps_its_own_dimension_unless_asked(tmp_path: Path)
 def test_configurations_that_contradict_themselves_are_refused() -> None:
     for options, says in (
         ({"pretrained": "x", "model": "tiny"}, "exclude each other"),
-        ({"keep_projection": True}, "needs --pretrained"),
+        ({"keep_projection": True}, "--keep-projection: needs --pretrained"),
         ({"steps": 3, "epochs": 2}, "exclude each other"),
         ({"loss": "uaxu", "learn_temperature": True}, "no term of the loss .uaxu."),
         ({"freeze": "imag"}, "did you mean 'image'"),
