@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
+
+if TYPE_CHECKING:
+    from geomkit.models.checkpoints import TrainedRun
 
 __all__ = ["plot_sphere"]
 
@@ -39,7 +42,7 @@ def plot_sphere(
     from geomkit.plots.sphere import project_to_sphere, sphere_row, training_stages
 
     content = _checkpoint(source) if data is None and split is None else None
-    if content is not None and content["snapshots"]:
+    if content is not None and content.snapshots:
         figure = sphere_row(training_stages(content, stages), pairs=pairs)
     else:
         from geomkit.sources import load_source
@@ -47,22 +50,22 @@ def plot_sphere(
         embeddings, name = load_source(
             source, data=data, split=split, device=device, download=download, workers=workers
         )
-        what = content["loss"] if content is not None else Path(source).name
+        what = content.loss if content is not None else Path(source).name
         title = f"{what}, {name} split, n={embeddings.n}" if name else f"{what}, n={embeddings.n}"
         figure = sphere_row([project_to_sphere(embeddings, title=title)], pairs=pairs)
     save_figure(figure, out, overwrite=overwrite)
     typer.echo(out)
 
 
-def _checkpoint(source: str) -> dict | None:
-    """The content of a checkpoint of ours, if the source is one."""
+def _checkpoint(source: str) -> TrainedRun | None:
+    """The content of a geomkit checkpoint, if the source is one."""
     from geomkit._core.files import is_torch_file
     from geomkit.sources import has_model_prefix
 
     if has_model_prefix(source) or not Path(source).is_file() or not is_torch_file(Path(source)):
         return None
-    from geomkit.models.checkpoints import as_checkpoint, read_torch_file
+    from geomkit.models.checkpoints import TrainedRun, read_torch_file
 
     content = read_torch_file(source)
     tensors = isinstance(content, dict) and {"image", "text"} <= set(content)
-    return None if tensors else as_checkpoint(content, source)
+    return None if tensors else TrainedRun.from_dict(content, source)

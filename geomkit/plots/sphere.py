@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from geomkit.models.checkpoints import TrainedRun
+
 __all__ = [
     "Stage", "camera_for", "choose_stages", "draw_sphere", "project_to_sphere", "sphere_row",
     "training_stages",
@@ -45,7 +47,7 @@ class Stage:
     title: str
 
 
-def training_stages(checkpoint: dict[str, Any], count: int = 5) -> list[Stage]:
+def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
     """The stages of a 3-D training run: its start, its end, and where most changed between.
 
     Args:
@@ -57,10 +59,10 @@ def training_stages(checkpoint: dict[str, Any], count: int = 5) -> list[Stage]:
     """
     if not 1 <= count <= MAX_STAGES:
         raise GeomkitError(f"stages: expected 1 to {MAX_STAGES}, got {count}")
-    snapshots = checkpoint["snapshots"]
+    snapshots = checkpoint.snapshots
     if not snapshots:
         raise GeomkitError("this checkpoint holds no sphere snapshots: its dimension is not 3")
-    records = {record["step"]: record for record in checkpoint["history"]}
+    records = {record["step"]: record for record in checkpoint.history}
     clouds = [np.stack([to_numpy(s["image"]), to_numpy(s["text"])]) for s in snapshots]
     stages = []
     for k in choose_stages(clouds, count):

@@ -26,7 +26,7 @@ from geomkit.data.loading import Batch, batches, resolve_workers
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
 from geomkit.losses import ContrastiveLoss
-from geomkit.models.checkpoints import load_checkpoint, save_checkpoint
+from geomkit.models.checkpoints import TrainedRun, load_run, save_run
 from geomkit.models.two_encoder import MAX_LOG_SCALE
 from geomkit.training.config import TrainConfig, evaluation_steps, learning_rate
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
@@ -91,7 +91,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] | None = None,
     team: Team = SOLO,
-) -> dict[str, Any]:
+) -> TrainedRun:
     """Train a two-encoder model and write its checkpoint.
 
     Args:
@@ -135,9 +135,9 @@ def train(
                 fit_batch=fit_batch,
                 progress=progress,
             )  # fmt: skip
-            if stored is not None and stored["step"] >= run.config.steps:
+            if stored is not None and stored.step >= run.config.steps:
                 note = "already finished"
-                watch(Event("end", stored["step"], run.config, device, {}, {}, note=note))
+                watch(Event("end", stored.step, run.config, device, {}, {}, note=note))
                 return stored
             torch.set_num_threads(run.config.threads)
             with numerics(run.config.precision):
@@ -154,7 +154,7 @@ def _loop(
     watch: Callable[[Event], None],
     should_stop: Callable[[], bool],
     team: Team,
-) -> dict[str, Any]:
+) -> TrainedRun:
     config, device, stored, model = run.config, run.device, run.stored, run.model
     alone, cuda = team.size == 1, device.startswith("cuda")
     step, history, snapshots = 0, [], []
@@ -163,11 +163,11 @@ def _loop(
     weights = [w for w in model.parameters() if w.requires_grad]
     optimizer = optimizer_for(model, config)
     if stored is not None:
-        step, history, snapshots = stored["step"], stored["history"], stored["snapshots"]
-        optimizer.load_state_dict(stored["optimizer"])
-        torch.set_rng_state(stored["rng"]["cpu"])
-        if cuda and stored["rng"]["cuda"]:
-            torch.cuda.set_rng_state(stored["rng"]["cuda"][0], device)
+        step, history, snapshots = stored.step, stored.history, stored.snapshots
+        optimizer.load_state_dict(stored.optimizer)
+        torch.set_rng_state(stored.rng["cpu"])
+        if cuda and stored.rng["cuda"]:
+            torch.cuda.set_rng_state(stored.rng["cuda"][0], device)
     if team.rank:  # what a model draws at random must differ between ranks
         torch.manual_seed(hash((config.seed, step, team.rank)))
     network = _network(model, device, compile=compile, alone=alone)
@@ -179,27 +179,27 @@ def _loop(
     terms: dict[str, float] = {}
     bad: dict[int, Bad] = {}
 
-    def checkpoint() -> dict[str, Any]:
-        return {
-            "state_dict": model.clip.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "epoch": step // run.order.steps_per_epoch,
-            "step": step,
-            "rng": {
+    def state() -> TrainedRun:
+        return TrainedRun(
+            state_dict=model.clip.state_dict(),
+            optimizer=optimizer.state_dict(),
+            epoch=step // run.order.steps_per_epoch,
+            step=step,
+            rng={
                 "cpu": torch.get_rng_state(),
                 "cuda": [torch.cuda.get_rng_state(device)] if cuda else [],
             },
-            "model_config": run.architecture,
-            "preprocess": run.preprocess.as_dict(),
-            "tokenizer": run.tokenizer.as_dict(),
-            "loss": str(criterion.spec),
-            "config": asdict(config),
-            "data": run.description,
-            "ranks": team.size,
-            "history": history,
-            "snapshots": snapshots,
-            "versions": versions(),
-        }
+            model_config=run.architecture,
+            preprocess=run.preprocess,
+            tokenizer=run.tokenizer,
+            loss=str(criterion.spec),
+            config=asdict(config),
+            data=run.description,
+            ranks=team.size,
+            history=history,
+            snapshots=snapshots,
+            versions=versions(),
+        )
 
     def tell(kind: str, **what: Any) -> None:
         watch(Event(kind, step, config, device, terms, ranks=team.size, **{"record": {}, **what}))
@@ -216,7 +216,7 @@ def _loop(
                 if config.dim == 3:
                     snapshots.append(snapshot(image, text, step=step))
         if team.rank == 0:
-            save_checkpoint(out, checkpoint())
+            save_run(out, state())
             if record:
                 tell("evaluation", record=record, temperature=record["temperature"])
         team.gather(None)  # nobody leaves before it is written
@@ -288,7 +288,7 @@ def _loop(
             )
 
     tell("end", record=history[-1] if history else {})
-    return load_checkpoint(out)
+    return load_run(out)
 
 
 def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn.Module:

@@ -17,7 +17,7 @@ from geomkit._core.runtime import resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
-from geomkit.models.checkpoints import Checkpoint, load_checkpoint
+from geomkit.models.checkpoints import Checkpoint, TrainedRun, load_run
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.projections import change_dim, freeze, without_biases
 from geomkit.models.tokenizers import Tokenizer
@@ -54,10 +54,10 @@ class Run:
     held_out: PairData
     order: Order
     description: dict[str, Any]
-    stored: dict[str, Any] | None
+    stored: TrainedRun | None
 
 
-def stored_run(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+def stored_run(out: Path, *, resume: bool, overwrite: bool) -> TrainedRun | None:
     """The checkpoint to go on from, if there is one and that was asked for.
 
     Raises:
@@ -71,13 +71,13 @@ def stored_run(out: Path, *, resume: bool, overwrite: bool) -> dict[str, Any] | 
             "or another --out"
         )
     check_target(out, overwrite=True)
-    return load_checkpoint(out) if resume and out.exists() else None
+    return load_run(out) if resume and out.exists() else None
 
 
 def prepare(
     config: TrainConfig,
     out: Path,
-    stored: dict[str, Any] | None,
+    stored: TrainedRun | None,
     *,
     device: str,
     team: Team,
@@ -112,10 +112,9 @@ def prepare(
                 f"image size: {config.pretrained} takes {preprocess.size} px; "
                 "leave out --image-size"
             )
-    elif stored is not None and config.pretrained and stored["config"].get("pretrained"):
-        architecture = stored["model_config"]
-        preprocess = Preprocess.from_dict(stored["preprocess"])
-        tokenizer = Tokenizer.from_dict(stored["tokenizer"])
+    elif stored is not None and config.pretrained and stored.config.get("pretrained"):
+        architecture, preprocess = stored.model_config, stored.preprocess
+        tokenizer = stored.tokenizer
     else:
         architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
         preprocess = Preprocess.for_model(architecture)
@@ -171,12 +170,12 @@ def prepare(
 
 
 def _pretrained(
-    config: TrainConfig, stored: dict[str, Any] | None, download: bool
+    config: TrainConfig, stored: TrainedRun | None, download: bool
 ) -> Checkpoint | None:
     """The model to start from; a run that goes on has its weights already."""
     if config.pretrained is None:
         return None
-    if stored is not None and stored["config"].get("pretrained"):
+    if stored is not None and stored.config.get("pretrained"):
         return None
     from geomkit.sources import open_source
 
@@ -193,7 +192,7 @@ def _model(
     config: TrainConfig,
     architecture: dict[str, Any],
     loaded: Checkpoint | None,
-    stored: dict[str, Any] | None,
+    stored: TrainedRun | None,
 ) -> TwoEncoder:
     if loaded is not None:
         model = loaded.model
@@ -213,7 +212,7 @@ def _model(
     if config.precision == "fp64":
         model = model.double()
     if stored is not None:
-        model.clip.load_state_dict(stored["state_dict"])
+        model.clip.load_state_dict(stored.state_dict)
     if model.logit_bias is not None:
         model.logit_bias.requires_grad_(bias is not None)
     decoder = getattr(model.clip, "text_decoder", None)
@@ -235,28 +234,28 @@ def _model(
 def _like_stored(
     config: TrainConfig,
     out: Path,
-    stored: dict[str, Any] | None,
+    stored: TrainedRun | None,
     description: dict[str, Any],
     device: str,
     team: Team,
 ) -> TrainConfig:
     """The configuration with precision and threads resolved, as the stored run's if it fits it."""
     if stored is not None:
-        changed = differences(stored["config"], config)
+        changed = differences(stored.config, config)
         if changed:
             raise GeomkitError(
                 f"{out}: was trained with another configuration ({'; '.join(changed)}); "
                 "give the same options, or --overwrite to start anew"
             )
-        if stored["data"]["fingerprint"] != description["fingerprint"]:
+        if stored.data["fingerprint"] != description["fingerprint"]:
             raise GeomkitError(
-                f"{out}: was trained on other data ({stored['data']['fingerprint']['source']}, "
-                f"{stored['data']['fingerprint']['count']} pairs) than '{config.data}' is now; "
+                f"{out}: was trained on other data ({stored.data['fingerprint']['source']}, "
+                f"{stored.data['fingerprint']['count']} pairs) than '{config.data}' is now; "
                 "give that data, install those versions, or --overwrite to start anew"
             )
-        config = replace(config, precision=stored["config"]["precision"])
-        if stored.get("ranks", 1) == team.size:
-            config = replace(config, threads=stored["config"]["threads"])
+        config = replace(config, precision=stored.config["precision"])
+        if stored.ranks == team.size:
+            config = replace(config, threads=stored.config["threads"])
     threads = cores() if team.size > 1 else torch.get_num_threads()
     return replace(
         config,

@@ -21,7 +21,7 @@ from geomkit_cli.app import app
 from typer.main import get_command
 
 from geomkit.metrics import METRICS, gap
-from geomkit.models.checkpoints import load_checkpoint, save_checkpoint
+from geomkit.models.checkpoints import load_run, save_run
 
 TRAIN = "train --dim 3 --loss cua --model nano --pairs 32 --batch-size 16 --steps 4 --eval-every 2"
 
@@ -89,7 +89,7 @@ def test_json_and_csv_equal_the_library(cli, npz: Path, checkpoint: Path) -> Non
 def test_gap_of_a_checkpoint_equals_its_own_history(cli, checkpoint: Path) -> None:
     outcome = cli("gap", checkpoint, "--split", "train", "--json")
     measured = json.loads(outcome.out)["results"][0]["metrics"]
-    recorded = load_checkpoint(checkpoint)["history"][-1]["metrics"]
+    recorded = load_run(checkpoint).history[-1]["metrics"]
     for name, value in recorded.items():
         assert measured[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
 
@@ -299,15 +299,15 @@ def test_bad_checkpoints(refused, tmp_path: Path, checkpoint: Path) -> None:
     for share in (0.0, 0.1, 0.9):
         (tmp_path / "cut.pt").write_bytes(whole[: int(share * len(whole))])
         refused("gap", "cut.pt", says=("cut.pt",))
-    content = load_checkpoint(checkpoint)
-    newer = {**content, "format": "geomkit-checkpoint", "schema_version": 2}
+    content = load_run(checkpoint)
+    newer = {**content.as_dict(), "schema_version": 2}
     torch.save(newer, tmp_path / "newer.pt")
     refused("gap", "newer.pt", says=("schema version 2", "upgrade"))
-    broken = {k: v for k, v in content.items() if k != "tokenizer"}
+    broken = {k: v for k, v in content.as_dict().items() if k != "tokenizer"}
     torch.save(broken, tmp_path / "broken.pt")
     refused("gap", "broken.pt", says=("missing tokenizer",))
-    content["model_config"]["embed_dim"] = 7
-    save_checkpoint(tmp_path / "misfit.pt", content)
+    content.model_config["embed_dim"] = 7
+    save_run(tmp_path / "misfit.pt", content)
     refused("gap", "misfit.pt", says=("do not fit",))
 
 
@@ -360,7 +360,7 @@ def test_ctrl_c_saves_and_exits_130(cli, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module._Watcher, "__call__", watch)
     outcome = cli(*TRAIN.split())
     assert outcome.status == 130 and "--resume goes on" in outcome.err
-    assert load_checkpoint("ckpt.pt")["step"] == 3
+    assert load_run("ckpt.pt").step == 3
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 

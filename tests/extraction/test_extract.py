@@ -19,7 +19,7 @@ from geomkit.errors import GeomkitError
 from geomkit.extraction import run as shards
 from geomkit.extraction.encode import encode, extract
 from geomkit.extraction.run import extract_to
-from geomkit.models.checkpoints import Checkpoint, save_checkpoint
+from geomkit.models.checkpoints import Checkpoint, TrainedRun, save_run
 
 ROUNDING = 1e-5
 """Of float32 between batches of other sizes."""
@@ -171,21 +171,24 @@ def checkpoint(
     tmp_path_factory: pytest.TempPathFactory, loaded: Checkpoint, tables: dict[str, Path]
 ) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "c.pt"
-    empty = ("optimizer", "epoch", "rng", "history", "snapshots", "versions")
-    save_checkpoint(
-        path,
-        {
-            **dict.fromkeys(empty),
-            "state_dict": loaded.model.clip.state_dict(),
-            "model_config": loaded.model_config,
-            "preprocess": loaded.preprocess.as_dict(),
-            "tokenizer": loaded.tokenizer.as_dict(),
-            "step": 0,
-            "loss": "clip",
-            "config": {"precision": "fp32"},
-            "data": {"spec": f"csv:{tables['good']}", "n": None, "split": "val"},
-        },
+    run = TrainedRun(
+        state_dict=loaded.model.clip.state_dict(),
+        optimizer={},
+        epoch=0,
+        step=0,
+        rng={},
+        model_config=loaded.model_config,
+        preprocess=loaded.preprocess,
+        tokenizer=loaded.tokenizer,
+        loss="clip",
+        config={"precision": "fp32"},
+        data={"spec": f"csv:{tables['good']}", "n": None, "split": "val"},
+        ranks=1,
+        history=[],
+        snapshots=[],
+        versions={},
     )
+    save_run(path, run)
     return path
 
 

@@ -10,7 +10,7 @@ import torch
 
 from geomkit.errors import GeomkitError
 from geomkit.losses.contrastive import ContrastiveLoss
-from geomkit.models.checkpoints import load_checkpoint
+from geomkit.models.checkpoints import load_run
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.projections import change_dim, freeze, projection_names
@@ -154,18 +154,18 @@ def test_training_from_a_checkpoint_of_ours(tmp_path: Path) -> None:
     source = str(tmp_path / "a.pt")
     config = small(pretrained=source, loss="cua", dim=3, freeze="backbone", lr=1e-3)
     content = train(config, tmp_path / "b.pt")
-    assert content["model_config"]["embed_dim"] == 3 and content["config"]["recipe"] == "paper"
+    assert content.model_config["embed_dim"] == 3 and content.config["recipe"] == "paper"
     moved = {
         name
-        for name, weight in content["state_dict"].items()
-        if name in first["state_dict"] and not torch.equal(weight, first["state_dict"][name])
+        for name, weight in content.state_dict.items()
+        if name in first.state_dict and not torch.equal(weight, first.state_dict[name])
     }
     assert moved == {"visual.proj", "text_projection", "logit_scale"}  # τ is the recipe's 0.01
-    assert content["state_dict"]["logit_scale"].item() == pytest.approx(math.log(100.0))
+    assert content.state_dict["logit_scale"].item() == pytest.approx(math.log(100.0))
     # A run that goes on needs the model it came from no more.
     (tmp_path / "a.pt").unlink()
     longer = train(config, tmp_path / "b.pt", resume=True)
-    assert longer["step"] == 2
+    assert longer.step == 2
 
 
 def test_a_siglip_of_transformers_is_fine_tuned_and_goes_on(tmp_path: Path) -> None:
@@ -184,9 +184,9 @@ def test_a_siglip_of_transformers_is_fine_tuned_and_goes_on(tmp_path: Path) -> N
             should_stop=lambda: seen[-1] >= 3,
         )
     resumed = train(config, tmp_path / "c.pt", resume=True)
-    assert resumed["model_config"]["embed_dim"] == 4
-    for name, weight in whole["state_dict"].items():
-        assert torch.equal(weight, resumed["state_dict"][name]), name
+    assert resumed.model_config["embed_dim"] == 4
+    for name, weight in whole.state_dict.items():
+        assert torch.equal(weight, resumed.state_dict[name]), name
         if name.endswith("text_projection.bias"):
             assert not weight.any()
     embeddings, split = load_source(tmp_path / "c.pt", split="train")
@@ -196,9 +196,9 @@ def test_a_siglip_of_transformers_is_fine_tuned_and_goes_on(tmp_path: Path) -> N
 def test_a_pretrained_model_keeps_its_own_dimension_unless_asked(tmp_path: Path) -> None:
     train(small(model="nano", dim=6), tmp_path / "a.pt")
     content = train(small(pretrained=str(tmp_path / "a.pt"), lr=1e-9), tmp_path / "b.pt")
-    before = load_checkpoint(tmp_path / "a.pt")["state_dict"]["visual.proj"]
-    torch.testing.assert_close(content["state_dict"]["visual.proj"], before, rtol=0, atol=1e-6)
-    assert content["config"]["dim"] == 6
+    before = load_run(tmp_path / "a.pt").state_dict["visual.proj"]
+    torch.testing.assert_close(content.state_dict["visual.proj"], before, rtol=0, atol=1e-6)
+    assert content.config["dim"] == 6
 
 
 def test_configurations_that_contradict_themselves_are_refused() -> None:
@@ -227,5 +227,5 @@ def test_a_batch_is_fitted_to_data_smaller_than_it_only_if_asked(tmp_path: Path)
     with pytest.raises(GeomkitError, match="64 is more than the 32 training pairs"):
         train(config, tmp_path / "c.pt")
     content = train(config, tmp_path / "c.pt", fit_batch=True)
-    assert content["config"]["batch_size"] == 30  # 32 in three equal parts
-    assert train(config, tmp_path / "c.pt", fit_batch=True, resume=True)["step"] == 1
+    assert content.config["batch_size"] == 30  # 32 in three equal parts
+    assert train(config, tmp_path / "c.pt", fit_batch=True, resume=True).step == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +25,14 @@ CLAIMS = causes.EXPERIMENT.claims
 def trained(folder: Path, options: Options) -> Context:
     """A context whose cells were trained: made-up histories and clouds that are apart."""
 
-    def checkpoint(cell: Cell) -> dict:
+    def checkpoint(cell: Cell) -> Any:
         every = max(1, cell.config.steps // 2)
         metrics = {"centroid_distance": 0.7, "linear_separability": 0.99}
         history = [
             {"step": step, "split": "val", "metrics": metrics}
             for step in (0, every, cell.config.steps)
         ]
-        return {"history": history}
+        return SimpleNamespace(history=history)
 
     def embeddings(cell: Cell, split: str) -> Embeddings:
         assert split == "val"

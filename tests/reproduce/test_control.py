@@ -98,7 +98,7 @@ def test_data_without_a_view_say_so(tmp_path: Path) -> None:
 
 def test_nothing_set_by_hand_is_an_ordinary_training(tmp_path: Path) -> None:
     config = small()
-    trained = train(config, tmp_path / "ckpt.pt", device="cpu")["history"]
+    trained = train(config, tmp_path / "ckpt.pt", device="cpu").history
     records = run_control(Control(config, "picture", "name"), tmp_path / "work", device="cpu")
     for ours, theirs in ((records[0], trained[0]), (records[-1], trained[-1])):
         assert ours["step"] == theirs["step"]

@@ -13,7 +13,7 @@ from conftest import clouds
 from PIL import Image
 
 from geomkit.metrics.spectrum import explained_variance_with_error
-from geomkit.models.checkpoints import load_checkpoint
+from geomkit.models.checkpoints import load_run
 from geomkit.plots import save_figure
 from geomkit.plots.style import LOSS_COLOURS, loss_colour, loss_marker
 from geomkit.reproduce.experiments import figure1, figure2, spectrum
@@ -32,7 +32,7 @@ def context(folder: Path, cells: Path, options: Options = OPTIONS) -> Context:
     return Context(
         options,
         folder,
-        checkpoint=lambda cell: load_checkpoint(cell_path(cells, cell)),
+        checkpoint=lambda cell: load_run(cell_path(cells, cell)),
         embeddings=lambda cell, split: load_source(cell_path(cells, cell), split=split)[0],
     )
 

@@ -105,10 +105,10 @@ def test_a_shared_cell_is_trained_once(toy: Toy, tmp_path: Path) -> None:
     assert toy.trained == ["clip 1", "cua 1", "ca 1"] and toy.measured == ["one", "two"]
     assert [len(o.rows) for o in outcomes] == [2, 2]
     assert read_rows(tmp_path / "one" / "results.csv") == outcomes[0].rows
-    from geomkit.models.checkpoints import load_checkpoint
+    from geomkit.models.checkpoints import load_run
 
-    stored = load_checkpoint(tmp_path / "cells" / f"{cell().key}.pt")
-    assert stored["step"] == 3 and not stored["optimizer"]["state"]
+    stored = load_run(tmp_path / "cells" / f"{cell().key}.pt")
+    assert stored.step == 3 and not stored.optimizer["state"]
     assert (tmp_path / "cells" / ".gitignore").read_text() == "*\n"
     kinds = [event.kind for event in events if event.kind != "training"]
     assert kinds == ["trained", "trained", "measuring", "done", "trained", "measuring", "done"]
@@ -207,7 +207,7 @@ def test_one_that_fails_does_not_stop_the_others(toy: Toy, tmp_path: Path) -> No
 
 
 def test_jobs_train_the_same_cells(tmp_path: Path) -> None:
-    from geomkit.models.checkpoints import load_checkpoint
+    from geomkit.models.checkpoints import load_run
     from geomkit.reproduce.framework.grid import cell_path, finished, train_cells
 
     cells, told = [cell(), cell("cua")], []
@@ -215,7 +215,7 @@ def test_jobs_train_the_same_cells(tmp_path: Path) -> None:
     train_cells(cells, tmp_path / "2", OPTIONS, jobs=2, progress=lambda *what: told.append(what))
     for one in cells:
         assert finished(tmp_path / "2", one) and (one, 3, 3) in told
-        a, b = (load_checkpoint(cell_path(tmp_path / n, one))["state_dict"] for n in "12")
+        a, b = (load_run(cell_path(tmp_path / n, one)).state_dict for n in "12")
         assert all(a[name].equal(b[name]) for name in a)
     with pytest.raises(GeomkitError, match=r"training (clip|cua) d=4 .*: batch size: 999"):
         bad = Cell(configure(**{**_fields(cell()), "batch_size": 999}))
@@ -463,7 +463,7 @@ def test_a_finished_folder_is_refused_in_a_line(toy: Toy, cli: Callable, refused
 def test_ctrl_c_saves_and_exits(toy: Toy, cli: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     from geomkit_cli import reproduce as command
 
-    from geomkit.models.checkpoints import load_checkpoint
+    from geomkit.models.checkpoints import load_run
     from geomkit.reproduce.framework.grid import cell_path
 
     asked = ["reproduce", "one", "--data", "openmoji,n=12", "--seeds", "1", "--threads", "1"]
@@ -478,7 +478,7 @@ def test_ctrl_c_saves_and_exits(toy: Toy, cli: Callable, monkeypatch: pytest.Mon
     monkeypatch.setattr(command._Watcher, "__call__", pressed)
     outcome = cli(*asked, "--out", "r")
     assert outcome.status == 130 and "saving after this step" in outcome.err
-    assert load_checkpoint(cell_path(Path("r/cells"), cell()))["step"] == 2
+    assert load_run(cell_path(Path("r/cells"), cell())).step == 2
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(command._Watcher, "__call__", watch)
     assert cli(*asked, "--out", "r", "--resume").status == 0

@@ -13,7 +13,7 @@ from task_samples import few_images, write_all
 
 from geomkit.data.labelled.attributes import ATTRIBUTES
 from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints import load_checkpoint
+from geomkit.models.checkpoints import load_run
 from geomkit.reproduce.experiments import arithmetic, arithmetic_figures, zeroshot
 from geomkit.reproduce.experiments.tasks import dots, openmoji_with
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
@@ -56,7 +56,7 @@ def context(folder: Path, cells: Path, options: Options, said: list[str]) -> Con
     return Context(
         options,
         folder,
-        checkpoint=lambda cell: load_checkpoint(cell_path(cells, cell)),
+        checkpoint=lambda cell: load_run(cell_path(cells, cell)),
         embeddings=nothing,
         say=said.append,
     )

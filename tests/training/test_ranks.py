@@ -18,7 +18,7 @@ from rank_processes import run_ranks
 from geomkit._core.parallel import Team
 from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.losses.spec import PRESETS, parse_loss
-from geomkit.models.checkpoints import load_checkpoint
+from geomkit.models.checkpoints import load_run
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 
@@ -63,7 +63,7 @@ def program(team: Team, runs: dict[str, dict]) -> None:
 
 
 def assert_same_weights(a: Path, b: Path, *, within: float) -> None:
-    one, other = (load_checkpoint(path)["state_dict"] for path in (a, b))
+    one, other = (load_run(path).state_dict for path in (a, b))
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=within, msg=name)
@@ -118,9 +118,9 @@ def test_weights_after_ten_steps_are_those_of_one_process(ranked: tuple, tmp_pat
         config = configure(**{**options, "accumulate": 1})
         alone = train(config, tmp_path / "alone.pt", overwrite=True)
         assert_same_weights(folder / f"{name}.pt", tmp_path / "alone.pt", within=1e-9)
-        content = load_checkpoint(folder / f"{name}.pt")
-        assert content["ranks"] == ranks and len(content["history"]) == 2
-        for one, other in zip(content["history"], alone["history"], strict=True):
+        content = load_run(folder / f"{name}.pt")
+        assert content.ranks == ranks and len(content.history) == 2
+        for one, other in zip(content.history, alone.history, strict=True):
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-9)
             assert one["train_terms"] == pytest.approx(other["train_terms"], rel=1e-9)
             assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-6, nan_ok=True)
@@ -147,7 +147,7 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
             time.sleep(0.05)
         os.killpg(child.pid, number)
         child.wait()
-        assert 0 <= load_checkpoint(path)["step"] < 40
+        assert 0 <= load_run(path).step < 40
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.strip() == "c.pt"  # the first rank speaks for all

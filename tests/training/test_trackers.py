@@ -62,7 +62,7 @@ def test_tensorboard_holds_every_step_and_evaluation(tmp_path: Path) -> None:
     assert [point.step for point in held.Scalars("train/loss")] == [1, 2, 3, 4]
     recalls = held.Scalars("val/image_to_text_R@1")
     assert [point.step for point in recalls] == [0, 2, 4]
-    for point, record in zip(recalls, content["history"], strict=True):
+    for point, record in zip(recalls, content.history, strict=True):
         expected = record["metrics"]["text_retrieval_recall@1"]
         assert point.value == pytest.approx(expected, rel=1e-6)
     assert "val/centroid_distance" in names and "val/clip_val_loss" in names

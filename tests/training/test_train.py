@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from geomkit.errors import GeomkitError
 from geomkit.losses.contrastive import ContrastiveLoss
-from geomkit.models.checkpoints import load_checkpoint, load_model, save_checkpoint, weights_sha256
+from geomkit.models.checkpoints import load_run, save_run, weights_sha256
 from geomkit.training.config import (
     TrainConfig,
     configure,
@@ -32,7 +33,7 @@ def small(**changes) -> TrainConfig:
 
 
 def checksum(path: Path) -> str:
-    return weights_sha256(load_checkpoint(path)["state_dict"])
+    return weights_sha256(load_run(path).state_dict)
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +63,14 @@ def test_stopped_and_resumed_equals_uninterrupted(
             watch=lambda e: seen.append(e.step),
             should_stop=lambda: seen[-1] >= stop_at,
         )
-    assert load_checkpoint(path)["step"] == stop_at
+    assert load_run(path).step == stop_at
     torch.manual_seed(12345)  # what the process did before must not matter
     resumed = train(small(), path, resume=True)
     assert checksum(path) == checksum(finished)
-    whole = load_checkpoint(finished)
-    assert [r["step"] for r in resumed["history"]] == [r["step"] for r in whole["history"]]
-    assert resumed["history"][-1]["metrics"] == whole["history"][-1]["metrics"]
-    for a, b in zip(resumed["snapshots"], whole["snapshots"], strict=True):
+    whole = load_run(finished)
+    assert [r["step"] for r in resumed.history] == [r["step"] for r in whole.history]
+    assert resumed.history[-1]["metrics"] == whole.history[-1]["metrics"]
+    for a, b in zip(resumed.snapshots, whole.snapshots, strict=True):
         assert a["step"] == b["step"] and torch.equal(a["image"], b["image"])
 
 
@@ -99,7 +100,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     time.sleep(0.4)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    reached = load_checkpoint(path)["step"]
+    reached = load_run(path).step
     assert reached < 60
     config = small(steps=60, eval_every=3)
     train(config, path, resume=True)
@@ -133,10 +134,10 @@ def test_the_checkpoint_holds_what_it_promises(finished: Path) -> None:
 def test_open_clip_loads_the_weights(finished: Path) -> None:
     from open_clip.model import CLIP
 
-    content = load_checkpoint(finished)
-    model = CLIP(**content["model_config"])
-    model.load_state_dict(content["state_dict"])
-    assert torch.equal(model.text_projection, load_model(content).clip.text_projection)
+    content = load_run(finished)
+    model = CLIP(**content.model_config)
+    model.load_state_dict(content.state_dict)
+    assert torch.equal(model.text_projection, content.model().clip.text_projection)
 
 
 def test_snapshots_are_what_the_model_gives(finished: Path) -> None:
@@ -144,7 +145,7 @@ def test_snapshots_are_what_the_model_gives(finished: Path) -> None:
 
     embeddings, split = load_source(finished, split="train")
     assert split == "train" and embeddings.n == 32
-    last = load_checkpoint(finished)["snapshots"][-1]
+    last = load_run(finished).snapshots[-1]
     torch.testing.assert_close(torch.from_numpy(embeddings.image), last["image"])
 
 
@@ -152,7 +153,7 @@ def test_resume_of_nothing_starts_and_of_a_finished_run_does_nothing(
     finished: Path, tmp_path: Path
 ) -> None:
     train(small(steps=1), tmp_path / "new.pt", resume=True)
-    assert load_checkpoint(tmp_path / "new.pt")["step"] == 1
+    assert load_run(tmp_path / "new.pt").step == 1
     before = finished.stat().st_mtime_ns
     notes: list[str] = []
     train(small(), finished, resume=True, watch=lambda e: notes.append(e.note))
@@ -171,10 +172,9 @@ def test_an_existing_file_and_another_configuration_are_refused(finished: Path) 
 
 
 def test_other_data_than_the_checkpoints_is_refused(tmp_path: Path, finished: Path) -> None:
-    content = load_checkpoint(finished)
-    content["data"]["fingerprint"]["sha256"] = "0" * 64
-    content["step"] = 2
-    save_checkpoint(tmp_path / "c.pt", content)
+    content = load_run(finished)
+    content.data["fingerprint"]["sha256"] = "0" * 64
+    save_run(tmp_path / "c.pt", replace(content, step=2))
     with pytest.raises(GeomkitError, match="trained on other data"):
         train(small(), tmp_path / "c.pt", resume=True)
 
@@ -197,22 +197,22 @@ def test_a_loss_that_turns_nan_stops_at_once_and_keeps_the_last_good_state(
     monkeypatch.setattr(ContrastiveLoss, "forward", spoilt)
     with pytest.raises(GeomkitError, match="step 4: alignment_loss is nan"):
         train(small(), path)
-    content = load_checkpoint(path)
-    assert content["step"] == 2
-    assert all(t.isfinite().all() for t in content["state_dict"].values())
+    content = load_run(path)
+    assert content.step == 2
+    assert all(t.isfinite().all() for t in content.state_dict.values())
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(finished: Path, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     path = tmp_path / "ckpt.pt"
     path.write_bytes(finished.read_bytes())
-    content = load_checkpoint(path)
+    content = load_run(path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     # A limit on file size fails a write half way through, as a full disk does.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
         with pytest.raises(GeomkitError, match=r"cannot be written .* untouched"):
-            save_checkpoint(path, content)
+            save_run(path, content)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == finished.read_bytes()
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(finished: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("learn", [False, True])
 def test_temperature_fixed_or_learned_within_its_range(tmp_path: Path, learn: bool) -> None:
     config = small(temperature=0.01, learn_temperature=learn, lr=0.1, warmup=0)
-    history = train(config, tmp_path / "c.pt")["history"]
+    history = train(config, tmp_path / "c.pt").history
     temperatures = [record["temperature"] for record in history]
     assert temperatures[0] == pytest.approx(0.01)
     assert all(0.0099999 <= t <= 1.00001 for t in temperatures)
@@ -232,14 +232,14 @@ def test_temperature_fixed_or_learned_within_its_range(tmp_path: Path, learn: bo
 def test_bf16_and_learning(tmp_path: Path) -> None:
     config = small(precision="bf16", steps=60, eval_every=60, pairs=64, batch_size=32, loss="clip")
     content = train(config, tmp_path / "c.pt")
-    assert content["config"]["precision"] == "bf16"
-    assert content["history"][-1]["loss"] < content["history"][0]["loss"] - 0.5
-    assert all(t.dtype == torch.float32 for t in content["state_dict"].values())
+    assert content.config["precision"] == "bf16"
+    assert content.history[-1]["loss"] < content.history[0]["loss"] - 0.5
+    assert all(t.dtype == torch.float32 for t in content.state_dict.values())
 
 
 def test_more_than_three_dimensions_have_no_snapshots_and_hold_out(tmp_path: Path) -> None:
     content = train(small(dim=5, recipe="standard", steps=1), tmp_path / "c.pt")
-    assert content["snapshots"] == [] and content["history"][0]["split"] == "val"
+    assert content.snapshots == [] and content.history[0]["split"] == "val"
 
 
 def test_learning_rate_schedules() -> None:

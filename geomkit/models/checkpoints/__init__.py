@@ -5,11 +5,10 @@ from geomkit.models.checkpoints.opening import open_model
 from geomkit.models.checkpoints.own import (
     FORMAT,
     SCHEMA_VERSION,
-    as_checkpoint,
-    load_checkpoint,
-    load_model,
+    TrainedRun,
+    load_run,
     read_torch_file,
-    save_checkpoint,
+    save_run,
     weights_sha256,
 )
 
@@ -17,11 +16,10 @@ __all__ = [
     "FORMAT",
     "SCHEMA_VERSION",
     "Checkpoint",
-    "as_checkpoint",
-    "load_checkpoint",
-    "load_model",
+    "TrainedRun",
+    "load_run",
     "open_model",
     "read_torch_file",
-    "save_checkpoint",
+    "save_run",
     "weights_sha256",
 ]

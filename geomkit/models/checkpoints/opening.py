@@ -11,11 +11,10 @@ from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.hugging_face import open_hugging_face
 from geomkit.models.checkpoints.open_clip_files import open_open_clip
 from geomkit.models.checkpoints.openai import open_openai
-from geomkit.models.checkpoints.own import as_checkpoint, load_model, read_torch_file
+from geomkit.models.checkpoints.own import TrainedRun, read_torch_file
 from geomkit.models.checkpoints.paper import open_paper
 from geomkit.models.checkpoints.torchscript import is_torchscript
 from geomkit.models.preprocess import Preprocess
-from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["OPENERS", "open_model", "own_model"]
 
@@ -69,7 +68,7 @@ def own_model(content: Any, source: str) -> Checkpoint:
         GeomkitError: if it is no such checkpoint, incomplete, or newer than this version.
     """
     try:
-        checkpoint = as_checkpoint(content, source)
+        run = TrainedRun.from_dict(content, source)
     except GeomkitError as error:
         if isinstance(content, dict) and content.get("format") is None:
             known = ", ".join(f"{prefix}:{source}" for prefix in ("openai", "paper"))
@@ -77,13 +76,22 @@ def own_model(content: Any, source: str) -> Checkpoint:
                 f"{error}; another's is named open_clip:NAME/{source}, {known}"
             ) from None
         raise
+    return opened_run(run, source)
+
+
+def opened_run(run: TrainedRun, source: str) -> Checkpoint:
+    """The model of a training run.
+
+    Raises:
+        GeomkitError: if the weights do not fit the stored config.
+    """
     told = ("loss", "step", "epoch", "data", "config", "versions")
     return Checkpoint(
-        load_model(checkpoint, source=source),
+        run.model(source),
         "geomkit",
         source,
-        checkpoint["model_config"],
-        Preprocess.from_dict({"fill_color": 0, **checkpoint["preprocess"]}),
-        Tokenizer.from_dict(checkpoint["tokenizer"]),
-        {**{key: checkpoint[key] for key in told}, "preprocess_from": "the checkpoint"},
+        run.model_config,
+        Preprocess.from_dict({"fill_color": 0, **run.preprocess.as_dict()}),
+        run.tokenizer,
+        {**{key: getattr(run, key) for key in told}, "preprocess_from": "the checkpoint"},
     )

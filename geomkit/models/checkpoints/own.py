@@ -1,9 +1,10 @@
-"""Checkpoints: one file with everything needed to measure, draw or go on training a model."""
+"""A training run as geomkit stores it: one file with all that measuring or resuming it needs."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +13,130 @@ from torch import Tensor
 
 from geomkit._core.files import atomic_write
 from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["FORMAT", "SCHEMA_VERSION", "load_checkpoint", "load_model", "save_checkpoint"]
+__all__ = ["FORMAT", "SCHEMA_VERSION", "TrainedRun", "load_run", "read_torch_file", "save_run"]
 
 FORMAT = "geomkit-checkpoint"
 SCHEMA_VERSION = 1
 
-_KEYS = (
-    "state_dict",
-    "optimizer",
-    "epoch",
-    "step",
-    "rng",
-    "model_config",
-    "preprocess",
-    "tokenizer",
-    "loss",
-    "config",
-    "data",
-    "history",
-    "snapshots",
-    "versions",
-)
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The content of a geomkit checkpoint.
+
+    Attributes:
+        state_dict: Weights in open_clip's names.
+        optimizer: State of the optimizer.
+        epoch, step: Epochs and optimizer steps done.
+        rng: States of the random generators: ``cpu``, and ``cuda``, a list.
+        model_config: open_clip's model config.
+        preprocess: The model's preprocessing.
+        tokenizer: The model's tokenizer.
+        loss: The loss as a weighted sum.
+        config: The training configuration as plain values.
+        data: DATA spec, number of pairs, evaluated split and fingerprint of the data.
+        history: One record per evaluation.
+        snapshots: Embeddings of a 3-D run's pairs, one entry per evaluation.
+        versions: Versions of the packages that trained it.
+        ranks: Number of processes that trained it.
+    """
+
+    state_dict: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    epoch: int
+    step: int
+    rng: dict[str, Any]
+    model_config: dict[str, Any]
+    preprocess: Preprocess
+    tokenizer: Tokenizer
+    loss: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+    ranks: int
+    history: list[dict[str, Any]]
+    snapshots: list[dict[str, Any]]
+    versions: dict[str, str]
+
+    @staticmethod
+    def from_dict(content: Any, source: str | Path) -> TrainedRun:
+        """The run in the content of a torch file.
+
+        Args:
+            content: Whatever the file holds.
+            source: Its name in an error.
+
+        Raises:
+            GeomkitError: if it is no geomkit checkpoint, is incomplete, or is newer than this
+                version.
+        """
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise GeomkitError(f"{source}: a torch file, but not a checkpoint written by geomkit")
+        version = content.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise GeomkitError(
+                f"{source}: written in schema version {version}, this geomkit reads up to "
+                f"{SCHEMA_VERSION}; upgrade geomkit"
+            )
+        content = {"ranks": 1, **content}  # early files lack it
+        names = [field.name for field in fields(TrainedRun)]
+        missing = [name for name in names if name not in content]
+        if missing:
+            raise GeomkitError(f"{source}: damaged checkpoint, missing {', '.join(missing)}")
+        try:
+            typed = {
+                "preprocess": Preprocess.from_dict(content["preprocess"]),
+                "tokenizer": Tokenizer.from_dict(content["tokenizer"]),
+            }
+        except GeomkitError as error:
+            raise GeomkitError(f"{source}: {error}") from None
+        return TrainedRun(**{name: content[name] for name in names} | typed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of the file, as plain values and tensors."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        typed = {"preprocess": self.preprocess.as_dict(), "tokenizer": self.tokenizer.as_dict()}
+        return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **values, **typed}
+
+    def model(self, source: str = "checkpoint") -> TwoEncoder:
+        """The trained model, in evaluation mode on the CPU.
+
+        Args:
+            source: Name of the checkpoint in an error.
+
+        Raises:
+            GeomkitError: if the weights do not fit the stored config.
+        """
+        from geomkit.models.checkpoints.fit import fitted
+
+        return fitted(self.model_config, self.state_dict, source)
 
 
-def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+def save_run(path: str | Path, run: TrainedRun) -> None:
     """Write a checkpoint atomically; an older one at the same place survives until it is whole.
-
-    Args:
-        path: the file.
-        content: the keys of a checkpoint; ``format`` and ``schema_version`` are added.
 
     Raises:
         GeomkitError: if it cannot be written.
     """
-    missing = [key for key in _KEYS if key not in content]
-    if missing:
-        raise GeomkitError(f"checkpoint: missing {', '.join(missing)}")
-    whole = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **content}
     try:
         with atomic_write(Path(path), overwrite=True) as file:
-            torch.save(whole, file)
+            torch.save(run.as_dict(), file)
     except RuntimeError as error:
         # torch's zip writer turns the file's own error into one of its own.
         raise GeomkitError(
             f"{path}: cannot be written ({str(error).splitlines()[0]}); what was there is untouched"
         ) from error
+
+
+def load_run(path: str | Path) -> TrainedRun:
+    """Read a geomkit checkpoint onto the CPU.
+
+    Raises:
+        GeomkitError: as :func:`read_torch_file` and :meth:`TrainedRun.from_dict`.
+    """
+    return TrainedRun.from_dict(read_torch_file(path), path)
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -87,51 +165,6 @@ def read_torch_file(path: str | Path) -> Any:
     except Exception as error:  # torch raises what its readers raise on a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GeomkitError(f"{path}: not a checkpoint, or truncated ({reason})") from None
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
-
-    Raises:
-        GeomkitError: as :func:`read_torch_file`, or if it is not a checkpoint of ours, incomplete,
-            or newer than this version.
-    """
-    return as_checkpoint(read_torch_file(path), path)
-
-
-def as_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
-    """Check that what a torch file holds is a checkpoint of ours.
-
-    Raises:
-        GeomkitError: if it is not, is incomplete, or newer than this version.
-    """
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise GeomkitError(f"{path}: a torch file, but not a checkpoint written by geomkit")
-    version = content.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise GeomkitError(
-            f"{path}: written in schema version {version}, this geomkit reads up to "
-            f"{SCHEMA_VERSION}; upgrade geomkit"
-        )
-    missing = [key for key in _KEYS if key not in content]
-    if missing:
-        raise GeomkitError(f"{path}: damaged checkpoint, missing {', '.join(missing)}")
-    return content
-
-
-def load_model(checkpoint: dict[str, Any], *, source: str = "checkpoint") -> TwoEncoder:
-    """The model of a checkpoint, in evaluation mode on the CPU.
-
-    Args:
-        checkpoint: as :func:`load_checkpoint` gives it.
-        source: what to call it in an error.
-
-    Raises:
-        GeomkitError: if the weights do not fit the stored config.
-    """
-    from geomkit.models.checkpoints.fit import fitted
-
-    return fitted(checkpoint["model_config"], checkpoint["state_dict"], source)
 
 
 def weights_sha256(state_dict: dict[str, Tensor]) -> str:

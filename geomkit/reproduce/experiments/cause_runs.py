@@ -145,7 +145,7 @@ def _training(context: Context) -> Rows:
     cells = [(cell, "standard") for cell in _standard(context.options)]
     for cell, run in [*cells, (_long(context.options), "long")]:
         c = cell.config
-        history = context.checkpoint(cell)["history"]
+        history = context.checkpoint(cell).history
         condition = f"cause=training;run={run}"
         for record in history[:-1]:
             rows += [

@@ -31,6 +31,7 @@ from geomkit.reproduce.framework.results import Row, Rows, published
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from geomkit.models.checkpoints import TrainedRun
     from geomkit.plots.sphere import Stage
     from geomkit.plots.stages import Course, TimePanel
 
@@ -79,17 +80,17 @@ def cells(options: Options) -> list[Cell]:
     ]
 
 
-def snapshot_rows(cell: Cell, checkpoint: dict[str, Any]) -> Rows:
+def snapshot_rows(cell: Cell, checkpoint: TrainedRun) -> Rows:
     """Metrics of every snapshot of a 3-D run, a row each, with the step and epoch as condition.
 
     ``cumulative_variance@k`` is the mean of the images' and the texts' shares, each modality
     centred on its own, as the paper's plots of this run have it; by modality it is there too.
     """
     c = cell.config
-    epochs = {record["step"]: record["epoch"] for record in checkpoint["history"]}
-    losses = {record["step"]: record["loss"] for record in checkpoint["history"]}
+    epochs = {record["step"]: record["epoch"] for record in checkpoint.history}
+    losses = {record["step"]: record["loss"] for record in checkpoint.history}
     rows = Rows()
-    for snapshot in checkpoint["snapshots"]:
+    for snapshot in checkpoint.snapshots:
         step = snapshot["step"]
         start = ("figure1", where(c, "train"), c.dim, c.loss, c.seed)
         end = f"epoch={epochs[step]:g};step={step}"
@@ -132,7 +133,7 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
     from geomkit.plots.stages import stages_figure
 
     runs = {
-        cell.config.loss: stages_of(rows, cell.config.loss, context.checkpoint(cell)["snapshots"])
+        cell.config.loss: stages_of(rows, cell.config.loss, context.checkpoint(cell).snapshots)
         for cell in cells(context.options)
     }
     panels = time_panels(rows, list(runs))

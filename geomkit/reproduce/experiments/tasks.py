@@ -36,9 +36,9 @@ def openmoji_with(options: Options, **wanted: object) -> str:
 
 def cell_model(context: Context, cell: Cell) -> Checkpoint:
     """The trained model of a cell."""
-    from geomkit.models.checkpoints.opening import own_model
+    from geomkit.models.checkpoints.opening import opened_run
 
-    return own_model(context.checkpoint(cell), cell.label)
+    return opened_run(context.checkpoint(cell), cell.label)
 
 
 def running_on(options: Options) -> dict[str, Any]:

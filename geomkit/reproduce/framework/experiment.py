@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.claims import Claim
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geomkit.embeddings.embeddings import Embeddings
+    from geomkit.models.checkpoints import TrainedRun
 
 __all__ = ["Cell", "Context", "Experiment", "Options"]
 
@@ -100,14 +101,14 @@ class Context:
         options: as asked for.
         folder: of the experiment, for what it keeps besides. ``work/`` in it is its own; what it
             holds was made with these options and cells, or is gone.
-        checkpoint: from a cell to the content of its trained checkpoint.
+        checkpoint: from a cell to its training run.
         embeddings: from a cell and a split to its embeddings, extracted once.
         say: a line of progress.
     """
 
     options: Options
     folder: Path
-    checkpoint: Callable[[Cell], dict[str, Any]]
+    checkpoint: Callable[[Cell], TrainedRun]
     embeddings: Callable[[Cell, str], Embeddings]
     say: Callable[[str], None] = field(default=lambda text: None)
 

@@ -40,13 +40,13 @@ def finished(folder: Path, cell: Cell) -> bool:
         return False
     if _done_path(folder, cell).exists():
         return True
-    from geomkit.models.checkpoints import load_checkpoint
+    from geomkit.models.checkpoints import load_run
 
     try:
-        content = load_checkpoint(path)
+        run = load_run(path)
     except GeomkitError:
         return False  # training says what is wrong with it
-    return bool(content["step"] >= content["config"]["steps"])
+    return bool(run.step >= run.config["steps"])
 
 
 def seconds_of(folder: Path, cell: Cell) -> float | None:
@@ -138,7 +138,7 @@ def _train(
     should_stop: Callable[[], bool],
     threads: int = 0,
 ) -> None:
-    from geomkit.models.checkpoints import save_checkpoint
+    from geomkit.models.checkpoints import save_run
     from geomkit.training.loop import Event, train
 
     def watch(event: Event) -> None:
@@ -148,7 +148,7 @@ def _train(
     path = cell_path(folder, cell)
     whole, started = not path.exists(), time.perf_counter()
     try:
-        content = train(
+        run = train(
             replace(cell.config, threads=threads or options.threads),
             path,
             device=options.device,
@@ -163,11 +163,11 @@ def _train(
     seconds = round(time.perf_counter() - started, 2) if whole else None
     if not _done_path(folder, cell).exists():
         # Two thirds of a checkpoint are the optimizer's, and a finished cell never goes on.
-        save_checkpoint(path, {**content, "optimizer": {"state": {}, "param_groups": []}})
+        save_run(path, replace(run, optimizer={"state": {}, "param_groups": []}))
     note = {
         "format": "geomkit-cell",
         "schema_version": 1,
-        "steps": content["step"],
+        "steps": run.step,
         "seconds": seconds,
         "config": asdict(cell.config),
     }

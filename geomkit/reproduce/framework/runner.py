@@ -273,7 +273,7 @@ def _prepare_work(folder: Path, options: Options, cells: list[Cell], *, anew: bo
 
 def _context(options: Options, folder: Path, cells: Path, progress: Progress) -> Context:
     from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_embeddings
-    from geomkit.models.checkpoints import load_checkpoint
+    from geomkit.models.checkpoints import load_run
     from geomkit.sources import load_source
 
     def embeddings(cell: Cell, split: str) -> Embeddings:
@@ -292,7 +292,7 @@ def _context(options: Options, folder: Path, cells: Path, progress: Progress) ->
     return Context(
         options,
         folder,
-        checkpoint=lambda cell: load_checkpoint(cell_path(cells, cell)),
+        checkpoint=lambda cell: load_run(cell_path(cells, cell)),
         embeddings=embeddings,
         say=lambda text: progress.say("line", text),
     )
