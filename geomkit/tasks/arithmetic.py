@@ -21,10 +21,9 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.number import mean_with_error
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.preprocess import Preprocess
-from geomkit.tasks.arithmetic_result import ArithmeticResult, Example, Part
 from geomkit.tasks.features import class_weights, placed
 from geomkit.tasks.queries import Answers, Task, answer, tasks_of
-from geomkit.tasks.result import model_names
+from geomkit.tasks.result import ArithmeticResult, Example, Part, model_names
 
 __all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic", "arithmetic_data", "arithmetic_spec"]
 
@@ -134,7 +133,6 @@ def arithmetic(
         for task in tasks
     ]
     places = np.arange(len(data))
-    architecture, weights = model_names(loaded)
     results = []
     for difference, strength in product(differences, strengths):
         answers = []
@@ -149,9 +147,7 @@ def arithmetic(
                 strength=strength,
                 difference=difference,
                 gallery=len(data),
-                model=architecture,
-                pretrained=weights,
-                source=loaded.source,
+                **model_names(loaded),
                 meta={
                     "data_source": data.source,
                     "licence": data.licence,

@@ -221,16 +221,13 @@ def probe(
     fitted = fit_probe(x_train, y_train, C=C, seed=seed)
     classes = len(test.class_names)
     unseen = np.setdiff1d(np.unique(test.labels[kept]), fitted.classes)
-    model, pretrained = model_names(loaded)
     return TaskResult(
         task="linear_probe",
         scored=score([(fitted.scores(x_test, classes), test.labels[kept])], classes),
         class_names=test.class_names,
         dataset=test.dataset,
         split=test.data.split,
-        model=model,
-        pretrained=pretrained,
-        source=loaded.source,
+        **model_names(loaded),
         bad=(*bad_train, *bad_test),
         meta={
             "data": test.data.spec,

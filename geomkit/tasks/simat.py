@@ -17,10 +17,9 @@ import numpy as np
 
 from geomkit.data.simat import Simat, load_simat
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.tasks.arithmetic_result import ArithmeticResult, Part
 from geomkit.tasks.features import class_weights, image_rows, placed
 from geomkit.tasks.queries import moved, nearest
-from geomkit.tasks.result import model_names
+from geomkit.tasks.result import ArithmeticResult, Part, model_names
 
 __all__ = ["simat", "simat_scores", "weighted"]
 
@@ -99,7 +98,6 @@ def simat(
         tables = Simat(tables.regions, tables.folders, place[tables.source], *_rest(tables))
         right = right[kept]
     words = dict(zip(vocabulary, rows, strict=True))
-    architecture, weights = model_names(loaded)
     chance = (right.sum(axis=0)[tables.target] - right[tables.source, tables.target]) / (
         len(image) - 1
     )
@@ -123,9 +121,7 @@ def simat(
                 counts={k: p.n for k, p in parts.items()},
                 chance=by_chance,
                 gallery=len(image),
-                model=architecture,
-                pretrained=weights,
-                source=loaded.source,
+                **model_names(loaded),
                 bad=tuple(bad),
                 meta={"weights": "norm2^-0.5", "device": device, "precision": precision},
             )

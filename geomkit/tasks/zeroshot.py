@@ -66,16 +66,13 @@ def zeroshot(
             part = slice(start, start + _BLOCK)
             yield rows[part] @ weights, labels[part]
 
-    model, pretrained = model_names(loaded)
     return TaskResult(
         task="zeroshot_classification",
         scored=score(blocks(), len(classes.class_names)),
         class_names=classes.class_names,
         dataset=classes.dataset,
         split=classes.data.split,
-        model=model,
-        pretrained=pretrained,
-        source=loaded.source,
+        **model_names(loaded),
         bad=tuple(bad),
         meta={
             "data": classes.data.spec,

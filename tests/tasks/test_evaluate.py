@@ -457,7 +457,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
         max_bad=1.0,
     )
     here, there = (zeroshot(loaded, classes, batch_size=4, workers=w) for w in (0, 2))
-    assert here.to_json(per_class=True) == there.to_json(per_class=True)
+    assert here.to_json(detail=True) == there.to_json(detail=True)
 
 
 # the command

@@ -30,7 +30,7 @@ from geomkit.reproduce.framework.results import Row, Rows, published
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.tasks.arithmetic_result import ArithmeticResult
+    from geomkit.tasks.result import ArithmeticResult
 
 __all__ = ["EXPERIMENT", "STRENGTHS"]
 

@@ -175,7 +175,7 @@ def examples(found: Sequence[dict[str, Any]], *, title: str = "", size: int = 96
     """Pictures: where queries start, the words, what was found and, if it is another, wanted.
 
     Args:
-        found: examples as :class:`~geomkit.tasks.arithmetic_result.ArithmeticResult` writes
+        found: examples as :class:`~geomkit.tasks.result.ArithmeticResult` writes
             them.
         title: whose answers these are.
         size: of the pictures, px.

@@ -1,0 +1,96 @@
+"""One run over models and one output for ``zeroshot``, ``probe`` and ``arithmetic``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+from .options import TaskOptions
+
+if TYPE_CHECKING:
+    from geomkit.models.checkpoints.checkpoint import Checkpoint
+    from geomkit.tasks.result import Result
+
+__all__ = ["Models", "PerClass", "drawing", "evaluate"]
+
+Models = Annotated[
+    list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG and other SOURCEs.")
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Show the recall of each class.")]
+
+
+def evaluate(
+    sources: Sequence[str],
+    options: TaskOptions,
+    run: Callable[[Checkpoint, bool, dict[str, Any]], Sequence[Result]],
+    *,
+    detail: bool,
+) -> list[Result]:
+    """Run a task on each model; print a table or JSON, and write JSON if --out names a file.
+
+    Args:
+        sources: SOURCE of each model.
+        options: Shared options.
+        run: Function of an opened model, of whether it is the first, and of the keyword
+            arguments that every task takes (device, precision, batch_size, workers, progress),
+            to results.
+        detail: Whether the table and the JSON list every class or value.
+    """
+    from geomkit._core.files import atomic_write, check_target
+    from geomkit._core.runtime import resolve_device, resolve_precision
+    from geomkit.sources import open_source
+    from geomkit.tasks.result import plain
+
+    if options.out is not None:
+        check_target(options.out, overwrite=options.overwrite)
+    device = resolve_device(options.device)
+    shared = {
+        "device": device,
+        "precision": resolve_precision(options.precision, device),
+        "batch_size": options.batch_size,
+        "workers": options.workers,
+    }
+    results: list[Result] = []
+    for source in sources:
+        checkpoint = open_source(source, download=options.download)
+        results += run(checkpoint, not results, {**shared, "progress": _progress_of(source)})
+    found = [r.to_json(detail=detail) for r in results]
+    whole = found[0]
+    if len(found) > 1:
+        whole = {"schema_version": found[0]["schema_version"], "results": found}
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
+    if options.out is not None:
+        with atomic_write(options.out, overwrite=options.overwrite) as file:
+            file.write((text + "\n").encode())
+    typer.echo(text if options.as_json else plain(results, detail=detail))
+    for r in results:
+        for name, reason in r.reasons.items():
+            console.line(f"{r.source}: {name} is undefined: {reason}")
+        if r.bad:
+            console.line(
+                f"{r.source}: {len(r.bad)} images left out, such as {r.bad[0].id}, which "
+                f"{r.bad[0].reason}"
+            )
+    return results
+
+
+def drawing(done: int, total: int) -> None:
+    """Report once that images were prepared."""
+    if done == total:
+        console.line(f"prepared {total} images")
+
+
+def _progress_of(source: str) -> Callable[[int, int], None] | None:
+    if not console.interactive():
+        return None
+
+    def count(done: int, total: int) -> None:
+        end = "\n" if done >= total else ""
+        print(f"\r{source}: {done:,} of {total:,} images", end=end, file=sys.stderr, flush=True)
+
+    return count
