@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,36 +25,41 @@ def gap(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Checkpoints, models of others with --data (open_clip:NAME/TAG_OR_PATH, hf:DIR, "
-            "openai:FILE, paper:FILE), or embeddings: .npz, .npy (2, n, d), .safetensors, .pt, "
-            ".parquet, or a folder of them."
+            help="Checkpoints; third-party models, with --data (open_clip:NAME/TAG_OR_PATH, "
+            "hf:DIR, openai:FILE, paper:FILE); or embeddings: .npz, .npy (2, n, d), .safetensors, "
+            ".pt, .parquet, or a folder of them."
         ),
     ] = None,
     image: Annotated[
-        Path | None, typer.Option(help="A .npy (n, d) of images, to go with --text.")
+        Path | None, typer.Option(help="A .npy (n, d) of image embeddings; goes with --text.")
     ] = None,
-    text: Annotated[Path | None, typer.Option(help="A .npy (n, d) of texts.")] = None,
+    text: Annotated[Path | None, typer.Option(help="A .npy (n, d) of text embeddings.")] = None,
     modality: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=FILE, any number: every pair of modalities is reported."),
+        typer.Option(help="NAME=FILE, repeatable: every pair of modalities is measured."),
     ] = None,
     split: ModelSplit = None,
     data: ModelData = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Names or groups, with commas; all if not given.")
+        str | None, typer.Option(help="Comma-separated metrics or groups. Default: all.")
     ] = None,
     caption_index: Annotated[
-        int, typer.Option(help="Which text of an image all but retrieval uses.")
+        int, typer.Option(help="Which text of each image every metric but retrieval uses, from 0.")
     ] = 0,
     folds: Annotated[
-        str, typer.Option(help="Of the linear separability: a number, or paper (one 80/20 split).")
+        str,
+        typer.Option(
+            help="Folds of the linear separability: a number, or paper for one 80/20 split."
+        ),
     ] = "5",
-    seed: Annotated[int, typer.Option(help="Of folds, samples, projections and permutations.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of folds, samples, projections and permutations.")
+    ] = 0,
     exact_limit: Annotated[
         int | None,
         typer.Option(
-            help="Rows up to which all pairs are compared; past it sampled rows are compared with "
-            "all. By default as long as it takes two minutes."
+            help="Number of rows up to which all pairs are compared; past it sampled rows are "
+            "compared with all rows. Default: exact if it takes at most two minutes."
         ),
     ] = None,
     device: Device = "auto",
@@ -62,67 +67,69 @@ def gap(
     download: Download = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV: a line a source and metric.")
+        bool, typer.Option("--csv", help="Print CSV, one line per source and metric.")
     ] = False,
 ) -> int:
-    """Measure the gap: one table for any number of sources.
+    """Measure the modality gap: one table for any number of sources.
 
-    Any metric can be given a limit, --max-NAME or --min-NAME with a number (such as
-    --max-centroid-distance 0.1): exit status 1 if a source misses it.
+    Any metric can have a limit, --max-NAME or --min-NAME with a number: the exit status is 1 if a
+    source misses it.
     """
     from geomkit._core.parallel import Team
     from geomkit.errors import GeomkitError
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
+    from geomkit.metrics.result import to_csv, to_json
     from geomkit.sources import load_modalities, load_source
 
     if as_json and as_csv:
         raise GeomkitError("--json and --csv exclude each other; give one")
     sources, limits = _limits([*(sources or []), *context.args])
-    if not sources and not (image or text or modality):
-        raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
-    names = select([word.strip() for word in metrics.split(",")] if metrics else None)
-    wanted = names + [m for m, *_ in limits if m not in names]
-    number_of_folds = int(folds) if folds.isdigit() else folds
-    team = Team.from_environment()
     named = _modalities(image, text, modality)
-    loaded: list[tuple[str, Embeddings, str | None]] = []
-    if named:
-        if sources:
-            raise GeomkitError("name sources, or modalities by --image, --text and --modality")
-        for e in load_modalities(named, device=device):
-            loaded.append((" ".join(str(named[m]) for m in e.modalities), e, None))
-    results = []
-    for source in sources or [""]:
-        if source:
-            found = load_source(
-                source, data=data, split=split, device=device, download=download, workers=workers
+    if not sources and not named:
+        raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
+    if sources and named:
+        raise GeomkitError("name sources, or modalities by --image, --text and --modality")
+    names = select([word.strip() for word in metrics.split(",")] if metrics else None)
+    team = Team.from_environment()
+
+    def loaded() -> Iterator[tuple[str, Embeddings, str | None]]:
+        for e in load_modalities(named, device=device) if named else ():
+            yield " ".join(str(named[m]) for m in e.modalities), e, None
+        for source in sources:
+            yield (
+                source,
+                *load_source(
+                    source,
+                    data=data,
+                    split=split,
+                    device=device,
+                    download=download,
+                    workers=workers,
+                ),
             )
-            loaded = [(source, *found)]
-        results += [
-            measure(
-                embeddings,
-                metrics=wanted,
-                caption_index=caption_index,
-                folds=number_of_folds,
-                seed=seed,
-                exact_limit=exact_limit,
-                source=name,
-                split=found_split,
-                team=team,
-            )
-            for name, embeddings, found_split in loaded
-        ]
+
+    results = [
+        measure(
+            embeddings,
+            metrics=[*names, *(name for name, *_ in limits)],
+            caption_index=caption_index,
+            folds=int(folds) if folds.isdigit() else folds,
+            seed=seed,
+            exact_limit=exact_limit,
+            source=name,
+            split=found_split,
+            team=team,
+        )
+        for name, embeddings, found_split in loaded()
+    ]
     team.close()
     if team.rank:
-        return 0  # the first rank speaks for all
+        return 0  # the first rank reports for all
     if as_json:
-        from geomkit.metrics.measure import SCHEMA_VERSION
-
-        whole = {"schema_version": SCHEMA_VERSION, "results": [r.to_json() for r in results]}
-        typer.echo(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False))
     elif as_csv:
-        _print_csv(results)
+        typer.echo(to_csv(results), nl=False)
     else:
         _print_table(results)
     return _missed(results, limits)
@@ -150,9 +157,9 @@ def _modalities(
 
 
 def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
-    """Part sources from limits such as ``--max-centroid-distance 0.1``.
+    """Separate sources from limits such as ``--max-centroid-distance 0.1``.
 
-    There is a limit for every metric, so they are read here and not declared one by one.
+    Every metric has a limit, so limits are parsed here and not declared one by one.
     """
     from geomkit.errors import GeomkitError, unknown_name
     from geomkit.metrics import METRICS
@@ -184,7 +191,7 @@ def _missed(results: list[GapResult], limits: list[tuple[str, str, float]]) -> i
         for name, side, limit in limits:
             value = result.metrics[name]
             kept = value <= limit if side == "max" else value >= limit
-            if not kept:  # an undefined value keeps no limit
+            if not kept:  # an undefined value misses every limit
                 status = 1
                 relation = "above" if side == "max" else "below"
                 text = f"{result.source}: {name} {value:.6g} is {relation} the limit {limit:g}"
@@ -192,32 +199,17 @@ def _missed(results: list[GapResult], limits: list[tuple[str, str, float]]) -> i
     return status
 
 
-def _print_csv(results: list[GapResult]) -> None:
-    import csv
-
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    columns = ("value", "stderr", "null", "ideal", "p_value")
-    writer.writerow(["source", "split", "modalities", "n", "dim", "metric", *columns, "estimated"])
-    for r in results:
-        for name, value in r.metrics.items():
-            numbers = [value, *(getattr(r, c).get(name, math.nan) for c in columns[1:])]
-            texts = [repr(number) if math.isfinite(number) else "" for number in numbers]
-            start = [r.source, r.split or "", " ".join(r.modalities), r.n, r.dim, name]
-            writer.writerow([*start, *texts, int(name in r.estimated)])
-
-
 def _print_table(results: list[GapResult]) -> None:
     from rich.console import Console
 
-    from geomkit.metrics.table import plain, rich_table
+    from geomkit.metrics.result import table
 
     if sys.stdout.isatty():
-        Console(highlight=False).print(rich_table(results))
-    else:  # never folded to a width that nobody asked for
-        typer.echo(plain(results))
+        Console(highlight=False).print(table(results).rich())
+    else:  # off a terminal the table is as wide as it needs
+        typer.echo(table(results).plain())
     for r in results:
-        reasons: dict[str, Any] = r.meta["reasons"]
-        for name, reason in reasons.items():
+        for name, reason in r.meta["reasons"].items():
             console.line(f"{r.source}: {name} is undefined: {reason}")
         if not r.exact:
             seconds = r.meta.get("exact_seconds")

@@ -71,7 +71,7 @@ def _curves(loaded: list[tuple[str, Embeddings, str | None]]) -> Figure:
     import numpy as np
 
     from geomkit._core.array import to_numpy
-    from geomkit.metrics.spectrum import explained_variance_with_error
+    from geomkit.metrics import explained_variance_with_error
     from geomkit.plots.spectrum import Curve, cumulative_curves
     from geomkit.plots.style import MODALITY_COLOURS
 

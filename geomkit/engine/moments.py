@@ -23,8 +23,8 @@ from geomkit.functional import squared_distances
 __all__ = ["Moments"]
 
 _BLOCK = 4096
-"""Rows whose products are added up in their own dtype before they go to float64: long enough for
-the matrix product to run at full rate, short enough that float32 loses nothing that matters."""
+"""Rows whose products are summed in their own dtype before float64 takes over: enough for matrix
+products at full rate, few enough that float32 loses nothing that matters."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,16 @@ class Moments:
     """Sums over paired unit rows, in float64.
 
     Attributes:
-        n: number of pairs.
-        sum_x, sum_y: Σx and Σy, shape ``(d,)``.
-        xx, yy, xy: Σxxᵀ, Σyyᵀ and Σxyᵀ, shape ``(d, d)``.
+        n: Number of pairs.
+        sum_x: Σx, ``(d,)``.
+        sum_y: Σy, ``(e,)``.
+        xx: Σxxᵀ, ``(d, d)``.
+        yy: Σyyᵀ, ``(e, e)``.
+        xy: Σxyᵀ, ``(d, e)``.
         squared_distance: Σ‖x − y‖², a sum of its own since 2n − 2Σp loses a small distance.
         paired_square: Σp² of the paired cosines p = x·y.
-        paired_x, paired_y: Σp·x and Σp·y, shape ``(d,)``.
+        paired_x: Σp·x, ``(d,)``.
+        paired_y: Σp·y, ``(e,)``.
 
     The sums that need x and y of one dimension are NaN where the dimensions differ.
     """
@@ -63,17 +67,18 @@ class Moments:
         team: Team = SOLO,
         wide: bool = False,
     ) -> Moments:
-        """The moments of paired rows.
+        """Return the moments of paired rows.
 
         Args:
-            x, y: unit rows, shapes ``(n, d)`` and ``(n, e)``, n ≥ 1: arrays, tensors or
+            x: Images, unit rows ``(n, d)``, n ≥ 1: an array, a tensor or
                 :class:`geomkit.embeddings.rows.Rows`.
-            threads: how many blocks at once (numpy); all cores if not given.
-            team: ranks to share the blocks with; each gets the whole sum.
-            wide: form products in float64, whatever the rows are.
+            y: Texts, unit rows ``(n, e)``; row i belongs to row i of ``x``.
+            threads: Blocks computed at once (numpy); default: one per core.
+            team: Ranks to share the blocks with; each gets the whole sum.
+            wide: Whether to form products in float64, whatever the rows are.
 
         Raises:
-            GeomkitError: if the lengths differ or there are no rows.
+            GeomkitError: If the lengths differ or there are no rows.
 
         >>> m = Moments.of(np.eye(2), np.eye(2))
         >>> m.n, m.sum_x.tolist(), float(m.squared_distance)
@@ -81,9 +86,11 @@ class Moments:
         """
         if x.shape[0] != y.shape[0]:
             raise GeomkitError(
-                f"moments: expected as many rows of each, got {x.shape[0]} and {y.shape[0]}"
+                f"moments: expected one text per image, got {x.shape[0]} images and "
+                f"{y.shape[0]} texts"
             )
-        block = _BLOCK if x.shape[0] > 8 * _BLOCK else _BLOCK // 2  # few rows: share them out
+        # Few rows are cut into smaller blocks, so that threads share them.
+        block = _BLOCK if x.shape[0] > 8 * _BLOCK else _BLOCK // 2
         starts = team.share(list(range(0, x.shape[0], block)))
 
         def work(start: int) -> Moments:
@@ -97,7 +104,7 @@ class Moments:
         parts = in_order(work, starts, threads=min(threads, len(starts)))
         if team.size == 1:
             return cls.merge(parts)
-        # Each rank adds its own up; a rank without a block adds zeros of the right shape.
+        # Each rank adds its own blocks; a rank without a block adds zeros of the right shape.
         mine = reduce(add, (part.numpy() for part in parts), cls._zero(x.shape[1], y.shape[1]))
         return cls(
             x.shape[0], *(team.sum(to_numpy(getattr(mine, f.name))) for f in fields(cls)[1:])
@@ -149,10 +156,10 @@ class Moments:
 
     @classmethod
     def merge(cls, parts: Iterable[Moments]) -> Moments:
-        """The moments of all parts together.
+        """Return the moments of all parts together.
 
         Raises:
-            GeomkitError: if there are none.
+            GeomkitError: If there are no parts.
         """
         total: Moments | None = None
         for part in parts:
@@ -165,7 +172,7 @@ class Moments:
         return Moments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def numpy(self) -> Moments:
-        """The same sums as numpy arrays on the CPU."""
+        """Return the same sums as numpy arrays on the CPU."""
         return Moments(self.n, *(to_numpy(getattr(self, f.name)) for f in fields(self)[1:]))
 
     @property
@@ -180,19 +187,48 @@ class Moments:
 
     @property
     def paired(self) -> float:
-        """Mean paired cosine: the trace of Σxyᵀ over n."""
+        """Mean paired cosine: the trace of Σxyᵀ over n; NaN if the dimensions differ."""
         if self.sum_x.shape != self.sum_y.shape:
             return float("nan")
         return float(to_numpy(self.xy).trace()) / self.n
 
+    @property
+    def paired_variance(self) -> float:
+        """Variance of the paired cosines."""
+        return max(0.0, float(self.paired_square) / self.n - self.paired**2)
+
+    @property
+    def cross_cosine(self) -> float:
+        """Mean cosine of an image with the texts of other images: that of shuffled pairs."""
+        if self.n < 2:
+            return float("nan")
+        return float((self.sum_x @ self.sum_y - self.n * self.paired) / (self.n * (self.n - 1)))
+
+    @property
+    def difference(self) -> tuple[Array, Array]:
+        """Mean ``(d,)`` and covariance ``(d, d)`` of x − y."""
+        cross = self.covariance("xy")
+        covariance = self.covariance("xx") + self.covariance("yy") - cross - cross.T
+        return self.mean_x - self.mean_y, covariance
+
+    def of_modality(self, modality: str) -> tuple[Array, Array]:
+        """Return the sum ``(d,)`` and the second moment ``(d, d)`` of ``image`` or ``text``."""
+        return (self.sum_x, self.xx) if modality == "image" else (self.sum_y, self.yy)
+
+    def intra_cosine(self, modality: str) -> float:
+        """Return the mean cosine of two different rows of ``image`` or ``text``."""
+        # Σ_{i≠j} x_i·x_j = ‖Σx‖² − Σ‖x‖²
+        total, second = self.of_modality(modality)
+        return float((total @ total - second.trace()) / (self.n * (self.n - 1)))
+
     def covariance(self, kind: str) -> Array:
-        """Covariance (ddof 0) of ``xx``, ``yy`` or ``xy``."""
+        """Return the covariance (ddof 0) of ``xx``, ``yy`` or ``xy``."""
         left, right = ({"x": self.mean_x, "y": self.mean_y}[letter] for letter in kind)
         return getattr(self, kind) / self.n - left[:, None] * right[None, :]
 
 
 def _about_centre(rows: Array, mean: Array) -> tuple[Array, Array, Array]:
-    """Rows about a centre, the centre in float64, and the sum that is left of the rows."""
+    """Rows minus a centre, the centre in float64, and the sum of these rows."""
     xp = namespace(rows)
     centre = xp.astype(mean, rows.dtype)
     moved = rows - centre
@@ -200,6 +236,6 @@ def _about_centre(rows: Array, mean: Array) -> tuple[Array, Array, Array]:
 
 
 def _cross(n: int, at_a: Array, left_a: Array, at_b: Array, left_b: Array) -> Array:
-    """What Σ(a + α)(b + β)ᵀ has beyond Σabᵀ."""
+    """Σ(a + α)(b + β)ᵀ − Σabᵀ for constants α and β."""
     xp = namespace(at_a)
     return xp.stack([left_a, at_a], axis=1) @ xp.stack([at_b, left_b + n * at_b])

@@ -1,4 +1,4 @@
-"""Nearest neighbours from the pairwise walk."""
+"""Reducers of the pairwise walks to nearest neighbours; of all pairs and of a sample."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ import numpy as np
 
 from geomkit._core.array import Array, is_torch, to_numpy
 from geomkit._core.parallel import Team
-from geomkit.engine.pairwise import Kind, Pairs, Tile
+from geomkit.engine.pairwise import Kind, Pairs, Reducer, Tile
+from geomkit.engine.sampled import Sample, Strip
 
-__all__ = ["Neighbours", "TopK"]
+__all__ = ["Neighbours", "SampledNeighbours", "TopK"]
 
 
-class Neighbours:
+class Neighbours(Reducer[Pairs, Tile]):
     """The k nearest other rows of every row: within each modality, and across the two.
 
-    Equally near rows are taken in the order of their numbers (on a device in any).
+    Equally near rows are taken in the order of their numbers (on a device in any order).
 
     Args:
-        k: how many.
-        kinds: which matrices.
+        k: Number of neighbours.
 
     Attributes:
-        xx, yy: ``(n, k)`` row numbers, the neighbours within images and within texts.
-        xy: the texts nearest each image (paired texts only), its own included.
-        yx: the images nearest each text, its own included.
+        xx: Row numbers of the nearest other images of each image, ``(n, k)``.
+        yy: Row numbers of the nearest other paired texts of each paired text, ``(n, k)``.
+        xy: Paired texts nearest to each image, its own included, ``(n, k)``.
+        yx: Images nearest to each paired text, its own included, ``(n, k)``.
+
+    Places beyond the number of candidates hold −1.
     """
+
+    kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
 
     xx: np.ndarray
     yy: np.ndarray
     xy: np.ndarray
     yx: np.ndarray
 
-    def __init__(
-        self, k: int = 10, *, kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
-    ) -> None:
+    def __init__(self, k: int = 10) -> None:
         self.k = k
-        self.kinds = kinds
 
     def start(self, pairs: Pairs) -> None:
-        """Forget everything."""
+        """Reset the neighbours."""
         self._top = {name: TopK(pairs.n, self.k) for name in ("xx", "yy", "xy", "yx")}
 
     def tile(self, tile: Tile) -> list[tuple[Any, ...]]:
-        """The entries of one tile that may be among the nearest, for its rows and its columns."""
+        """Return entries of one tile that may be among the nearest, of its rows and columns."""
         gram = tile.gram[:, : len(tile.cols)]
         top = self._top[tile.kind]
         if tile.diagonal and tile.kind != "xy":
@@ -68,20 +70,58 @@ class Neighbours:
             top.share(team)
 
     def finish(self, team: Team) -> None:
-        """Merge the ranks' nearest."""
+        """Merge the nearest of all ranks."""
         for name, top in self._top.items():
             setattr(self, name, top.finish(team))
+
+
+class SampledNeighbours(Reducer[Sample, Strip]):
+    """The k nearest other rows of each sampled row within its modality, among all rows.
+
+    Args:
+        k: Number of neighbours.
+
+    Attributes:
+        xx: Row numbers of the nearest other images of each sampled image, ``(q, k)``.
+        yy: Row numbers of the nearest other paired texts of each sampled text, ``(q, k)``.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"xx", "yy"})
+
+    xx: np.ndarray
+    yy: np.ndarray
+
+    def __init__(self, k: int = 10) -> None:
+        self.k = k
+
+    def start(self, pairs: Sample) -> None:
+        """Reset the neighbours."""
+        self._rows = pairs.rows
+        self._top = {name: TopK(len(pairs.rows), self.k) for name in ("xx", "yy")}
+
+    def tile(self, tile: Strip) -> tuple[Any, ...]:
+        """Return entries of one strip that may be among the nearest."""
+        rows = range(len(self._rows))
+        return self._top[tile.kind].candidates(tile.gram, rows, tile.cols, skip=self._rows)
+
+    def add(self, tile: Strip, part: tuple[Any, ...]) -> None:
+        """Keep the nearest."""
+        self._top[tile.kind].keep(*part)
+
+    def finish(self, team: Team) -> None:
+        """Merge the nearest of all ranks."""
+        self.xx, self.yy = (self._top[name].finish(team) for name in ("xx", "yy"))
 
 
 class TopK:
     """The k highest scores of each row, from tiles in any order.
 
     On a device everything stays there and each tile's k best are merged in. With numpy only the
-    few entries that reach a row's bar, the k-th best so far, are looked at.
+    few entries that reach a row's bar, its k-th best score so far, are looked at.
 
     Args:
-        n: number of rows.
-        k: how many to keep.
+        n: Number of rows.
+        k: Number of scores to keep per row.
     """
 
     def __init__(self, n: int, k: int) -> None:
@@ -98,13 +138,13 @@ class TopK:
         *,
         skip: np.ndarray | None = None,
     ) -> tuple[Any, ...]:
-        """What :meth:`keep` takes: a tile's entries that may be among the best.
+        """Return a tile's entries that may be among the best, in the form :meth:`keep` takes.
 
         Args:
-            gram: scores, ``(r, c)``.
-            rows: which rows they are of.
-            cols: numbers of the candidates.
-            skip: for each row a candidate that does not count, such as the row itself.
+            gram: Scores, ``(r, c)``.
+            rows: Numbers of the rows.
+            cols: Numbers of the candidates.
+            skip: For each row, a candidate that does not count, such as the row itself.
         """
         numbers = np.asarray(cols)
         if is_torch(gram):
@@ -136,7 +176,7 @@ class TopK:
         return number, score
 
     def keep(self, rows: range | np.ndarray, number: Array, score: Array) -> None:
-        """Merge entries into what is kept."""
+        """Merge entries into the kept ones."""
         if isinstance(rows, range):
             self._keep_on_device(rows, number, score)
             return
@@ -167,12 +207,12 @@ class TopK:
         self.index[place] = torch.cat([self.index[place], number], dim=1).gather(1, best.indices)
 
     def share(self, team: Team) -> None:
-        """Raise every rank's bar to the highest."""
+        """Raise the bars of every rank to the highest."""
         if team.size > 1:
             self._bar = np.max(team.gather(self._bar), axis=0)
 
     def finish(self, team: Team) -> np.ndarray:
-        """Numbers of the nearest, over all ranks: ``(n, k)``."""
+        """Return the numbers of the best candidates over all ranks, ``(n, k)``."""
         self.score, self.index = to_numpy(self.score), to_numpy(self.index)
         if team.size > 1:
             parts = team.gather((self.score, self.index))

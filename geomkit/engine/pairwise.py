@@ -3,7 +3,7 @@
 What is quadratic in n comes from here. The walk visits each symmetric pair once, holds a few tiles
 and never n², and hands each tile to every reducer that wants it. Texts are laid out so that the
 texts of a block of images form the block of the same number: the tile on the diagonal then holds
-every score of an image with its own texts, and no score is ever computed twice in two ways.
+every score of an image with its own texts, and no score is computed twice in two ways.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from geomkit._core.array import Array, is_torch, like
 from geomkit._core.parallel import SOLO, Team, cores, in_order
 
-__all__ = ["Kind", "Pairs", "Reducer", "Tile", "walk"]
+__all__ = ["Kind", "Pairs", "Reducer", "Scratch", "Tile", "kinds_of", "walk"]
 
-Kind = Literal["xx", "yy", "xy"]
+Kind = Literal["xx", "yy", "xy", "yx"]
+"""A Gram matrix: images with images, texts with texts, images with texts, and texts with images,
+which only the sampled queries have; the full walk sees it as the columns of ``xy``."""
 KINDS: tuple[Kind, ...] = ("xx", "yy", "xy")
 
 _TILE = {"cpu": 768, "other": 8192}
@@ -34,11 +36,13 @@ class Tile:
     """One block of a Gram matrix.
 
     Attributes:
-        kind: which matrix it is a block of.
-        row, col: numbers of its row and column block.
-        gram: inner products, shape ``(r, c)``; not to be changed, and gone when parts are added.
-        rows: the images (``xx``, ``xy``) or texts (``yy``) of its rows, as a range of pair numbers.
-        cols: likewise for its columns; in ``xy`` the first columns are the paired texts.
+        kind: Matrix that it is a block of.
+        row: Number of its row block.
+        col: Number of its column block.
+        gram: Inner products, ``(r, c)``; ``None`` when parts are added.
+        rows: Pair numbers of its rows: images (``xx``, ``xy``) or paired texts (``yy``).
+        cols: Pair numbers of its columns; in ``xy`` the columns of the paired texts come first,
+            and all other texts of these images after them.
     """
 
     kind: Kind
@@ -54,37 +58,79 @@ class Tile:
         return self.row == self.col
 
 
-class Reducer(Protocol):
-    """What the walk feeds.
+Source = TypeVar("Source", contravariant=True)
+Block = TypeVar("Block", contravariant=True)
 
-    ``tile`` may run in several threads at once and must not change the reducer; ``add`` takes its
-    results in the order of the walk. Diagonal tiles come first; then ``share`` lets the ranks of a
-    team tell each other what those held, and at the end ``finish`` makes the result whole on each.
+
+class Reducer(Protocol[Source, Block]):
+    """What reduces the tiles of a walk to a statistic.
+
+    The walk over all pairs feeds a ``Reducer[Pairs, Tile]``; the walk over sampled queries a
+    ``Reducer[Sample, Strip]``, see :mod:`geomkit.engine.sampled`. Inherit from it explicitly to
+    get the empty :meth:`share`.
+
+    Attributes:
+        kinds: Gram matrices whose tiles it wants.
     """
 
     kinds: frozenset[Kind]
 
-    def start(self, pairs: Pairs) -> None: ...
+    def start(self, pairs: Source) -> None:
+        """Reset everything; called once before the first tile."""
 
-    def tile(self, tile: Tile) -> Any: ...
+    def tile(self, tile: Block) -> Any:
+        """Return what :meth:`add` needs of one tile.
 
-    def add(self, tile: Tile, part: Any) -> None: ...
+        Runs in several threads at once: it must not change the reducer, nor ``tile.gram``.
+        """
 
-    def share(self, team: Team) -> None: ...
+    def add(self, tile: Block, part: Any) -> None:
+        """Take the result of one tile; called in the order of the walk, without ``tile.gram``."""
 
-    def finish(self, team: Team) -> None: ...
+    def share(self, team: Team) -> None:
+        """Tell the other ranks what the diagonal tiles held; they come before all others."""
+
+    def finish(self, team: Team) -> None:
+        """Make the result complete on every rank."""
+
+
+class Scratch(threading.local):
+    """Memory that each thread reuses from tile to tile: fresh memory costs more than arithmetic."""
+
+    _held: np.ndarray | None = None
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype, *, columns: bool = False) -> np.ndarray:
+        """Return uninitialised memory, in Fortran order if ``columns``; valid until the next call.
+
+        The layout matters: sums over rows round differently in the two.
+        """
+        held = self._held
+        if held is None or (held.shape, held.dtype, held.flags.fnc) != (shape, dtype, columns):
+            held = self._held = np.empty(shape, dtype, "F" if columns else "C")
+        return held
+
+    def like(self, array: Array) -> np.ndarray | None:
+        """Return memory of the shape, dtype and layout of an array; ``None`` for a tensor."""
+        if is_torch(array):
+            return None
+        return self.take(array.shape, array.dtype, columns=array.flags.fnc)
+
+
+def kinds_of(x: Array, y: Array) -> frozenset[Kind]:
+    """Return the Gram matrices that images and texts have: only equal dimensions have products."""
+    return frozenset(("xx", "yy", "xy", "yx") if x.shape[1] == y.shape[1] else ("xx", "yy"))
 
 
 class Pairs:
     """Images and texts cut into aligned blocks.
 
     Args:
-        x: images, ``(n, d)`` unit rows: an array, a tensor or
+        x: Images, unit rows ``(n, d)``: an array, a tensor or
             :class:`geomkit.embeddings.rows.Rows`.
-        y: texts, ``(m, e)`` unit rows.
-        image_index: ``(m,)``, whose each text is; every image has at least one.
-        first: ``(n,)``, the text that every statistic but retrieval uses for each image.
-        tile: rows of a block; chosen from the device if not given.
+        y: Texts, unit rows ``(m, e)``.
+        image_index: For each text, the index of its image, ``(m,)``; every image has a text.
+        first: For each image, the text that every statistic but retrieval uses, ``(n,)``.
+        tile: Rows of a block; default: chosen for the device.
     """
 
     def __init__(
@@ -98,10 +144,11 @@ class Pairs:
     ) -> None:
         self.x, self.y = x, y
         self.n, self.m = int(x.shape[0]), int(y.shape[0])
+        self.kinds = kinds_of(x, y)
         self.on_torch = is_torch(x)
         on_cpu = not self.on_torch or x.device.type == "cpu"
         wanted = tile or _TILE["cpu" if on_cpu else "other"]
-        # Several texts an image make the text blocks wider, so the image blocks are made smaller.
+        # Several texts per image make the text blocks wider, so the image blocks are smaller.
         wanted = max(_ALIGN, wanted * self.n // self.m)
         blocks = max(1, -(-self.n // wanted))
         self.block = _round_up(-(-self.n // blocks), _ALIGN)
@@ -113,41 +160,38 @@ class Pairs:
         self._others = self._others[np.argsort(image_index[self._others], kind="stable")]
         self._owner = image_index[self._others]
         self._starts = np.searchsorted(self._owner, np.arange(self.blocks + 1) * self.block)
-        self._local = threading.local()
+        self._scratch = Scratch()
         self._identity = self.m == self.n and bool(np.array_equal(first, np.arange(self.n)))
 
     def rows(self, block: int) -> range:
-        """The images of a block."""
+        """Return the images of a block."""
         return range(block * self.block, min((block + 1) * self.block, self.n))
 
     def texts(self, block: int) -> np.ndarray:
-        """The texts of a block: the paired one of each image in order, then all the others."""
+        """Return the texts of a block: the paired text of each image in order, then the others."""
         rows = self.rows(block)
         others = self._others[self._starts[block] : self._starts[block + 1]]
         return np.concatenate([self.first[rows.start : rows.stop], others])
 
     def owners(self, block: int) -> np.ndarray:
-        """For each text of a block, its image's row within the block."""
+        """Return for each text of a block the row of its image within the block."""
         rows = self.rows(block)
         others = self._owner[self._starts[block] : self._starts[block + 1]]
         return np.concatenate([np.arange(len(rows)), others - rows.start])
 
     def tile(self, kind: Kind, i: int, j: int) -> Tile:
-        """One tile, its matrix product done now."""
+        """Return one tile, its matrix product computed now."""
         left = self._texts(i, paired=True) if kind == "yy" else self._images(i)
         right = self._images(j) if kind == "xx" else self._texts(j, paired=kind == "yy")
         return Tile(kind, i, j, self._product(left, right), self.rows(i), self.rows(j))
 
     def _product(self, left: Array, right: Array) -> Array:
-        """``left @ right.T``; with numpy in memory that this thread's next tile takes over."""
+        """``left @ right.T``; with numpy in memory that this thread's next tile reuses."""
         if self.on_torch:
             return left @ right.T
         shape = (left.shape[0], right.shape[0])
-        dtype = np.result_type(left, right)
-        held = getattr(self._local, "gram", None)
-        if held is None or held.shape != shape or held.dtype != dtype:
-            held = self._local.gram = np.empty(shape, dtype)
-        return np.matmul(left, right.T, out=held)
+        out = self._scratch.take(shape, np.result_type(left, right))
+        return np.matmul(left, right.T, out=out)
 
     def _images(self, block: int) -> Array:
         rows = self.rows(block)
@@ -166,20 +210,24 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 def walk(
-    pairs: Pairs, reducers: Iterable[Reducer], *, threads: int | None = None, team: Team = SOLO
+    pairs: Pairs,
+    reducers: Iterable[Reducer[Pairs, Tile]],
+    *,
+    threads: int | None = None,
+    team: Team = SOLO,
 ) -> None:
     """Visit every tile that a reducer wants, once; diagonal tiles first.
 
     Args:
-        pairs: the rows.
-        reducers: fed in place.
-        threads: tiles in work at once (numpy); all cores if not given.
-        team: ranks to share the tiles with; each ends with the whole result.
+        pairs: Rows to compare.
+        reducers: Reducers to feed, in place.
+        threads: Tiles computed at once (numpy); default: one per core.
+        team: Ranks to share the tiles with; each ends with the whole result.
     """
     reducers = list(reducers)
     for reducer in reducers:
         reducer.start(pairs)
-    wanted = frozenset().union(*(reducer.kinds for reducer in reducers))
+    wanted = pairs.kinds & frozenset().union(*(reducer.kinds for reducer in reducers))
     kinds = [kind for kind in KINDS if kind in wanted]
     blocks = range(pairs.blocks)
     diagonal = [(kind, i, i) for i in blocks for kind in kinds]
@@ -194,7 +242,7 @@ def walk(
     def work(place: tuple[Kind, int, int]) -> tuple[Tile, list[Any]]:
         tile = pairs.tile(*place)
         parts = [r.tile(tile) if tile.kind in r.kinds else None for r in reducers]
-        # The products stay behind: the next tile of this thread is written over them.
+        # The products are not passed on: the next tile of this thread overwrites them.
         return replace(tile, gram=None), parts
 
     count = 1 if pairs.on_torch or pairs.blocks == 1 else threads or cores()

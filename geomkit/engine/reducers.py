@@ -1,66 +1,56 @@
-"""What the pairwise walk is reduced to: sums of potentials, and ranks."""
+"""Reducers of the pairwise walks: sums of potentials, and ranks; of all pairs and of a sample."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 
 from geomkit._core.array import Array, is_torch, like, namespace, to_numpy
 from geomkit._core.parallel import Team
-from geomkit.engine.pairwise import Kind, Pairs, Tile
+from geomkit.engine.pairwise import Kind, Pairs, Reducer, Scratch, Tile
 from geomkit.engine.ranks import Ranks, count_above, tie_width
+from geomkit.engine.sampled import Sample, Strip, row_products
 from geomkit.functional import gaussian_potential
 
-__all__ = ["PotentialSums", "RankCounts", "row_sums"]
+__all__ = ["PotentialSums", "RankCounts", "SampledPotentials", "SampledRanks", "row_sums"]
 
 
-class PotentialSums:
+class PotentialSums(Reducer[Pairs, Tile]):
     """Row sums of the Gaussian potential e^{−t‖u−v‖²} over the off-diagonal of each matrix.
 
     Args:
-        t: inverse temperature of the kernel.
-        kinds: which matrices.
+        t: Inverse temperature of the kernel.
 
     Attributes:
-        xx, yy: ``(n,)``, for each row the sum over all others of its modality.
-        xy: ``(n,)``, for each image the sum over the texts paired with other images.
-        yx: ``(n,)``, the same seen from the texts.
+        xx: For each image, the sum over all other images, ``(n,)``.
+        yy: For each paired text, the sum over the paired texts of other images, ``(n,)``.
+        xy: For each image, the sum over the paired texts of other images, ``(n,)``.
+        yx: For each paired text, the sum over all other images, ``(n,)``.
     """
 
-    def __init__(
-        self, t: float = 2.0, *, kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
-    ) -> None:
+    kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
+
+    def __init__(self, t: float = 2.0) -> None:
         self.t = t
-        self.kinds = kinds
 
     def start(self, pairs: Pairs) -> None:
-        """Forget everything."""
+        """Reset the sums."""
         self.n = pairs.n
-        self._local = threading.local()
+        self._scratch = Scratch()
         self.xx, self.yy, self.xy, self.yx = np.zeros((4, pairs.n))
 
     def tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column sums of one tile."""
+        """Return row and column sums of one tile."""
         cosine = tile.gram[:, : len(tile.cols)]
-        potential = gaussian_potential(cosine, self.t, out=self._scratch(cosine))
+        potential = gaussian_potential(cosine, self.t, out=self._scratch.like(cosine))
         if tile.diagonal:
             index = range(len(tile.rows))
             potential[index, index] = 0.0
         return row_sums(potential), row_sums(potential.T)
 
-    def _scratch(self, cosine: Array) -> np.ndarray | None:
-        """This thread's piece of memory, for numpy."""
-        if is_torch(cosine):
-            return None
-        held = getattr(self._local, "scratch", None)
-        if held is None or held.shape != cosine.shape or held.dtype != cosine.dtype:
-            held = self._local.scratch = np.empty_like(cosine)
-        return held
-
     def add(self, tile: Tile, part: tuple[np.ndarray, np.ndarray]) -> None:
-        """Add a tile's sums to its rows and, in a symmetric matrix, to their mirror image."""
+        """Add a tile's sums to its rows and, in a symmetric matrix, to its columns."""
         along_rows, along_cols = part
         rows, cols = slice(tile.rows.start, tile.rows.stop), slice(tile.cols.start, tile.cols.stop)
         if tile.kind == "xy":
@@ -72,27 +62,64 @@ class PotentialSums:
         if not tile.diagonal:
             sums[cols] += along_cols
 
-    def share(self, team: Team) -> None:
-        """Nothing to tell."""
-
     def finish(self, team: Team) -> None:
-        """Add the ranks' sums up."""
+        """Add the sums of all ranks."""
         self.xx, self.yy, self.xy, self.yx = team.sum(
             np.stack([self.xx, self.yy, self.xy, self.yx])
         )
 
     def row_means(self, kind: Kind) -> np.ndarray:
-        """For each row its mean potential with all others; ``xy`` the mean of both directions."""
+        """Return each row's mean potential with all others; ``xy``: the mean of both directions."""
         sums = (self.xy + self.yx) / 2 if kind == "xy" else getattr(self, kind)
         return sums / (self.n - 1)
 
     def log_mean(self, kind: Kind) -> float:
-        """Log of the mean potential over i ≠ j: a uniformity (``xx``, ``yy``) or ``xy``."""
+        """Return the log of the mean potential over i ≠ j: (cross-)uniformity."""
         return float(np.log(self.row_means(kind).mean()))
 
 
+class SampledPotentials(Reducer[Sample, Strip]):
+    """The row sums of :class:`PotentialSums` for sampled pairs only.
+
+    Args:
+        t: Inverse temperature of the kernel.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy", "yx"})
+
+    def __init__(self, t: float = 2.0) -> None:
+        self.t = t
+
+    def start(self, pairs: Sample) -> None:
+        """Reset the sums."""
+        self._sample = pairs
+        self._scratch = Scratch()
+        self._sums = {kind: np.zeros(len(pairs.rows)) for kind in sorted(self.kinds)}
+
+    def tile(self, tile: Strip) -> np.ndarray:
+        """Return the row sums of one strip."""
+        cosine = tile.paired
+        return row_sums(gaussian_potential(cosine, self.t, out=self._scratch.like(cosine)))
+
+    def add(self, tile: Strip, part: np.ndarray) -> None:
+        """Add a strip's sums."""
+        self._sums[tile.kind] += part
+
+    def finish(self, team: Team) -> None:
+        """Add the sums of all ranks."""
+        self._sums = {kind: team.sum(sums) for kind, sums in self._sums.items()}
+
+    def row_means(self, kind: Kind) -> np.ndarray:
+        """Return each sampled row's mean potential with all other rows, as the full walk does."""
+        others = self._sample.n - 1
+        if kind != "xy":  # the potential of a row with itself is 1
+            return (self._sums[kind] - 1.0) / others
+        own = to_numpy(gaussian_potential(self._sample.own, self.t)).astype(np.float64)
+        return ((self._sums["xy"] + self._sums["yx"]) / 2 - own) / others
+
+
 def row_sums(positive: Array) -> np.ndarray:
-    """Row sums of a matrix of positive numbers, as float64.
+    """Return row sums of a matrix of positive numbers, as float64.
 
     A product with ones is the fastest sum there is, in the dtype of the matrix: a few thousand
     positive terms do not cancel.
@@ -100,27 +127,25 @@ def row_sums(positive: Array) -> np.ndarray:
     return to_numpy(positive @ namespace(positive).ones_like(positive[0, :])).astype(np.float64)
 
 
-class RankCounts:
-    """Counts what stands above or level with the right answer, both ways across xyᵀ.
+class RankCounts(Reducer[Pairs, Tile]):
+    """Numbers of candidates above the right answer, and tied with it, both ways across xyᵀ.
 
-    Attributes:
-        text_retrieval: :class:`Ranks` of each image's best own text among all texts.
-        image_retrieval: :class:`Ranks` of each text's image among all images, in the texts' order.
+    A tile on the diagonal holds every score of its images with their own texts.
     """
 
     kinds: frozenset[Kind] = frozenset({"xy"})
 
     def start(self, pairs: Pairs) -> None:
-        """Forget everything."""
+        """Reset the counts."""
         self._pairs = pairs
         self._best: list[Any] = [None] * pairs.blocks
         self._own: list[Any] = [None] * pairs.blocks
         self._image = np.zeros((2, pairs.n), np.int64)
-        self._level = np.zeros(pairs.n, np.int64)
+        self._tied = np.zeros(pairs.n, np.int64)
         self._text = np.zeros((2, pairs.m), np.int64)
 
     def tile(self, tile: Tile) -> tuple[Any, ...]:
-        """Counts of one tile; from a diagonal one the scores of the right answers as well."""
+        """Return the counts of one tile; of a diagonal one also the scores of the right answers."""
         gram = tile.gram
         if tile.diagonal:
             owners = self._pairs.owners(tile.col)
@@ -131,12 +156,12 @@ class RankCounts:
         images = count_above(gram, best[:, None], axis=1)
         texts = count_above(gram, own[None, :], axis=0)
         if tile.diagonal:
-            # The right answers are no rivals, to an image or to themselves.
+            # The right answers do not compete with each other, nor with themselves.
             mine = own >= best[like(owners, best)] - tie_width(gram)
-            level = np.bincount(owners, weights=to_numpy(mine), minlength=len(tile.rows))
-            images = images - np.stack([np.zeros_like(level), level]).astype(np.int64)
+            tied = np.bincount(owners, weights=to_numpy(mine), minlength=len(tile.rows))
+            images = images - np.stack([np.zeros_like(tied), tied]).astype(np.int64)
             texts[1] -= 1
-            return images, texts, best, own, level.astype(np.int64)
+            return images, texts, best, own, tied.astype(np.int64)
         return images, texts
 
     def add(self, tile: Tile, part: tuple[Any, ...]) -> None:
@@ -146,13 +171,13 @@ class RankCounts:
         self._text[:, self._pairs.texts(tile.col)] += texts
         if tile.diagonal:
             self._best[tile.row], self._own[tile.col] = part[2:4]
-            self._level[tile.rows.start : tile.rows.stop] = part[4]
+            self._tied[tile.rows.start : tile.rows.stop] = part[4]
 
     def share(self, team: Team) -> None:
         """Tell every rank the scores of the right answers."""
         if team.size > 1:
             mine = {
-                k: (to_numpy(best), to_numpy(own))  # a tensor would arrive on its sender's device
+                k: (to_numpy(best), to_numpy(own))  # a tensor arrives on its sender's device
                 for k, (best, own) in enumerate(zip(self._best, self._own, strict=True))
                 if best is not None
             }
@@ -161,24 +186,83 @@ class RankCounts:
                     self._best[k], self._own[k] = (like(a, self._pairs.x) for a in (best, own))
 
     def finish(self, team: Team) -> None:
-        """Add the ranks' counts up."""
+        """Add the counts of all ranks."""
         self._image, self._text = team.sum(self._image), team.sum(self._text)
-        self._level = team.sum(self._level)
+        self._tied = team.sum(self._tied)
 
     @property
     def text_retrieval(self) -> Ranks:
-        """Image → text."""
+        """Ranks of each image's best own text among all texts."""
         several = self._pairs.m > self._pairs.n
-        return Ranks(self._image[0], self._image[1], self._level if several else None)
+        return Ranks(self._image[0], self._image[1], self._tied if several else None)
 
     @property
     def image_retrieval(self) -> Ranks:
-        """Text → image."""
+        """Ranks of each text's image among all images, in the order of the texts."""
         return Ranks(*self._text)
 
 
+class SampledRanks(Reducer[Sample, Strip]):
+    """The ranks of :class:`RankCounts` for sampled pairs only, among all candidates.
+
+    ``image_retrieval`` has the paired text of each sampled image as its query.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"xy", "yx"})
+
+    def start(self, pairs: Sample) -> None:
+        """Reset the counts, and find each image's best own text."""
+        self._several = pairs.m > pairs.n
+        self._own: Array = pairs.own
+        self._best, self._positives = _best_own(pairs)
+        self._text, self._image = np.zeros((2, 2, len(pairs.rows)), np.int64)
+
+    def tile(self, tile: Strip) -> np.ndarray:
+        """Return the counts of one strip."""
+        right = self._best if tile.kind == "xy" else self._own
+        return count_above(tile.gram, right[:, None], axis=1)
+
+    def add(self, tile: Strip, part: np.ndarray) -> None:
+        """Add a strip's counts."""
+        counts = self._text if tile.kind == "xy" else self._image
+        counts += part
+
+    def finish(self, team: Team) -> None:
+        """Add the counts of all ranks."""
+        self._text, self._image = team.sum(np.stack([self._text, self._image]))
+
+    @property
+    def text_retrieval(self) -> Ranks:
+        """Ranks of each sampled image's best own text among all texts."""
+        above, tied = self._text
+        return Ranks(above, tied - self._positives, self._positives if self._several else None)
+
+    @property
+    def image_retrieval(self) -> Ranks:
+        """Ranks of each sampled image among all images, by its paired text."""
+        above, tied = self._image
+        return Ranks(above, tied - 1)
+
+
+def _best_own(sample: Sample) -> tuple[Array, np.ndarray]:
+    """Each sampled image's best score with a text of its own, and how many are tied with it."""
+    if sample.m == sample.n:
+        return sample.own, np.ones(len(sample.rows), np.int64)
+    position = np.full(sample.n, -1)
+    position[sample.rows] = np.arange(len(sample.rows))
+    texts = np.flatnonzero(position[sample.image_index] >= 0)
+    owner = position[sample.image_index[texts]]
+    rows = sample.images[like(owner, sample.images)]
+    scores = row_products(rows, sample.y[like(texts, sample.y)])
+    values = to_numpy(scores)
+    best = np.full(len(sample.rows), -np.inf, values.dtype)
+    np.maximum.at(best, owner, values)
+    tied = np.bincount(owner, weights=values >= best[owner] - tie_width(scores))
+    return like(best, scores), tied.astype(np.int64)
+
+
 def _max_by_owner(own: Array, owners: np.ndarray, n: int, paired: int) -> Array:
-    best = own[:paired] + 0  # the paired texts come first, one an image, in order
+    best = own[:paired] + 0  # the paired texts come first, one per image, in order
     if len(owners) == n:
         return best
     extra = like(owners[paired:], own)

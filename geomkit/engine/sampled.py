@@ -1,177 +1,156 @@
-"""Past the row budget: seeded queries against the **full** gallery, in one pass over the rows.
+"""Past the row budget: a seeded sample of pairs against **all** rows, in one pass over the rows.
 
-A smaller gallery would inflate recall and a smaller sample of both sides would double the error;
-so the sample is of rows only, and everything is scanned for each of them.
+A smaller gallery would inflate recall, and a sample of both sides would double the error; so the
+queries are a sample, and each of them is compared with every row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, is_torch, like, namespace, to_numpy
+from geomkit._core.array import Array, is_torch, like, namespace
 from geomkit._core.parallel import SOLO, Team, cores, in_order
-from geomkit.engine.neighbours import TopK
-from geomkit.engine.ranks import Ranks, count_above, tie_width
-from geomkit.engine.reducers import row_sums
-from geomkit.functional import gaussian_potential
+from geomkit.engine.pairwise import Kind, Reducer, kinds_of
 
-__all__ = ["SampledPairs", "sample_pairs"]
+__all__ = ["Sample", "Strip", "row_products", "scan"]
 
 _GALLERY = 2048
+"""Rows of the gallery in one strip."""
 
 
 @dataclass(frozen=True)
-class SampledPairs:
-    """What the sampled queries found; the fields are those of the full walk, for a few rows.
+class Strip:
+    """Inner products of all sampled queries with one block of a gallery.
 
     Attributes:
-        rows: ``(q,)``, the sampled pairs.
-        potential_rows: by kind (``xx``, ``yy``, ``xy``), each query's mean potential with all
-            others, ``xy`` the mean of both directions.
-        text_retrieval, image_retrieval: ranks of ``q`` images among all texts and of their paired
-            texts among all images.
-        overlap: ``(q,)``, shared nearest neighbours of image and text, as a fraction.
+        kind: Modality of the queries, then of the gallery: ``yx`` is texts against images.
+        gram: Inner products, ``(q, c)``; in ``xy`` with every text of the block. ``None`` when
+            parts are added.
+        cols: Pair numbers of the columns of :attr:`paired`.
+        chosen: Columns of ``gram`` that are paired texts; ``None``: all of them.
     """
 
-    rows: np.ndarray
-    potential_rows: dict[str, np.ndarray]
-    text_retrieval: Ranks | None
-    image_retrieval: Ranks | None
-    overlap: np.ndarray | None
+    kind: Kind
+    gram: Array
+    cols: np.ndarray
+    chosen: np.ndarray | None = None
+
+    @cached_property
+    def paired(self) -> Array:
+        """Inner products with images or paired texts alone."""
+        return self.gram if self.chosen is None else self.gram[:, like(self.chosen, self.gram)]
 
 
-def sample_pairs(
-    x: Array,
-    y: Array,
-    image_index: np.ndarray,
-    first: np.ndarray,
-    *,
-    queries: int,
-    neighbours: int = 10,
-    seed: int = 0,
-    t: float = 2.0,
-    threads: int | None = None,
-    team: Team = SOLO,
-) -> SampledPairs:
-    """Scan all rows for a seeded sample of pairs.
+class Sample:
+    """A seeded sample of pairs as queries, and all rows as galleries.
 
     Args:
-        x, y: unit rows ``(n, d)`` and ``(m, e)``; what compares across needs d = e.
-        image_index: ``(m,)``, whose each text is.
-        first: ``(n,)``, each image's paired text.
-        queries: how many pairs to sample.
-        neighbours: k of the neighbour overlap.
-        seed: of the sample.
-        t: inverse temperature of the potential.
-        threads: blocks of the gallery in work at once (numpy).
-        team: ranks to share the gallery with.
+        x: Images, unit rows ``(n, d)``.
+        y: Texts, unit rows ``(m, e)``.
+        image_index: For each text, the index of its image, ``(m,)``.
+        first: For each image, its paired text, ``(n,)``.
+        queries: Number of pairs to sample; all pairs if there are fewer.
+        seed: Random seed of the sample.
+
+    Attributes:
+        rows: Numbers of the sampled pairs, ``(q,)``, ascending.
+        images: Images of the sampled pairs, ``(q, d)``.
+        texts: Paired texts of the sampled pairs, ``(q, e)``.
+        own: Cosine of each sampled pair, ``(q,)``; ``None`` if the dimensions differ.
     """
-    n, m = int(x.shape[0]), int(y.shape[0])
-    rows = np.sort(np.random.default_rng(seed).permutation(n)[: min(queries, n)])
-    q = len(rows)
-    across = x.shape[1] == y.shape[1]
-    xq, yq = x[like(rows, x)], y[like(first[rows], y)]
-    is_first = np.zeros(m, bool)
-    is_first[first] = True
-    own = xp_sum(xq * yq) if across else None
-    best, positives = _best_own(x, y, image_index, first, rows, xq, own)
-    sums = {name: np.zeros(q) for name in ("xx", "yy", "xy", "yx")}
-    counts = np.zeros((2, 2, q), np.int64)
-    top = {name: TopK(q, neighbours) for name in ("xx", "yy")}
 
-    def images(start: int) -> list[Any]:
-        block = x[start : start + _GALLERY]
-        cols = range(start, start + len(block))
-        gram = xq @ block.T
-        near = top["xx"].candidates(gram, range(q), cols, skip=rows)
-        out: list[Any] = [_consumed(gram, t), near]
-        if own is not None:
-            back = yq @ block.T
-            counted = count_above(back, own[:, None], axis=1)
-            out += [_consumed(back, t), counted]
-        return out
+    def __init__(
+        self,
+        x: Array,
+        y: Array,
+        image_index: np.ndarray,
+        first: np.ndarray,
+        *,
+        queries: int,
+        seed: int = 0,
+    ) -> None:
+        self.x, self.y, self.image_index = x, y, image_index
+        self.n, self.m = int(x.shape[0]), int(y.shape[0])
+        self.kinds = kinds_of(x, y)
+        self.rows = np.sort(np.random.default_rng(seed).permutation(self.n)[: min(queries, self.n)])
+        self.images, self.texts = x[like(self.rows, x)], y[like(first[self.rows], y)]
+        self.own = row_products(self.images, self.texts) if "xy" in self.kinds else None
+        self._is_first = np.zeros(self.m, bool)
+        self._is_first[first] = True
 
-    def texts(start: int) -> list[Any]:
-        block = y[start : start + _GALLERY]
-        chosen = np.flatnonzero(is_first[start : start + len(block)])
-        paired = block if len(chosen) == len(block) else block[like(chosen, block)]
-        gram = yq @ paired.T
-        numbers = image_index[start + chosen]
-        near = top["yy"].candidates(gram, range(q), numbers, skip=rows)
-        out: list[Any] = [_consumed(gram, t), near]
-        if best is not None:
-            forward = xq @ block.T
-            counted = count_above(forward, best[:, None], axis=1)
-            mine = forward if len(chosen) == len(block) else forward[:, like(chosen, forward)]
-            out += [_consumed(mine, t), counted]
-        return out
+    def strip(self, kind: Kind, block: Array, start: int) -> Strip:
+        """Return one strip, its matrix product computed now.
 
-    count = 1 if is_torch(x) else threads or cores()
-    for work, size, within, cross, direction in (
-        (images, n, "xx", "yx", 1),
-        (texts, m, "yy", "xy", 0),
-    ):
-        starts = team.share(list(range(0, size, _GALLERY)))
-        for part in in_order(work, starts, threads=count):
-            sums[within] += part[0]
-            top[within].keep(*part[1])
-            if across:
-                sums[cross] += part[2]
-                counts[direction] += part[3]
-    for name in sums:
-        sums[name] = team.sum(sums[name])
-    counts = team.sum(counts)
-    near = {name: top[name].finish(team) for name in top}
-    # What a row shares with itself or its partner is no pair of two rows.
-    potential = {name: (sums[name] - 1.0) / (n - 1) for name in ("xx", "yy")}
-    text_retrieval = image_retrieval = None
-    if across:
-        self_potential = to_numpy(gaussian_potential(own, t)).astype(np.float64)
-        potential["xy"] = ((sums["xy"] + sums["yx"]) / 2 - self_potential) / (n - 1)
-        several = m > n
-        text_retrieval = Ranks(
-            counts[0, 0], counts[0, 1] - positives, positives if several else None
-        )
-        image_retrieval = Ranks(counts[1, 0], counts[1, 1] - 1)
-    overlap = None
-    if n > neighbours:
-        shared = [len(np.intersect1d(a, b)) for a, b in zip(near["xx"], near["yy"], strict=True)]
-        overlap = np.array(shared) / neighbours
-    return SampledPairs(rows, potential, text_retrieval, image_retrieval, overlap)
+        Args:
+            kind: Modality of the queries, then of the gallery.
+            block: Rows of the gallery.
+            start: Number of the first of them.
+        """
+        queries = self.images if kind[0] == "x" else self.texts
+        if kind[1] == "x":
+            return Strip(kind, queries @ block.T, np.arange(start, start + len(block)))
+        found = np.flatnonzero(self._is_first[start : start + len(block)])
+        cols = self.image_index[start + found]
+        chosen = None if len(found) == len(block) else found
+        if kind == "xy":
+            return Strip(kind, queries @ block.T, cols, chosen)
+        paired = block if chosen is None else block[like(chosen, block)]
+        return Strip(kind, queries @ paired.T, cols)
 
 
-def _consumed(gram: Array, t: float) -> np.ndarray:
-    """Row sums of the potential of a matrix that nobody needs any more."""
-    return row_sums(gaussian_potential(gram, t, out=None if is_torch(gram) else gram))
+def scan(
+    sample: Sample,
+    reducers: Iterable[Reducer[Sample, Strip]],
+    *,
+    threads: int | None = None,
+    team: Team = SOLO,
+) -> None:
+    """Compare the sampled queries with all rows: with all images first, then with all texts.
+
+    Args:
+        sample: Queries and galleries.
+        reducers: Reducers to feed, in place.
+        threads: Blocks of a gallery compared at once (numpy); default: one per core.
+        team: Ranks to share the blocks with; each ends with the whole result.
+    """
+    reducers = list(reducers)
+    for reducer in reducers:
+        reducer.start(sample)
+    wanted = sample.kinds & frozenset().union(*(reducer.kinds for reducer in reducers))
+    sides: tuple[tuple[Array, tuple[Kind, ...]], ...] = (
+        (sample.x, ("xx", "yx")),
+        (sample.y, ("yy", "xy")),
+    )
+    for gallery, pair in sides:
+        kinds = [kind for kind in pair if kind in wanted]
+        size = int(gallery.shape[0]) if kinds else 0
+
+        def work(
+            start: int, gallery: Array = gallery, kinds: list[Kind] = kinds
+        ) -> list[tuple[Strip, list[Any]]]:
+            block = gallery[start : start + _GALLERY]
+            out = []
+            for kind in kinds:
+                strip = sample.strip(kind, block, start)
+                parts = [r.tile(strip) if kind in r.kinds else None for r in reducers]
+                out.append((replace(strip, gram=None), parts))
+            return out
+
+        count = 1 if is_torch(gallery) else threads or cores()
+        for strips in in_order(work, team.share(list(range(0, size, _GALLERY))), threads=count):
+            for strip, parts in strips:
+                for reducer, part in zip(reducers, parts, strict=True):
+                    if strip.kind in reducer.kinds:
+                        reducer.add(strip, part)
+    for reducer in reducers:
+        reducer.finish(team)
 
 
-def xp_sum(products: Array) -> Array:
-    """Row sums in the arrays' own namespace."""
-    return namespace(products).sum(products, axis=1)
-
-
-def _best_own(
-    x: Array,
-    y: Array,
-    image_index: np.ndarray,
-    first: np.ndarray,
-    rows: np.ndarray,
-    xq: Array,
-    own: Array | None,
-) -> tuple[Array | None, np.ndarray]:
-    """Each query's best score with a text of its own, and how many of its texts are level."""
-    if own is None or y.shape[0] == x.shape[0]:
-        return own, np.ones(len(rows), np.int64)
-    position = np.full(x.shape[0], -1)
-    position[rows] = np.arange(len(rows))
-    mine = np.flatnonzero(position[image_index] >= 0)
-    owner = position[image_index[mine]]
-    scores = xp_sum(xq[like(owner, xq)] * y[like(mine, y)])
-    values = to_numpy(scores)
-    best = np.full(len(rows), -np.inf, values.dtype)
-    np.maximum.at(best, owner, values)
-    level = np.bincount(owner, weights=values >= best[owner] - tie_width(scores))
-    return like(best, scores), level.astype(np.int64)
+def row_products(a: Array, b: Array) -> Array:
+    """Return the inner product of each row of one matrix with the same row of another."""
+    return namespace(a).sum(a * b, axis=1)

@@ -1,8 +1,10 @@
-"""What metrics are called on an axis, and the ends they cannot pass."""
+"""Names of metrics on an axis, and their ranges."""
 
 from __future__ import annotations
 
 import math
+
+from geomkit.metrics import METRICS
 
 __all__ = ["axis_label", "range_label", "value_range"]
 
@@ -42,44 +44,25 @@ def axis_label(metric: str) -> str:
 
 
 def value_range(metric: str) -> tuple[float, float]:
-    """Ends that a metric cannot pass, infinite where there is none.
+    """Return the smallest and the largest possible value of a metric, infinite if there is none.
 
     >>> value_range("image_retrieval_recall@1")
-    (0.0, 1.0)
+    (0, 1)
     """
-    bounded = {
-        "centroid_distance": (0.0, 2.0),
-        "alignment": (0.0, 4.0),
-        "paired_cosine": (-1.0, 1.0),
-        "mmd": (-math.inf, 2.0),
-    }
-    if metric in bounded:
-        return bounded[metric]
-    if "uniformity" in metric:
-        return -8.0, 0.0
-    unit = ("linear_separability", "recall", "mrr", "variance", "cka", "mutual_knn", "relative")
-    return (0.0, 1.0) if any(word in metric for word in unit) else (-math.inf, math.inf)
-
-
-_HINTS = {
-    "linear_separability": "0.5 mixed, 1 disjoint",
-    "linear_separability_auc": "0.5 mixed, 1 disjoint",
-    "uniformity": "lower: more uniform",
-    "uniformity_image": "lower: more uniform",
-    "uniformity_text": "lower: more uniform",
-    "cross_uniformity": "lower: farther apart",
-}
+    known = METRICS.get(metric)
+    return (known.low, known.high) if known else (-math.inf, math.inf)
 
 
 def range_label(metric: str) -> str:
-    """What the ends of a metric are, to stand beside its axis.
+    """Return a short reading of a metric's axis: what its ends mean, or its range.
 
     >>> range_label("centroid_distance")
     'range 0 to 2'
     """
     low, high = value_range(metric)
     plain = f"range {low:g} to {high:g}".replace("-", "−") if math.isfinite(low + high) else ""
-    return _HINTS.get(metric, plain)
+    hint = METRICS[metric].hint if metric in METRICS else ""
+    return hint or plain
 
 
 def _words(name: str) -> str:

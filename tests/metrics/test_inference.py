@@ -13,9 +13,13 @@ from conftest import unit
 
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.moments import Moments
-from geomkit.engine.sampled import sample_pairs
-from geomkit.metrics import METRICS, gap, linear
+from geomkit.engine.neighbours import SampledNeighbours
+from geomkit.engine.reducers import SampledPotentials, SampledRanks
+from geomkit.engine.sampled import Sample, scan
+from geomkit.metrics import METRICS, gap
 from geomkit.metrics import statistics as statistics_module
+from geomkit.metrics.definitions import gap as gap_definitions
+from geomkit.metrics.definitions import pairs, spectrum, spread
 from geomkit.metrics.number import mean_with_error, u_statistic_error
 from geomkit.metrics.permutation import binomial_tail, shuffle_p_value, swap_p_value
 
@@ -213,30 +217,33 @@ def test_mean_with_error_by_group() -> None:
 # --- estimates past the row budget -----------------------------------------------------------
 
 
-def exact_and_sampled(n: int, seed: int, queries: int):
-    e = Embeddings.of(*draw(n, 4, 7, shift=1.0))
-    return e, sample_pairs(
-        e.image, e.text, e.image_index, e.first_texts(), queries=queries, seed=seed
-    )
+def sampled(e: Embeddings, queries: int, seed: int = 0):
+    """Potentials, ranks and neighbours of sampled pairs."""
+    sample = Sample(e.image, e.text, e.image_index, e.first_texts(), queries=queries, seed=seed)
+    reducers = SampledPotentials(), SampledRanks(), SampledNeighbours(10)
+    scan(sample, reducers)
+    return reducers
 
 
 def test_sampling_everything_is_exact() -> None:
-    e, s = exact_and_sampled(300, 0, 300)
+    e = Embeddings.of(*draw(300, 4, 7, shift=1.0))
+    potentials, found, near = sampled(e, 300)
     whole = gap(e)
     for kind, name in (
         ("xx", "uniformity_image"),
         ("yy", "uniformity_text"),
         ("xy", "cross_uniformity"),
     ):
-        assert math.log(s.potential_rows[kind].mean()) == pytest.approx(
+        assert math.log(potentials.row_means(kind).mean()) == pytest.approx(
             whole.metrics[name], rel=1e-10
         )
     for direction in ("text", "image"):
-        ranks = getattr(s, f"{direction}_retrieval")
+        ranks = getattr(found, f"{direction}_retrieval")
         for k in (1, 10):
             name = f"{direction}_retrieval_recall@{k}"
             assert ranks.recall(k) == pytest.approx(whole.metrics[name], rel=1e-12)
-    assert s.overlap.mean() == pytest.approx(whole.metrics["mutual_knn"], rel=1e-12)
+    overlap = [len(set(a) & set(b)) / 10 for a, b in zip(near.xx, near.yy, strict=True)]
+    assert np.mean(overlap) == pytest.approx(whole.metrics["mutual_knn"], rel=1e-12)
 
 
 def test_sampling_with_several_captions_is_exact_too() -> None:
@@ -246,9 +253,9 @@ def test_sampling_with_several_captions_is_exact_too() -> None:
     y = unit(x[index] + 0.5 * rng.standard_normal((len(index), 4)))
     e = Embeddings.of(x, y, index)
     whole = gap(e)
-    s = sample_pairs(x, y, index, e.first_texts(), queries=150)
-    assert s.text_retrieval.recall(1) == pytest.approx(whole.metrics["text_retrieval_recall@1"])
-    assert math.log(s.potential_rows["xy"].mean()) == pytest.approx(
+    potentials, ranks, _ = sampled(e, 150)
+    assert ranks.text_retrieval.recall(1) == pytest.approx(whole.metrics["text_retrieval_recall@1"])
+    assert math.log(potentials.row_means("xy").mean()) == pytest.approx(
         whole.metrics["cross_uniformity"]
     )
 
@@ -259,13 +266,13 @@ def test_estimates_cover_the_exact_value_at_their_rate() -> None:
     whole = gap(e, metrics=["spread", "text_retrieval_recall@10"]).metrics
     inside = {"uniformity_image": 0, "cross_uniformity": 0, "text_retrieval_recall@10": 0}
     for seed in range(200):
-        s = sample_pairs(e.image, e.text, e.image_index, e.first_texts(), queries=q, seed=seed)
+        potentials, ranks, _ = sampled(e, q, seed)
         for kind, name in (("xx", "uniformity_image"), ("xy", "cross_uniformity")):
-            rows = s.potential_rows[kind]
+            rows = potentials.row_means(kind)
             # the error of the choice of rows alone, since the exact value is of these very rows
             error = math.sqrt(u_statistic_error(rows, n) ** 2 - 4 * rows.var(ddof=1) / n)
             inside[name] += abs(rows.mean() - math.exp(whole[name])) < 1.96 * error
-        mean, error = mean_with_error(s.text_retrieval.hits(10))
+        mean, error = mean_with_error(ranks.text_retrieval.hits(10))
         error *= math.sqrt(1 - q / n)
         inside["text_retrieval_recall@10"] += (
             abs(mean - whole["text_retrieval_recall@10"]) < 1.96 * error
@@ -276,7 +283,7 @@ def test_estimates_cover_the_exact_value_at_their_rate() -> None:
 
 def test_past_the_budget_the_result_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics_module, "QUERIES", 50)
-    monkeypatch.setattr(statistics_module, "_CLASSIFIED", 100)
+    monkeypatch.setattr(gap_definitions, "_CLASSIFIED", 100)
     x, y = draw(400, 4, 0, shift=1.0)
     exact, r = gap(x, y), gap(x, y, exact_limit=399)
     assert exact.exact and not r.exact and not exact.estimated
@@ -306,14 +313,14 @@ def test_linearised_errors_equal_the_jackknife() -> None:
 
     rest = [without(part) for part in parts]
     for key in (
-        linear.centroid_distance,
-        linear.paired_cosine,
-        linear.alignment,
-        linear.relative_gap,
-        linear.centroid_gap,
-        linear.distribution_gap,
-        *(partial(linear.intra_cosine, modality=side) for side in ("image", "text")),
-        *(partial(linear.conformity, modality=side) for side in ("image", "text")),
+        gap_definitions.centroid_distance,
+        pairs.paired_cosine,
+        pairs.alignment,
+        gap_definitions.relative_gap,
+        pairs.centroid_gap,
+        pairs.distribution_gap,
+        *(partial(spread.intra_cosine, modality=side) for side in ("image", "text")),
+        *(partial(spectrum.conformity, modality=side) for side in ("image", "text")),
     ):
         values = np.array([key(m).value for m in rest])
         jackknife = math.sqrt(399 * values.var())

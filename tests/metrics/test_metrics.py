@@ -18,8 +18,8 @@ from geomkit import functional
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import METRICS, gap, linear_separability, select
+from geomkit.metrics.definitions.spectrum import scatter_eigenvalues
 from geomkit.metrics.separability import assign_folds, fit_logistic, roc_auc
-from geomkit.metrics.spectrum import scatter_eigenvalues
 
 TIGHT = {"rel": 1e-9, "abs": 1e-9}
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import clouds
 from PIL import Image
 
-from geomkit.metrics.spectrum import explained_variance_with_error
+from geomkit.metrics import explained_variance_with_error
 from geomkit.models.checkpoints import load_run
 from geomkit.plots import save_figure
 from geomkit.plots.style import LOSS_COLOURS, loss_colour, loss_marker

@@ -11,9 +11,8 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
-from geomkit.metrics import gap
-from geomkit.metrics.spectrum import explained_variance_with_error
-from geomkit.metrics.sphere import uniform_sphere_limit
+from geomkit.functional import uniform_sphere_limit
+from geomkit.metrics import explained_variance_with_error, gap
 from geomkit.reproduce.framework.claims import (
     NOT_REPRODUCED,
     Claim,

@@ -9,8 +9,7 @@ import numpy as np
 
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
-from geomkit.metrics import METRICS
-from geomkit.metrics.spectrum import explained_variance_with_error
+from geomkit.metrics import METRICS, explained_variance_with_error
 from geomkit.reproduce.framework.claims import (
     Check,
     Claim,

@@ -5,12 +5,23 @@ Everything here takes eigenvalues, so it costs d³ once and nothing in n.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import numpy as np
 
 from geomkit._core.array import Array, to_numpy
+from geomkit.engine.moments import Moments
+from geomkit.metrics.metric import Metric, of_moments
+from geomkit.metrics.number import Number, root
+from geomkit.metrics.statistics import Statistics
 
 __all__ = [
+    "METRICS",
     "components_to",
+    "conformity",
     "effective_rank",
     "explained_variance",
     "explained_variance_auc",
@@ -20,6 +31,11 @@ __all__ = [
     "scatter_eigenvalues",
     "spectral_decay",
 ]
+
+_NARROW_NOISE = 5e-7
+"""Eigenvalues below this share of the largest centred one are rounding where the moments are
+products of float32 rows: the effective rank takes square roots of small eigenvalues, where it would
+show."""
 
 
 def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -> np.ndarray:
@@ -204,3 +220,89 @@ def spectral_decay(eigenvalues: np.ndarray) -> float:
     rank = np.log(np.arange(1, len(kept) + 1))
     rank -= rank.mean()
     return float(-(rank @ np.log(kept)) / (rank @ rank))
+
+
+def conformity(m: Moments, modality: str) -> Number:
+    """Mean cosine of a modality's rows with their own mean, ‖x̄‖. 0 to 1.
+
+    Levi and Gilboa, "The Double-Ellipsoid Geometry of CLIP" (arXiv 2411.14517): a row's conformity
+    is its mean cosine with all others, estimated by its cosine with the mean. The mean of the
+    first is the intra-modal cosine, the mean of the second is this.
+    """
+    kind, mean = ("xx", m.mean_x) if modality == "image" else ("yy", m.mean_y)
+    length = float(np.linalg.norm(mean))
+    if length == 0:
+        return Number(0.0)
+    variance = mean @ m.covariance(kind) @ mean / length**2
+    return Number(length, root(variance / m.n))
+
+
+def _eigenvalues(s: Statistics, modality: str, centred: bool) -> np.ndarray:
+    """Eigenvalues of the scatter of ``image`` or ``text`` rows, about their mean or about 0."""
+    m = s.moments
+    total, second = m.of_modality(modality)
+    values = scatter_eigenvalues(second, total, m.n, centred=centred)
+    if s.narrow:
+        largest = values if centred else s.once(_eigenvalues, modality, True)
+        values = np.where(values > _NARROW_NOISE * largest[0], values, 0.0)
+    return values
+
+
+def _spectrum(modality: str) -> list[Metric]:
+    def metric(
+        name: str,
+        formula: Callable[..., float],
+        ends: str,
+        *args: float,
+        centred: bool = True,
+        with_dim: bool = False,
+        **about: Any,
+    ) -> Metric:
+        @wraps(formula)
+        def number(s: Statistics) -> Number:
+            values = s.once(_eigenvalues, modality, centred)
+            dim = (len(s.moments.of_modality(modality)[0]),) if with_dim else ()
+            return Number(formula(values, *args, *dim))
+
+        return Metric(
+            f"{name}_{modality}", "spectrum", number, ends, across=False,
+            undefined="all rows of this modality are equal, so there is no variance", **about,
+        )  # fmt: skip
+
+    return [
+        metric(
+            "explained_variance_auc", explained_variance_auc,
+            "0.5 = all directions equal … 1 = one direction", low=0, high=1,
+            ideal=lambda d: (d + 1) / (2 * d),
+        ),
+        *(
+            metric(
+                f"components_to_{share}", components_to,
+                f"1 … min(n, d): directions holding {share}% of the variance", share / 100, low=1,
+                ideal=lambda d, share=share: math.ceil(share * d / 100),
+            )
+            for share in (80, 90)
+        ),
+        metric(
+            "effective_rank", effective_rank, "1 = one direction … min(n, d) = all equal",
+            low=1, ideal=float, centred=False,
+        ),
+        metric(
+            "participation_ratio", participation_ratio, "1 = one direction … d = all equal",
+            low=1, ideal=float,
+        ),
+        metric(
+            "isoscore", isoscore, "0 = one direction … 1 = all equal",
+            low=0, high=1, ideal=1, with_dim=True,
+        ),
+        metric(
+            "spectral_decay", spectral_decay, "0 = flat … large = few directions", low=0, ideal=0
+        ),
+        Metric(
+            f"conformity_{modality}", "spectrum", of_moments(conformity, modality),
+            "0 = centred … 1 = all in one cone", low=0, high=1, ideal=0, across=False,
+        ),
+    ]  # fmt: skip
+
+
+METRICS = [*_spectrum("image"), *_spectrum("text")]

@@ -1,0 +1,102 @@
+"""Group ``neighbours``: whether the two modalities arrange the pairs alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from geomkit.engine.moments import Moments
+from geomkit.engine.neighbours import Neighbours, SampledNeighbours
+from geomkit.metrics.metric import Metric, of_moments, of_statistics
+from geomkit.metrics.number import NAN, Number, mean_with_error
+from geomkit.metrics.statistics import Reduction, Statistics
+
+__all__ = ["METRICS", "cka", "hubness", "mutual_knn"]
+
+
+class Nearest(Protocol):
+    """Nearest neighbours within each modality, ``(q, k)``, of all or of the sampled rows."""
+
+    k: int
+    xx: np.ndarray
+    yy: np.ndarray
+
+
+NEAREST: Reduction[Nearest] = Reduction(Neighbours, SampledNeighbours)
+ACROSS = Reduction(Neighbours)
+
+
+def cka(m: Moments) -> Number:
+    r"""Unbiased linear CKA: how alike the two modalities arrange the pairs. 0 (shuffled) to 1.
+
+    Kornblith et al. (arXiv 1905.00414) with the unbiased HSIC of Song et al. (JMLR 2012). On unit
+    rows the diagonals of both kernels are 1, so all its sums are functions of the moments. Needs
+    n ≥ 4.
+    """
+    if m.n < 4:
+        return Number(NAN)
+
+    def hsic(cross: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
+        n = m.n
+        inner = float((cross * cross).sum()) - n
+        ones = (float(left @ left) - n) * (float(right @ right) - n) / ((n - 1) * (n - 2))
+        mixed = float(left @ cross @ right) - float(left @ left) - float(right @ right) + n
+        return (inner + ones - 2 * mixed / (n - 2)) / (n * (n - 3))
+
+    own = hsic(m.xx, m.sum_x, m.sum_x) * hsic(m.yy, m.sum_y, m.sum_y)
+    if own <= 0:
+        return Number(NAN, null=0.0)
+    return Number(hsic(m.xy, m.sum_x, m.sum_y) / math.sqrt(own), null=0.0)
+
+
+def mutual_knn(s: Statistics) -> Number:
+    """Mean overlap of a pair's 10 nearest neighbours among images and among texts. 0 to 1.
+
+    Huh et al., "The Platonic Representation Hypothesis" (arXiv 2405.07987). Shuffled pairs overlap
+    by 10/(n − 1). Blind to any gap: it never compares an image with a text.
+    """
+    near = s.reduced(NEAREST)
+    if s.n <= near.k:
+        return Number(NAN)
+    both = np.sort(np.concatenate([near.xx, near.yy], axis=1), axis=1)
+    overlap = (both[:, 1:] == both[:, :-1]).sum(axis=1) / near.k
+    return Number(*mean_with_error(overlap), near.k / (s.n - 1))
+
+
+def hubness(s: Statistics, modality: str) -> Number:
+    """Skewness of how often each row is among the 10 nearest of a row of the other modality.
+
+    Radovanović et al. (JMLR 2010): ``image``: how often each image is among the nearest of a text.
+    """
+    near = s.reduced(ACROSS)
+    if s.n <= near.k:
+        return Number(NAN)
+    counts = np.bincount((near.yx if modality == "image" else near.xy).ravel(), minlength=s.n)
+    centred = counts - counts.mean()
+    variance = float((centred**2).mean())
+    return Number(float((centred**3).mean()) / variance**1.5 if variance > 0 else 0.0)
+
+
+METRICS = [
+    Metric(
+        "cka", "neighbours", of_moments(cka), "0 = unrelated … 1 = same arrangement",
+        low=0, high=1, ideal=1, across=False,
+        undefined="it needs 4 pairs that are not all alike",
+    ),
+    Metric(
+        "mutual_knn", "neighbours", mutual_knn, "10/(n−1) = chance … 1 = same neighbours",
+        low=0, high=1, ideal=1, across=False, reduction=NEAREST,
+        undefined="it needs more than 10 pairs",
+    ),
+    *(
+        Metric(
+            f"hubness_{modality}", "neighbours", of_statistics(hubness, modality),
+            "0 = no hubs … large = a few rows are everyone's neighbours", reduction=ACROSS,
+            undefined="it needs more than 10 pairs, and all of them: it is left out past the row "
+            "budget",
+        )
+        for modality in ("image", "text")
+    ),
+]  # fmt: skip

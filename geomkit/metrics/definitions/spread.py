@@ -1,0 +1,97 @@
+"""Group ``spread``: how evenly the rows cover the sphere."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from geomkit.engine.moments import Moments
+from geomkit.engine.pairwise import Kind
+from geomkit.engine.reducers import PotentialSums, SampledPotentials
+from geomkit.functional import uniform_sphere_limit
+from geomkit.metrics.metric import Metric, of_moments, of_statistics
+from geomkit.metrics.number import NAN, Number, root, u_statistic_error
+from geomkit.metrics.statistics import Reduction, Statistics
+
+__all__ = ["METRICS", "POTENTIALS", "intra_cosine", "uniformity", "uniformity_mean"]
+
+
+class Potentials(Protocol):
+    """Gaussian potentials of rows with all other rows."""
+
+    def row_means(self, kind: Kind) -> np.ndarray:
+        """Return each row's mean potential with all others, of all or of the sampled rows."""
+
+
+POTENTIALS: Reduction[Potentials] = Reduction(PotentialSums, SampledPotentials)
+
+
+def _swap_null(s: Statistics) -> float:
+    """Each uniformity if image and text were exchanged at random within pairs."""
+    if not s.equal_dims:
+        return NAN
+    rows = s.reduced(POTENTIALS).row_means
+    image, text, cross = (float(rows(kind).mean()) for kind in ("xx", "yy", "xy"))
+    return math.log((image + text + 2 * cross) / 4)
+
+
+def uniformity(s: Statistics, kind: Kind) -> Number:
+    r"""Log of the mean Gaussian potential of two rows, within a modality or across (t = 2).
+
+    :math:`\log \mathrm{mean}_{i \ne j} e^{-2\lVert x_i - x_j \rVert^2}` (Wang and Isola,
+    arXiv 2005.10242; across: the paper's XU). 0 for one spot, down to the sphere's limit; a finite
+    cloud can lie below the limit, since no row is compared with itself.
+    """
+    rows = s.reduced(POTENTIALS).row_means(kind)
+    mean = float(rows.mean())
+    return Number(math.log(mean), u_statistic_error(rows, s.n) / mean, _swap_null(s))
+
+
+def uniformity_mean(s: Statistics) -> Number:
+    """Mean of the two modalities' uniformities: the paper's U."""
+    x, y = (s.reduced(POTENTIALS).row_means(kind) for kind in ("xx", "yy"))
+    value = (math.log(x.mean()) + math.log(y.mean())) / 2
+    error = u_statistic_error((x / x.mean() + y / y.mean()) / 2, s.n)
+    return Number(value, error, _swap_null(s))
+
+
+def intra_cosine(m: Moments, modality: str) -> Number:
+    """Mean cosine of two different rows of a modality: the cone effect. −1/(n−1) to 1.
+
+    The null is that of exchanging image and text within pairs: the mean over both modalities and
+    across.
+    """
+    image, text = m.intra_cosine("image"), m.intra_cosine("text")
+    total, _ = m.of_modality(modality)
+    covariance = m.covariance("xx" if modality == "image" else "yy")
+    variance = total @ covariance @ total / m.n
+    same = m.sum_x.shape == m.sum_y.shape
+    null = (image + text + 2 * m.cross_cosine) / 4 if same else NAN
+    value = image if modality == "image" else text
+    return Number(value, 2 * root(variance) / (m.n - 1), null)
+
+
+def _uniformity(name: str, *kind: str, hint: str = "lower: more uniform") -> Metric:
+    formula = uniformity if kind else uniformity_mean
+    return Metric(
+        name, "spread", of_statistics(formula, *kind),
+        "0 = collapsed … {limit} = spread over the whole sphere", low=-8, high=0, hint=hint,
+        ideal=uniform_sphere_limit, across="xy" in kind, reduction=POTENTIALS,
+    )  # fmt: skip
+
+
+METRICS = [
+    _uniformity("uniformity_image", "xx"),
+    _uniformity("uniformity_text", "yy"),
+    _uniformity("uniformity"),
+    _uniformity("cross_uniformity", "xy", hint="lower: farther apart"),
+    *(
+        Metric(
+            f"intra_cosine_{modality}", "spread", of_moments(intra_cosine, modality),
+            "0 = centred … 1 = all in one cone", low=-1, high=1, ideal=0, across=False,
+        )
+        for modality in ("image", "text")
+    ),
+]  # fmt: skip
