@@ -361,5 +361,5 @@ def test_sliced_wasserstein_by_its_definition_and_for_a_shift() -> None:
 def test_embeddings_carry_ids_and_modalities() -> None:
     e = Embeddings.of(np.eye(3), np.eye(3), modalities=("audio", "text"), ids=("a", "b", "c"))
     assert gap(e).to_json()["modalities"] == ["audio", "text"]
-    with pytest.raises(GeomkitError, match="ids: expected one an image"):
+    with pytest.raises(GeomkitError, match="ids: expected one per image"):
         Embeddings.of(np.eye(3), np.eye(3), ids=("a",))
