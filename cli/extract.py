@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .options import Precision, Workers
+from .options import Device, Download, Overwrite, Precision, Workers
 from .progress import Display
 
 if TYPE_CHECKING:
-    from geomkit.extraction.run import Progress
+    from geomkit.extraction import Progress
 
 __all__ = ["extract"]
 
@@ -22,74 +22,70 @@ def extract(
     source: Annotated[
         str,
         typer.Argument(
-            help="A model: a geomkit checkpoint, open_clip:NAME/TAG_OR_PATH, hf:DIR, openai:FILE "
-            "or paper:FILE."
+            help="Model: a geomkit checkpoint, open_clip:NAME/TAG_OR_PATH, hf:DIR, openai:FILE or "
+            "paper:FILE."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of embeddings.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write embeddings to.")],
     data: Annotated[
         str | None,
-        typer.Option(help="DATA spec; for a geomkit checkpoint by default what it was trained on."),
+        typer.Option(help="DATA spec; default for a geomkit checkpoint: its training data."),
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
     dtype: Annotated[
         str,
         typer.Option(
-            help="float32, exact; or float16 as clip-retrieval writes it: half the bytes, and "
-            "metrics that agree to about 2e-3, but for a rank that moves by one."
+            help="Number type of the stored rows: float32, or float16 at half the size (metrics "
+            "agree to about 2e-3, retrieval ranks to about one place)."
         ),
     ] = "float32",
     shard_rows: Annotated[
-        int, typer.Option(help="Pictures a shard: the most that a kill costs.")
+        int, typer.Option(help="Images per shard: the most that is lost when killed.")
     ] = 10_000,
-    batch_size: Annotated[int, typer.Option(help="Rows at a time.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Images, and captions, per forward pass.")] = 256,
     workers: Workers = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda[:n] or mps; under torchrun each rank its own.")
-    ] = "auto",
+    device: Device = "auto",
     precision: Precision = "auto",
     max_bad: Annotated[
-        float | None, typer.Option(help="Largest share of pictures that may fail to decode.")
+        float | None, typer.Option(help="Largest share of images that may fail to decode.")
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option(help="For csv: the column that names the picture.")
+        str | None, typer.Option(help="Column of image paths, for csv data.")
     ] = None,
     caption_column: Annotated[
-        str | None, typer.Option(help="For csv: the column that holds the caption.")
+        str | None, typer.Option(help="Column of captions, for csv data.")
     ] = None,
     cache_images: Annotated[
-        bool, typer.Option("--cache-images", help="Keep decoded pictures for the next run.")
+        bool, typer.Option("--cache-images", help="Keep decoded images for the next run.")
     ] = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch the model's files if they are not here.")
-    ] = False,
+    download: Download = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --out at the first missing shard.")
+        bool, typer.Option("--resume", help="Continue in --out at the first missing shard.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew over --out.")] = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Embed a data set into a folder of shards that gap and clip-retrieval's tools read.
 
-    Killed and run again with --resume it goes on at the first missing shard, and ends with the
-    same bytes. Under torchrun the ranks share the shards.
+    A run that was killed continues with --resume at the first missing shard, and ends with the same
+    bytes. Under torchrun the ranks share the shards, each on its own device.
     """
     from geomkit._core.parallel import Team
     from geomkit.errors import GeomkitError
-    from geomkit.extraction.plan import check_options, check_out
+    from geomkit.extraction.store import check_folder, check_options
 
     check_options(shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
     if os.environ.get("RANK", "0") == "0":  # the others might see what the first one makes
-        check_out(out, resume=resume, overwrite=overwrite)
+        check_folder(out, resume=resume, overwrite=overwrite)
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
+    from geomkit import extraction
     from geomkit.data import load_data, with_options
-    from geomkit.extraction.run import extract_to
     from geomkit.sources import open_source
 
     loaded = open_source(source, download=download)
     trained_on: dict[str, Any] = loaded.meta.get("data") or {}
     spec = data or trained_on.get("spec")
     if spec is None:
-        raise GeomkitError(f"{source}: --data: needed for a model that geomkit has not trained")
+        raise GeomkitError(f"{source}: needs --data, since geomkit has not trained this model")
     named = {"max_bad": max_bad, "image_column": image_column, "caption_column": caption_column}
     team = Team.from_environment()
     try:
@@ -105,8 +101,8 @@ def extract(
             )
             if pairs.note:
                 watcher.log(pairs.note)
-            watcher.about = f"{len(pairs):,} pictures of '{pairs.spec}' ({split})"
-            extract_to(
+            watcher.about = f"{len(pairs):,} images of '{pairs.spec}' ({split})"
+            extraction.extract(
                 loaded,
                 pairs,
                 out,
@@ -122,7 +118,7 @@ def extract(
                 team=team,
             )
     except KeyboardInterrupt:
-        console.line(f"geomkit: interrupted; {out} keeps its finished shards, --resume goes on")
+        console.line(f"geomkit: interrupted; {out} keeps its finished shards, --resume continues")
         return 130
     finally:
         team.close()
@@ -137,46 +133,32 @@ class _Watcher(Display):
     about = ""
 
     def __call__(self, progress: Progress) -> None:
-        if progress.kind == "start":
-            self._start(progress)
-        elif progress.kind == "end":
-            self._end(progress)
-        elif self.progress:
-            speed = f"{progress.images_per_second:,.0f} images/s"
-            self.show("encoding", progress.done, progress.total, speed)
-        elif progress.kind == "shard" and progress.record is not None:
-            record = progress.record
-            self.log(
-                f"shard {progress.shard} of 0–{progress.shards - 1}: {record['images']:,} images, "
-                f"{record['texts']:,} texts"
-                + (f", {len(record['bad'])} bad" if record["bad"] else "")
-                + f"  {progress.images_per_second:,.0f} images/s"
-            )
-
-    def _start(self, progress: Progress) -> None:
-        plan = progress.plan or {}
-        there = f", {progress.found} of them there already" if progress.found else ""
-        self.log(
-            f"{self.about} in {progress.shards} shards{there}; {plan['dtype']}, computed in "
-            f"{plan['precision']} on {plan['device']}"
-            + (
-                f", {plan['threads']} thread{'s'[: plan['threads'] > 1]}"
-                if plan["device"] == "cpu"
-                else ""
-            )
-        )
-        self.show("encoding", 0, progress.total)
-
-    def _end(self, progress: Progress) -> None:
-        record = progress.record or {}
-        if progress.plan is None:
+        plan, record, held = progress.plan, progress.record, progress.manifest
+        speed = f"{progress.images_per_second:,.0f} images/s"
+        if plan is None:
             self.log("already finished; nothing to do")
-            return
-        bad = record["bad"]
-        if bad:
-            rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        elif progress.kind == "start":
+            there = f", {progress.found} of them there already" if progress.found else ""
+            threads = f", {plan.threads} thread{'s'[: plan.threads > 1]}"
             self.log(
-                f"left out, with their captions: {bad[0]['id']}, which "
-                f"{bad[0]['reason']}{rest}; manifest.json lists them"
+                f"{self.about} in {progress.shards} shards{there}; {plan.dtype}, computed in "
+                f"{plan.precision} on {plan.device}{threads if plan.device == 'cpu' else ''}"
             )
-        self.log(f"{record['images']:,} images, {record['texts']:,} texts in {self.seconds:.0f} s")
+            self.show("encoding", 0, progress.total)
+        elif held is not None:
+            if held.bad:
+                first, rest = held.bad[0], len(held.bad) - 1
+                more = f" and {rest} more" if rest else ""
+                self.log(
+                    f"left out, with their captions: {first.id}, which {first.reason}{more}; "
+                    "manifest.json lists them"
+                )
+            self.log(f"{held.images:,} images, {held.texts:,} texts in {self.seconds:.0f} s")
+        elif self.progress:
+            self.show("encoding", progress.done, progress.total, speed)
+        elif record is not None:
+            bad = f", {len(record.bad)} bad" if record.bad else ""
+            self.log(
+                f"shard {progress.shard} of 0–{progress.shards - 1}: {record.images:,} images, "
+                f"{record.texts:,} texts{bad}  {speed}"
+            )

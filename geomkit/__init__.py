@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geomkit.embeddings import Embeddings
     from geomkit.errors import GeomkitError
+    from geomkit.extraction import extract
     from geomkit.losses.contrastive import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
     from geomkit.sources import load_source
@@ -21,6 +22,7 @@ __all__ = [
     "GeomkitError",
     "TrainConfig",
     "configure",
+    "extract",
     "gap",
     "load_source",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "METRICS": "metrics",
     "TrainConfig": "training.config",
     "configure": "training.config",
+    "extract": "extraction",
     "gap": "metrics",
     "load_source": "sources",
 }

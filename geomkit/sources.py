@@ -201,7 +201,7 @@ def _embed(
     """A split of some data through a model."""
     from geomkit._core import runtime
     from geomkit.data import load_data
-    from geomkit.extraction.encode import extract
+    from geomkit.extraction import embed
 
     device = runtime.resolve_device(device)
     own: dict[str, Any] = loaded.meta if loaded.kind == "geomkit" else {}
@@ -214,15 +214,7 @@ def _embed(
         n=trained_on.get("n") if data is None and split == "train" else None,
     )
     precision = own["config"]["precision"] if own else runtime.resolve_precision("auto", device)
-    embeddings = extract(
-        loaded.model.to(device),
-        pairs,
-        loaded.preprocess,
-        loaded.tokenizer,
-        device=device,
-        precision=precision,
-        workers=workers,
-    )
+    embeddings = embed(loaded, pairs, device=device, precision=precision, workers=workers)
     told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
     meta = {
         **embeddings.meta,

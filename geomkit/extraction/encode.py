@@ -1,29 +1,29 @@
-"""Model + data → embeddings.
+"""Model + data → unit rows in memory.
 
-Pictures are decoded by worker processes ahead of the model, captions go through it by length, so
-that hardly a token of padding is computed, and rows stay on the device until all are there: it
-never waits for the host to look at them.
+Images are decoded by worker processes ahead of the model. Captions go through it sorted by length,
+so that hardly any padding is computed. Rows stay on the device until all are there, so that it
+never waits for the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
-from geomkit.data.loading import batches, resolve_workers
+from geomkit.data.loading import Batch, batches, resolve_workers
 from geomkit.data.pairs import Bad
-from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings import Embeddings
+from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
-from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["Encoded", "encode", "encode_pictures", "encode_texts", "evaluating", "extract"]
+__all__ = ["Encoded", "blocks", "embed", "encode", "encode_batches", "encode_texts", "evaluating"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Encoded:
     """Unit rows, float32 (float64 from a model in float64).
 
     Attributes:
-        image: ``(k, d)``, of the pictures that decode, in order.
-        text: ``(m, d)``, of all token ids given, in order.
-        rows: the ``k`` rows of the data set that ``image`` has; all of them unless some are bad.
-        bad: the pictures that do not decode.
+        image: ``(k, d)``, for the images that decode, in order.
+        text: ``(m, d)``, for the token ids, in order.
+        rows: ``(k,)``, row of the data set for each row of ``image``.
+        bad: The images that do not decode.
     """
 
     image: torch.Tensor
@@ -43,86 +43,63 @@ class Encoded:
     bad: tuple[Bad, ...] = ()
 
 
-def encode(
-    model: TwoEncoder,
+def embed(
+    checkpoint: Checkpoint,
     data: PairData,
-    tokens: torch.Tensor,
-    preprocess: Preprocess,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    batch_size: int = 256,
-    workers: int | None = None,
-) -> Encoded:
-    """Unit rows of pictures and of token ids, on the CPU; the model's mode is left as found.
-
-    Args:
-        model: on ``device`` already.
-        data: the pictures, ``n`` of them; those that do not decode are left out.
-        tokens: ``(m, context)``.
-        preprocess: mean and std of the pixels.
-        device, precision: as resolved.
-        batch_size: rows at a time.
-        workers: processes that decode; as many as there are cores if not given.
-    """
-    jobs = [np.arange(i, min(i + batch_size, len(data))) for i in range(0, len(data), batch_size)]
-    images: list[torch.Tensor] = []
-    rows: list[np.ndarray] = []
-    bad: list[Bad] = []
-    with evaluating(model), numerics(precision), autocast(device, precision):
-        for batch in batches(
-            data, jobs, workers=resolve_workers(workers, data), pin=device.startswith("cuda")
-        ):
-            images.append(encode_pictures(model, batch.images, preprocess, device=device))
-            rows.append(batch.rows)
-            bad += batch.bad
-        text = encode_texts(model, tokens, device=device, batch_size=batch_size)
-    image = torch.cat([part for part in images if len(part)] or [text[:0]])
-    text = text if len(text) else image[:0]
-    return Encoded(image.cpu(), text.cpu(), np.concatenate([np.empty(0, int), *rows]), tuple(bad))
-
-
-def extract(
-    model: TwoEncoder,
-    data: PairData,
-    preprocess: Preprocess,
-    tokenizer: Tokenizer,
     *,
     device: str = "cpu",
     precision: str = "fp32",
     batch_size: int = 256,
     workers: int | None = None,
 ) -> Embeddings:
-    """Embeddings of a data set: a row an image, a row a caption.
+    """Embeddings of a data set in memory: one row per image, one per caption.
 
-    Pictures that do not decode are left out with their captions; ``meta["bad"]`` lists them.
+    Images that do not decode are left out with their captions; ``meta["bad"]`` lists them. To write
+    embeddings of a large data set to disk, use :func:`geomkit.extraction.extract`.
 
     Args:
-        model: on ``device`` already.
-        data: pictures of the size the model takes.
-        preprocess, tokenizer: as the checkpoint has them.
-        device, precision: as resolved.
-        batch_size: rows at a time.
-        workers: processes that decode; as many as there are cores if not given.
+        checkpoint: Model with its preprocessing and tokenizer; it is moved to the device.
+        data: ``n`` images of the size the model takes, with ``m`` captions.
+        device: ``cpu``, ``cuda[:n]`` or ``mps``.
+        precision: ``fp32``, ``bf16`` or ``fp64``; the weights keep their precision.
+        batch_size: Images, and captions, per forward pass.
+        workers: Number of processes that decode images; default: one per core.
+
+    Returns:
+        Unit rows ``(n, d)`` and ``(m, d)``, the index of the image of each caption, and the ids of
+        the images.
 
     Raises:
-        GeomkitError: if the model gives anything but finite, non-zero rows, or more pictures are
-            bad than the data set allows.
+        GeomkitError: if a row the model computes is not finite or all zeros, or more images do not
+            decode than the data set allows.
+
+    >>> import torch
+    >>> from geomkit.data import load_data
+    >>> from geomkit.models.checkpoints import Checkpoint
+    >>> from geomkit.models.preprocess import Preprocess
+    >>> from geomkit.models.tokenizers import Tokenizer
+    >>> from geomkit.models.two_encoder import build, model_config
+    >>> config = model_config("nano", dim=3)
+    >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
+    >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)
+    >>> found = embed(fresh, load_data(n=4, preprocess=fresh.preprocess))
+    >>> found.n, found.m, found.dim
+    (4, 4, 3)
     """
     captions = [caption for group in data.captions for caption in group]
     owner = np.repeat(np.arange(len(data)), [len(group) for group in data.captions])
     encoded = encode(
-        model,
+        checkpoint.model.to(device),
         data,
-        tokenizer.encode(captions),
-        preprocess,
+        checkpoint.tokenizer.encode(captions),
+        checkpoint.preprocess,
         device=device,
         precision=precision,
         batch_size=batch_size,
         workers=workers,
     )
     data.check_bad(encoded.bad)
-    # From rows of the data set to rows of the pictures that are left.
+    # From rows of the data set to rows of the images that are left.
     place = np.full(len(data), -1)
     place[encoded.rows] = np.arange(len(encoded.rows))
     left = place[owner] >= 0
@@ -135,40 +112,117 @@ def extract(
     )
 
 
-def encode_pictures(
-    model: TwoEncoder, pictures: torch.Tensor, preprocess: Preprocess, *, device: str
-) -> torch.Tensor:
-    """Unit rows ``(k, d)`` of uint8 pictures ``(k, size, size, 3)``, left on the device.
+def encode(
+    model: TwoEncoder,
+    data: PairData,
+    tokens: torch.Tensor | None,
+    preprocess: Preprocess,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 256,
+    workers: int | None = None,
+    seen: Callable[[Batch], None] = lambda batch: None,
+) -> Encoded:
+    """Unit rows of images and of token ids, on the CPU.
 
-    To be called in :func:`evaluating` and in the autocast context of a precision.
+    Args:
+        model: Model, on ``device`` already; its mode is left as found.
+        data: ``n`` images; those that do not decode are left out.
+        tokens: ``(m, context)`` token ids, or ``None``.
+        preprocess: Preprocessing of the model.
+        device: Device, resolved.
+        precision: Precision, resolved.
+        batch_size: Images, and captions, per forward pass.
+        workers: Number of processes that decode images; default: one per core.
+        seen: Function called after each batch of images.
     """
-    if not len(pictures):
-        return torch.empty(0, 0, device=device)
-    return model.encode_image(model.pixels(pictures, preprocess))
+    stream = batches(
+        data,
+        blocks(0, len(data), batch_size),
+        workers=resolve_workers(workers, data),
+        pin=device.startswith("cuda"),
+    )
+    with evaluating(model, device=device, precision=precision):
+        found = encode_batches(
+            model, stream, preprocess, batch_size=batch_size, tokens=tokens, seen=seen
+        )
+    return replace(found, image=found.image.cpu(), text=found.text.cpu())
 
 
-def encode_texts(
-    model: TwoEncoder, tokens: torch.Tensor, *, device: str, batch_size: int
-) -> torch.Tensor:
-    """Unit rows ``(m, d)`` of token ids ``(m, context)``, left on the device, in order.
+def blocks(start: int, stop: int, size: int) -> list[np.ndarray]:
+    """The rows from ``start`` to ``stop`` in blocks of at most ``size``.
 
-    To be called as :func:`encode_pictures`.
+    >>> [block.tolist() for block in blocks(4, 9, 3)]
+    [[4, 5, 6], [7, 8]]
     """
-    if not len(tokens):
-        return torch.empty(0, 0, device=device)
-    # Short captions beside short ones; argmax is where a caption ends, see TwoEncoder.trim.
+    return [np.arange(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+
+def encode_batches(
+    model: TwoEncoder,
+    stream: Iterable[Batch],
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    tokens: torch.Tensor | None = None,
+    dim: int = 0,
+    seen: Callable[[Batch], None] = lambda batch: None,
+) -> Encoded:
+    """Unit rows of batches of images and of their token ids, left on the device.
+
+    To be called in :func:`evaluating`.
+
+    Args:
+        model: Model.
+        stream: Batches of decoded images.
+        preprocess: Preprocessing of the model.
+        batch_size: Captions per forward pass.
+        tokens: ``(m, context)`` token ids; default: those of the batches.
+        dim: Dimension of the rows if there are none.
+        seen: Function called after each batch.
+    """
+    image: list[torch.Tensor] = []
+    words = [] if tokens is None else [tokens]
+    rows = [np.empty(0, int)]
+    bad: list[Bad] = []
+    for batch in stream:
+        if len(batch.rows):
+            image.append(model.encode_image(model.pixels(batch.images, preprocess)))
+            if batch.tokens is not None:
+                words.append(batch.tokens)
+        rows.append(batch.rows)
+        bad += batch.bad
+        seen(batch)
+    text = []
+    if sum(map(len, words)):
+        text.append(encode_texts(model, torch.cat(words), batch_size=batch_size))
+    nothing = next(iter([*image, *text]), torch.empty(0, dim))[:0]
+    return Encoded(
+        torch.cat([nothing, *image]), torch.cat([nothing, *text]), np.concatenate(rows), tuple(bad)
+    )
+
+
+def encode_texts(model: TwoEncoder, tokens: torch.Tensor, *, batch_size: int) -> torch.Tensor:
+    """Unit rows ``(m, d)`` of token ids ``(m, context)``, m ≥ 1, left on the device, in order.
+
+    To be called in :func:`evaluating`.
+    """
+    # Sorted by length; argmax is where a caption ends, see TwoEncoder.trim.
     order = torch.argsort(tokens.argmax(dim=-1), stable=True)
-    rows = [model.encode_text(model.tokens(tokens[part])) for part in order.split(batch_size)]
-    return torch.cat(rows)[send(torch.argsort(order), device)]
+    rows = torch.cat(
+        [model.encode_text(model.tokens(tokens[part])) for part in order.split(batch_size)]
+    )
+    return rows[send(torch.argsort(order), str(rows.device))]
 
 
 @contextmanager
-def evaluating(model: TwoEncoder) -> Iterator[None]:
-    """The model in evaluation mode and without gradients, for as long as that."""
+def evaluating(model: TwoEncoder, *, device: str, precision: str) -> Iterator[None]:
+    """The model in evaluation mode, without gradients, in the autocast context of a precision."""
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), numerics(precision), autocast(device, precision):
             yield
     finally:
         model.train(was_training)

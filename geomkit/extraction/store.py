@@ -1,7 +1,8 @@
-"""What an extraction leaves on disk: three files a shard, in clip-retrieval's layout.
+"""The folder an extraction writes: clip-retrieval's layout, a plan at first, a manifest at last.
 
-The metadata of a shard is written last and carries its record: what it holds, which pictures it
-lacks, the sizes and checksums of its other two files. A shard without its record is no shard.
+A shard is three files. Its metadata is written last and carries its record: what the shard holds,
+which images it lacks, the sizes and checksums of its other two files. A shard without its record
+does not count.
 """
 
 from __future__ import annotations
@@ -10,115 +11,256 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomkit._core.files import atomic_write
-from geomkit.embeddings.manifest import KINDS, MANIFEST, PLAN
-from geomkit.errors import GeomkitError
+from geomkit.data.pairs import Bad, PairData
+from geomkit.embeddings.manifest import (
+    FORMAT,
+    KINDS,
+    MANIFEST,
+    PLAN,
+    SCHEMA_VERSION,
+    ShardEntry,
+    StoredFile,
+    read_json,
+)
+from geomkit.errors import GeomkitError, unknown_name
 
 if TYPE_CHECKING:
-    from geomkit.data import PairData
     from geomkit.extraction.encode import Encoded
 
 __all__ = [
-    "clear",
-    "contents",
-    "find_record",
-    "foreign",
-    "remove_leftovers",
-    "shard_names",
-    "store_shard",
-    "write_json",
-]
+    "DTYPES", "Manifest", "Plan", "ShardFolder", "ShardRecord", "Start", "check_folder",
+    "check_options", "differences", "finish", "prepare",
+]  # fmt: skip
 
-RECORD = "geomkit"
-"""Under this name the metadata of a shard holds its record."""
-_OURS = re.compile(rf"({'|'.join(KINDS)})_\d+\.(npy|parquet)")
+DTYPES = ("float16", "float32")
+"""Number types that rows can be stored in."""
+
+_RECORD = b"geomkit"
+"""Key of the record in the metadata of a shard."""
+_SHARD = rf"({'|'.join(KINDS)})_\d+\.(npy|parquet)"
+_LEFTOVER = rf"\.({_SHARD}|{re.escape(PLAN)}|{re.escape(MANIFEST)})\.[^.]+\.tmp"
+"""Files that a killed :func:`geomkit._core.files.atomic_write` leaves behind."""
+_FREE = ("model.source", "data.spec", "data.note", "threads", "versions.python")
+"""What may change without changing a number: other names for the same weights and images, which
+have checksums. The thread count of the first run is kept."""
+_SHOWN = 40
+
+Json = Mapping[str, Any]
 
 
-def shard_names(number: int, shards: int) -> dict[str, str]:
-    """The files of a shard, relative to the folder.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is extracted into a folder; ``plan.json`` holds these fields.
 
-    >>> shard_names(3, 12)["img_emb"]
-    'img_emb/img_emb_0003.npy'
+    Attributes:
+        format: Name of the file's format.
+        schema_version: Version of the file's format.
+        model: Source, kind, configuration and checksum of the model.
+        preprocess: Entries of its :class:`geomkit.models.preprocess.Preprocess`.
+        tokenizer: Entries of its :class:`geomkit.models.tokenizers.Tokenizer`.
+        data: DATA spec, split, fingerprint and licence of the data.
+        dtype: Number type of the stored rows.
+        device: Kind of device that computes them.
+        precision: Precision they are computed in.
+        threads: Number of CPU threads.
+        batch_size: Images, and captions, per forward pass.
+        rows_per_shard: Images per shard.
+        versions: Versions of the packages that affect the numbers.
     """
-    digits = str(number).zfill(max(4, len(str(shards - 1))))
-    return {kind: f"{kind}/{kind}_{digits}{suffix}" for kind, suffix in KINDS.items()}
+
+    format: str = FORMAT
+    schema_version: int = SCHEMA_VERSION
+    model: Json
+    preprocess: Json
+    tokenizer: Json
+    data: Json
+    dtype: str
+    device: str
+    precision: str
+    threads: int
+    batch_size: int
+    rows_per_shard: int
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return json.loads(json.dumps(asdict(self)))
 
 
-def store_shard(
-    folder: Path,
-    names: Mapping[str, str],
-    data: PairData,
-    *,
-    span: tuple[int, int],
-    encoded: Encoded,
-    dtype: str,
-) -> dict[str, Any]:
-    """Write the three files of a shard, each atomically, the metadata last.
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Plan):
+    """What a finished folder holds; ``manifest.json`` holds the plan and these fields.
 
-    Args:
-        folder: with ``img_emb``, ``text_emb`` and ``metadata`` in it.
-        names: as :func:`shard_names` gives them.
-        data: what was encoded.
-        span: from which of its rows to which.
-        encoded: its rows, on any device, with texts for all captions.
-        dtype: to store them in.
-
-    Returns:
-        The record of the shard.
-
-    Raises:
-        GeomkitError: if a row is not finite or all zeros, or a file cannot be written.
+    Attributes:
+        images: Number of image rows.
+        texts: Number of text rows.
+        norms: Smallest and largest norm of the stored rows of ``image`` and ``text``.
+        bad: Images that do not decode, left out with their captions.
+        shards: The shards in order.
     """
-    import pyarrow
-    import pyarrow.parquet
 
-    captions = [data.captions[row] for row in encoded.rows]
-    index = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
-    ids = [data.ids[encoded.rows[i]] for i in index]
-    rows = {"img_emb": _narrowed(encoded.image, dtype), "text_emb": _narrowed(encoded.text, dtype)}
-    norms = {
-        "image": _norms(rows["img_emb"], "image", [data.ids[row] for row in encoded.rows]),
-        "text": _norms(rows["text_emb"], "text", ids),
-    }
-    files = {}
-    for kind, matrix in rows.items():
-        buffer = io.BytesIO()
-        np.save(buffer, matrix)
-        with atomic_write(folder / names[kind], overwrite=True) as file:
-            file.write(buffer.getbuffer())
-        files[names[kind]] = _described(buffer.getbuffer())
-    record = {
-        "start": span[0],
-        "stop": span[1],
-        "images": len(rows["img_emb"]),
-        "texts": len(rows["text_emb"]),
-        "norms": norms,
-        "bad": [{"row": b.row, "id": b.id, "reason": b.reason} for b in encoded.bad],
-        "files": files,
-    }
-    columns = {"id": pyarrow.array(ids, pyarrow.string())}
-    paths = _paths(data)
-    if paths is not None:
-        found = [paths(encoded.rows[i]) for i in index]
-        columns["image_path"] = pyarrow.array(found, pyarrow.string())
-    columns["caption"] = pyarrow.array([c for group in captions for c in group], pyarrow.string())
-    columns["image_index"] = pyarrow.array(index, pyarrow.int64())
-    table = pyarrow.table(columns).replace_schema_metadata(
-        {RECORD: json.dumps(record, ensure_ascii=False)}
-    )
-    with atomic_write(folder / names["metadata"], overwrite=True) as file:
-        pyarrow.parquet.write_table(table, file)
-    return record
+    images: int
+    texts: int
+    norms: Mapping[str, Sequence[float]]
+    bad: tuple[Bad, ...]
+    shards: tuple[ShardEntry, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """The manifest of a folder; ``None`` if there is none, or it is damaged."""
+        content = read_json(folder / MANIFEST)
+        if content is None:
+            return None
+        try:
+            bad = tuple(Bad(**entry) for entry in content["bad"])
+            shards = tuple(map(ShardEntry.from_json, content["shards"]))
+            return cls(**{**content, "bad": bad, "shards": shards})
+        except (KeyError, TypeError, AttributeError):
+            return None
 
 
-def _narrowed(rows: Any, dtype: str) -> np.ndarray:
-    return np.ascontiguousarray(rows.cpu().numpy().astype(dtype))
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a shard holds.
+
+    Attributes:
+        start: First row of the data set.
+        stop: Row after the last one.
+        images: Number of image rows.
+        texts: Number of text rows.
+        norms: Smallest and largest norm of the stored rows of ``image`` and ``text``, if any.
+        bad: Images that do not decode, left out with their captions.
+        files: Files by their paths relative to the folder.
+    """
+
+    start: int
+    stop: int
+    images: int
+    texts: int
+    norms: Mapping[str, Sequence[float] | None]
+    bad: tuple[Bad, ...]
+    files: Mapping[str, StoredFile]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is left to do in a folder.
+
+    Attributes:
+        plan: The plan as it is to be followed.
+        missing: Numbers of the shards to write.
+        bad: Images that the shards already there lack.
+        manifest: The manifest if nothing is left to do.
+    """
+
+    plan: Plan
+    missing: tuple[int, ...]
+    bad: tuple[Bad, ...] = ()
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """A folder of shards.
+
+    Attributes:
+        path: Path of the folder.
+        edges: First row of each shard, and the number of rows of the data set.
+
+    >>> ShardFolder(Path("e"), (0, 4, 8)).names(1)["img_emb"]
+    'img_emb/img_emb_0001.npy'
+    """
+
+    path: Path
+    edges: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self.edges) - 1
+
+    def span(self, number: int) -> tuple[int, int]:
+        """First row of a shard in the data set, and the row after its last."""
+        return self.edges[number], self.edges[number + 1]
+
+    def names(self, number: int) -> dict[str, str]:
+        """The files of a shard by kind, relative to the folder."""
+        digits = str(number).zfill(max(4, len(str(len(self) - 1))))
+        return {kind: f"{kind}/{kind}_{digits}{suffix}" for kind, suffix in KINDS.items()}
+
+    def record(self, number: int) -> ShardRecord | None:
+        """The record of a shard, if all its files are there and whole."""
+        import pyarrow.parquet
+
+        metadata = self.names(number)["metadata"]
+        try:
+            content = (self.path / metadata).read_bytes()
+            held = pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}
+            found = json.loads(held[_RECORD])
+            bad = tuple(Bad(**entry) for entry in found["bad"])
+            files = {name: StoredFile(**stored) for name, stored in found["files"].items()}
+            sizes = [(self.path / name).stat().st_size for name in files]
+            record = ShardRecord(**{**found, "bad": bad})
+        except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
+            return None
+        whole = sizes == [stored.bytes for stored in files.values()]
+        if not whole or (record.start, record.stop) != self.span(number):
+            return None
+        return replace(record, files={**files, metadata: _described(content)})
+
+    def write(self, number: int, data: PairData, encoded: Encoded, *, dtype: str) -> ShardRecord:
+        """Write the three files of a shard, each atomically, the metadata last.
+
+        Args:
+            number: Number of the shard.
+            data: The data set.
+            encoded: Rows of the shard on any device, with texts for all captions.
+            dtype: Number type to store them in.
+
+        Raises:
+            GeomkitError: if a row is not finite or all zeros, or a file cannot be written.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        names = self.names(number)
+        captions = [data.captions[row] for row in encoded.rows]
+        index = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
+        image_ids = [data.ids[row] for row in encoded.rows]
+        ids = [image_ids[i] for i in index]
+        image, text = (
+            np.ascontiguousarray(rows.cpu().numpy().astype(dtype))
+            for rows in (encoded.image, encoded.text)
+        )
+        norms = {"image": _norms(image, "image", image_ids), "text": _norms(text, "text", ids)}
+        files = {}
+        for kind, matrix in (("img_emb", image), ("text_emb", text)):
+            buffer = io.BytesIO()
+            np.save(buffer, matrix)
+            with atomic_write(self.path / names[kind], overwrite=True) as file:
+                file.write(buffer.getbuffer())
+            files[names[kind]] = _described(buffer.getbuffer())
+        counts = (len(image), len(text))
+        record = ShardRecord(*self.span(number), *counts, norms, encoded.bad, files)
+        columns = {
+            "id": pyarrow.array(ids, pyarrow.string()),
+            **_paths(data, encoded.rows[index]),
+            "caption": pyarrow.array([c for group in captions for c in group], pyarrow.string()),
+            "image_index": pyarrow.array(index, pyarrow.int64()),
+        }
+        table = pyarrow.table(columns).replace_schema_metadata(
+            {_RECORD: json.dumps(asdict(record), ensure_ascii=False)}
+        )
+        with atomic_write(self.path / names["metadata"], overwrite=True) as file:
+            pyarrow.parquet.write_table(table, file)
+        return record
 
 
 def _norms(rows: np.ndarray, kind: str, ids: Sequence[str]) -> list[float] | None:
@@ -126,106 +268,241 @@ def _norms(rows: np.ndarray, kind: str, ids: Sequence[str]) -> list[float] | Non
     if not len(rows):
         return None
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    unfit = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if len(unfit):
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
         raise GeomkitError(
-            f"the model gives no finite row of unit length for the {kind} of {ids[unfit[0]]} "
-            f"({len(unfit)} such rows in this shard); try --precision fp32, or check its weights"
+            f"the model gives no finite row of unit length for the {kind} of {ids[bad[0]]} "
+            f"({len(bad)} such rows in this shard); try --precision fp32, or check its weights"
         )
     return [float(norms.min()), float(norms.max())]
 
 
-def _paths(data: PairData) -> Callable[[int], str] | None:
-    """Where each picture lies, relative to the data's own folders; ``None`` if not known."""
-    pictures, index = data.images, data.index
+def _paths(data: PairData, rows: np.ndarray) -> dict[str, Any]:
+    """The column of image paths, relative to the data's own folders; none if they are not known."""
+    import pyarrow
+
+    images, index = data.images, data.index
     if data.origin is not None:
-        pictures, index = data.origin.images, data.origin.index[data.index]
-    names = getattr(pictures, "names", None)
-    return None if names is None else lambda row: names[index[row]]
+        images, index = data.origin.images, data.origin.index[data.index]
+    names = getattr(images, "names", None)
+    if names is None:
+        return {}
+    return {"image_path": pyarrow.array([names[i] for i in index[rows]], pyarrow.string())}
 
 
-def find_record(folder: Path, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """The record of a shard all of whose files are there and whole, its metadata's included."""
-    import pyarrow.parquet
+def _described(content: bytes | memoryview) -> StoredFile:
+    return StoredFile(len(content), hashlib.sha256(content).hexdigest())
 
-    metadata = folder / names["metadata"]
+
+def check_options(
+    rows_per_shard: int,
+    dtype: str,
+    batch_size: int,
+    workers: int | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Refuse options out of range, before any work is done.
+
+    Raises:
+        GeomkitError: naming the option.
+    """
+    if resume and overwrite:
+        raise GeomkitError("--resume and --overwrite exclude each other; give one")
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    for name, value, least in (
+        ("shard rows", rows_per_shard, 1),
+        ("batch size", batch_size, 1),
+        ("workers", workers or 0, 0),
+    ):
+        if value < least:
+            raise GeomkitError(f"{name}: expected {least} or more, got {value}")
+
+
+def check_folder(path: Path, *, resume: bool, overwrite: bool) -> Json | None:
+    """The plan, or else the manifest, of the extraction in a folder; ``None`` for a new folder.
+
+    Raises:
+        GeomkitError: if nothing may be extracted into it; see
+            :func:`geomkit.extraction.run.extract`.
+    """
+    stored = read_json(path / PLAN) or read_json(path / MANIFEST)
+    if stored is None:
+        if path.exists() and not path.is_dir():
+            raise GeomkitError(f"{path}: is a file; name a folder")
+        if not path.parent.is_dir():
+            raise GeomkitError(f"{path.parent}: no such folder; make it first, or name another")
+        for file in _files(path):
+            raise GeomkitError(
+                f"{path}: holds files that are no extraction of geomkit "
+                f"({file.relative_to(path)}); name a new or empty folder"
+            )
+    elif not (resume or overwrite):
+        raise GeomkitError(
+            f"{path}: exists already; give --resume to continue, --overwrite to replace it, or "
+            "another --out"
+        )
+    else:
+        for file in _files(path):
+            if file.parent != path and not re.fullmatch(_SHARD, file.name):
+                raise GeomkitError(f"{file}: not a file of this extraction; move it elsewhere")
+    return stored
+
+
+def prepare(
+    folder: ShardFolder,
+    plan: Plan,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    keep_precision: bool = False,
+) -> Start:
+    """Make a folder ready for an extraction.
+
+    Args:
+        folder: The folder; created if it is not there.
+        plan: What is to be done.
+        resume: Whether to continue an extraction that is there.
+        overwrite: Whether to replace an extraction that is there.
+        keep_precision: Whether a resumed extraction keeps the precision it was begun in.
+
+    Raises:
+        GeomkitError: as :func:`geomkit.extraction.run.extract`.
+    """
+    out = folder.path
+    stored = check_folder(out, resume=resume, overwrite=overwrite)
+    if stored is not None and overwrite:
+        _clear(out)
+    elif stored is not None:
+        plan = replace(plan, threads=stored.get("threads", plan.threads))
+        if keep_precision:
+            plan = replace(plan, precision=stored.get("precision", plan.precision))
+        changed = differences(stored, plan.to_json())
+        if changed:
+            raise GeomkitError(
+                f"{out}: was extracted with another configuration ({'; '.join(changed)}); "
+                "give the same options, or --overwrite to replace it"
+            )
     try:
-        content = metadata.read_bytes()
-        held = pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}
-        record = json.loads(held[RECORD.encode()])
-        sizes = {name: (folder / name).stat().st_size for name in record["files"]}
-    except (OSError, KeyError, ValueError, pyarrow.ArrowException):
-        return None
-    if any(sizes[name] != stored["bytes"] for name, stored in record["files"].items()):
-        return None
-    record["files"][names["metadata"]] = _described(content)
-    return record
+        for place in (out, *(out / kind for kind in KINDS)):
+            place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise GeomkitError(f"{out}: cannot be made ({error.strerror or error})") from None
+    _remove_leftovers(out)
+    records = [folder.record(k) for k in range(len(folder))]
+    missing = tuple(k for k, record in enumerate(records) if record is None)
+    manifest = Manifest.read(out)
+    if manifest is not None and not missing:
+        (out / PLAN).unlink(missing_ok=True)
+        return Start(plan, (), manifest=manifest)
+    _write_json(out / PLAN, plan)
+    return Start(plan, missing, tuple(bad for record in records if record for bad in record.bad))
 
 
-def _described(content: bytes | memoryview) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:
+    """Write the manifest of a folder whose shards are all there.
+
+    Raises:
+        GeomkitError: if a shard is gone, or too many images do not decode.
+    """
+    records = []
+    for k in range(len(folder)):
+        record = folder.record(k)
+        if record is None:
+            raise GeomkitError(
+                f"{folder.path}: shard {k} disappeared while others were written; give --resume"
+            )
+        records.append(record)
+    bad = tuple(entry for record in records for entry in record.bad)
+    data.check_bad(bad)
+    held = [record for record in records if record.images]
+    if not held:
+        raise GeomkitError(f"'{data.spec}' ({data.split}): none of its images decodes")
+    norms = {}
+    for key in ("image", "text"):
+        low, high = zip(*(record.norms[key] or () for record in held), strict=True)
+        norms[key] = [min(low), max(high)]
+    manifest = Manifest(
+        **vars(plan),
+        images=sum(record.images for record in records),
+        texts=sum(record.texts for record in records),
+        norms=norms,
+        bad=bad,
+        shards=tuple(ShardEntry(record.images, record.texts, record.files) for record in records),
+    )
+    _write_json(folder.path / MANIFEST, manifest)
+    (folder.path / PLAN).unlink(missing_ok=True)
+    return manifest
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically, over what is there; what does not change is left alone."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def differences(stored: Json, plan: Json) -> list[str]:
+    """What differs between two plans, as ``name: old → new``; at most three and a count.
+
+    >>> differences({"dtype": "float16", "threads": 1}, {"dtype": "float32", "threads": 2})
+    ['dtype: float16 → float32']
+    """
+    old, new = _flat({key: stored[key] for key in plan if key in stored}), _flat(plan)
+    changed = [
+        f"{key}: {_short(old.get(key))} → {_short(new.get(key))}"
+        for key in {**old, **new}
+        if key not in _FREE and old.get(key) != new.get(key)
+    ]
+    return changed[:3] + ([f"and {len(changed) - 3} more"] if len(changed) > 3 else [])
+
+
+def _flat(nested: Json, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        entry = {prefix + key: value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else entry
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _write_json(path: Path, content: Plan) -> None:
+    """Write JSON atomically, over what is there; a file that would not change is left alone."""
+    text = json.dumps(asdict(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if path.exists() and path.read_bytes() == text.encode():
         return
     with atomic_write(path, overwrite=True) as file:
         file.write(text.encode())
 
 
-def contents(folder: Path) -> list[str]:
-    """All that lies in a folder, save empty folders of the layout and half-done writes of ours."""
-    found = [p for p in sorted(folder.iterdir()) if not (p.is_dir() and p.name in KINDS)]
-    for kind in KINDS:
-        if (folder / kind).is_dir():
-            found += sorted((folder / kind).iterdir())
-    return [str(p.relative_to(folder)) for p in found if not _is_leftover(p)]
+def _files(folder: Path, *, leftovers: bool = False) -> list[Path]:
+    """The files in a folder and the subfolders of the layout, or else the leftovers among them."""
+    places = (folder, *(folder / kind for kind in KINDS))
+    return [
+        path
+        for place in places
+        for path in sorted(place.glob("*"))
+        if path not in places and bool(re.fullmatch(_LEFTOVER, path.name)) == leftovers
+    ]
 
 
-def foreign(folder: Path) -> list[str]:
-    """What lies among the shards and is none."""
-    found = [p for kind in KINDS for p in sorted((folder / kind).glob("*")) if not _is_ours(p)]
-    return [str(p.relative_to(folder)) for p in found]
+def _remove_leftovers(folder: Path) -> None:
+    for path in _files(folder, leftovers=True):
+        path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writes have left half done."""
-    for place in (folder, *(folder / kind for kind in KINDS)):
-        for path in place.glob(".*.tmp"):
-            if _is_leftover(path):
-                path.unlink(missing_ok=True)
-
-
-def clear(folder: Path) -> None:
+def _clear(folder: Path) -> None:
     """Remove an extraction, and nothing else.
 
     The plan and the manifest go last: until then the folder is known for what it is.
-
-    Raises:
-        GeomkitError: if something cannot be removed.
     """
     try:
-        remove_leftovers(folder)
-        for kind in reversed(KINDS):
-            for path in sorted((folder / kind).glob("*")):
-                if _is_ours(path):
-                    path.unlink()
+        _remove_leftovers(folder)
+        for path in reversed(_files(folder)):  # the metadata first, and with it the records
+            if path.parent != folder and re.fullmatch(_SHARD, path.name):
+                path.unlink()
         for name in (PLAN, MANIFEST):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise GeomkitError(
             f"{error.filename}: cannot be removed ({error.strerror or error})"
         ) from None
-
-
-def _is_ours(path: Path) -> bool:
-    return _OURS.fullmatch(path.name) is not None or _is_leftover(path)
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether :func:`geomkit._core.files.atomic_write` was killed while it wrote a file of ours."""
-    match = re.fullmatch(r"\.(.+)\.[^.]+\.tmp", path.name)
-    name = match.group(1) if match else ""
-    return name in (PLAN, MANIFEST) or _OURS.fullmatch(name) is not None

@@ -113,7 +113,7 @@ def arithmetic(
         GeomkitError: for an unknown split or difference, data without queries, or a model that
             gives rows that are not finite.
     """
-    from geomkit.extraction.encode import extract
+    from geomkit.extraction import embed
 
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -126,7 +126,7 @@ def arithmetic(
     tasks = tasks_of(data.ids, **masks)
     options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     model = placed(loaded, device=device, precision=precision)
-    found = extract(model, data, loaded.preprocess, loaded.tokenizer, **options)
+    found = embed(loaded, data, **options)
     image, names = np.asarray(found.image), np.asarray(found.text)[: len(data)]
     words = [
         class_weights(model, task.values, ["{}"], loaded.tokenizer, **options).numpy().T

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from geomkit._core.runtime import autocast, numerics
 from geomkit.data.labelled.prompts import fill
-from geomkit.data.loading import batches, resolve_workers
+from geomkit.data.loading import Batch
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
-from geomkit.extraction.encode import encode_pictures, encode_texts, evaluating
+from geomkit.extraction.encode import encode, encode_texts, evaluating
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
@@ -56,10 +56,8 @@ def class_weights(
     if not class_names or not templates:
         raise GeomkitError("zero-shot: expected one class and one prompt or more")
     texts = [fill(template, name) for name in class_names for template in templates]
-    with evaluating(model), numerics(precision), autocast(device, precision):
-        rows = encode_texts(
-            model, tokenizer.encode(texts), device=device, batch_size=batch_size
-        ).cpu()
+    with evaluating(model, device=device, precision=precision):
+        rows = encode_texts(model, tokenizer.encode(texts), batch_size=batch_size).cpu()
     prompts = rows.view(len(class_names), len(templates), -1)
     weights = F.normalize(prompts.mean(dim=1), dim=-1).T
     if not weights.isfinite().all():
@@ -95,29 +93,23 @@ def image_rows(
         GeomkitError: if too many pictures are bad, or the model gives rows that are not finite.
     """
     model = placed(loaded, device=device, precision=precision)
-    jobs = [np.arange(i, min(i + batch_size, len(data))) for i in range(0, len(data), batch_size)]
-    rows: list[torch.Tensor] = []
-    kept: list[np.ndarray] = []
     bad: list[Bad] = []
     done = 0
-    with evaluating(model), numerics(precision), autocast(device, precision):
-        for batch in batches(
-            data, jobs, workers=resolve_workers(workers, data), pin=device.startswith("cuda")
-        ):
-            bad += batch.bad
-            data.check_bad(bad)  # now, not after an hour
-            if len(batch.rows):
-                part = encode_pictures(model, batch.images, loaded.preprocess, device=device)
-                rows.append(part)
-                kept.append(batch.rows)
-            done += len(batch.rows) + len(batch.bad)
-            if progress:
-                progress(done, len(data))
-    if not rows:
+
+    def seen(batch: Batch) -> None:
+        nonlocal done
+        bad.extend(batch.bad)
+        data.check_bad(bad)  # now, not after an hour
+        done += len(batch.rows) + len(batch.bad)
+        if progress:
+            progress(done, len(data))
+
+    options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
+    found = encode(model, data, None, loaded.preprocess, **options, workers=workers, seen=seen)
+    if not len(found.rows):
         raise GeomkitError(f"'{data.spec}' ({data.split}): not one picture decodes")
-    found = torch.cat(rows).cpu()
-    if not found.isfinite().all():
+    if not found.image.isfinite().all():
         raise GeomkitError(
             f"{loaded.source}: gives rows of pictures that are not finite; try --precision fp32"
         )
-    return found.numpy(), np.concatenate(kept), bad
+    return found.image.numpy(), found.rows, bad

@@ -15,10 +15,11 @@ from extraction_samples import BAD, CALM, fresh, single_thread, table, tree, wri
 
 from geomkit.data import PairData
 from geomkit.embeddings.embeddings import read_embeddings
+from geomkit.embeddings.manifest import StoredFile
 from geomkit.errors import GeomkitError
-from geomkit.extraction import run as shards
-from geomkit.extraction.encode import encode, extract
-from geomkit.extraction.run import extract_to
+from geomkit.extraction import embed, extract
+from geomkit.extraction.encode import encode
+from geomkit.extraction.store import ShardFolder
 from geomkit.models.checkpoints import Checkpoint, TrainedRun, save_run
 
 ROUNDING = 1e-5
@@ -49,10 +50,6 @@ def good(tables: dict[str, Path]) -> PairData:
 @pytest.fixture
 def bad(tables: dict[str, Path]) -> PairData:
     return table(tables["bad"], max_bad=1)
-
-
-def embed(loaded: Checkpoint, data: PairData, **options: Any) -> Any:
-    return extract(loaded.model, data, loaded.preprocess, loaded.tokenizer, **options)
 
 
 # Rows
@@ -104,29 +101,29 @@ def test_a_folder_holds_what_extract_gives(
     tmp_path: Path, loaded: Checkpoint, tables: dict[str, Path], which: str
 ) -> None:
     data = table(tables[which], max_bad=1)
-    manifest = extract_to(loaded, data, tmp_path / "e", **CALM)
+    manifest = extract(loaded, data, tmp_path / "e", **CALM)
     found, expected = read_embeddings(tmp_path / "e"), embed(loaded, data, workers=0)
     assert found.ids == expected.ids
     np.testing.assert_array_equal(found.image_index, expected.image_index)
     np.testing.assert_allclose(found.image, expected.image, atol=ROUNDING)
     np.testing.assert_allclose(found.text, expected.text, atol=ROUNDING)
-    assert json.loads((tmp_path / "e/manifest.json").read_text()) == manifest
-    assert (manifest["images"], manifest["texts"]) == (found.n, found.m)
-    assert [b["row"] for b in manifest["bad"]] == (list(BAD) if which == "bad" else [])
-    assert all("does not decode" in b["reason"] for b in manifest["bad"])
+    assert json.loads((tmp_path / "e/manifest.json").read_text()) == manifest.to_json()
+    assert (manifest.images, manifest.texts) == (found.n, found.m)
+    assert [b.row for b in manifest.bad] == (list(BAD) if which == "bad" else [])
+    assert all("does not decode" in b.reason for b in manifest.bad)
     count = -(-len(data) // 4)
-    assert len(manifest["shards"]) == count and len(tree(tmp_path / "e")) == 3 * count + 1
+    assert len(manifest.shards) == count and len(tree(tmp_path / "e")) == 3 * count + 1
     for name, digest in tree(tmp_path / "e").items():
         if name != "manifest.json":
-            (entry,) = [s["files"][name] for s in manifest["shards"] if name in s["files"]]
-            assert entry == {"bytes": (tmp_path / "e" / name).stat().st_size, "sha256": digest}
+            (entry,) = [s.files[name] for s in manifest.shards if name in s.files]
+            assert entry == StoredFile((tmp_path / "e" / name).stat().st_size, digest)
 
 
 def test_metadata_names_picture_and_caption(
     tmp_path: Path, loaded: Checkpoint, good: PairData
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    extract_to(loaded, good, tmp_path / "e", **CALM)
+    extract(loaded, good, tmp_path / "e", **CALM)
     held = parquet.read_table(tmp_path / "e/metadata/metadata_0001.parquet").to_pylist()
     expected = [
         {"id": good.ids[k], "image_path": good.ids[k], "caption": caption, "image_index": k - 4}
@@ -140,7 +137,7 @@ def test_half_precision_rounds_and_no_more(
     tmp_path: Path, loaded: Checkpoint, good: PairData
 ) -> None:
     for dtype in ("float16", "float32"):
-        extract_to(loaded, good, tmp_path / dtype, dtype=dtype, **CALM)
+        extract(loaded, good, tmp_path / dtype, dtype=dtype, **CALM)
     half, full = (
         np.load(tmp_path / dtype / "text_emb/text_emb_0002.npy") for dtype in ("float16", "float32")
     )
@@ -154,10 +151,10 @@ def test_half_precision_rounds_and_no_more(
 def test_workers_and_who_asks_do_not_matter(
     tmp_path: Path, loaded: Checkpoint, bad: PairData
 ) -> None:
-    extract_to(loaded, bad, tmp_path / "a", **CALM)
-    extract_to(loaded, bad, tmp_path / "b", **{**CALM, "workers": 2})
+    extract(loaded, bad, tmp_path / "a", **CALM)
+    extract(loaded, bad, tmp_path / "b", **{**CALM, "workers": 2})
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
-    extract_to(loaded, bad, tmp_path / "c", **{**CALM, "rows_per_shard": 5})
+    extract(loaded, bad, tmp_path / "c", **{**CALM, "rows_per_shard": 5})
     c, a = read_embeddings(tmp_path / "c"), read_embeddings(tmp_path / "a")
     np.testing.assert_allclose(c.image, a.image, atol=ROUNDING)
     np.testing.assert_array_equal(c.image_index, a.image_index)
@@ -219,7 +216,7 @@ def test_the_command_says_what_it_does(cli, tables, checkpoint: Path) -> None:
     first = cli(*words, "--max-bad", 0.5)
     assert first.status == 0 and first.out == "e\n"
     lines = first.err.splitlines()
-    assert "26 pictures of 'csv:" in lines[0] and "in 2 shards; float32, computed in" in lines[0]
+    assert "26 images of 'csv:" in lines[0] and "in 2 shards; float32, computed in" in lines[0]
     assert lines[1].startswith("shard 0 of 0–1: 14 images, ") and ", 6 bad  " in lines[1]
     assert "left out, with their captions: 00.png, which does not decode" in first.err
     assert "and 6 more; manifest.json lists them" in first.err
@@ -255,7 +252,7 @@ def test_interrupted_the_command_says_how_to_go_on(
     cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("extract", checkpoint, "--out", "e", "--split", "all", "--workers", 0)
-    real, calls = shards.store_shard, iter(range(9))
+    real, calls = ShardFolder.write, iter(range(9))
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         if next(calls) == 2:
@@ -263,9 +260,9 @@ def test_interrupted_the_command_says_how_to_go_on(
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "store_shard", interrupted)
+        patch.setattr(ShardFolder, "write", interrupted)
         stopped = cli(*words, "--shard-rows", 5)
     assert stopped.status == 130 and stopped.out == ""
-    assert "e keeps its finished shards, --resume goes on" in stopped.err
+    assert "e keeps its finished shards, --resume continues" in stopped.err
     again = cli(*words, "--shard-rows", 5, "--resume")
     assert again.status == 0 and "in 5 shards, 2 of them there already" in again.err

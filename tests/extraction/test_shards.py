@@ -25,9 +25,9 @@ from geomkit._core.parallel import Team
 from geomkit.data import PairData
 from geomkit.embeddings.embeddings import read_embeddings
 from geomkit.errors import GeomkitError
+from geomkit.extraction import Progress, extract
 from geomkit.extraction import store as shard_files
-from geomkit.extraction.plan import differences
-from geomkit.extraction.run import Progress, extract_to
+from geomkit.extraction.store import differences
 from geomkit.models.checkpoints import Checkpoint
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -80,7 +80,7 @@ def whole(
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("whole") / "e"
     data = table(tables["bad"], max_bad=1).take(np.arange(9))
-    extract_to(loaded, data, folder, **CALM)
+    extract(loaded, data, folder, **CALM)
     return tree(folder)
 
 
@@ -92,12 +92,12 @@ def test_cut_in_any_write_and_resumed_equals_uncut(
     with pytest.MonkeyPatch.context() as patch:
         cut_at(moment, patch)
         with pytest.raises(Cut):
-            extract_to(loaded, data, tmp_path / "e", **CALM, resume=True)
+            extract(loaded, data, tmp_path / "e", **CALM, resume=True)
     if moment:
         with pytest.raises(GeomkitError, match="not finished; geomkit extract --resume"):
             read_embeddings(tmp_path / "e")
     seen: list[Progress] = []
-    extract_to(loaded, data, tmp_path / "e", **CALM, resume=True, watch=seen.append)
+    extract(loaded, data, tmp_path / "e", **CALM, resume=True, watch=seen.append)
     assert tree(tmp_path / "e") == whole
     # The plan comes first, then three files for each of three shards, then the manifest.
     assert seen[0].found == max(0, moment - 1) // 3
@@ -140,14 +140,14 @@ def test_killed_in_the_middle_of_writes_and_resumed_equals_unkilled(
             real(file)
 
         os.fsync = fsync
-        extract_to(loaded, some, tmp_path / "e", **CALM, resume=True)
+        extract(loaded, some, tmp_path / "e", **CALM, resume=True)
 
     moment = 0
     while killed(forked(run)):
         deaths, moment = deaths + 1, seeded.randint(2, 12)
         halves += any(path.suffix == ".tmp" for path in (tmp_path / "e").rglob("*"))
     assert deaths >= 3 and halves >= 2
-    extract_to(loaded, some, tmp_path / "whole", **CALM)
+    extract(loaded, some, tmp_path / "whole", **CALM)
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")
 
 
@@ -157,12 +157,12 @@ def test_killed_at_any_moment_while_workers_decode(
 ) -> None:
     options = {**CALM, "workers": 2, "resume": True}
     for moment in np.random.default_rng(0).uniform(0.02, 0.5, 5):
-        pid = forked(lambda: (extract_to(loaded, some, tmp_path / "e", **options), None)[1])
+        pid = forked(lambda: (extract(loaded, some, tmp_path / "e", **options), None)[1])
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
         killed(pid)
-    extract_to(loaded, some, tmp_path / "e", **options)
-    extract_to(loaded, some, tmp_path / "whole", **CALM)
+    extract(loaded, some, tmp_path / "e", **options)
+    extract(loaded, some, tmp_path / "whole", **CALM)
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")
 
 
@@ -179,16 +179,16 @@ def test_two_ranks_write_what_one_process_writes(
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         team, seen = Team.from_environment(), []
         options: dict[str, Any] = {**CALM, "team": team, "watch": seen.append}
-        manifest = extract_to(loaded, some, tmp_path / "e", **options)
-        assert (manifest["images"], len(manifest["bad"])) == (10, 6)
+        manifest = extract(loaded, some, tmp_path / "e", **options)
+        assert (manifest.images, len(manifest.bad)) == (10, 6)
         assert [p.shard for p in seen if p.kind == "shard"] == [number, number + 2]
         with pytest.raises(GeomkitError, match="exists already"):  # on both, and neither waits
-            extract_to(loaded, some, tmp_path / "e", **options)
+            extract(loaded, some, tmp_path / "e", **options)
         team.close()
 
     ranks = [forked(partial(rank, number)) for number in range(2)]
     assert [killed(pid) for pid in ranks] == [False, False]
-    extract_to(loaded, some, tmp_path / "whole", **CALM)
+    extract(loaded, some, tmp_path / "whole", **CALM)
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")
 
 
@@ -199,11 +199,11 @@ def test_a_finished_folder_is_left_alone_or_mended_or_made_anew(
     tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     out = tmp_path / "e"
-    extract_to(loaded, some, out, **CALM)
+    extract(loaded, some, out, **CALM)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     contents = tree(out)
     seen: list[Progress] = []
-    extract_to(loaded, some, out, **CALM, resume=True, watch=seen.append)
+    extract(loaded, some, out, **CALM, resume=True, watch=seen.append)
     assert [p.kind for p in seen] == ["end"] and seen[0].plan is None
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -211,12 +211,12 @@ def test_a_finished_folder_is_left_alone_or_mended_or_made_anew(
     (out / "text_emb/text_emb_0000.npy").write_bytes(b"short")
     with pytest.raises(GeomkitError, match=r"text_emb_0000.npy: 5 bytes, but manifest.json says"):
         read_embeddings(out)
-    extract_to(loaded, some, out, **CALM, resume=True, watch=seen.append)
+    extract(loaded, some, out, **CALM, resume=True, watch=seen.append)
     assert [p.shard for p in seen if p.kind == "shard"] == [0, 2]
     assert tree(out) == contents
 
     (out / "notes.txt").write_text("mine")
-    extract_to(loaded, some, out, **{**CALM, "rows_per_shard": 9}, overwrite=True)
+    extract(loaded, some, out, **{**CALM, "rows_per_shard": 9}, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine" and len(tree(out)) == 3 * 2 + 2
     assert read_embeddings(out).n == 10
 
@@ -226,11 +226,11 @@ def test_another_name_for_the_same_data_is_no_other_configuration(
 ) -> None:
     strict = replace(some, max_bad=0.2, spec="csv:strict")
     with pytest.raises(GeomkitError, match=r"6 of 16 pictures, more than the share of 0.2"):
-        extract_to(loaded, strict, tmp_path / "e", **CALM)
+        extract(loaded, strict, tmp_path / "e", **CALM)
     seen: list[Progress] = []
-    extract_to(loaded, some, tmp_path / "e", **CALM, resume=True, watch=seen.append)
+    extract(loaded, some, tmp_path / "e", **CALM, resume=True, watch=seen.append)
     assert seen[0].found == 4  # what was encoded before the refusal is not lost
-    extract_to(loaded, some, tmp_path / "whole", **CALM)
+    extract(loaded, some, tmp_path / "whole", **CALM)
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")
 
 
@@ -238,7 +238,7 @@ def test_another_configuration_is_refused_with_the_difference(
     tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     out = tmp_path / "e"
-    extract_to(loaded, some, out, **CALM)
+    extract(loaded, some, out, **CALM)
     contents = tree(out)
     for changes, says in (
         ({"dtype": "float16"}, "dtype: float32 → float16"),
@@ -247,19 +247,19 @@ def test_another_configuration_is_refused_with_the_difference(
         ({"precision": "bf16"}, "precision: fp32 → bf16"),
     ):
         with pytest.raises(GeomkitError, match=says) as refusal:
-            extract_to(loaded, some, out, **{**CALM, **changes}, resume=True)
+            extract(loaded, some, out, **{**CALM, **changes}, resume=True)
         assert "\n" not in str(refusal.value)
     with pytest.raises(GeomkitError, match="weights_sha256: "):
-        extract_to(fresh(seed=1), some, out, **CALM, resume=True)
+        extract(fresh(seed=1), some, out, **CALM, resume=True)
     with pytest.raises(GeomkitError, match=r"data.count: 16 → 15; data.sha256: "):
-        extract_to(loaded, some.take(np.arange(15)), out, **CALM, resume=True)
-    with pytest.raises(GeomkitError, match="exists already; give --resume to go on"):
-        extract_to(loaded, some, out, **CALM)
+        extract(loaded, some.take(np.arange(15)), out, **CALM, resume=True)
+    with pytest.raises(GeomkitError, match="exists already; give --resume to continue"):
+        extract(loaded, some, out, **CALM)
     assert tree(out) == contents
     assert len(differences({}, {str(k): k for k in range(9)})) == 4
     # The precision of the first run is kept, as long as no other is asked for.
-    extract_to(loaded, some, tmp_path / "f", **{**CALM, "precision": "bf16"})
-    extract_to(loaded, some, tmp_path / "f", **{**CALM, "precision": "auto"}, resume=True)
+    extract(loaded, some, tmp_path / "f", **{**CALM, "precision": "bf16"})
+    extract(loaded, some, tmp_path / "f", **{**CALM, "precision": "auto"}, resume=True)
 
 
 def test_what_is_not_ours_is_neither_written_over_nor_removed(
@@ -270,19 +270,19 @@ def test_what_is_not_ours_is_neither_written_over_nor_removed(
     np.save(theirs / "img_emb/img_emb_0.npy", np.eye(3))
     (tmp_path / "file").write_text("")
     for out, says in (
-        (theirs, r"holds files that are no extraction of geomkit's \(img_emb/img_emb_0.npy\)"),
+        (theirs, r"holds files that are no extraction of geomkit \(img_emb/img_emb_0.npy\)"),
         (tmp_path / "file", "is a file; name a folder"),
         (tmp_path / "none" / "e", "none: no such folder; make it first"),
     ):
         for options in ({}, {"resume": True}, {"overwrite": True}):
             with pytest.raises(GeomkitError, match=says):
-                extract_to(loaded, some, out, **CALM, **options)
+                extract(loaded, some, out, **CALM, **options)
     assert list(tree(theirs)) == ["img_emb/img_emb_0.npy"]
     out = tmp_path / "e"
-    extract_to(loaded, some, out, **CALM)
+    extract(loaded, some, out, **CALM)
     np.save(out / "img_emb/more.npy", np.eye(3))
-    with pytest.raises(GeomkitError, match=r"more.npy: none of an extraction's files"):
-        extract_to(loaded, some, out, **CALM, overwrite=True)
+    with pytest.raises(GeomkitError, match=r"more.npy: not a file of this extraction"):
+        extract(loaded, some, out, **CALM, overwrite=True)
     assert (out / "manifest.json").exists()
 
 
@@ -302,7 +302,7 @@ def test_options_out_of_range_are_refused(
     tmp_path: Path, loaded: Checkpoint, some: PairData, options: dict, says: str
 ) -> None:
     with pytest.raises(GeomkitError, match=says):
-        extract_to(loaded, some, tmp_path / "e", **{**CALM, **options})
+        extract(loaded, some, tmp_path / "e", **{**CALM, **options})
     assert not (tmp_path / "e").exists()
 
 
@@ -312,11 +312,11 @@ def test_a_model_that_gives_nan_is_refused(tmp_path: Path, some: PairData) -> No
         loaded.model.clip.token_embedding.weight[loaded.tokenizer.encode(["ball"])[0, 1]] *= 1e38
         loaded.model.clip.token_embedding.weight[loaded.tokenizer.encode(["ball"])[0, 1]] *= 1e38
     with pytest.raises(GeomkitError, match=r"no finite row .* for the text of \d\d.png \("):
-        extract_to(loaded, some, tmp_path / "e", **CALM)
+        extract(loaded, some, tmp_path / "e", **CALM)
     with torch.no_grad():
         loaded.model.clip.visual.proj.zero_()
     with pytest.raises(GeomkitError, match=r"no finite row .* for the image of 01.png \(3 such"):
-        extract_to(loaded, some, tmp_path / "f", **CALM)
+        extract(loaded, some, tmp_path / "f", **CALM)
 
 
 # The reader
@@ -337,7 +337,7 @@ def test_folders_that_are_not_what_they_say(
     tmp_path: Path, loaded: Checkpoint, some: PairData, what: str, says: str
 ) -> None:
     out = tmp_path / "e"
-    manifest = extract_to(loaded, some, out, **CALM)
+    manifest = extract(loaded, some, out, **CALM).to_json()
     if what == "missing":
         (out / "metadata/metadata_0001.parquet").unlink()
     elif what == "counts":

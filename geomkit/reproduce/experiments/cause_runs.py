@@ -97,8 +97,9 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
 
     from geomkit._core.runtime import resolve_device
     from geomkit.data import load_data
-    from geomkit.extraction.encode import extract
+    from geomkit.extraction import embed
     from geomkit.metrics import gap
+    from geomkit.models.checkpoints import Checkpoint
     from geomkit.models.two_encoder import build, model_config
 
     device = resolve_device(device)
@@ -111,10 +112,10 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
             torch.set_num_threads(threads)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = build(architecture, temperature=config.temperature).to(device)
-        embeddings = extract(
-            model, data, preprocess, Tokenizer.for_model(architecture), device=device
-        )
+            model = build(architecture, temperature=config.temperature)
+        parts = (architecture, preprocess, Tokenizer.for_model(architecture))
+        fresh = Checkpoint(model, "geomkit", "fresh weights", *parts)
+        embeddings = embed(fresh, data, device=device)
     finally:
         torch.set_num_threads(before)
     found = gap(embeddings, metrics=CONE, seed=config.seed)
