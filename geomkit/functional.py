@@ -13,10 +13,11 @@ Models From Natural Language Supervision" (arXiv 2103.00020).
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 
-from geomkit._core.array import Array, eye, namespace
+from geomkit._core.array import A, Array, eye, namespace
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 
+N = TypeVar("N", float, Array)
+
+
 def _check_pair(x: Array, y: Array) -> None:
     if x.ndim != 2 or y.ndim != 2 or tuple(x.shape) != tuple(y.shape):
         raise GeomkitError(
@@ -49,7 +53,7 @@ def _check_rows(x: Array, *, least: int = 2) -> None:
         )
 
 
-def squared_distances(x: Array, y: Array) -> Array:
+def squared_distances(x: A, y: A) -> A:
     r"""Squared distance within each pair, :math:`\lVert x_i - y_i \rVert^2`.
 
     Computed from the difference, not as 2 − 2 x·y, which loses the digits of a small distance.
@@ -73,7 +77,7 @@ def squared_distances(x: Array, y: Array) -> Array:
     return namespace(x).sum(difference * difference, axis=-1)
 
 
-def gaussian_potential(cosine: Array, t: float = 2.0, *, out: np.ndarray | None = None) -> Array:
+def gaussian_potential(cosine: A, t: float = 2.0, *, out: np.ndarray | None = None) -> A:
     r"""Gaussian potential of unit vectors, :math:`e^{-t \lVert u - v \rVert^2} = e^{-2t(1 - u·v)}`.
 
     The kernel of Wang and Isola's uniformity.
@@ -98,7 +102,7 @@ def gaussian_potential(cosine: Array, t: float = 2.0, *, out: np.ndarray | None 
     return np.exp(out, out=out)
 
 
-def alignment(x: Array, y: Array) -> Array:
+def alignment(x: A, y: A) -> A:
     r"""Mean squared distance within pairs, :math:`\frac1n \sum_i \lVert x_i - y_i \rVert^2`.
 
     Wang and Isola's :math:`\mathcal L_\mathrm{align}` with α = 2; the paper's term A.
@@ -123,7 +127,7 @@ def alignment(x: Array, y: Array) -> Array:
     return namespace(x).mean(squared_distances(x, y))
 
 
-def potential_sum(x: Array, others: Array, t: float = 2.0, *, offset: int = 0) -> Array:
+def potential_sum(x: A, others: A, t: float = 2.0, *, offset: int = 0) -> A:
     r"""Sum of potentials, :math:`\sum_i \sum_{j \ne i + o} e^{-t\lVert x_i - z_j \rVert^2}`.
 
     The contribution of some rows to a uniformity of all, for example of one process's rows to that
@@ -150,7 +154,7 @@ def potential_sum(x: Array, others: Array, t: float = 2.0, *, offset: int = 0) -
     return namespace(cosine).sum(gaussian_potential(cosine, t) * off_diagonal)
 
 
-def log_mean_potential(total: Array, n: int) -> Array:
+def log_mean_potential(total: A, n: int) -> A:
     r"""Log of the mean potential of different rows, :math:`\log \frac{S}{n(n-1)}`.
 
     Args:
@@ -167,7 +171,7 @@ def log_mean_potential(total: Array, n: int) -> Array:
     return namespace(total).log(total / (n * (n - 1)))
 
 
-def uniformity(x: Array, t: float = 2.0) -> Array:
+def uniformity(x: A, t: float = 2.0) -> A:
     r"""Uniformity, :math:`\log \frac{2}{n(n-1)} \sum_{i<j} e^{-t\lVert x_i-x_j\rVert^2}`.
 
     Wang and Isola's :math:`\mathcal L_\mathrm{uniform}`; the paper's term U is its mean over both
@@ -193,7 +197,7 @@ def uniformity(x: Array, t: float = 2.0) -> Array:
     return log_mean_potential(potential_sum(x, x, t), x.shape[0])
 
 
-def cross_uniformity(x: Array, y: Array, t: float = 2.0) -> Array:
+def cross_uniformity(x: A, y: A, t: float = 2.0) -> A:
     r"""Cross-uniformity, :math:`\log \frac{1}{n(n-1)} \sum_{i\ne j} e^{-t\lVert x_i-y_j\rVert^2}`.
 
     The paper's term XU: it pushes each image away from the texts of other images.
@@ -218,7 +222,7 @@ def cross_uniformity(x: Array, y: Array, t: float = 2.0) -> Array:
     return log_mean_potential(potential_sum(x, y, t), x.shape[0])
 
 
-def contrastive(x: Array, y: Array, scale: Array | float, bias: Array | float = 0.0) -> Array:
+def contrastive(x: A, y: A, scale: Array | float, bias: Array | float = 0.0) -> A:
     r"""CLIP's symmetric cross-entropy, :math:`\frac12 (CE(s\,xy^⊤) + CE(s\,yx^⊤))`, s = 1/τ.
 
     Radford et al.; the paper's term CLIP.
@@ -250,15 +254,15 @@ def contrastive(x: Array, y: Array, scale: Array | float, bias: Array | float = 
 
 
 def contrastive_rows(
-    x: Array,
-    y: Array,
-    all_x: Array,
-    all_y: Array,
+    x: A,
+    y: A,
+    all_x: A,
+    all_y: A,
     scale: Array | float,
     bias: Array | float = 0.0,
     *,
     offset: int = 0,
-) -> Array:
+) -> A:
     r"""Share of some pairs in :func:`contrastive` over all pairs.
 
     The mean over equal shares is the loss of all pairs. Cost: b·n·d twice, since the columns of all
@@ -298,12 +302,12 @@ def contrastive_rows(
     )
 
 
-def _cross_entropy(of_images: Array, of_texts: Array, own: Array) -> Array:
+def _cross_entropy(of_images: A, of_texts: A, own: A) -> A:
     """Mean cross-entropy of both directions, from log-sum-exps and the logits of the pairs."""
     return 0.5 * namespace(own).mean(of_images + of_texts - 2.0 * own)
 
 
-def _log_sum_exp(a: Array, axis: int) -> Array:
+def _log_sum_exp(a: A, axis: int) -> A:
     xp = namespace(a)
     if hasattr(a, "logsumexp"):  # torch's fused one, with its stable gradient
         return a.logsumexp(axis)
@@ -311,7 +315,7 @@ def _log_sum_exp(a: Array, axis: int) -> Array:
     return xp.log(xp.sum(xp.exp(a - top), axis=axis)) + xp.squeeze(top, axis=axis)
 
 
-def relative_modality_gap(paired: Array, intra_image: Array, intra_text: Array) -> Array:
+def relative_modality_gap(paired: N, intra_image: N, intra_text: N) -> N:
     r"""Relative modality gap, :math:`p / (p + q)` of cosine distances halved to [0, 1].
 
     p = (1 − paired)/2 is the distance within pairs, and the mean q of (1 − intra_image)/2 and

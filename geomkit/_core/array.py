@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
 import array_api_compat
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Array", "eye", "is_torch", "like", "namespace", "to_numpy", "upcast"]
 
-Array = Any
-"""A numpy array or a torch tensor."""
+
+class Array(Protocol):
+    """What a numpy array and a torch tensor have in common, for the type checker.
+
+    Results are ``Any`` where their types disagree. Torch is not imported for it.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def T(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+    def __array__(self) -> np.ndarray: ...
+    def __float__(self) -> float: ...
+    def trace(self) -> Any: ...
+    def __add__(self, other: Any, /) -> Any: ...
+    def __radd__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __rsub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __rmul__(self, other: Any, /) -> Any: ...
+    def __truediv__(self, other: Any, /) -> Any: ...
+    def __pow__(self, other: Any, /) -> Any: ...
+    def __matmul__(self, other: Any, /) -> Any: ...
+
+
+A = TypeVar("A", bound=Array)
+"""A numpy array or a torch tensor; a function returns the kind that it is given."""
 
 
 def namespace(*arrays: Array) -> Any:
@@ -22,7 +57,7 @@ def namespace(*arrays: Array) -> Any:
     return array_api_compat.array_namespace(*arrays)
 
 
-def is_torch(array: Array) -> bool:
+def is_torch(array: object) -> TypeGuard[torch.Tensor]:
     """Whether the array is a torch tensor; imports nothing to find out.
 
     >>> is_torch(np.ones(2))
@@ -31,7 +66,7 @@ def is_torch(array: Array) -> bool:
     return array_api_compat.is_torch_array(array)
 
 
-def upcast(array: Array) -> Array:
+def upcast(array: A) -> A:
     """Half precision becomes float32, anything wider stays: sums in half precision lose digits.
 
     >>> upcast(np.ones(2, np.float16)).dtype

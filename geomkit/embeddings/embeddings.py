@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -51,8 +51,8 @@ class Embeddings:
     @classmethod
     def of(
         cls,
-        image: Array,
-        text: Array,
+        image: Array | Rows,
+        text: Array | Rows,
         image_index: Array | None = None,
         *,
         modalities: tuple[str, str] = ("image", "text"),
@@ -151,11 +151,11 @@ class Embeddings:
         if self.m == self.n and np.array_equal(first, np.arange(self.n)):
             return self.image, self.text
         if isinstance(self.text, Rows):
-            return self.image, self.text.take(first)
+            return self.image, cast(Array, self.text.take(first))
         return self.image, self.text[like(first, self.text)]
 
 
-def normalize(rows: Array, *, name: str = "rows") -> tuple[Array, list[float]]:
+def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array, list[float]]:
     """Unit rows, and the smallest and largest norm the rows had.
 
     Rows of half precision are upcast to float32 first. A row that is already of unit norm up to
@@ -175,13 +175,14 @@ def normalize(rows: Array, *, name: str = "rows") -> tuple[Array, list[float]]:
     """
     if isinstance(rows, Rows):
         small = fits_memory(rows.shape[0] * rows.shape[1] * rows.dtype.itemsize)
-        return rows.load() if small else rows, rows.norms
+        # Large rows stand in for an array: they are read, checked and normalised block by block.
+        return rows.load() if small else cast(Array, rows), rows.norms
     if not is_torch(rows):
-        rows = np.asarray(rows)
+        matrix = np.asarray(rows)
+        check_matrix(name, matrix.shape, [str(matrix.dtype)])
+        block, norms = normalize_block(matrix, name=name)
+        return block, [float(norms.min()), float(norms.max())]
     check_matrix(name, rows.shape, [str(rows.dtype).removeprefix("torch.")])
-    if not is_torch(rows):
-        unit, norms = normalize_block(rows, name=name)
-        return unit, [float(norms.min()), float(norms.max())]
     unit = upcast(rows)
     xp = namespace(unit)
     # One check of all rows; an error then names the bad ones as for numpy arrays.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from geomkit._core.array import Array, is_torch, to_numpy
 from geomkit._core.parallel import Team
 from geomkit.engine.pairwise import Kind, Pairs, Reducer, Tile
 from geomkit.engine.sampled import Sample, Strip
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Neighbours", "SampledNeighbours", "TopK"]
 
@@ -163,8 +166,8 @@ class TopK:
         return row + rows.start, number, score
 
     def _best_on_device(
-        self, gram: Array, numbers: np.ndarray, skip: np.ndarray | None
-    ) -> tuple[Array, Array]:
+        self, gram: torch.Tensor, numbers: np.ndarray, skip: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
 
         best = gram.topk(min(self.k + (skip is not None), gram.shape[1]), dim=1)
@@ -193,7 +196,7 @@ class TopK:
         self.index[touched] = number[take].reshape(-1, self.k)
         self._bar[touched] = self.score[touched, -1]
 
-    def _keep_on_device(self, rows: range, number: Array, score: Array) -> None:
+    def _keep_on_device(self, rows: range, number: Any, score: Any) -> None:
         import torch
 
         if not is_torch(self.score):

@@ -30,6 +30,9 @@ _TILE = {"cpu": 768, "other": 8192}
 more time); on an accelerator big tiles amortise launches."""
 _ALIGN = 64
 
+GONE: Array = np.empty((0, 0))
+"""Stands for products that are no longer held."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -39,7 +42,7 @@ class Tile:
         kind: Matrix that it is a block of.
         row: Number of its row block.
         col: Number of its column block.
-        gram: Inner products, ``(r, c)``; ``None`` when parts are added.
+        gram: Inner products, ``(r, c)``; gone when parts are added.
         rows: Pair numbers of its rows: images (``xx``, ``xy``) or paired texts (``yy``).
         cols: Pair numbers of its columns; in ``xy`` the columns of the paired texts come first,
             and all other texts of these images after them.
@@ -113,7 +116,7 @@ class Scratch(threading.local):
         """Return memory of the shape, dtype and layout of an array; ``None`` for a tensor."""
         if is_torch(array):
             return None
-        return self.take(array.shape, array.dtype, columns=array.flags.fnc)
+        return self.take(array.shape, array.dtype, columns=np.isfortran(np.asarray(array)))
 
 
 def kinds_of(x: Array, y: Array) -> frozenset[Kind]:
@@ -146,7 +149,7 @@ class Pairs:
         self.n, self.m = int(x.shape[0]), int(y.shape[0])
         self.kinds = kinds_of(x, y)
         self.on_torch = is_torch(x)
-        on_cpu = not self.on_torch or x.device.type == "cpu"
+        on_cpu = not is_torch(x) or x.device.type == "cpu"
         wanted = tile or _TILE["cpu" if on_cpu else "other"]
         # Several texts per image make the text blocks wider, so the image blocks are smaller.
         wanted = max(_ALIGN, wanted * self.n // self.m)
@@ -243,7 +246,7 @@ def walk(
         tile = pairs.tile(*place)
         parts = [r.tile(tile) if tile.kind in r.kinds else None for r in reducers]
         # The products are not passed on: the next tile of this thread overwrites them.
-        return replace(tile, gram=None), parts
+        return replace(tile, gram=GONE), parts
 
     count = 1 if pairs.on_torch or pairs.blocks == 1 else threads or cores()
     for places in (diagonal, rest):

@@ -213,7 +213,7 @@ class SampledRanks(Reducer[Sample, Strip]):
     def start(self, pairs: Sample) -> None:
         """Reset the counts, and find each image's best own text."""
         self._several = pairs.m > pairs.n
-        self._own: Array = pairs.own
+        self._own = pairs.own
         self._best, self._positives = _best_own(pairs)
         self._text, self._image = np.zeros((2, 2, len(pairs.rows)), np.int64)
 

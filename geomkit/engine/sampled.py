@@ -15,7 +15,7 @@ import numpy as np
 
 from geomkit._core.array import Array, is_torch, like, namespace
 from geomkit._core.parallel import SOLO, Team, cores, in_order
-from geomkit.engine.pairwise import Kind, Reducer, kinds_of
+from geomkit.engine.pairwise import GONE, Kind, Reducer, kinds_of
 
 __all__ = ["Sample", "Strip", "row_products", "scan"]
 
@@ -29,7 +29,7 @@ class Strip:
 
     Attributes:
         kind: Modality of the queries, then of the gallery: ``yx`` is texts against images.
-        gram: Inner products, ``(q, c)``; in ``xy`` with every text of the block. ``None`` when
+        gram: Inner products, ``(q, c)``; in ``xy`` with every text of the block; gone when
             parts are added.
         cols: Pair numbers of the columns of :attr:`paired`.
         chosen: Columns of ``gram`` that are paired texts; ``None``: all of them.
@@ -61,7 +61,6 @@ class Sample:
         rows: Numbers of the sampled pairs, ``(q,)``, ascending.
         images: Images of the sampled pairs, ``(q, d)``.
         texts: Paired texts of the sampled pairs, ``(q, e)``.
-        own: Cosine of each sampled pair, ``(q,)``; ``None`` if the dimensions differ.
     """
 
     def __init__(
@@ -79,9 +78,13 @@ class Sample:
         self.kinds = kinds_of(x, y)
         self.rows = np.sort(np.random.default_rng(seed).permutation(self.n)[: min(queries, self.n)])
         self.images, self.texts = x[like(self.rows, x)], y[like(first[self.rows], y)]
-        self.own = row_products(self.images, self.texts) if "xy" in self.kinds else None
         self._is_first = np.zeros(self.m, bool)
         self._is_first[first] = True
+
+    @cached_property
+    def own(self) -> Array:
+        """Cosine of each sampled pair, ``(q,)``; only for equal dimensions."""
+        return row_products(self.images, self.texts)
 
     def strip(self, kind: Kind, block: Array, start: int) -> Strip:
         """Return one strip, its matrix product computed now.
@@ -138,7 +141,7 @@ def scan(
             for kind in kinds:
                 strip = sample.strip(kind, block, start)
                 parts = [r.tile(strip) if kind in r.kinds else None for r in reducers]
-                out.append((replace(strip, gram=None), parts))
+                out.append((replace(strip, gram=GONE), parts))
             return out
 
         count = 1 if is_torch(gallery) else threads or cores()

@@ -71,7 +71,12 @@ def gap(
         >>> round(result.null["centroid_distance"], 6)
         0.707107
     """
-    embeddings = image if isinstance(image, Embeddings) else Embeddings.of(image, text, image_index)
+    if isinstance(image, Embeddings):
+        embeddings = image
+    elif text is None:
+        raise GeomkitError("text: expected the text embeddings (m, d) too, got none")
+    else:
+        embeddings = Embeddings.of(image, text, image_index)
     if seed < 0:
         raise GeomkitError(f"seed: expected 0 or more, got {seed}")
     wanted = [METRICS[name] for name in select(metrics)]

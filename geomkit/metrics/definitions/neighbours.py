@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from geomkit._core.array import Array
 from geomkit.engine.moments import Moments
 from geomkit.engine.neighbours import Neighbours, SampledNeighbours
 from geomkit.metrics.metric import Metric, of_moments, of_statistics
@@ -38,7 +39,7 @@ def cka(m: Moments) -> Number:
     if m.n < 4:
         return Number(NAN)
 
-    def hsic(cross: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
+    def hsic(cross: Array, left: Array, right: Array) -> float:
         n = m.n
         inner = float((cross * cross).sum()) - n
         ones = (float(left @ left) - n) * (float(right @ right) - n) / ((n - 1) * (n - 2))
