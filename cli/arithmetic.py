@@ -49,14 +49,13 @@ def arithmetic(
     ] = False,
 ) -> None:
     """Multimodal arithmetic: an image plus a difference of texts; is the nearest image right?"""
+    from geomkit.data import parse_spec
+    from geomkit.data.queries import arithmetic_spec
     from geomkit.errors import GeomkitError
     from geomkit.tasks.arithmetic import arithmetic as compute
-    from geomkit.tasks.arithmetic import arithmetic_spec
     from geomkit.tasks.simat import simat
 
-    root = data.removeprefix("simat:") if data.startswith("simat") else None
-    if root is not None and (root == data or not root):
-        raise GeomkitError(f"data '{data}': expected simat:ROOT")
+    root = parse_spec(data, "queries").path  # SIMAT's; OpenMoji has none
     if not all(math.isfinite(strength) for strength in strengths or []):
         raise GeomkitError("--lambda: expected numbers")
     if root is None:

@@ -17,49 +17,50 @@ __all__ = ["data"]
 
 def data(
     spec: Annotated[
-        str | None, typer.Argument(help="A DATA spec; without one the data sets are listed.")
+        str | None, typer.Argument(help="DATA spec; without one the data sets are listed.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Draw 64 samples: .png, .pdf or .svg.")
+        Path | None,
+        typer.Option("--out", "-o", help="Draw 64 samples here, as .png, .pdf or .svg."),
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the pictures in px.")] = 72,
-    seed: Annotated[int, typer.Option(help="Of the choice of samples.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    size: Annotated[int, typer.Option(min=1, help="Side of the images in px.")] = 72,
+    seed: Annotated[int, typer.Option(help="Random seed for the choice of samples.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out if it exists.")
+    ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Decode every picture and list the bad ones.")
+        bool, typer.Option("--check", help="Decode every image and list those that fail.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that decode for --check; a core each by default.")
+        int | None,
+        typer.Option(help="Processes that decode for --check; default: one per core."),
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option(help="Of a csv: where the paths of the pictures are.")
+        str | None, typer.Option(help="Column of a csv that holds the paths of the images.")
     ] = None,
     caption_column: Annotated[
-        str | None, typer.Option(help="Of a csv: where the captions are.")
+        str | None, typer.Option(help="Column of a csv that holds the captions.")
     ] = None,
     max_bad: Annotated[
-        float | None, typer.Option(help="Share of pictures that may fail to decode.")
+        float | None, typer.Option(help="Largest share of images that may fail to decode.")
     ] = None,
 ) -> None:
-    """List the data sets, or show one: counts, licence, attribution, a contact sheet."""
-    from geomkit.data import DATASETS, load_data, parse_spec, with_options
+    """List the data sets, or show one: counts, licence, attribution, a sheet of samples.
+
+    Examples:
+
+      geomkit data
+
+      geomkit data coco:/data/coco --out sheet.png --check
+    """
+    from geomkit.data import datasets, load_data, parse_spec, with_options
 
     if spec is None:
-        for name, dataset in DATASETS.items():
-            pattern = f"{name}:{dataset.path}" if dataset.path else name
-            options = ", ".join(dataset.options)
-            splits = ", ".join(dataset.splits)
-            typer.echo(f"{pattern}: {dataset.summary}\n  options: {options}\n  splits: {splits}")
-            if dataset.attribution:
-                typer.echo(f"  {dataset.attribution}")
+        _list()
         return
     given = {"image_column": image_column, "caption_column": caption_column, "max_bad": max_bad}
     spec = with_options(spec, **given)
-    dataset = DATASETS[parse_spec(spec)[0]]
-    if size < 1:
-        from geomkit.errors import GeomkitError
-
-        raise GeomkitError(f"--size: expected 1 or more, got {size}")
+    dataset = datasets()[parse_spec(spec).name]
     if out is not None:
         from geomkit.plots import check_figure_path
 
@@ -70,8 +71,8 @@ def data(
             console.line(f"prepared {total}")
 
     whole = load_data(spec, split="all", size=size, progress=preparing)
-    typer.echo(f"data set:    {spec} ({dataset.summary})")
-    typer.echo(f"pictures:    {len(whole):,}, {size} px; {_splits(spec, size, dataset.splits)}")
+    typer.echo(f"data set:    {spec} ({dataset.help})")
+    typer.echo(f"images:      {len(whole):,}, {size} px; {_splits(spec, size, dataset.splits)}")
     captions = sum(map(len, whole.captions))
     typer.echo(f"captions:    {captions:,}; first: {', '.join(whole.names[:5])}")
     for label, text in [
@@ -91,6 +92,24 @@ def data(
         typer.echo(f"sheet:       {out}")
     if check:
         _check(whole, workers)
+
+
+def _list() -> None:
+    from geomkit.data import datasets
+
+    for kind, use in (
+        ("pairs", "Image-caption pairs, for every command but those below"),
+        ("classes", "Labelled images, for zeroshot and probe"),
+        ("queries", "Queries, for arithmetic"),
+    ):
+        typer.echo(f"{use}:")
+        for dataset in datasets(kind).values():
+            typer.echo(f"{dataset.spec}: {dataset.help}")
+            if dataset.all_options:
+                typer.echo(f"  options: {', '.join(dataset.all_options)}")
+            typer.echo(f"  splits: {', '.join(dataset.splits)}")
+            if dataset.attribution:
+                typer.echo(f"  {dataset.attribution}")
 
 
 def _splits(spec: str, size: int, names: tuple[str, ...]) -> str:
@@ -113,7 +132,7 @@ def _splits(spec: str, size: int, names: tuple[str, ...]) -> str:
 
 
 def _samples(data: PairData, seed: int, count: int = 64) -> PairData:
-    """Pictures for the sheet, decoded; those that do not decode are no samples."""
+    """Images for the sheet, decoded; those that do not decode are left out."""
     from dataclasses import replace
 
     import numpy as np
@@ -126,7 +145,7 @@ def _samples(data: PairData, seed: int, count: int = 64) -> PairData:
 
 
 def _check(data: PairData, workers: int | None) -> None:
-    """Decode everything; an error if more is bad than the data set allows."""
+    """Decode every image; an error if more are bad than the data set allows."""
     import numpy as np
 
     from geomkit.data.loading import batches, resolve_workers
@@ -135,9 +154,9 @@ def _check(data: PairData, workers: int | None) -> None:
     bad = []
     for done, batch in enumerate(batches(data, jobs, workers=resolve_workers(workers, data)), 1):
         bad += batch.bad
-        for picture in batch.bad:
-            typer.echo(f"bad:         {picture.id}: {picture.reason}")
+        for image in batch.bad:
+            typer.echo(f"bad:         {image.id}: {image.reason}")
         if done % 100 == 0 or done == len(jobs):
             console.line(f"decoded {jobs[done - 1][-1] + 1:,} of {len(data):,}")
-    typer.echo(f"checked:     {len(data):,} pictures, {len(bad)} bad")
+    typer.echo(f"checked:     {len(data):,} images, {len(bad)} bad")
     data.check_bad(bad)

@@ -1,24 +1,26 @@
-"""Decoded pictures, kept as pixels in one memory-mapped file: decoding is done once.
+"""Decoded images, kept as pixels in one memory-mapped file: decoding is done once.
 
-A build goes in chunks; a journal has a line with the checksum of each, so that a build that was
-killed goes on at the first chunk that is not there whole, and ends with the same bytes.
+A build proceeds in chunks. A journal has a line with the checksum of each, so that a build that
+was killed continues at the first chunk that is not whole, and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from geomkit._core.files import atomic_write, cache_dir
+from geomkit.data.declarations import Progress
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -26,18 +28,17 @@ from geomkit.models.preprocess import Preprocess
 __all__ = ["CHUNK", "cache_folder", "cached"]
 
 CHUNK = 1024
-"""Pictures a line of the journal."""
+"""Images per line of the journal."""
 
 _FORMAT, _SCHEMA_VERSION = "geomkit-pictures", 1
 _BATCH = 64
-_GEOMETRY = ("size", "interpolation", "resize_mode", "fill_color")
 
 
 def cache_folder(*names: str) -> Path:
-    """A folder of the cache, made if need be.
+    """A folder of the cache, made if it does not exist.
 
     Raises:
-        GeomkitError: if it cannot be made.
+        GeomkitError: If it cannot be made.
     """
     folder = cache_dir().joinpath(*names)
     try:
@@ -55,36 +56,39 @@ def cached(
     preprocess: Preprocess,
     *,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PairData:
-    """The same data with its pictures as pixels, from the cache or decoded into it now.
+    """The same data with its images as pixels, from the cache or decoded into it now.
 
-    Pictures that do not decode are left out and counted in the note. The data keeps its
-    fingerprint if there are none.
+    Images that do not decode are left out and counted in the note. If there are none, the data
+    keeps its fingerprint.
 
     Args:
-        data: what is to be decoded; pictures in memory are returned as they are.
-        preprocess: what its pictures are prepared with, of which the geometry counts.
-        workers: processes that decode; a core each if not given.
-        progress: called with pictures decoded and pictures in all, while the cache is made.
+        data: Pairs to decode; images in memory are returned as they are.
+        preprocess: Preprocessing of the images; only its geometry is used.
+        workers: Processes that decode; default: one per core.
+        progress: Function called with the count of images decoded and the total, while the cache
+            is made.
 
     Raises:
-        GeomkitError: if too many pictures do not decode, the cache is damaged or can't be written.
+        GeomkitError: If too many images do not decode, or the cache is damaged or cannot be
+            written.
     """
     if data.in_memory or not len(data):
         return data
     plan = _plan(data, preprocess)
-    name = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_folder("images")
-    file, record = folder / f"{name}.npy", folder / f"{name}.json"
+    content = json.dumps(asdict(plan), sort_keys=True).encode()
+    file = cache_folder("images") / f"{hashlib.sha256(content).hexdigest()[:32]}.npy"
     while True:
-        if not (file.exists() and record.exists()):
-            with _alone(folder / f"{name}.lock"):
+        if not _exists(file):
+            from filelock import FileLock
+
+            with FileLock(file.with_suffix(".lock")):
                 # Another process may have made it while this one waited.
-                if not (file.exists() and record.exists()):
-                    _build(data, plan, file, record, workers, progress)
-        pixels, bad = _open(file, record, plan)
-        if not _mended(data, bad):
+                if not _exists(file):
+                    _build(data, plan, file, workers, progress)
+        pixels, bad = _open(file, plan)
+        if not _decodes_now(data, bad):
             break
         file.unlink()
     data.check_bad(bad)
@@ -93,147 +97,171 @@ def cached(
     if not bad:
         return kept
     first = f"{bad[0].id} {bad[0].reason}"
-    return kept.with_note(f"{len(bad)} pictures left out that do not decode, the first: {first}")
+    return kept.with_note(f"{len(bad)} images left out that do not decode, the first: {first}")
 
 
-def _plan(data: PairData, preprocess: Preprocess) -> dict[str, Any]:
-    """What decides every byte of the cache; where the pictures lie tells twins in name apart."""
-    fingerprint = data.fingerprint
-    return {
-        "format": _FORMAT,
-        "schema_version": _SCHEMA_VERSION,
-        "count": len(data),
-        "sha256": fingerprint["sha256"],
-        "places": [str(Path(p.path).resolve()) for p in getattr(data.images, "places", ())],
-        "chunk": CHUNK,
-        "draft": getattr(data.images, "draft", True),
-        **{key: getattr(preprocess, key) for key in _GEOMETRY},
-    }
+@dataclass(frozen=True)
+class _Plan:
+    """What decides every byte of a cache file; its record begins with these entries.
+
+    The places of the images tell data sets apart that are alike in everything else.
+    """
+
+    format: str
+    schema_version: int
+    count: int
+    sha256: str
+    places: list[str]
+    chunk: int
+    draft: bool
+    size: int
+    interpolation: str
+    resize_mode: str
+    fill_color: int
+
+    @property
+    def image_bytes(self) -> int:
+        """Length of one image."""
+        return 3 * self.size**2
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all the images."""
+        return self.count, self.size, self.size, 3
+
+    @property
+    def head(self) -> bytes:
+        """numpy's header for all the images."""
+        out = io.BytesIO()
+        header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        return out.getvalue()
+
+    def chunk_bytes(self, number: int) -> int:
+        """Length of a chunk; the last one may be shorter."""
+        return max(0, min(self.chunk, self.count - number * self.chunk)) * self.image_bytes
 
 
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process builds the same; the system frees the lock of a killed one."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two builds at once are the user's to avoid
-        yield
-        return
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+@dataclass(frozen=True)
+class _Chunk:
+    """A line of the journal: checksum of a chunk, and the images that did not decode."""
+
+    crc32: int
+    bad: tuple[Bad, ...]
+
+    @staticmethod
+    def read(content: dict[str, Any]) -> _Chunk:
+        return _Chunk(content["crc32"], tuple(Bad(*entry) for entry in content["bad"]))
+
+
+def _plan(data: PairData, preprocess: Preprocess) -> _Plan:
+    return _Plan(
+        _FORMAT,
+        _SCHEMA_VERSION,
+        len(data),
+        data.fingerprint["sha256"],
+        [str(Path(place.path).resolve()) for place in getattr(data.images, "places", ())],
+        CHUNK,
+        getattr(data.images, "draft", True),
+        preprocess.size,
+        preprocess.interpolation,
+        preprocess.resize_mode,
+        preprocess.fill_color,
+    )
+
+
+def _exists(file: Path) -> bool:
+    return file.exists() and file.with_suffix(".json").exists()
 
 
 def _build(
     data: PairData,
-    plan: dict[str, Any],
+    plan: _Plan,
     file: Path,
-    record: Path,
     workers: int | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     from geomkit.data.loading import batches, resolve_workers
 
     partial, journal = file.with_suffix(".partial"), file.with_suffix(".journal")
-    head = _head(plan)
-    step, count = plan["chunk"], len(data)
-    picture = 3 * plan["size"] ** 2
+    step, count = plan.chunk, plan.count
     try:
-        chunks = _resume(data, partial, journal, head, plan)
-        with partial.open("r+b") as pixels, journal.open("r+b") as lines:
-            pixels.seek(0, os.SEEK_END)
-            lines.seek(0, os.SEEK_END)
+        chunks = _resume(data, partial, journal, plan)
+        with partial.open("ab") as pixels, journal.open("ab") as lines:
             jobs = [
                 np.arange(at, min(at + _BATCH, start + step, count))
                 for start in range(step * len(chunks), count, step)
                 for at in range(start, min(start + step, count), _BATCH)
             ]
             crc = 0
-            bad: list[list[Any]] = []
+            bad: list[Bad] = []
             done = batches(data, jobs, workers=resolve_workers(workers, data))
             for job, batch in zip(jobs, done, strict=True):
-                whole = np.zeros((len(job), picture), np.uint8)
-                whole[batch.rows - job[0]] = batch.images.numpy().reshape(-1, picture)
+                whole = np.zeros((len(job), plan.image_bytes), np.uint8)
+                whole[batch.rows - job[0]] = batch.images.numpy().reshape(-1, plan.image_bytes)
                 pixels.write(whole.data)
                 crc = zlib.crc32(whole.data, crc)
-                bad += [[b.row, b.id, b.reason] for b in batch.bad]
+                bad += batch.bad
                 end = int(job[-1]) + 1
                 if end % step == 0 or end == count:
-                    chunks.append({"crc32": crc, "bad": sorted(bad)})
+                    chunks.append(_Chunk(crc, tuple(sorted(bad))))
                     _sync(pixels)  # a line of the journal vouches for pixels that are on disk
-                    lines.write(json.dumps(chunks[-1]).encode() + b"\n")
+                    lines.write(json.dumps(asdict(chunks[-1])).encode() + b"\n")
                     _sync(lines)
                     crc, bad = 0, []
-                    data.check_bad(_bad(chunks))  # rather now than after hours
+                    data.check_bad(_bad(chunks))  # now rather than after hours
                 if progress:
                     progress(end, count)
-        with atomic_write(record, overwrite=True) as out:
-            out.write(json.dumps({**plan, "chunks": chunks}).encode())
+        with atomic_write(file.with_suffix(".json"), overwrite=True) as out:
+            record = {**asdict(plan), "chunks": [asdict(chunk) for chunk in chunks]}
+            out.write(json.dumps(record).encode())
         partial.replace(file)
         journal.unlink()
     except OSError as error:
         raise GeomkitError(
-            f"{partial}: the picture cache cannot be written ({error.strerror or error}); make "
-            "room or set GEOMKIT_CACHE, and start again: it goes on where it stopped"
+            f"{partial}: the image cache cannot be written ({error.strerror or error}); make "
+            "room or set GEOMKIT_CACHE, and start again: it continues where it stopped"
         ) from None
 
 
-def _head(plan: dict[str, Any]) -> bytes:
-    """numpy's header for all the pictures."""
-    import io
-
-    out = io.BytesIO()
-    shape = (plan["count"], plan["size"], plan["size"], 3)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(out, header)
-    return out.getvalue()
-
-
-def _resume(
-    data: PairData, partial: Path, journal: Path, head: bytes, plan: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _resume(data: PairData, partial: Path, journal: Path, plan: _Plan) -> list[_Chunk]:
     """Chunks of an earlier build that are whole; what follows them is cut off."""
     partial.touch()
     journal.touch()
-    whole: list[dict[str, Any]] = []
-    kept = 0
+    whole: list[_Chunk] = []
+    kept = end = 0
     with partial.open("r+b") as pixels, journal.open("r+b") as lines:
-        if pixels.read(len(head)) == head:
+        if pixels.read(len(plan.head)) == plan.head:
             for line in lines:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    chunk = json.loads(line)
-                    size = _chunk_bytes(plan, len(whole))
-                    intact = line.endswith(b"\n") and _crc32(pixels, size) == chunk["crc32"]
-                    if intact and not _mended(data, _bad([chunk])):
+                    chunk = _Chunk.read(json.loads(line))
+                    size = plan.chunk_bytes(len(whole))
+                    intact = line.endswith(b"\n") and _crc32(pixels, size) == chunk.crc32
+                    if intact and not _decodes_now(data, chunk.bad):
                         whole.append(chunk)
                         kept += len(line)
+                        end = (end or len(plan.head)) + size
                         continue
                 break
         lines.truncate(kept)
-        end = len(head) + sum(_chunk_bytes(plan, i) for i in range(len(whole)))
-        pixels.truncate(end if whole else 0)
+        pixels.truncate(end)
         if not whole:
             pixels.seek(0)
-            pixels.write(head)
+            pixels.write(plan.head)
     return whole
 
 
-def _bad(chunks: list[dict[str, Any]]) -> list[Bad]:
-    return [Bad(*entry) for chunk in chunks for entry in chunk["bad"]]
+def _bad(chunks: Sequence[_Chunk]) -> list[Bad]:
+    return [bad for chunk in chunks for bad in chunk.bad]
 
 
-def _mended(data: PairData, bad: list[Bad]) -> bool:
-    """Whether a picture that did not decode does so now: it has been fetched again, say."""
+def _decodes_now(data: PairData, bad: Sequence[Bad]) -> bool:
+    """Whether an image that did not decode does so now, after it was fetched again."""
     return any(not data.read([b.row])[2] for b in bad)
 
 
-def _chunk_bytes(plan: dict[str, Any], number: int) -> int:
-    pictures = min(plan["chunk"], plan["count"] - number * plan["chunk"])
-    return max(0, pictures) * 3 * plan["size"] ** 2
-
-
 def _crc32(file: BinaryIO, length: int) -> int | None:
-    """The checksum of the next bytes of a file; none if there are fewer."""
+    """Checksum of the next bytes of a file; ``None`` if there are fewer."""
     crc = 0
     while length:
         piece = file.read(min(length, 1 << 22))
@@ -248,33 +276,31 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _open(file: Path, record: Path, plan: dict[str, Any]) -> tuple[np.ndarray, list[Bad]]:
-    """The pixels of a cache that is whole, and the pictures that are not in it."""
+def _open(file: Path, plan: _Plan) -> tuple[np.ndarray, list[Bad]]:
+    """The pixels of a cache that is whole, and the images that are not in it."""
     try:
-        said = json.loads(record.read_bytes())
-        if {key: said.get(key) for key in plan} != plan:
-            raise ValueError("another data set's")
-        chunks = said["chunks"]
+        record = json.loads(file.with_suffix(".json").read_bytes())
+        if {key: record.get(key) for key in asdict(plan)} != asdict(plan):
+            raise ValueError("of another data set")
+        chunks = [_Chunk.read(chunk) for chunk in record["chunks"]]
         pixels = np.load(file, mmap_mode="r")
-        shape = (plan["count"], plan["size"], plan["size"], 3)
-        if pixels.shape != shape or pixels.dtype != np.uint8:
-            raise ValueError(f"shape {pixels.shape}, expected {shape}")
-        if len(chunks) != -(-plan["count"] // plan["chunk"]):
+        if pixels.shape != plan.shape or pixels.dtype != np.uint8:
+            raise ValueError(f"shape {pixels.shape}, expected {plan.shape}")
+        if len(chunks) != -(-plan.count // plan.chunk):
             raise ValueError(f"{len(chunks)} checksums")
-        whole = len(_head(plan)) + 3 * plan["count"] * plan["size"] ** 2
+        whole = len(plan.head) + plan.count * plan.image_bytes
         if file.stat().st_size != whole:
             raise ValueError(f"{file.stat().st_size:,} bytes, expected {whole:,}")
         _check(file, chunks, plan)
-        bad = _bad(chunks)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise GeomkitError(
-            f"{file}: the picture cache is damaged ({reason}); delete it, and it is made again"
+            f"{file}: the image cache is damaged ({reason}); delete it, and it is made again"
         ) from None
-    return pixels, bad
+    return pixels, _bad(chunks)
 
 
-def _check(file: Path, chunks: list[dict[str, Any]], plan: dict[str, Any]) -> None:
+def _check(file: Path, chunks: Sequence[_Chunk], plan: _Plan) -> None:
     """Compare every checksum, once for each state the system reports of the file."""
     stat = file.stat()
     state = json.dumps([stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
@@ -282,9 +308,9 @@ def _check(file: Path, chunks: list[dict[str, Any]], plan: dict[str, Any]) -> No
     if seen.exists() and seen.read_text("utf-8") == state:
         return
     with file.open("rb") as pixels:
-        pixels.seek(len(_head(plan)))
+        pixels.seek(len(plan.head))
         for number, chunk in enumerate(chunks):
-            if _crc32(pixels, _chunk_bytes(plan, number)) != chunk["crc32"]:
-                raise ValueError(f"pictures from {number * plan['chunk']:,} on")
+            if _crc32(pixels, plan.chunk_bytes(number)) != chunk.crc32:
+                raise ValueError(f"images from {number * plan.chunk:,} on")
     with contextlib.suppress(GeomkitError), atomic_write(seen, overwrite=True) as out:
         out.write(state.encode())

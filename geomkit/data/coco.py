@@ -1,31 +1,24 @@
 """COCO Captions as it is downloaded: the layouts of 2017 and 2014, and Karpathy's split of 2014.
 
-Pictures may stay in their zips, and so may the annotations.
+Images may stay in their zip files, and so may the annotations.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field
-from itertools import compress
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from geomkit.data.files import VAL_SHARE, FileImages, Place, missing_path, zip_members
-from geomkit.data.pairs import PairData, seeded_hash
+from geomkit.data.declarations import Dataset, Request
+from geomkit.data.files import Place, open_zip
+from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.models.preprocess import Preprocess
 
-__all__ = ["ATTRIBUTION", "LICENCE", "PUBLISHED", "YEARS", "load_coco"]
+__all__ = ["DATASET", "PUBLISHED", "YEARS", "load_coco"]
 
-LICENCE = "annotations CC BY 4.0; each photograph under its own Flickr licence"
-ATTRIBUTION = (
-    "COCO Captions (Lin et al. 2014, Chen et al. 2015), cocodataset.org; annotations CC BY 4.0, "
-    "photographs by their Flickr users under the licences named in the annotations"
-)
 YEARS = ("2017", "2014", "karpathy")
 
 PUBLISHED = {
@@ -37,152 +30,119 @@ PUBLISHED = {
     ("karpathy", "val"): 5_000,
     ("karpathy", "test"): 5_000,
 }
-"""Images of each split."""
+"""Count of images in each split, as published."""
 
 _KARPATHY = "dataset_coco.json"
 
 
-@dataclass
-class _Found:
-    """Images of a split: where they are, what they are called, what is said of them."""
+class _Image(NamedTuple):
+    folder: str
+    file: str
+    id: str
+    split: str
+    captions: tuple[str, ...]
 
-    folders: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    captions: list[tuple[str, ...]] = field(default_factory=list)
-    bare: int = 0
 
-    def add(self, folder: str, file: str, id_: Any, captions: list[tuple[int, str]]) -> None:
-        if not captions:
-            self.bare += 1
-            return
-        self.folders.append(folder)
-        self.files.append(file)
-        self.ids.append(str(id_))
-        self.captions.append(tuple(caption.strip() for _, caption in sorted(captions)))
+class _Json(NamedTuple):
+    """A JSON file, or a member of a zip file."""
 
-    def take(self, wanted: list[bool]) -> _Found:
-        columns = (self.folders, self.files, self.ids, self.captions)
-        return _Found(*(list(compress(column, wanted)) for column in columns))  # type: ignore
+    file: Path
+    member: str | None = None
 
 
 def load_coco(
-    path: str,
-    *,
-    split: str,
-    preprocess: Preprocess,
-    year: str | None = None,
-    captions: int | None = None,
-    seed: int = 0,
-    draft: bool = True,
-    spec: str,
-    **_: Any,
+    request: Request, *, year: str | None = None, captions: int | None = None
 ) -> PairData:
     """COCO's images with their captions, ordered by the annotations' ids.
 
     Args:
-        path: the folder that holds ``annotations`` and ``train2017``, ``val2017`` and so on.
-        split: ``train``, ``val``, ``all``, or Karpathy's ``test`` (his ``restval`` is training).
-        preprocess: what to make of the pictures.
-        year: ``2017``, ``2014`` or ``karpathy``; the first that is there if not given.
-        captions: at most so many an image.
-        seed: of the fifth that is held out where there are no validation captions.
-        draft: see :func:`geomkit.data.decode.decode`.
-        spec: recorded.
+        request: Request with the path of the folder that holds ``annotations`` and ``train2017``,
+            ``val2017`` and so on. The split ``test`` is Karpathy's (his ``restval`` is training).
+            Without validation captions a fifth is held out.
+        year: ``2017``, ``2014`` or ``karpathy``; default: the first that is there.
+        captions: Largest number of captions per image; default: all.
 
     Raises:
-        GeomkitError: if captions or a whole folder of images are missing, or damaged.
+        GeomkitError: If captions or a whole folder of images are missing, or damaged.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise missing_path("coco", path, "folder", ["year", "captions", "distinct", "n", "seed"])
+    root = request.folder()
     if captions is not None and captions < 1:
         raise GeomkitError(f"coco: captions: expected 1 or more, got {captions}")
-    there = [y for y in YEARS if _annotations(root, y)]
     if year is not None and year not in YEARS:
         raise unknown_name("year of coco", year, YEARS)
-    if not there or (year and year not in there):
-        wanted = {
-            "karpathy": _KARPATHY,
-            "2014": "captions_train2014.json",
-        }.get(year or "", "captions_train2017.json")
-        zipped = "" if year == "karpathy" else f", or in annotations_trainval{wanted[-9:-5]}.zip"
+    there = {y: sources for y in YEARS if (sources := _annotations(root, y))}
+    chosen = year or next(iter(there), "2017")
+    if chosen not in there:
+        wanted = _KARPATHY if chosen == "karpathy" else f"captions_train{chosen}.json"
+        zipped = "" if chosen == "karpathy" else f", or in annotations_trainval{chosen}.zip"
         also = f"; found: {', '.join(there)}" if there else ""
         raise GeomkitError(
             f"coco: {root}: no {wanted} in it, in its annotations folder{zipped}{also}"
         )
-    chosen = year or there[0]
-    found, notes = _split(root, chosen, split, seed)
+    notes = []
     if year is None and len(there) > 1:
-        notes.insert(0, f"{chosen}'s layout, as no year= was given ({', '.join(there)} found)")
-    if captions:
-        found.captions = [texts[:captions] for texts in found.captions]
-    names = sorted(set(found.folders))
-    places = [_images(root, name) for name in names]
-    inside = [_prefix(place, name) for place, name in zip(places, names, strict=True)]
-    place = np.array([names.index(folder) for folder in found.folders], np.int32)
-    files = [inside[p] + file for p, file in zip(place, found.files, strict=True)]
-    return PairData(
-        spec=spec,
-        split=split,
-        images=FileImages(places, place, files, preprocess, draft=draft),
-        index=np.arange(len(files)),
-        captions=tuple(found.captions),
-        ids=tuple(found.ids),
+        notes = [f"{chosen}'s layout, as no year= was given ({', '.join(there)} found)"]
+    alone = chosen != "karpathy" and list(there[chosen]) == ["train"]
+    part = "all" if alone and request.split != "test" else request.split
+    found = list(_read(root, chosen, there[chosen], part))
+    images = [image for image in found if image.captions]
+    notes.append(_count(len(found), chosen, "train" if alone else part))
+    if alone and request.split != "all":
+        notes.append(f"no captions_val{chosen}.json")
+    if len(images) < len(found):
+        notes.append(f"{len(found) - len(images)} images without captions left out")
+    if not images:
+        raise GeomkitError(f"coco: {root}: no image with a caption in {part} ({chosen})")
+    folders = sorted({image.folder for image in images})
+    places = [_images(root, folder) for folder in folders]
+    inside = [_prefix(place, folder) for place, folder in zip(places, folders, strict=True)]
+    place = [folders.index(image.folder) for image in images]
+    return request.pairs(
+        [inside[p] + image.file for p, image in zip(place, images, strict=True)],
+        [image.captions[:captions] for image in images],
+        places=places,
+        place=place,
+        ids=[image.id for image in images],
+        splits=None if alone else [image.split for image in images],
         source=f"COCO {chosen}",
-        licence=LICENCE,
-        attribution=ATTRIBUTION,
-        note="; ".join(notes),
+        notes=notes,
     )
 
 
-def _annotations(root: Path, year: str) -> dict[str, tuple[Path, str | None]]:
-    """Split → a JSON file, or a zip and the member of it."""
+def _annotations(root: Path, year: str) -> dict[str, _Json]:
+    """Split → where its captions are; Karpathy's one file is for all."""
+    folders = (root / "annotations", root)
     if year == "karpathy":
-        files = [f for f in (root / _KARPATHY, root / "annotations" / _KARPATHY) if f.exists()]
-        return {"train": (files[0], None)} if files else {}
-    found: dict[str, tuple[Path, str | None]] = {}
+        files = [folder / _KARPATHY for folder in folders[::-1] if (folder / _KARPATHY).exists()]
+        return {"all": _Json(files[0])} if files else {}
+    found: dict[str, _Json] = {}
     for split in ("train", "val"):
         name = f"captions_{split}{year}.json"
-        for folder in (root / "annotations", root):
-            archive = folder / f"annotations_trainval{year}.zip"
+        for folder in folders:
+            archive, member = folder / f"annotations_trainval{year}.zip", f"annotations/{name}"
             if (folder / name).exists():
-                found.setdefault(split, (folder / name, None))
-            elif archive.exists() and f"annotations/{name}" in zip_members(archive):
-                found.setdefault(split, (archive, f"annotations/{name}"))
+                found.setdefault(split, _Json(folder / name))
+            elif archive.exists() and member in open_zip(archive).namelist():
+                found.setdefault(split, _Json(archive, member))
     return found
 
 
-def _split(root: Path, year: str, split: str, seed: int) -> tuple[_Found, list[str]]:
-    annotations, found = _annotations(root, year), _Found()
-    alone = set(annotations) == {"train"} and year != "karpathy"
+def _read(root: Path, year: str, there: dict[str, _Json], split: str) -> Iterator[_Image]:
+    """The images of a split, or of all, in the order of their files; others are not looked for."""
     if year == "karpathy":
-        _add_karpathy(annotations["train"][0], split, found)
-    elif split == "test":
+        found = _karpathy(there["all"])
+        yield from (image for image in found if split in ("all", image.split))
+        return
+    if split == "test":
         raise GeomkitError(
             f"coco: {root}: COCO {year} has no captions for its test images; "
             f"Karpathy's split has (year=karpathy, with {_KARPATHY})"
         )
-    elif not alone and split != "all" and split not in annotations:
+    if split not in ("all", *there):
         raise GeomkitError(f"coco: {root}: no captions_{split}{year}.json; add it")
-    else:
-        wanted = ("train", "val") if alone or split == "all" else (split,)
-        for part in [part for part in wanted if part in annotations]:
-            _add(*annotations[part], f"{part}{year}", found)
-    notes = [_count(len(found.ids) + found.bare, year, "train" if alone else split)]
-    if found.bare:
-        notes.append(f"{found.bare} images without captions left out")
-    if alone and split != "all":
-        found = found.take(
-            [(seeded_hash(i, seed, "split") < VAL_SHARE) == (split == "val") for i in found.ids]
-        )
-        notes.append(
-            f"{split} is {'a fifth' if split == 'val' else 'four fifths'} of them, by a seeded "
-            f"hash, as there is no captions_val{year}.json"
-        )
-    if not found.ids:
-        raise GeomkitError(f"coco: {root}: no image with a caption in {split} ({year})")
-    return found, notes
+    for part, source in there.items():
+        if split in ("all", part):
+            yield from _captions(source, f"{part}{year}", part)
 
 
 def _count(count: int, year: str, split: str) -> str:
@@ -194,55 +154,60 @@ def _count(count: int, year: str, split: str) -> str:
     return f"{count:,} images; {name}'s {split} has {expected:,}: {relation}"
 
 
-def _json(file: Path, member: str | None) -> Any:
+def _load(source: _Json) -> Any:
     try:
-        if member is None:
-            return json.loads(file.read_bytes())
-        with zipfile.ZipFile(file) as archive:
-            return json.loads(archive.read(member))
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        if source.member is None:
+            return json.loads(source.file.read_bytes())
+        return json.loads(open_zip(source.file).read(source.member))
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         reason = str(error).splitlines()[0]
-        raise GeomkitError(f"coco: {file}: not JSON, or cut short ({reason})") from None
+        raise GeomkitError(f"coco: {source.file}: not JSON, or cut short ({reason})") from None
 
 
-def _add(file: Path, member: str | None, folder: str, found: _Found) -> None:
-    content = _json(file, member)
+def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:
+    content = _load(source)
     try:
         by_image: dict[int, list[tuple[int, str]]] = {}
         for entry in content["annotations"]:
             by_image.setdefault(entry["image_id"], []).append((entry["id"], entry["caption"]))
         for image in content["images"]:
-            found.add(folder, image["file_name"], image["id"], by_image.get(image["id"], []))
+            texts = by_image.get(image["id"], [])
+            yield _Image(folder, image["file_name"], str(image["id"]), split, _ordered(texts))
     except (KeyError, TypeError, AttributeError) as error:
-        raise GeomkitError(
-            f"coco: {file}: not COCO's captions ({_missing(error)}); expected images with "
-            "file_name and id, annotations with image_id, id and caption"
-        ) from None
+        raise _unlike(
+            source.file, "COCO's captions", error, "images with file_name and id, annotations with "
+            "image_id, id and caption"
+        ) from None  # fmt: skip
 
 
-def _add_karpathy(file: Path, split: str, found: _Found) -> None:
-    content = _json(file, None)
-    wanted = {"train": {"train", "restval"}, "all": {"train", "restval", "val", "test"}}
+def _karpathy(source: _Json) -> Iterator[_Image]:
+    content = _load(source)
     try:
         for image in content["images"]:
-            if image["split"] not in wanted.get(split, {split}):
-                continue
-            captions = [(s["sentid"], s["raw"]) for s in image["sentences"]]
+            texts = [(s["sentid"], s["raw"]) for s in image["sentences"]]
+            split = "train" if image["split"] == "restval" else image["split"]
             # The images were moved between splits, never between COCO's folders.
-            found.add(image["filepath"], image["filename"], image["cocoid"], captions)
+            yield _Image(
+                image["filepath"], image["filename"], str(image["cocoid"]), split, _ordered(texts)
+            )
     except (KeyError, TypeError, AttributeError) as error:
-        raise GeomkitError(
-            f"coco: {file}: not Karpathy's split of COCO ({_missing(error)}); expected images with "
-            "filepath, filename, cocoid, split and sentences"
-        ) from None
+        raise _unlike(
+            source.file, "Karpathy's split of COCO", error, "images with filepath, filename, "
+            "cocoid, split and sentences"
+        ) from None  # fmt: skip
 
 
-def _missing(error: Exception) -> str:
-    return f"no {error}" if isinstance(error, KeyError) else "another shape"
+def _ordered(texts: list[tuple[int, str]]) -> tuple[str, ...]:
+    return tuple(caption.strip() for _, caption in sorted(texts))
+
+
+def _unlike(file: Path, what: str, error: Exception, expected: str) -> GeomkitError:
+    reason = f"no {error}" if isinstance(error, KeyError) else "another shape"
+    return GeomkitError(f"coco: {file}: not {what} ({reason}); expected {expected}")
 
 
 def _images(root: Path, name: str) -> Place:
-    """A folder of images, or the zip it came in."""
+    """A folder of images, or the zip file it came in."""
     tried = [root / name, root / "images" / name]
     for folder in tried:
         if folder.is_dir():
@@ -250,15 +215,28 @@ def _images(root: Path, name: str) -> Place:
     for folder in tried:
         archive = folder.with_name(f"{name}.zip")
         if archive.is_file():
-            zip_members(
-                archive
-            )  # a zip that is cut short is refused now and not picture by picture
+            open_zip(archive)  # refuses a file that is cut short before any image is read
             return Place(str(archive), "zip")
     raise GeomkitError(f"coco: {root}: neither a folder {name} nor {name}.zip in it; add one")
 
 
 def _prefix(place: Place, name: str) -> str:
-    """What stands before the file names in a zip: COCO's have the folder's name."""
-    if place.kind == "zip" and any(m.startswith(f"{name}/") for m in zip_members(place.path)):
+    """What comes before the file names in a zip file: in COCO's own, the folder's name."""
+    if place.kind == "zip" and any(
+        member.startswith(f"{name}/") for member in open_zip(place.path).namelist()
+    ):
         return f"{name}/"
     return ""
+
+
+DATASET = Dataset(
+    name="coco",
+    load=load_coco,
+    help="COCO Captions: 2017, 2014 or Karpathy's split, folders or zip files as downloaded",
+    options={"year": str, "captions": int},
+    path="ROOT",
+    splits=("train", "val", "test", "all"),
+    licence="annotations CC BY 4.0; each photograph under its own Flickr licence",
+    attribution="COCO Captions (Lin et al. 2014, Chen et al. 2015), cocodataset.org; annotations "
+    "CC BY 4.0, photographs by their Flickr users under the licences named in the annotations",
+)

@@ -1,7 +1,7 @@
-"""From a picture file to the square of uint8 pixels a model takes.
+"""From an image file to the square of uint8 pixels a model takes.
 
-Everything a model's preprocessing says about geometry happens here, on 8-bit pixels, as open_clip's
-own evaluation transform does it; mean and std are applied on the device
+The geometry of a model's preprocessing is applied here, on 8-bit pixels, as in open_clip's own
+evaluation transform; mean and standard deviation are applied on the device
 (:meth:`geomkit.models.preprocess.Preprocess.to_pixels`).
 """
 
@@ -24,36 +24,35 @@ INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
-    "random": Image.Resampling.BICUBIC,  # as open_clip evaluates what it trained so
+    "random": Image.Resampling.BICUBIC,  # open_clip's choice when it evaluates
 }
 RESIZE_MODES = ("shortest", "longest", "squash")
 
 _DRAFT_GAP = 2
-"""A JPEG is decoded at a reduced size only if that leaves twice the pixels asked for, each way:
-what Pillow calls hardly different from resampling the whole."""
+"""A JPEG is decoded at a reduced size only if that size is at least twice the one asked for, which
+by Pillow's documentation is hardly different from resampling the whole image."""
 
 
 def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) -> np.ndarray:
-    """Decode a picture and prepare it for a model.
+    """Decode an image and prepare it for a model.
 
-    An EXIF orientation is applied, transparency laid on white, an animation gives its first
-    picture.
+    An EXIF orientation is applied, transparency becomes white, and of an animation the first frame
+    is taken.
 
     Args:
-        source: a file, or what one holds.
-        preprocess: a model's, see :func:`prepare`.
-        draft: let the JPEG decoder reduce a picture much larger than is asked for.
+        source: File, or the content of one.
+        preprocess: Preprocessing of the model, see :func:`prepare`.
+        draft: Whether the JPEG decoder may reduce an image much larger than is asked for.
 
     Returns:
-        ``(size, size, 3)`` uint8.
+        Pixels, uint8, shape ``(size, size, 3)``.
 
     Raises:
-        GeomkitError: if it is missing, truncated or no picture, with the reason alone; the caller
-            knows its name.
+        GeomkitError: If it is missing, truncated or no image; the message is the reason, without
+            its name.
     """
     try:
-        # Warnings of Pillow's about odd metadata are no user's business; a picture too large to
-        # be one is an error there already.
+        # Pillow warns about odd metadata, which do no harm; images of absurd size it refuses.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -66,8 +65,8 @@ def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) 
         raise GeomkitError("is missing (no such file)") from None
     except UnidentifiedImageError:
         empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
-        raise GeomkitError(f"does not decode ({'empty' if empty else 'not a picture'})") from None
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file makes them
+        raise GeomkitError(f"does not decode ({'empty' if empty else 'not an image'})") from None
+    except Exception as error:  # a damaged file makes Pillow's plugins raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(source, Path):
             reason = reason.replace(str(source), "it").replace(repr(str(source)), "it")
@@ -75,20 +74,20 @@ def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) 
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
-    """Resize and crop a picture as open_clip does for evaluation.
+    """Resize and crop an image as open_clip does for evaluation.
 
-    ``shortest``: its short side to ``size``, then the middle square. ``longest``: its long side to
-    ``size``, the rest filled. ``squash``: both sides to ``size``.
+    ``shortest``: its short side becomes ``size``, then the middle square is taken. ``longest``: its
+    long side becomes ``size``, and the rest is filled. ``squash``: both sides become ``size``.
 
     Args:
-        image: any mode and size.
-        preprocess: The model's; mean and standard deviation are not used.
+        image: Image of any mode and size.
+        preprocess: Preprocessing of the model; mean and standard deviation are not used.
 
     Returns:
-        ``(size, size, 3)`` uint8.
+        Pixels, uint8, shape ``(size, size, 3)``.
 
     Raises:
-        GeomkitError: for an unknown interpolation or resize mode.
+        GeomkitError: If the interpolation or resize mode is unknown.
 
     >>> prepare(Image.new("L", (40, 20), 7), Preprocess(8)).shape
     (8, 8, 3)
@@ -103,7 +102,7 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     width, height = image.size
     if mode == "squash":
         return np.asarray(image.resize((size, size), filter_))
-    # torchvision's rounding: the other side is cut down; for open_clip's ResizeKeepRatio rounded.
+    # torchvision truncates the other side; open_clip's ResizeKeepRatio rounds it.
     if mode == "shortest":
         short = min(width, height)
         new = (int(size * width / short), int(size * height / short))

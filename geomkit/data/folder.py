@@ -1,20 +1,20 @@
-"""A folder of pictures, captioned by the folder they are in or by a text file beside each."""
+"""A folder of images, captioned by the folder they are in or by a text file beside each."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from geomkit.data.files import SUFFIXES, VAL_SHARE, FileImages, Place, hold_out, missing_path
-from geomkit.data.pairs import PairData, seeded_hash
+from geomkit.data.declarations import Dataset, Request
+from geomkit.data.files import SUFFIXES, Place
+from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
-from geomkit.models.preprocess import Preprocess
 
-__all__ = ["TEMPLATE", "image_folder_classes", "image_folder_splits", "load_folder"]
+__all__ = ["DATASET", "TEMPLATE", "ClassFolders", "class_folders", "load_folder", "split_folders"]
 
 TEMPLATE = "a photo of a {}."
 """CLIP's plainest prompt."""
@@ -26,129 +26,95 @@ _SPLITS = {
 }
 
 
-def load_folder(
-    path: str,
-    *,
-    split: str,
-    preprocess: Preprocess,
-    template: str = TEMPLATE,
-    seed: int = 0,
-    draft: bool = True,
-    spec: str,
-    **_: Any,
-) -> PairData:
-    """Pictures with the captions in ``.txt`` files beside them, or else with their class's name.
+def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
+    """Images with the captions in ``.txt`` files beside them, or else with their class's name.
 
     Args:
-        path: the folder: ``DIR/class/*.jpg``, or ``DIR/train/class/*.jpg`` and
-            ``DIR/val/class/*.jpg``, or pictures with a ``.txt`` of the same stem beside them, at
-            any depth (what img2dataset's ``files`` makes).
-        split: ``train``, ``val``, ``test`` or ``all``; where the folder has no splits a fifth is
-            held out by a seeded hash of the ids.
-        preprocess: what to make of the pictures.
-        template: of a class's caption, ``{}`` standing for its name.
-        seed: of the fifth held out.
-        draft: see :func:`geomkit.data.decode.decode`.
-        spec: recorded.
+        request: Request with the path of a folder: ``DIR/class/*.jpg``, or
+            ``DIR/train/class/*.jpg`` and ``DIR/val/class/*.jpg``, or images with a ``.txt`` of the
+            same stem beside them, at any depth (as img2dataset's ``files`` writes them). A folder
+            without splits has a fifth held out for ``val``.
+        template: Caption of a class, with ``{}`` for its name.
 
     Raises:
-        GeomkitError: if the folder is missing, holds no pictures or no classes.
+        GeomkitError: If the folder is missing, holds no images or no classes.
     """
-    root = Path(path)
     if "{}" not in template:
         raise GeomkitError(f"imagefolder: template: expected {{}} for the class, got '{template}'")
-    found = _files(root)
-    if texts := _texts(root, found):
-        files = [file for file in found if file in texts]
-        captions = [texts[file] for file in files]
-        bare = len(found) - len(files)
-        note = f"{bare} pictures without a .txt beside them left out" if bare else ""
-        data = _data(root, files, captions, preprocess, draft, spec).with_note(note)
-        return hold_out(data, split, seed=seed)
-    files, labels, classes = image_folder_classes(path, split=split, seed=seed)
-    captions = [template.format(classes[label].replace("_", " ")) for label in labels]
-    data = _data(root, files, captions, preprocess, draft, spec)
-    held = (
-        ""
-        if image_folder_splits(root) or split == "all"
-        else "; a fifth is held out, by a seeded hash"
+    root = request.folder()
+    found = _images(root)
+    texts = _texts(root, found)
+    if texts:
+        names, captions, splits = list(texts), list(texts.values()), None
+        bare = len(found) - len(texts)
+        note = f"{bare} images without a .txt beside them left out" if bare else ""
+    else:
+        classes = class_folders(root)
+        names, splits = list(classes.files), classes.splits
+        captions = [template.format(classes.names[label]) for label in classes.labels]
+        note = f"{len(classes.names)} classes"
+    return request.pairs(
+        names,
+        [(caption,) for caption in captions],
+        places=[Place(str(root))],
+        splits=splits,
+        source=f"folder {root.resolve().name}",
+        notes=[note],
     )
-    return data.take(np.arange(len(data)), split=split).with_note(f"{len(classes)} classes{held}")
 
 
-def image_folder_classes(
-    path: str | Path, *, split: str = "all", seed: int = 0
-) -> tuple[list[str], np.ndarray, list[str]]:
-    """The pictures of a folder of classes, as :func:`load_folder` takes them.
+@dataclass(frozen=True)
+class ClassFolders:
+    """Images sorted into a folder for each class.
 
-    Args:
-        path: ``DIR/class/*.jpg``, or ``DIR/train/class/*.jpg`` and so on.
-        split: ``train``, ``val``, ``test`` or ``all``.
-        seed: of the fifth held out where the folder has no splits.
+    Attributes:
+        files: Path of each of ``n`` images, relative to the folder; these are their ids.
+        labels: Class of each image, shape ``(n,)``.
+        names: Names of the classes, sorted, with spaces for ``_`` and ``-``.
+        splits: Split of each image; ``None`` if the folder has no splits.
+    """
 
-    Returns:
-        ``n`` files relative to the folder, which are the ids of the pictures; the ``n`` numbers
-        of their classes; the classes' names, sorted, ``_`` and ``-`` as spaces.
+    files: tuple[str, ...]
+    labels: np.ndarray
+    names: tuple[str, ...]
+    splits: tuple[str, ...] | None
+
+
+def class_folders(root: Path) -> ClassFolders:
+    """All images of ``DIR/class/*.jpg``, or of ``DIR/train/class/*.jpg`` and so on.
 
     Raises:
-        GeomkitError: if the folder is missing, has no classes, or lacks the split.
+        GeomkitError: If an image is in no class's folder, or there is no image.
     """
-    root = Path(path)
-    parts = image_folder_splits(root)
-    depth = 1 if parts else 0
-    by_class: list[tuple[str, str]] = []
-    for file in _files(root):
+    split_of = {folder: split for split, folder in split_folders(root).items()}
+    depth = 1 if split_of else 0
+    found: list[tuple[str, str, str]] = []
+    for file in _images(root):
         steps = file.split("/")
         if len(steps) < depth + 2:
             raise GeomkitError(
-                f"imagefolder: {root}: {file} lies in no class's folder and has no .txt beside "
+                f"imagefolder: {root}: {file} is in no class's folder and has no .txt beside "
                 f"it; expected {root.name}/class/{steps[-1]}"
             )
-        if not parts or steps[0] in parts.values():
-            by_class.append((file, steps[depth]))
-    names = sorted({name for _, name in by_class})
-    if split == "all" or not parts:
-        held = {file: seeded_hash(file, seed, "split") < VAL_SHARE for file, _ in by_class}
-        if split == "test":
-            raise GeomkitError(f"imagefolder: {root}: no folder test in it")
-        if split != "all":
-            by_class = [pair for pair in by_class if held[pair[0]] == (split == "val")]
-    elif split in parts:
-        by_class = [pair for pair in by_class if pair[0].startswith(f"{parts[split]}/")]
-    else:
-        there = ", ".join(parts.values())
-        raise GeomkitError(f"imagefolder: {root}: no folder {split} in it; there are: {there}")
-    number = {name: i for i, name in enumerate(names)}
-    labels = np.array([number[name] for _, name in by_class], int)
-    plain = [name.replace("_", " ").replace("-", " ") for name in names]
-    return [file for file, _ in by_class], labels, plain
+        if not split_of or steps[0] in split_of:
+            found.append((file, steps[depth], split_of.get(steps[0], "")))
+    folders, labels = np.unique([folder for _, folder, _ in found], return_inverse=True)
+    return ClassFolders(
+        tuple(file for file, _, _ in found),
+        labels,
+        tuple(str(folder).replace("_", " ").replace("-", " ") for folder in folders),
+        tuple(split for _, _, split in found) if split_of else None,
+    )
 
 
-def _files(root: Path) -> list[str]:
-    """Every picture, relative to the folder, in one order on every machine."""
-    if not root.is_dir():
-        raise missing_path("imagefolder", root, "folder", ["template", "seed", "n"])
-    found = []
-    for folder, _, files in os.walk(root, followlinks=True):
-        inside = Path(folder).relative_to(root)
-        found += [
-            (inside / file).as_posix() for file in files if Path(file).suffix.lower() in SUFFIXES
-        ]
-    if not found:
-        raise GeomkitError(
-            f"imagefolder: {root}: no pictures in it ({', '.join(sorted(SUFFIXES))})"
-        )
-    return sorted(found)
+def split_folders(root: Path) -> dict[str, str]:
+    """Which of train, val and test a folder has, each with the name of its folder.
 
-
-def image_folder_splits(root: Path) -> dict[str, str]:
-    """Which of train, val and test a folder has, with their names in it; none if it has classes.
-
-    A class may be called "test": folders are splits if training stands beside another one, or if
-    there are no others and classes lie in them.
+    A class may be called "test": folders are splits if there is one for training and another one,
+    or if there are no other folders and all of them hold folders.
 
     Args:
-        root: the folder; of one that is missing there are none.
+        root: Folder; one that is missing has no splits.
     """
     found = {
         split: next((n for n in names if (root / n).is_dir()), "")
@@ -164,8 +130,21 @@ def image_folder_splits(root: Path) -> dict[str, str]:
     return there if classes and {f.name for f in folders} == set(there.values()) else {}
 
 
+def _images(root: Path) -> list[str]:
+    """Every image, relative to the folder, in one order on every machine."""
+    found = []
+    for folder, _, files in os.walk(root, followlinks=True):
+        inside = Path(folder).relative_to(root)
+        found += [
+            (inside / file).as_posix() for file in files if Path(file).suffix.lower() in SUFFIXES
+        ]
+    if not found:
+        raise GeomkitError(f"imagefolder: {root}: no images in it ({', '.join(sorted(SUFFIXES))})")
+    return sorted(found)
+
+
 def _texts(root: Path, files: Sequence[str]) -> dict[str, str]:
-    """Picture → the text beside it."""
+    """Image → the text beside it."""
     found = {}
     for file in files:
         text = (root / file).with_suffix(".txt")
@@ -178,20 +157,11 @@ def _texts(root: Path, files: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _data(
-    root: Path,
-    files: Sequence[str],
-    captions: Sequence[str],
-    preprocess: Preprocess,
-    draft: bool,
-    spec: str,
-) -> PairData:
-    return PairData(
-        spec=spec,
-        split="all",
-        images=FileImages([Place(str(root))], np.zeros(len(files)), files, preprocess, draft=draft),
-        index=np.arange(len(files)),
-        captions=tuple((caption,) for caption in captions),
-        ids=tuple(files),
-        source=f"folder {root.resolve().name}",
-    )
+DATASET = Dataset(
+    name="imagefolder",
+    load=load_folder,
+    help="images in one folder per class, or with a .txt beside each",
+    options={"template": str},
+    path="DIR",
+    splits=("train", "val", "test", "all"),
+)

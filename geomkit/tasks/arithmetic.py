@@ -8,24 +8,22 @@ skin tone, the same person as a man or a woman.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from geomkit.data import PairData, load_data, parse_spec, with_options
-from geomkit.data.labelled.disk import PixelImages
-from geomkit.data.openmoji import SIZES, neutral
-from geomkit.errors import GeomkitError, unknown_name
+from geomkit.data import PairData
+from geomkit.data.openmoji import neutral
+from geomkit.data.queries import arithmetic_data, arithmetic_spec
+from geomkit.errors import unknown_name
 from geomkit.metrics.number import mean_with_error
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.models.preprocess import Preprocess
 from geomkit.tasks.features import class_weights, placed
 from geomkit.tasks.queries import Answers, Task, answer, tasks_of
 from geomkit.tasks.result import ArithmeticResult, Example, Part, model_names
 
-__all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic", "arithmetic_data", "arithmetic_spec"]
+__all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic"]
 
 DIFFERENCES = ("words", "names")
 """Whose texts are subtracted: the two words of the attribute, as in SIMAT, or the whole names of
@@ -34,51 +32,6 @@ SPLITS = ("val", "all")
 ELSEWHERE = "another emoji"
 EXAMPLES = 6
 """Successes, and as many failures, at most; each of an emoji of its own."""
-
-
-def arithmetic_spec(spec: str) -> str:
-    """The OpenMoji data whose queries are asked: with skin tones, variants held out.
-
-    Raises:
-        GeomkitError: for another data set, or options that leave no queries.
-
-    >>> arithmetic_spec("openmoji,seed=1")
-    'openmoji,seed=1,skin_tones=true,hold_out=variants'
-    """
-    name, _, given = parse_spec(spec)
-    if name != "openmoji":
-        raise GeomkitError(f"data '{spec}': expected openmoji or simat:ROOT, which have queries")
-    if given.get("n") is not None or not given.get("skin_tones", True):
-        raise GeomkitError(f"data '{spec}': arithmetic needs all pictures, skin tones included")
-    if given.get("hold_out", "variants") != "variants":
-        raise GeomkitError(
-            f"data '{spec}': arithmetic asks for single pictures of emoji that are known; give "
-            "hold_out=variants, or leave it out"
-        )
-    missing = {"skin_tones": True, "hold_out": "variants"}
-    return with_options(spec, **{k: v for k, v in missing.items() if k not in given})
-
-
-def arithmetic_data(
-    spec: str,
-    preprocess: Preprocess,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[PairData, np.ndarray]:
-    """All pictures of OpenMoji, as a model takes them, and which of them are held out.
-
-    Args:
-        spec: see :func:`arithmetic_spec`.
-        preprocess: a model's.
-        progress: called with pictures drawn and in all, if they are not cached yet.
-    """
-    size = preprocess.size
-    drawn = min(max(size, SIZES[0]), SIZES[1])
-    data = load_data(spec, split="all", size=drawn, progress=progress)
-    held_out = np.isin(data.ids, load_data(spec, split="val", size=drawn).ids)
-    if drawn != size and isinstance(data.images, np.ndarray):
-        data = replace(data, images=PixelImages(data.images, preprocess))
-    return data, held_out
 
 
 def arithmetic(
@@ -97,7 +50,7 @@ def arithmetic(
 
     Args:
         loaded: the model; it is moved to ``device``.
-        spec: ``openmoji`` with options, see :func:`arithmetic_spec`.
+        spec: ``openmoji`` with options, see :func:`~geomkit.data.queries.arithmetic_spec`.
         split: ``val``: from training pictures to held-out ones; ``all``: between all. Searched are
             all pictures of both, but for the one a query starts from.
         strengths: λ, any number.

@@ -127,7 +127,7 @@ def test_images_without_captions_and_missing_files(coco: Path) -> None:
     assert kept.tolist() == [0, 1, 2, 4] and [b.id for b in bad] == ["5"]
     assert "no such file" in bad[0].reason
     data.check_bad(bad)
-    with pytest.raises(GeomkitError, match=r"picture 5 .*1 of 5 pictures"):
+    with pytest.raises(GeomkitError, match=r"image 5 .*1 of 5 images"):
         load_data(f"coco:{coco}").check_bad(bad)
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from samples import annotations, layout, numbers, picture, write
 
-from geomkit.data import image_folder_classes, load_data, parse_spec, with_options
+from geomkit.data import load_data, parse_spec, with_options
+from geomkit.data.folder import class_folders
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 
@@ -82,9 +83,9 @@ def test_image_folder(tmp_path: Path) -> None:
     assert len(whole) == 30 and sorted(train.ids + val.ids) == sorted(whole.ids)
     assert set(whole.names) == {"a photo of a cat.", "a photo of a big red dog."}
     assert whole.names[numbers(whole).index(7)] == "a photo of a big red dog."
-    files, labels, classes = image_folder_classes(tmp_path, split="val")
-    assert tuple(files) == val.ids and classes == ["big red dog", "cat"]
-    assert [f"a photo of a {classes[k]}." for k in labels] == val.names
+    found = class_folders(tmp_path)
+    assert found.files == whole.ids and found.names == ("big red dog", "cat")
+    assert [f"a photo of a {found.names[k]}." for k in found.labels] == whole.names
     assert set(load_data(f"{spec},template={{}}!", split="all").names) == {"cat!", "big red dog!"}
 
 
@@ -93,10 +94,12 @@ def test_image_folder_with_splits(tmp_path: Path) -> None:
         write(tmp_path / place / f"{i}.png", picture(i))
     spec = f"imagefolder:{tmp_path}"
     assert numbers(load_data(spec)) == [0, 4, 1] and numbers(load_data(spec, split="val")) == [2, 3]
-    files, labels, classes = image_folder_classes(tmp_path, split="val")
-    assert files == ["val/a/2.png", "val/b/deep/3.png"] and labels.tolist() == [0, 1]
-    assert classes == ["a", "b"] and len(load_data(spec, split="all")) == 5
-    with pytest.raises(GeomkitError, match="no folder test"):
+    found = class_folders(tmp_path)
+    assert found.files[3:] == ("val/a/2.png", "val/b/deep/3.png")
+    assert found.labels.tolist() == [0, 0, 1, 0, 1] and found.names == ("a", "b")
+    assert found.splits == ("train",) * 3 + ("val",) * 2
+    assert len(load_data(spec, split="all")) == 5
+    with pytest.raises(GeomkitError, match=r"unknown split of .* 'test' .known: train, val"):
         load_data(spec, split="test")
 
 
@@ -106,7 +109,7 @@ def test_image_folder_of_held_out_splits_alone(tmp_path: Path) -> None:
     spec = f"imagefolder:{tmp_path}"
     assert numbers(load_data(spec, split="val")) == [0, 1]
     assert numbers(load_data(spec, split="test")) == [2]
-    with pytest.raises(GeomkitError, match="no folder train in it; there are: val, test"):
+    with pytest.raises(GeomkitError, match=r"unknown split of .* 'train' .known: test, val"):
         load_data(spec)
     write(tmp_path / "other" / "3.png", picture(3))  # then val and test are classes, as others are
     assert set(load_data(spec, split="all").names) == {
@@ -123,7 +126,7 @@ def test_pictures_with_texts_beside_them(tmp_path: Path) -> None:
     assert dict(zip(numbers(data), data.names, strict=True)) == {
         i: f"text {i}" for i in range(8) if i != 5
     }
-    assert "1 pictures without a .txt" in data.note
+    assert "1 images without a .txt" in data.note
 
 
 def test_specs_with_any_path() -> None:
@@ -189,10 +192,10 @@ BAD = [
     ("csv:{d}/blank.csv", "no column 'filepath'"),
     ("csv:{d}/t.dat", "give separator="),
     ("csv:{d}/bad.parquet", "no parquet file, or damaged"),
-    ("csv:{d}/twice.csv,id_column=name", "name 'a' names two pictures"),
+    ("csv:{d}/twice.csv,id_column=name", "name 'a' names two images"),
     ("imagefolder:{d}/none", "no such folder"),
-    ("imagefolder:{d}/empty", "no pictures in it"),
-    ("imagefolder:{d}/flat", "lies in no class's folder"),
+    ("imagefolder:{d}/empty", "no images in it"),
+    ("imagefolder:{d}/flat", "is in no class's folder"),
     ("imagefolder:{d}/flat,template=photo", "expected {} for the class"),
     ("webdataset:{d}/none.tar", "no such tar"),
     ("webdataset:{d}/*.tar", "no such tar"),
@@ -267,8 +270,8 @@ def test_the_command_lists_and_shows(cli, tmp_path: Path) -> None:
         assert name in listed
     shown = cli("data", f"coco:{root}", "--size", 10, "-o", "sheet.png", "--check", "--workers", 0)
     assert shown.status == 0 and Path("sheet.png").stat().st_size > 1000
-    assert "pictures:    9, 10 px; train 6 with 12 captions, val 3 with 6 captions, no" in shown.out
-    assert "a part of it" in shown.out and "checked:     9 pictures, 0 bad" in shown.out
+    assert "images:      9, 10 px; train 6 with 12 captions, val 3 with 6 captions, no" in shown.out
+    assert "a part of it" in shown.out and "checked:     9 images, 0 bad" in shown.out
 
 
 def test_the_command_checks_every_picture(cli, refused, tmp_path: Path) -> None:
@@ -277,9 +280,9 @@ def test_the_command_checks_every_picture(cli, refused, tmp_path: Path) -> None:
     rows = "\n".join(f"{i}.png,text {i}" for i in range(6))
     table = write(tmp_path / "t.csv", f"file,says\n{rows}\n")
     words = ("data", f"csv:{table}", "--image-column", "file", "--caption-column", "says")
-    says = ("picture 0.png", "1 of 6 pictures", "--max-bad")
+    says = ("image 0.png", "1 of 6 images", "--max-bad")
     refused(*words, "--check", "--workers", 0, says=says)
     kept = cli(*words, "--check", "--workers", 0, "--max-bad", 0.2)
-    assert kept.status == 0 and "bad:         0.png: does not decode (not a picture)" in kept.out
+    assert kept.status == 0 and "bad:         0.png: does not decode (not an image)" in kept.out
     refused(*words, "--size", 0, says=("--size",))
     refused("data", "coco", says=("coco:ROOT",))

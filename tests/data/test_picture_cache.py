@@ -161,7 +161,7 @@ def test_damage_is_named_and_mended_by_deleting(damage: str, place: Path, data: 
         said = json.loads(record.read_bytes())
         record.write_text(json.dumps({**said, "chunks": said["chunks"][:-1]}))
     file.write_bytes(content)
-    with pytest.raises(GeomkitError, match=r"\.npy: the picture cache is damaged .* delete it"):
+    with pytest.raises(GeomkitError, match=r"\.npy: the image cache is damaged .* delete it"):
         build(data)
     file.unlink()
     assert np.array_equal(build(data).pixels(), data.pixels())
@@ -175,7 +175,7 @@ def test_bad_pictures_are_left_out_and_counted(place: Path, data: PairData, tmp_
     for _ in range(2):  # built, then opened
         kept = build(tolerant)
         assert len(kept) == COUNT - 2 and not {"07.png", "21.png"} & set(kept.ids)
-        assert "2 pictures left out that do not decode, the first: 07.png" in kept.note
+        assert "2 images left out that do not decode, the first: 07.png" in kept.note
         whole, rows, _ = data.read()
         assert np.array_equal(kept.pixels(), whole) and kept.ids == data.take(rows).ids
     with pytest.raises(GeomkitError, match=r"07.png .*and 1 more: 2 of 23"):
@@ -231,7 +231,7 @@ def test_a_cache_that_cannot_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_sync", full)
-    with pytest.raises(GeomkitError, match=r"No space left on device.*goes on where it stopped"):
+    with pytest.raises(GeomkitError, match=r"No space left on device.*continues where it stopped"):
         build(data)
     monkeypatch.undo()
     blocked = place.parent / "file"

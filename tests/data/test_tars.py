@@ -98,7 +98,7 @@ def test_samples_that_lack_something(tmp_path: Path) -> None:
     )
     data = load_data(f"webdataset:{file}", split="all")
     assert data.ids == ("1", "4") and data.names == ["", "bad"]
-    assert "1 samples without a picture" in data.note and "2 samples without a c" in data.note
+    assert "1 samples without an image" in data.note and "2 samples without a c" in data.note
     assert [b.id for b in data.read()[2]] == ["4"]
 
 

@@ -225,7 +225,7 @@ def test_another_name_for_the_same_data_is_no_other_configuration(
     tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
     strict = replace(some, max_bad=0.2, spec="csv:strict")
-    with pytest.raises(GeomkitError, match=r"6 of 16 pictures, more than the share of 0.2"):
+    with pytest.raises(GeomkitError, match=r"6 of 16 images, more than the share of 0.2"):
         extract(loaded, strict, tmp_path / "e", **CALM)
     seen: list[Progress] = []
     extract(loaded, some, tmp_path / "e", **CALM, resume=True, watch=seen.append)

@@ -13,9 +13,10 @@ from task_samples import few_images, nano
 
 from geomkit.data import load_data
 from geomkit.data.openmoji import neutral
+from geomkit.data.queries import arithmetic_data, arithmetic_spec
 from geomkit.errors import GeomkitError
 from geomkit.tasks import queries
-from geomkit.tasks.arithmetic import ELSEWHERE, arithmetic, arithmetic_data, arithmetic_spec
+from geomkit.tasks.arithmetic import ELSEWHERE, arithmetic
 from geomkit.tasks.queries import Task, answer, moved, nearest, tasks_of
 
 SPEC = "openmoji,skin_tones=true,hold_out=variants"
@@ -179,10 +180,10 @@ def test_results_agree_with_their_parts(few) -> None:
 
 def test_options_that_make_no_sense_are_refused() -> None:
     for spec, says in (
-        ("openmoji,n=64", "all pictures"),
-        ("openmoji,skin_tones=false", "all pictures"),
+        ("openmoji,n=64", "all images"),
+        ("openmoji,skin_tones=false", "all images"),
         ("openmoji,hold_out=bases", "give hold_out=variants"),
-        ("coco:/x", "expected openmoji or simat:ROOT"),
+        ("coco:/x", "known: openmoji, simat"),
     ):
         with pytest.raises(GeomkitError, match=says):
             arithmetic_spec(spec)
@@ -228,8 +229,8 @@ def test_a_model_that_knows_the_pictures_is_told_of(few, cli, checkpoint: Path) 
 
 
 def test_the_commands_refusals(refused, checkpoint: Path) -> None:
-    refused("arithmetic", checkpoint, "--data", "coco:/x", says=("expected openmoji or simat",))
-    refused("arithmetic", checkpoint, "--data", "simat", says=("expected simat:ROOT",))
+    refused("arithmetic", checkpoint, "--data", "coco:/x", says=("known: openmoji, simat",))
+    refused("arithmetic", checkpoint, "--data", "simat", says=("write simat:ROOT",))
     refused("arithmetic", checkpoint, "--split", "dev", says=("unknown split 'dev'", "val"))
     refused("arithmetic", checkpoint, "--data", "simat:/none", says=("no SIMAT here", "oscar"))
     refused(

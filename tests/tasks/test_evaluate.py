@@ -12,8 +12,9 @@ import torch
 from conftest import clouds
 from PIL import Image
 
-from geomkit.data.labelled import load_classes, load_parts
-from geomkit.data.labelled.prompts import TEMPLATES, fill, imagenet_templates
+from geomkit.data.labelled import caltech101, dtd, load_classes, load_parts
+from geomkit.data.labelled import cifar as cifars
+from geomkit.data.labelled.prompts import fill, imagenet_templates
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import gap
@@ -95,12 +96,12 @@ def test_one_prompt_is_its_own_average() -> None:
 
 
 def test_published_prompts_have_their_published_number() -> None:
-    counted = {name: len(templates) for name, templates in TEMPLATES.items()}
-    assert counted == {"cifar10": 18, "cifar100": 18, "dtd": 8, "caltech101": 34}
+    published = {module: module.TEMPLATES for module in (cifars, dtd, caltech101)}
+    assert [len(templates) for templates in published.values()] == [18, 8, 34]
     assert len(imagenet_templates()) == 80 and fill(imagenet_templates()[0], "cat") == (
         "a bad photo of a cat."
     )
-    for templates in TEMPLATES.values():
+    for templates in published.values():
         assert len(set(templates)) == len(templates) and all(t.count("{}") == 1 for t in templates)
 
 
@@ -313,7 +314,7 @@ def test_imagenet(tmp_path: Path) -> None:
     assert found.labels.tolist() == list(range(1000)) and len(found.templates) == 80
     (tmp_path / "val" / "n00000999" / "a.JPEG").unlink()
     (tmp_path / "val" / "n00000999").rmdir()
-    with pytest.raises(GeomkitError, match="pictures in 999 folders"):
+    with pytest.raises(GeomkitError, match="images in 999 folders"):
         load_classes(f"imagenet:{tmp_path}", preprocess=PLAIN)
 
 
@@ -338,7 +339,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flag.counts[1] > 200 and flag.counts[0] > flag.counts[1]
     keycap = load_classes("openmoji,attribute=keycap", preprocess=PLAIN, split="all")
     assert keycap.counts[1] == 12
-    monkeypatch.setattr("geomkit.data.labelled.classes.SIZES", (32, 32))  # larger is not drawn
+    monkeypatch.setattr("geomkit.data.openmoji.SIZES", (32, 32))  # larger is not drawn
     large = load_classes("openmoji,attribute=skin_tone", preprocess=Preprocess(48))
     assert large.data.pixels([0]).shape == (1, 48, 48, 3)
 
@@ -347,7 +348,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("spec", "says"),
     [
         ("imagenett:x", "did you mean 'imagenet'"),
-        ("imagefolder", "expected imagefolder:FOLDER"),
+        ("imagefolder", "write imagefolder:DIR"),
         ("imagefolder:nowhere", "no such folder"),
         ("cifar10:nowhere", "no such folder"),
         ("cifar10:.", "cifar-10-batches-py"),
@@ -359,7 +360,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("openmoji,attribute=skin", "did you mean 'skin_tone'"),
         ("openmoji,atribute=skin_tone", "did you mean 'attribute'"),
         ("openmoji,attribute=skin_tone,skin_tones=false", "needs the pictures with skin tones"),
-        ("openmoji,attribute=flag,seed=x", "whole number"),
+        ("openmoji,attribute=flag,seed=x", "expected a whole number"),
     ],
 )
 def test_a_spec_that_cannot_be_is_one_line(
@@ -376,7 +377,7 @@ def test_a_spec_that_cannot_be_is_one_line(
     ("content", "says"),
     [
         ("one\ntwo\n", "expected 3 names"),
-        ("one\ntwo\ntwo\n", "stands there twice"),
+        ("one\ntwo\ntwo\n", "appears twice"),
         ("", "found none"),
         ('["one", 2]', "expected a JSON list"),
         ('["one", ', "not JSON"),
@@ -437,7 +438,7 @@ def test_bad_pictures_are_counted_or_refused(tmp_path: Path) -> None:
     (root / "red_thing" / "1.png").write_bytes(b"no picture")
     loaded = tiny()
     spec = f"imagefolder:{root}"
-    with pytest.raises(GeomkitError, match="1 of 12 pictures"):
+    with pytest.raises(GeomkitError, match="1 of 12 images"):
         classes = load_classes(spec, preprocess=loaded.preprocess, templates=few(tmp_path))
         zeroshot(loaded, classes, workers=0)
     classes = load_classes(spec, preprocess=loaded.preprocess, templates=few(tmp_path), max_bad=0.2)

@@ -182,7 +182,7 @@ def test_splits_that_overlap_are_refused(root: Path) -> None:
         load_parts(spec, preprocess=size, test_split="train")
     with pytest.raises(GeomkitError, match="overlap"):
         load_parts(spec, preprocess=size, train_split="val")
-    with pytest.raises(GeomkitError, match="same pictures twice"):
+    with pytest.raises(GeomkitError, match="same images twice"):
         load_parts(spec, preprocess=size, test_split="val+val")
 
 

@@ -1,14 +1,27 @@
-"""OpenMoji's own attributes as classes, read off the code points of each picture's id."""
+"""OpenMoji's own attributes as classes, read from the code points of each image's id."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from geomkit.data.openmoji import GENDER_SIGNS, PEOPLE, TONES
+import numpy as np
 
-__all__ = ["ATTRIBUTES", "Attribute"]
+from geomkit.data.declarations import Dataset, Request
+from geomkit.data.labelled.classes import ClassData
+from geomkit.data.openmoji import (
+    ATTRIBUTION,
+    GENDER_SIGNS,
+    LICENCE,
+    PEOPLE,
+    TONES,
+    resized_openmoji,
+)
+from geomkit.data.splits import default_splits, split_names
+from geomkit.errors import GeomkitError, unknown_name
+
+__all__ = ["ATTRIBUTES", "DATASET", "Attribute", "load_attribute"]
 
 _JOINER = "200D"
 _MALE = frozenset(man for man, _, _ in PEOPLE)
@@ -20,16 +33,17 @@ _FLAGS = frozenset({"1F3C1", "1F38C", "1F6A9", "1F3F3", "1F3F4"})
 
 @dataclass(frozen=True)
 class Attribute:
-    """A way to sort emoji.
+    """A way to classify emoji.
 
     Attributes:
-        class_names: what the classes are called.
-        templates: prompts in the manner of the captions, which are names such as "man light skin
+        class_names: Names of the classes.
+        templates: Prompts in the style of the captions, which are names such as "man light skin
             tone".
-        label: from the code points of an id to its class, or ``None`` if it has none.
-        skin_tones: whether images with skin tones are classified too unless asked otherwise.
-        context: from the code points of an id to what is left of them without the attribute;
-            images of one context differ in the attribute alone. ``None`` where no two images do.
+        label: Function from the code points of an id to its class, or ``None`` if it has none.
+        skin_tones: Whether images with skin tones are classified too by default.
+        context: Function from the code points of an id to what is left of them without the
+            attribute: images of one context differ in the attribute alone. ``None`` if no two
+            images do.
     """
 
     class_names: tuple[str, ...]
@@ -49,7 +63,7 @@ def _without_tone(codes: list[str]) -> str:
 
 
 def _gender(codes: list[str]) -> int | None:
-    """Men and women, not children, and no picture of both."""
+    """Men and women, not children, and no image of both."""
     joined = {code for before, code in pairwise(codes) if before == _JOINER}
     people = set(codes)
     male = bool(people & _MALE) or GENDER_SIGNS[0] in joined
@@ -94,3 +108,69 @@ ATTRIBUTES: dict[str, Attribute] = {
     ),
 }
 """Attributes by name."""
+
+
+def load_attribute(
+    request: Request, *, attribute: str = "", skin_tones: bool | None = None, seed: int = 0
+) -> ClassData:
+    """OpenMoji's images, classified by one attribute; those without a class are left out.
+
+    Args:
+        request: Request for a split of ``train``, ``val`` and ``all``, at any size.
+        attribute: One of :data:`ATTRIBUTES`.
+        skin_tones: Whether to include skin-tone variants; default: as the attribute needs.
+        seed: Random seed of the split.
+
+    Raises:
+        GeomkitError: If the attribute is unknown or missing, or needs skin tones.
+    """
+    spec, splits = request.spec, request.dataset.splits
+    if not attribute:
+        raise GeomkitError(
+            f"data '{spec}': images without classes; choose some: "
+            f"openmoji,attribute=NAME ({', '.join(ATTRIBUTES)})"
+        )
+    if attribute not in ATTRIBUTES:
+        raise unknown_name("attribute", attribute, ATTRIBUTES)
+    chosen = ATTRIBUTES[attribute]
+    tones = chosen.skin_tones if skin_tones is None else skin_tones
+    if chosen.skin_tones and not tones:
+        raise GeomkitError(f"data '{spec}': {attribute} needs the images with skin tones")
+    train, test = default_splits(splits)
+    split = request.split or test
+    parts = [
+        resized_openmoji(replace(request, split=name, seed=seed), skin_tones=tones)
+        for name in split_names(split, splits)
+    ]
+    data = replace(
+        parts[0],
+        split=split,
+        index=np.concatenate([part.index for part in parts]),
+        captions=tuple(texts for part in parts for texts in part.captions),
+        ids=tuple(code for part in parts for code in part.ids),
+    )
+    labels = [chosen.label(code.split("-")) for code in data.ids]
+    kept = np.array([row for row, label in enumerate(labels) if label is not None], int)
+    return ClassData(
+        data=data.take(kept),
+        labels=np.array([labels[row] for row in kept], np.int64),
+        class_names=chosen.class_names,
+        templates=chosen.templates,
+        dataset=spec,
+        names_from="geomkit's, after OpenMoji's names",
+        templates_from="geomkit's, after OpenMoji's names",
+        train=train,
+        test=test,
+    )
+
+
+DATASET = Dataset(
+    name="openmoji",
+    load=load_attribute,
+    help="OpenMoji's own attributes",
+    options={"attribute": str, "skin_tones": bool, "seed": int},
+    licence=LICENCE,
+    attribution=ATTRIBUTION,
+    kinds=("classes",),
+    form=f"openmoji,attribute={'|'.join(ATTRIBUTES)}",
+)

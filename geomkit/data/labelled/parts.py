@@ -1,11 +1,10 @@
-"""What a linear probe is fitted on and what it is tested on: two parts without a common picture."""
+"""What a linear probe is fitted on and what it is tested on: two parts with no image in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from geomkit.data.declarations import Progress
 from geomkit.data.labelled.classes import ClassData, load_classes
 from geomkit.data.pairs import seeded_hash
 from geomkit.errors import GeomkitError
@@ -14,7 +13,7 @@ from geomkit.models.preprocess import Preprocess
 __all__ = ["HELD_OUT", "load_parts"]
 
 HELD_OUT = 0.2
-"""Share of each class that is tested on where the data set has no splits of its own."""
+"""Share of each class that is held out to test on, if the data set has no splits of its own."""
 
 
 def load_parts(
@@ -25,21 +24,28 @@ def load_parts(
     test_split: str | None = None,
     seed: int = 0,
     max_bad: float = 0.01,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[ClassData, ClassData]:
     """The training and the test part of a data set.
 
-    Its own splits, validation counting as training where there is a test split; where it has no
-    two splits, a fifth of each class is held out, chosen by a seeded hash of the pictures' names.
+    These are its own splits, validation counting as training if there is a test split. If it has
+    no two splits, a fifth of each class is held out by a seeded hash of the images' names.
 
     Args:
-        spec, preprocess, max_bad, progress: as for :func:`~geomkit.tasks.load_classes`.
-        train_split, test_split: other splits than those.
-        seed: of the hash.
+        spec: DATA spec, as for :func:`~geomkit.data.labelled.load_classes`.
+        preprocess: Preprocessing of the model.
+        train_split: Split to train on, if not the data set's own.
+        test_split: Split to test on, if not the data set's own.
+        seed: Random seed of the hash.
+        max_bad: Largest share of images that may fail to decode.
+        progress: Function called with the count of images drawn and the total.
+
+    Returns:
+        The training part and the test part.
 
     Raises:
-        GeomkitError: as :func:`~geomkit.tasks.load_classes`; or if the two parts overlap or
-            differ in their classes, or a class has too few pictures to divide.
+        GeomkitError: As :func:`~geomkit.data.labelled.load_classes`; or if the two parts overlap or
+            differ in their classes, or a class has too few images to divide.
     """
 
     def part(split: str | None) -> ClassData:
@@ -55,7 +61,7 @@ def load_parts(
         train_split = "+".join(s for s in (test.train or "").split("+") if s not in tested)
         if not train_split:
             raise GeomkitError(
-                f"data '{spec}': {test.data.split} is what would be trained on; "
+                f"data '{spec}': {test.data.split} is the split to train on; "
                 "name another split to train on (--train-split)"
             )
     trained = train_split.split("+")
@@ -74,13 +80,13 @@ def load_parts(
 
 
 def _divide(whole: ClassData, seed: int) -> tuple[ClassData, ClassData]:
-    """The choice hangs on the names alone, whatever the order of the pictures."""
+    """The choice depends on the names alone, not on the order of the images."""
     order = np.array([seeded_hash(name, seed, "probe") for name in whole.data.ids])
     held_out = []
     for label, count in enumerate(whole.counts):
         if count == 1:
             raise GeomkitError(
-                f"data '{whole.data.spec}': one picture of '{whole.class_names[label]}', "
+                f"data '{whole.data.spec}': one image of '{whole.class_names[label]}', "
                 "expected two or more to hold one out; or name two splits"
             )
         rows = np.flatnonzero(whole.labels == label)

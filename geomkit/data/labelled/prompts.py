@@ -1,7 +1,8 @@
 """Names of classes and prompts for them: OpenAI's published ones, or from a file.
 
-The prompts are those of OpenAI's CLIP (its repository's ``data/prompts.md`` and notebooks), which
-CLIP_benchmark uses too; ImageNet's names and prompts come from open_clip.
+The prompts of each data set are in its module. They are those of OpenAI's CLIP (its repository's
+``data/prompts.md`` and notebooks), which CLIP_benchmark uses too; ImageNet's names and prompts
+come from open_clip.
 """
 
 from __future__ import annotations
@@ -13,78 +14,22 @@ from pathlib import Path
 from geomkit.errors import GeomkitError
 
 __all__ = [
-    "CALTECH101_NAMES",
-    "TEMPLATES",
     "fill",
     "imagenet_names",
     "imagenet_templates",
     "read_classnames",
     "read_templates",
+    "with_articles",
 ]
 
 
-def _both(*forms: str) -> tuple[str, ...]:
+def with_articles(*forms: str) -> tuple[str, ...]:
+    """Prompts with "a", then with "the", in place of ``{a}``.
+
+    >>> with_articles("{a} toy {}.")
+    ('a toy {}.', 'the toy {}.')
+    """
     return tuple(form.replace("{a}", article) for article in ("a", "the") for form in forms)
-
-
-_CIFAR = _both(
-    "a photo of {a} {}.",
-    "a blurry photo of {a} {}.",
-    "a black and white photo of {a} {}.",
-    "a low contrast photo of {a} {}.",
-    "a high contrast photo of {a} {}.",
-    "a bad photo of {a} {}.",
-    "a good photo of {a} {}.",
-    "a photo of {a} small {}.",
-    "a photo of {a} big {}.",
-)
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
-    "dtd": _both(
-        "a photo of {a} {} texture.",
-        "a photo of {a} {} pattern.",
-        "a photo of {a} {} thing.",
-        "a photo of {a} {} object.",
-    ),
-    "caltech101": _both(
-        "a photo of {a} {}.",
-        "a painting of {a} {}.",
-        "{a} plastic {}.",
-        "a sculpture of {a} {}.",
-        "a sketch of {a} {}.",
-        "a tattoo of {a} {}.",
-        "{a} toy {}.",
-        "a rendition of {a} {}.",
-        "{a} embroidered {}.",
-        "{a} cartoon {}.",
-        "{a} {} in a video game.",
-        "{a} plushie {}.",
-        "{a} origami {}.",
-        "art of {a} {}.",
-        "graffiti of {a} {}.",
-        "a drawing of {a} {}.",
-        "a doodle of {a} {}.",
-    ),
-}
-"""Prompts by data set."""
-
-CALTECH101_NAMES = {
-    "Faces": "off-center face",
-    "Faces_easy": "centered face",
-    "Leopards": "leopard",
-    "Motorbikes": "motorbike",
-    "airplanes": "airplane",
-    "car_side": "side of a car",
-    "cougar_body": "body of a cougar cat",
-    "cougar_face": "face of a cougar cat",
-    "crocodile_head": "head of a crocodile",
-    "flamingo_head": "head of a flamingo",
-    "snoopy": "snoopy (cartoon beagle)",
-    "yin_yang": "yin and yang symbol",
-}
-"""Folders of Caltech-101 that OpenAI calls by another name than the folder's."""
 
 
 def imagenet_names() -> tuple[str, ...]:
@@ -102,7 +47,7 @@ def imagenet_templates() -> tuple[str, ...]:
 
 
 def fill(template: str, name: str) -> str:
-    """A prompt with a class's name in place of ``{c}`` or ``{}``; other braces stay.
+    """A prompt with a class's name in place of ``{c}`` or ``{}``; other braces are kept.
 
     >>> fill("a photo of a {c}.", "cat"), fill("a {} in a video game.", "dog")
     ('a photo of a cat.', 'a dog in a video game.')
@@ -111,14 +56,14 @@ def fill(template: str, name: str) -> str:
 
 
 def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes from a file: one a line, or a JSON list.
+    """Names of classes from a file: one per line, or a JSON list.
 
     Args:
-        path: the file.
-        expected: the data set's own names, whose number and order it must follow.
+        path: File.
+        expected: The data set's own names; those in the file follow their number and order.
 
     Raises:
-        GeomkitError: if it cannot be read, holds another number of names, or a name twice.
+        GeomkitError: If it cannot be read, holds another number of names, or a name twice.
     """
     names = _lines_or_json(path, "names")
     if len(names) != len(expected):
@@ -129,16 +74,16 @@ def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise GeomkitError(f"{path}: '{name}' stands there twice; two classes need two names")
+            raise GeomkitError(f"{path}: '{name}' appears twice; give each class a name of its own")
         seen.add(name)
     return names
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """Prompts from a file: one a line, or a JSON list, each with ``{}`` or ``{c}``.
+    """Prompts from a file: one per line, or a JSON list, each with ``{}`` or ``{c}``.
 
     Raises:
-        GeomkitError: if it cannot be read, is empty, or a prompt has no place for a name.
+        GeomkitError: If it cannot be read, is empty, or a prompt has no place for a name.
     """
     templates = _lines_or_json(path, "prompts")
     for template in templates:
@@ -167,5 +112,5 @@ def _lines_or_json(path: Path, what: str) -> tuple[str, ...]:
     else:
         words = [line.strip() for line in text.splitlines() if line.strip()]
     if not words or not all(words):
-        raise GeomkitError(f"{path}: expected {what}, one a line or a JSON list, found none")
+        raise GeomkitError(f"{path}: expected {what}, one per line or a JSON list, found none")
     return tuple(words)

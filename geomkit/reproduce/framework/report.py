@@ -126,12 +126,12 @@ def _made_with(
 
 def _sources(specs: Mapping[str, Any]) -> list[str]:
     """Data with their licences, each once."""
-    from geomkit.data.registry import DATASETS, parse_spec
+    from geomkit.data import datasets, parse_spec
 
     lines = []
     for spec in specs:
         try:
-            known = DATASETS[parse_spec(spec)[0]]
+            known = datasets()[parse_spec(spec).name]
         except (GeomkitError, KeyError):
             lines.append(f"Data `{spec}`")
             continue

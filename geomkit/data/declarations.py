@@ -1,0 +1,210 @@
+"""What a data set declares of itself, and what it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomkit.data.files import FileImages, Place
+from geomkit.data.pairs import PairData
+from geomkit.data.splits import in_split
+from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
+
+__all__ = ["Dataset", "Progress", "Request", "Value", "read_value", "share"]
+
+Progress = Callable[[int, int], None]
+"""Function called with the count done and the total while something is prepared."""
+Value = str | int | float | bool
+"""Value of an option of a DATA spec."""
+
+
+_FLAGS = {
+    **dict.fromkeys(["true", "yes", "1", "on"], True),
+    **dict.fromkeys(["false", "no", "0", "off"], False),
+}
+
+
+def share(text: str) -> float:
+    """A share, 0 to 1, from text."""
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError
+    return value
+
+
+_EXPECTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    share: "a share, 0 to 1",
+}
+
+
+def read_value(kind: Callable[[str], Value], text: str) -> Value:
+    """Value of an option from its text; ``bool`` reads true or false.
+
+    Raises:
+        ValueError: If the text does not fit.
+    """
+    try:
+        return _FLAGS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError) as error:
+        expected = _EXPECTED.get(kind)
+        raise ValueError(f"expected {expected}" if expected else str(error)) from None
+
+
+_ALL_PAIRS: Mapping[str, Callable[[str], Value]] = {"n": int, "seed": int}
+_FILE_PAIRS = {**_ALL_PAIRS, "max_bad": share, "draft": bool, "distinct": bool}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that geomkit can load.
+
+    Declared at the top level of any module of :mod:`geomkit.data` or
+    :mod:`geomkit.data.labelled`, it is found by :func:`geomkit.data.registry.datasets`. Such a
+    module is imported to list the names of data sets, so heavy packages are imported where they
+    are used.
+
+    Attributes:
+        name: Name in a DATA spec.
+        load: Function from a :class:`Request` and the options as keyword arguments to
+            :class:`~geomkit.data.pairs.PairData`, or to
+            :class:`~geomkit.data.labelled.classes.ClassData` for ``classes``.
+        help: What the data set is, in one line.
+        options: Options of its own, each with ``str``, ``int``, ``float``, ``bool`` or a function
+            from text to value.
+        path: Word for the path after ``NAME:``, such as ``ROOT``; empty if it has none.
+        splits: Splits it may have.
+        licence: Licence of the images, where they all have one.
+        attribution: Attribution to show with the images.
+        kinds: ``pairs``, ``classes`` (labelled images) or ``queries`` (multimodal arithmetic).
+        form: How a spec is written; default: ``NAME:PATH``, or ``NAME`` without a path.
+    """
+
+    name: str
+    load: Callable[..., Any]
+    help: str
+    options: Mapping[str, Callable[[str], Value]] = field(default_factory=dict)
+    path: str = ""
+    splits: tuple[str, ...] = ("train", "val", "all")
+    licence: str = ""
+    attribution: str = ""
+    kinds: tuple[str, ...] = ("pairs",)
+    form: str = ""
+
+    @property
+    def spec(self) -> str:
+        """How a spec of it is written."""
+        return self.form or (f"{self.name}:{self.path}" if self.path else self.name)
+
+    @property
+    def all_options(self) -> Mapping[str, Callable[[str], Value]]:
+        """Options of its own, then those that every data set of pairs has.
+
+        These are ``n`` (number of pairs), ``seed`` (random seed that chooses them and the pairs
+        held out), and for images in files ``max_bad`` (share of images that may fail to decode),
+        ``draft`` (whether the JPEG decoder may reduce large images) and ``distinct`` (only the
+        first image of each main caption).
+        """
+        if "pairs" not in self.kinds:
+            return self.options
+        return {**self.options, **(_FILE_PAIRS if self.path else _ALL_PAIRS)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a data set is asked for.
+
+    Attributes:
+        dataset: Data set.
+        spec: DATA spec, recorded with the data.
+        path: Path in the spec; empty if the data set takes none.
+        split: ``train``, ``val``, ``test`` or ``all``; of labelled images also several joined by
+            ``+``, or empty for the data set's default.
+        preprocess: Preprocessing that gives the size and geometry of the images.
+        seed: Random seed of the split.
+        draft: Whether the JPEG decoder may reduce large images.
+        max_bad: Largest share of images that may fail to decode.
+        progress: Function called while the data set is prepared.
+    """
+
+    dataset: Dataset
+    spec: str
+    path: str
+    split: str
+    preprocess: Preprocess
+    seed: int = 0
+    draft: bool = True
+    max_bad: float = 0.01
+    progress: Progress | None = None
+
+    def folder(self) -> Path:
+        """The folder at the path.
+
+        Raises:
+            GeomkitError: If there is none.
+        """
+        if not (root := Path(self.path).expanduser()).is_dir():
+            raise self.missing("folder")
+        return root
+
+    def missing(self, wanted: str, path: str | Path | None = None) -> GeomkitError:
+        """The error for a path that does not exist; a misspelt option would be part of it."""
+        path, known = str(path or self.path), self.dataset.all_options
+        key = Path(path).name.rpartition(",")[2].partition("=")[0]
+        hint = "; check the path"
+        if known and "=" in path.rpartition(",")[2] and "," in path:
+            hint = f" (or is '{key}' an option? known: {', '.join(known)})"
+        return GeomkitError(f"{self.dataset.name}: {path}: no such {wanted}{hint}")
+
+    def pairs(
+        self,
+        names: Sequence[str],
+        captions: Sequence[Sequence[str]],
+        *,
+        places: Sequence[Place],
+        source: str,
+        place: Sequence[int] | np.ndarray | None = None,
+        spans: np.ndarray | None = None,
+        ids: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
+        notes: Sequence[str] = (),
+    ) -> PairData:
+        """The pairs of the split asked for, from all the images found in files.
+
+        Args:
+            names: Path of each of ``n`` images in its place.
+            captions: Captions of each image.
+            places: Folders, zip files and tar files that hold the images.
+            source: What the images come from.
+            place: Index in ``places`` for each image; default: all in the first.
+            spans: First byte and length of each image in its tar, shape ``(n, 2)``.
+            ids: Stable name of each image; default: ``names``.
+            splits: Split of each image; default: the data has no splits of its own, and a fifth
+                is held out for ``val``.
+            notes: Remarks for the user.
+
+        Raises:
+            GeomkitError: If the split is empty or does not exist.
+        """
+        place = np.zeros(len(names)) if place is None else place
+        data = PairData(
+            spec=self.spec,
+            split="all",
+            images=FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans),
+            index=np.arange(len(names)),
+            captions=tuple(map(tuple, captions)),
+            ids=tuple(names if ids is None else ids),
+            source=source,
+            licence=self.dataset.licence,
+            attribution=self.dataset.attribution,
+            max_bad=self.max_bad,
+            note="; ".join(filter(None, notes)),
+        )
+        return in_split(data, self.split, seed=self.seed, splits=splits)

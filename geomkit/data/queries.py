@@ -1,0 +1,61 @@
+"""OpenMoji's variants as queries of multimodal arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from geomkit.data.declarations import Progress, Request
+from geomkit.data.openmoji import resized_openmoji
+from geomkit.data.pairs import PairData
+from geomkit.data.registry import datasets, parse_spec, with_options
+from geomkit.errors import GeomkitError
+from geomkit.models.preprocess import Preprocess
+
+__all__ = ["arithmetic_data", "arithmetic_spec"]
+
+
+def arithmetic_spec(spec: str) -> str:
+    """The spec of the OpenMoji data that has queries: with skin tones, and variants held out.
+
+    Raises:
+        GeomkitError: If it names another data set, or its options leave no queries.
+
+    >>> arithmetic_spec("openmoji,seed=1")
+    'openmoji,seed=1,skin_tones=true,hold_out=variants'
+    """
+    name, _, given = parse_spec(spec, "queries")
+    if name != "openmoji":
+        raise GeomkitError(f"data '{spec}': expected openmoji")
+    if given.get("n") is not None or not given.get("skin_tones", True):
+        raise GeomkitError(f"data '{spec}': arithmetic needs all images, skin tones included")
+    if given.get("hold_out", "variants") != "variants":
+        raise GeomkitError(
+            f"data '{spec}': arithmetic needs single images of known emoji held out; give "
+            "hold_out=variants, or leave it out"
+        )
+    missing = {"skin_tones": True, "hold_out": "variants"}
+    return with_options(spec, **{k: v for k, v in missing.items() if k not in given})
+
+
+def arithmetic_data(
+    spec: str, preprocess: Preprocess, *, progress: Progress | None = None
+) -> tuple[PairData, np.ndarray]:
+    """All images of OpenMoji at a model's size, and whether each is held out.
+
+    Args:
+        spec: Spec as :func:`arithmetic_spec` returns it.
+        preprocess: Preprocessing of the model.
+        progress: Function called with the count of images drawn and the total, if they are not
+            cached yet.
+
+    Returns:
+        The ``n`` images, and a mask of those held out, shape ``(n,)``.
+    """
+    name, _, options = parse_spec(spec)
+    seed = int(options.pop("seed", 0))
+    request = Request(datasets()[name], spec, "", "all", preprocess, seed, progress=progress)
+    data = resized_openmoji(request, **options)
+    held_out = resized_openmoji(replace(request, split="val"), **options)
+    return data, np.isin(data.ids, held_out.ids)
