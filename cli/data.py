@@ -45,14 +45,7 @@ def data(
         float | None, typer.Option(help="Largest share of images that may fail to decode.")
     ] = None,
 ) -> None:
-    """List the data sets, or show one: counts, licence, attribution, a sheet of samples.
-
-    Examples:
-
-      geomkit data
-
-      geomkit data coco:/data/coco --out sheet.png --check
-    """
+    """List the data sets, or show one: counts, licence, attribution, a sheet of samples."""
     from geomkit.data import datasets, load_data, parse_spec, with_options
 
     if spec is None:

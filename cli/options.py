@@ -35,9 +35,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if i
 Data = Annotated[
     str,
     typer.Option(
-        help="DATA spec of labelled images: imagefolder:DIR, cifar10:ROOT, cifar100:ROOT, "
-        "dtd:ROOT, caltech101:ROOT, imagenet:ROOT, or openmoji,attribute=skin_tone "
-        "(gender, flag, keycap)."
+        help="DATA spec of labelled images, such as imagefolder:DIR, cifar10:ROOT or "
+        "openmoji,attribute=gender; geomkit data lists them all."
     ),
 ]
 

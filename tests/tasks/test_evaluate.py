@@ -359,7 +359,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("openmoji", "attribute=NAME (skin_tone, gender, flag, keycap)"),
         ("openmoji,attribute=skin", "did you mean 'skin_tone'"),
         ("openmoji,atribute=skin_tone", "did you mean 'attribute'"),
-        ("openmoji,attribute=skin_tone,skin_tones=false", "needs the pictures with skin tones"),
+        ("openmoji,attribute=skin_tone,skin_tones=false", "needs the images with skin tones"),
         ("openmoji,attribute=flag,seed=x", "expected a whole number"),
     ],
 )
