@@ -115,7 +115,7 @@ def test_a_model_is_scored_on_files(tmp_path: Path) -> None:
 def test_photographs_that_do_not_decode_take_their_queries_along(tmp_path: Path) -> None:
     root = write_all(tmp_path)
     (root / "simat_db/images/A dog on a grass/10.jpg").write_bytes(b"no picture")
-    with pytest.raises(GeomkitError, match="picture 10 does not decode"):
+    with pytest.raises(GeomkitError, match="image 10 does not decode"):
         simat(nano(), root, workers=0)
     (result,) = simat(nano(), root, workers=0, max_bad=0.5)
     assert [b.id for b in result.bad] == ["10"] and result.gallery == 3
