@@ -131,7 +131,7 @@ class _Plan:
 
     @property
     def head(self) -> bytes:
-        """numpy's header for all the images."""
+        """Header of a numpy file for all the images."""
         out = io.BytesIO()
         header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
         np.lib.format.write_array_header_1_0(out, header)

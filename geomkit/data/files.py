@@ -67,6 +67,7 @@ class FileImages:
         draft: bool = True,
         spans: np.ndarray | None = None,
     ) -> None:
+        """Keep the places and names; nothing is read."""
         self.places, self.names, self.spans = tuple(places), tuple(names), spans
         self.place = np.asarray(place, np.int32)
         self.preprocess, self.draft = preprocess, draft
@@ -77,6 +78,7 @@ class FileImages:
         return self.preprocess.size
 
     def __len__(self) -> int:
+        """Count of images."""
         return len(self.names)
 
     def read(self, row: int) -> np.ndarray:
@@ -139,6 +141,7 @@ class PixelImages:
         return self.preprocess.size
 
     def __len__(self) -> int:
+        """Count of images."""
         return len(self.array)
 
     def read(self, row: int) -> np.ndarray:

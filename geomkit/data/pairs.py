@@ -22,7 +22,9 @@ class Images(Protocol):
         """Side in px."""
         ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Count of images."""
+        ...
 
     def read(self, row: int) -> np.ndarray:
         """One image, uint8, shape ``(size, size, 3)``.
@@ -94,6 +96,7 @@ class PairData:
     origin: PairData | None = None
 
     def __len__(self) -> int:
+        """Count of pairs."""
         return len(self.index)
 
     @property

@@ -1,5 +1,6 @@
-"""SIMAT's tables, photographs and verdicts (Embedding Arithmetic for Text-driven Image
-Transformation, Couairon et al., 2021); a user supplies all of them.
+"""SIMAT's tables, photographs and verdicts, all of which a user supplies.
+
+Couairon et al., Embedding Arithmetic for Text-driven Image Transformation, 2021.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Simat:
     weight: np.ndarray
 
     def __len__(self) -> int:
+        """Count of queries."""
         return len(self.source)
 
     def take(self, queries: np.ndarray) -> Simat:

@@ -45,6 +45,7 @@ class ClassData:
     test: str
 
     def __len__(self) -> int:
+        """Count of images."""
         return len(self.labels)
 
     @property
