@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exception for everything that the user can fix."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ __all__ = ["GeomkitError", "unknown_name"]
 
 
 class GeomkitError(ValueError):
-    """Bad input, configuration or file; the message is one line: what, where, how to mend it."""
+    """Bad input, configuration or file; one line says what was found, where, and how to fix it."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> GeomkitError:
-    """An error for a name that is not among the known ones, with the nearest that is.
+    """Return an error for an unknown name that suggests the most similar known one.
 
-    >>> print(unknown_name("loss", "cuxau", ["clip", "cua", "cuaxu"]))
-    unknown loss 'cuxau'; did you mean 'cuaxu'? (known: clip, cua, cuaxu)
+    Args:
+        kind: Kind of thing that the name should be one of.
+        name: Name found.
+        known: Known names.
+
+    Example:
+        >>> print(unknown_name("loss", "cuxau", ["clip", "cua", "cuaxu"]))
+        unknown loss 'cuxau'; did you mean 'cuaxu'? (known: clip, cua, cuaxu)
     """
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""The few array operations that the array API standard lacks, for numpy and torch alike."""
+"""Arrays of numpy or torch: their type, and operations that the array API standard lacks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ A = TypeVar("A", bound=Array)
 
 
 def namespace(*arrays: Array) -> Any:
-    """The array API namespace that the arrays share.
+    """Return the array API namespace that the arrays share.
 
     >>> namespace(np.ones(2)).__name__
     'array_api_compat.numpy'
@@ -58,7 +58,7 @@ def namespace(*arrays: Array) -> Any:
 
 
 def is_torch(array: object) -> TypeGuard[torch.Tensor]:
-    """Whether the array is a torch tensor; imports nothing to find out.
+    """Whether an array is a torch tensor; torch is not imported to find out.
 
     >>> is_torch(np.ones(2))
     False
@@ -67,7 +67,7 @@ def is_torch(array: object) -> TypeGuard[torch.Tensor]:
 
 
 def upcast(array: A) -> A:
-    """Half precision becomes float32, anything wider stays: sums in half precision lose digits.
+    """Return half precision as float32, wider arrays as they are: half-precision sums lose digits.
 
     >>> upcast(np.ones(2, np.float16)).dtype
     dtype('float32')
@@ -79,7 +79,7 @@ def upcast(array: A) -> A:
 
 
 def eye(n: int, like: Array, *, columns: int | None = None, offset: int = 0) -> Array:
-    """Rows ``offset`` to ``offset + n`` of an identity, in the dtype and on the device of ``like``.
+    """Return rows ``offset`` to ``offset + n`` of an identity, of the dtype and device of ``like``.
 
     >>> eye(1, np.ones(1), columns=3, offset=1)
     array([[0., 1., 0.]])
@@ -90,7 +90,7 @@ def eye(n: int, like: Array, *, columns: int | None = None, offset: int = 0) -> 
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """A numpy array of the same values, detached and on the CPU.
+    """Return a numpy array of the same values, detached and on the CPU.
 
     bfloat16, which numpy lacks, becomes float32.
     """
@@ -101,7 +101,7 @@ def to_numpy(array: Array) -> np.ndarray:
 
 
 def like(index: np.ndarray, array: Array) -> Array:
-    """An index in the form that ``array`` can be indexed with."""
+    """Return a numpy array as the kind of array, on the device, that ``array`` is."""
     if is_torch(array):
         import torch
 

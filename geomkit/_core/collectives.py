@@ -1,8 +1,8 @@
 """Collectives of torch.distributed that gradients pass through.
 
-Each rank's loss counts once: what flows back into a rank is the gradient of the **sum** of all
-ranks' losses. DistributedDataParallel then averages, so a loss whose mean over ranks is the loss
-of the global batch trains as one process on that batch would.
+Each rank's loss counts once: a rank receives the gradient of the **sum** of all ranks' losses.
+DistributedDataParallel then averages, so a loss whose mean over ranks is the loss of the global
+batch trains as one process on that batch would.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["gather_rows", "sum_over_ranks"]
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all ranks, ``(ranks * b, d)`` in the order of the ranks; b equal on each."""
+    """Return the rows of all ranks, ``(ranks * b, d)``, in their order; b is equal on each."""
     return _Gather.apply(rows)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, on each of them."""
+    """Return the sum of a tensor over all ranks, on each of them."""
     return _Sum.apply(values)
 
 
@@ -39,7 +39,7 @@ class _Gather(torch.autograd.Function):
         gradient = gradient.contiguous()
         share = gradient.shape[0] // dist.get_world_size()
         if not gradient.is_cuda:
-            # gloo has no reduce-scatter in every version: the whole sum, of which a part is kept.
+            # Not every version of gloo has reduce-scatter: sum everything and keep a part.
             dist.all_reduce(gradient := gradient.clone())
             return gradient[dist.get_rank() * share : (dist.get_rank() + 1) * share]
         own = gradient.new_empty((share, *gradient.shape[1:]))

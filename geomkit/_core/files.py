@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that are complete or absent, and where geomkit keeps its cache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ _TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
 
 def check_target(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse, before any work is done, a target that could not be written in the end.
+    """Refuse, before any work is done, a target that could not be written at the end.
+
+    Args:
+        path: File to write.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        GeomkitError: if the target is a folder, exists without ``overwrite``, or its folder is
+        GeomkitError: If the target is a folder, exists without ``overwrite``, or its folder is
             missing or not writable.
     """
     if path.is_dir():
@@ -29,20 +33,24 @@ def check_target(path: Path, *, overwrite: bool = False) -> None:
         raise GeomkitError(f"{path}: exists already; give --overwrite or another name")
     folder = path.parent
     if not folder.is_dir():
-        raise GeomkitError(f"{folder}: no such folder; make it first, or name another path")
+        raise GeomkitError(f"{folder}: no such folder; create it first, or name another path")
     if not os.access(folder, os.W_OK):
         raise GeomkitError(f"{folder}: not writable; name another path")
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A binary file that takes its name only once it is whole and on disk.
+    """Yield a binary file that gets its name only when it is complete and on disk.
 
-    Written beside the target, synced, then renamed: a crash, a kill or a full disk leaves whatever
-    was there before.
+    It is written beside the target, synced, then renamed: after a crash, a kill or a full disk the
+    target is as it was before.
+
+    Args:
+        path: File to write.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        GeomkitError: as :func:`check_target`, or if writing fails (a full disk).
+        GeomkitError: As :func:`check_target`, or if writing fails (a full disk).
     """
     check_target(path, overwrite=overwrite)
     try:
@@ -61,11 +69,11 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         temporary.replace(path)
     except OSError as error:
         raise GeomkitError(
-            f"{path}: cannot be written ({error.strerror or error}); what was there is untouched"
+            f"{path}: cannot be written ({error.strerror or error}); the target is unchanged"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    # The rename itself must survive a power cut too; not every file system can sync a folder.
+    # The rename must survive a power cut too; not every file system can sync a folder.
     with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -75,7 +83,7 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
 
 
 def cache_dir() -> Path:
-    """Where drawn pictures are kept: ``$GEOMKIT_CACHE``, else geomkit's folder in the XDG cache."""
+    """Return the folder of prepared images: ``$GEOMKIT_CACHE``, else geomkit in the XDG cache."""
     explicit = os.environ.get("GEOMKIT_CACHE")
     if explicit:
         return Path(explicit)

@@ -1,4 +1,4 @@
-"""Work on many blocks at once: threads in one process, ranks over many."""
+"""Work on many blocks at once: threads in one process, ranks over several processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def cores() -> int:
-    """CPU cores this process may use; the ranks that torchrun put on one machine divide them."""
+    """Return the number of CPU cores for this process; the ranks on one machine divide them."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -32,10 +32,15 @@ def cores() -> int:
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int
 ) -> Iterator[Result]:
-    """``map`` in threads, results in the order of the items, few of them waiting at a time.
+    """Yield results in the order of the items, computed in threads, with few waiting at a time.
 
-    Each thread's matrix products run on one core: the element-wise work between them, which
-    numpy does on one core anyway, is then spread over all.
+    The matrix products of each thread run on one core: the element-wise work between them, which
+    numpy does on one core, is then spread over all cores.
+
+    Args:
+        work: Function of one item.
+        items: Items to work on.
+        threads: Number of threads; 1 works in this one.
     """
     if threads <= 1:
         yield from map(work, items)
@@ -58,32 +63,33 @@ def in_order(
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay: a fit makes dozens of passes. A forked process gets its own."""
+    """Threads that are kept: a fit makes dozens of passes. A forked process gets its own pool."""
     return ThreadPoolExecutor(threads)
 
 
 @cache
 def _blas() -> ThreadpoolController:
-    """The BLAS libraries loaded by now; looking for them each time would cost milliseconds."""
+    """The loaded BLAS libraries; searching for them each time would cost milliseconds."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 
 
 class Team:
-    """The ranks that share the work; alone, the only one. torch.distributed does the talking.
+    """The ranks that share the work, over torch.distributed; a single process is a team of one.
 
     Args:
-        rank: this process.
-        size: how many there are.
+        rank: Rank of this process.
+        size: Number of ranks.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
+        """Name the rank; nothing is connected."""
         self.rank, self.size = rank, size
 
     @classmethod
     def from_environment(cls) -> Team:
-        """The team that torchrun set up, or a team of one; tensors on CUDA go through NCCL."""
+        """Return the team that torchrun started, or a team of one; CUDA tensors go through NCCL."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return SOLO
@@ -96,11 +102,11 @@ class Team:
         return cls(dist.get_rank(), size)
 
     def share(self, items: list[Item]) -> list[Item]:
-        """This rank's share of a list that all ranks hold alike."""
+        """Return this rank's share of a list that is the same on all ranks."""
         return items[self.rank :: self.size]
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """The sum of an array over all ranks, on each of them."""
+        """Return the sum of an array over all ranks, on each of them."""
         if self.size == 1:
             return array
         import torch
@@ -111,7 +117,7 @@ class Team:
         return tensor.numpy()
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, on each of them."""
+        """Return the values of all ranks, on each of them."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
@@ -121,7 +127,7 @@ class Team:
         return values
 
     def close(self) -> None:
-        """Say goodbye to the other ranks."""
+        """End the connection to the other ranks."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -129,4 +135,4 @@ class Team:
 
 
 SOLO = Team()
-"""One process on its own."""
+"""A single process."""

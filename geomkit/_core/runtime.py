@@ -1,4 +1,4 @@
-"""What ``auto`` means for device and precision, and which versions did the work."""
+"""Device and precision: what ``auto`` means, and what they need; versions of the packages."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` is CUDA where it is, else the CPU; anything else must be there.
+    """Return the name of an available device; ``auto`` is CUDA if available, else the CPU.
 
-    Under torchrun ``cuda`` without a number is each rank's own.
+    Under torchrun, ``cuda`` without a number is the device of the rank.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        GeomkitError: for an unknown device, or one this machine lacks.
+        GeomkitError: If the device is unknown or not available.
 
     >>> resolve_device("cpu")
     'cpu'
@@ -38,23 +41,28 @@ def resolve_device(name: str) -> str:
         raise unknown_name("device", name, DEVICES)
     if kind == "cuda":
         if not torch.cuda.is_available():
-            raise GeomkitError("device 'cuda': none here that torch can use; try --device auto")
+            raise GeomkitError("device 'cuda': not available to torch; try --device auto")
         if number and int(number) >= torch.cuda.device_count():
             raise GeomkitError(
-                f"device '{name}': this machine has {torch.cuda.device_count()}; numbers start at 0"
+                f"device '{name}': this machine has {torch.cuda.device_count()} CUDA devices, "
+                "numbered from 0; choose one of them"
             )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise GeomkitError("device 'mps': none here that torch can use; try --device auto")
+        raise GeomkitError("device 'mps': not available to torch; try --device auto")
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return name
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """``auto`` is bf16 on CUDA, fp32 elsewhere.
+    """Return the name of a precision; ``auto`` is bf16 on CUDA, fp32 elsewhere.
+
+    Args:
+        name: ``auto``, ``fp32``, ``bf16`` or ``fp64``.
+        device: Name of the device.
 
     Raises:
-        GeomkitError: for an unknown precision.
+        GeomkitError: If the precision is unknown.
 
     >>> resolve_precision("auto", "cpu")
     'fp32'
@@ -67,7 +75,7 @@ def resolve_precision(name: str, device: str) -> str:
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """The autocast context of a precision; weights stay float32 (float64 for ``fp64``)."""
+    """Return the autocast context of a precision; weights stay float32 (float64 for ``fp64``)."""
     return torch.autocast(
         device.partition(":")[0], dtype=torch.bfloat16, enabled=precision == "bf16"
     )
@@ -75,7 +83,7 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 @contextlib.contextmanager
 def numerics(precision: str) -> Iterator[None]:
-    """Keep what ``fp32`` promises on CUDA, where convolutions would else round to TF32."""
+    """Keep ``fp32`` exact on CUDA, where convolutions would otherwise round to TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = before and precision == "bf16"
     try:
@@ -85,20 +93,20 @@ def numerics(precision: str) -> Iterator[None]:
 
 
 def use_device(device: str) -> None:
-    """Make a numbered CUDA device the current one; without a number it stays as it is."""
+    """Make a numbered CUDA device the current one; do nothing without a number."""
     place = torch.device(device)
     if place.type == "cuda" and place.index is not None:
         torch.cuda.set_device(place.index)
 
 
 def send(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    """A tensor of the host's on a device; on CUDA without waiting for what runs there."""
-    if device.startswith("cuda"):  # a copy from memory that is not page-locked, or not dense, waits
+    """Return a CPU tensor on a device; on CUDA without waiting for running kernels."""
+    if device.startswith("cuda"):  # a copy from pageable or strided memory would wait
         return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, geomkit and the packages that touch the numbers."""
+    """Return versions of Python, geomkit and the packages that affect the numbers."""
     packages = ("geomkit", "torch", "open_clip_torch", "numpy")
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}}

@@ -169,6 +169,7 @@ class Moments:
         return total
 
     def __add__(self, other: Moments) -> Moments:
+        """Return the moments of the rows of both."""
         return Moments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def numpy(self) -> Moments:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomkit._core.array import Array, is_torch, to_numpy
 from geomkit._core.parallel import Team
-from geomkit.engine.pairwise import Kind, Pairs, Reducer, Tile
+from geomkit.engine.pairwise import Pairs, Reducer, Tile
 from geomkit.engine.sampled import Sample, Strip
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Neighbours", "SampledNeighbours", "TopK"]
 
 
+@dataclass(eq=False)
 class Neighbours(Reducer[Pairs, Tile]):
     """The k nearest other rows of every row: within each modality, and across the two.
 
@@ -34,15 +36,12 @@ class Neighbours(Reducer[Pairs, Tile]):
     Places beyond the number of candidates hold −1.
     """
 
-    kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
-
-    xx: np.ndarray
-    yy: np.ndarray
-    xy: np.ndarray
-    yx: np.ndarray
-
-    def __init__(self, k: int = 10) -> None:
-        self.k = k
+    k: int = 10
+    xx: np.ndarray = field(init=False)
+    yy: np.ndarray = field(init=False)
+    xy: np.ndarray = field(init=False)
+    yx: np.ndarray = field(init=False)
+    kinds = frozenset({"xx", "yy", "xy"})
 
     def start(self, pairs: Pairs) -> None:
         """Reset the neighbours."""
@@ -78,6 +77,7 @@ class Neighbours(Reducer[Pairs, Tile]):
             setattr(self, name, top.finish(team))
 
 
+@dataclass(eq=False)
 class SampledNeighbours(Reducer[Sample, Strip]):
     """The k nearest other rows of each sampled row within its modality, among all rows.
 
@@ -89,13 +89,10 @@ class SampledNeighbours(Reducer[Sample, Strip]):
         yy: Row numbers of the nearest other paired texts of each sampled text, ``(q, k)``.
     """
 
-    kinds: frozenset[Kind] = frozenset({"xx", "yy"})
-
-    xx: np.ndarray
-    yy: np.ndarray
-
-    def __init__(self, k: int = 10) -> None:
-        self.k = k
+    k: int = 10
+    xx: np.ndarray = field(init=False)
+    yy: np.ndarray = field(init=False)
+    kinds = frozenset({"xx", "yy"})
 
     def start(self, pairs: Sample) -> None:
         """Reset the neighbours."""
@@ -128,6 +125,7 @@ class TopK:
     """
 
     def __init__(self, n: int, k: int) -> None:
+        """Start without scores."""
         self.n, self.k = n, k
         self.score: Array = np.full((n, k), -np.inf)
         self.index: Array = np.full((n, k), -1)

@@ -145,6 +145,7 @@ class Pairs:
         *,
         tile: int | None = None,
     ) -> None:
+        """Cut the rows into blocks."""
         self.x, self.y = x, y
         self.n, self.m = int(x.shape[0]), int(y.shape[0])
         self.kinds = kinds_of(x, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from geomkit.functional import gaussian_potential
 __all__ = ["PotentialSums", "RankCounts", "SampledPotentials", "SampledRanks", "row_sums"]
 
 
+@dataclass(eq=False)
 class PotentialSums(Reducer[Pairs, Tile]):
     """Row sums of the Gaussian potential e^{−t‖u−v‖²} over the off-diagonal of each matrix.
 
@@ -29,10 +31,8 @@ class PotentialSums(Reducer[Pairs, Tile]):
         yx: For each paired text, the sum over all other images, ``(n,)``.
     """
 
-    kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy"})
-
-    def __init__(self, t: float = 2.0) -> None:
-        self.t = t
+    t: float = 2.0
+    kinds = frozenset({"xx", "yy", "xy"})
 
     def start(self, pairs: Pairs) -> None:
         """Reset the sums."""
@@ -78,6 +78,7 @@ class PotentialSums(Reducer[Pairs, Tile]):
         return float(np.log(self.row_means(kind).mean()))
 
 
+@dataclass(eq=False)
 class SampledPotentials(Reducer[Sample, Strip]):
     """The row sums of :class:`PotentialSums` for sampled pairs only.
 
@@ -85,10 +86,8 @@ class SampledPotentials(Reducer[Sample, Strip]):
         t: Inverse temperature of the kernel.
     """
 
-    kinds: frozenset[Kind] = frozenset({"xx", "yy", "xy", "yx"})
-
-    def __init__(self, t: float = 2.0) -> None:
-        self.t = t
+    t: float = 2.0
+    kinds = frozenset({"xx", "yy", "xy", "yx"})
 
     def start(self, pairs: Sample) -> None:
         """Reset the sums."""
@@ -133,7 +132,7 @@ class RankCounts(Reducer[Pairs, Tile]):
     A tile on the diagonal holds every score of its images with their own texts.
     """
 
-    kinds: frozenset[Kind] = frozenset({"xy"})
+    kinds = frozenset({"xy"})
 
     def start(self, pairs: Pairs) -> None:
         """Reset the counts."""
@@ -208,7 +207,7 @@ class SampledRanks(Reducer[Sample, Strip]):
     ``image_retrieval`` has the paired text of each sampled image as its query.
     """
 
-    kinds: frozenset[Kind] = frozenset({"xy", "yx"})
+    kinds = frozenset({"xy", "yx"})
 
     def start(self, pairs: Sample) -> None:
         """Reset the counts, and find each image's best own text."""

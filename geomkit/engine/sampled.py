@@ -73,6 +73,7 @@ class Sample:
         queries: int,
         seed: int = 0,
     ) -> None:
+        """Draw the sample."""
         self.x, self.y, self.image_index = x, y, image_index
         self.n, self.m = int(x.shape[0]), int(y.shape[0])
         self.kinds = kinds_of(x, y)

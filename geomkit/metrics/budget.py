@@ -1,4 +1,4 @@
-"""Whether all pairs of rows can be compared, and whether memory will do."""
+"""Whether all pairs of rows can be compared in time, and whether memory suffices."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from geomkit.errors import GeomkitError
 __all__ = ["check_memory", "pairwise_seconds", "within_budget"]
 
 SECONDS = 120.0
-"""What ``auto`` lets the comparison of all pairs take, by its own estimate."""
+"""Estimated seconds that comparing all pairs may take without an exact limit."""
 _SURE = 25_000
-"""Rows up to which nothing needs to be estimated."""
+"""Number of rows up to which time is not estimated but all pairs are compared."""
 _DEVICE_ROWS = 2_000_000
 _OVERHEAD = 1.6
-"""Time of the walk over that of its bare matrix products, neighbours included."""
+"""Time of the walk over that of its matrix products alone, neighbours included."""
 
 
 def pairwise_seconds(n: int, m: int, d: int) -> float:
-    """Seconds that comparing all pairs would take here, from a product timed now."""
+    """Return the estimated seconds of comparing all pairs here, from a product timed now."""
     rows = np.random.default_rng(0).standard_normal((1024, d)).astype(np.float32)
     best = np.inf
     for _ in range(3):
@@ -37,14 +37,15 @@ def pairwise_seconds(n: int, m: int, d: int) -> float:
 
 
 def within_budget(embeddings: Embeddings, exact_limit: int | None) -> tuple[bool, float | None]:
-    """Whether to compare all pairs, and the seconds estimated for it, if they were needed.
+    """Return whether to compare all pairs, and the estimated seconds if they decided it.
 
     Args:
-        embeddings: the rows.
-        exact_limit: rows up to which to compare all; ``None`` lets the time estimate decide.
+        embeddings: Rows to compare.
+        exact_limit: Number of rows up to which to compare all pairs; ``None``: the estimated time
+            decides.
 
     Raises:
-        GeomkitError: for a negative limit.
+        GeomkitError: If the limit is negative.
     """
     n = max(embeddings.n, embeddings.m)
     if exact_limit is not None:
@@ -60,10 +61,15 @@ def within_budget(embeddings: Embeddings, exact_limit: int | None) -> tuple[bool
 
 
 def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> None:
-    """Refuse before the start what would not fit.
+    """Refuse before the start what would not fit into memory.
+
+    Args:
+        embeddings: Rows to measure.
+        moments: Whether second moments are computed.
+        pairwise: Whether all pairs are compared.
 
     Raises:
-        GeomkitError: with the estimate and what is available.
+        GeomkitError: If the estimate exceeds the free memory.
     """
     available = _available()
     if available is None or is_torch(embeddings.image):
@@ -71,7 +77,7 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
     d, e = embeddings.image.shape[1], embeddings.text.shape[1]
     threads = cores()
     needed = 0
-    if moments:  # the sums, those of each block in work, and what eigenvalues take
+    if moments:  # the sums, those of each block in work, and the memory of eigenvalues
         needed += 8 * (d * d + e * e + d * e) * (3 + 2 * threads)
     if pairwise:  # tiles and their potentials; ranks, neighbours and row sums
         needed += threads * 6 * 4 * 1024 * 1024 + embeddings.n * 16 * 60
@@ -83,7 +89,7 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
 
 
 def _available() -> int | None:
-    """Bytes that can be had without swapping, where the system tells."""
+    """Bytes available without swapping; ``None`` where the system does not say."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,4 +1,4 @@
-"""Nulls by permutation, and the tail of a binomial."""
+"""p-values by permutation, and the tail of a binomial distribution."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ DRAWS = 999
 _BLOCK = 4096
 _TILE = 512
 _SHUFFLED = 65_536
-"""Pairs that the shuffle test looks at: its power is long past doubt by then."""
+"""Largest number of pairs in the shuffle test; more would add no power that matters."""
 
 
 def swap_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
-    """Is the centroid distance larger than if images and texts were exchanged at random?
+    """Return the p-value of the centroid distance against exchange of image and text within pairs.
 
-    Exchanging a pair turns the sign of x_i − y_i, so one draw is the norm of Σ ±(x_i − y_i).
+    An exchange flips the sign of x_i − y_i, so one draw is the norm of Σ ±(x_i − y_i).
 
     Args:
-        x, y: paired unit rows, ``(n, d)``.
-        seed: of the exchanges.
-        draws: how many.
+        x: Images, unit rows ``(n, d)``.
+        y: Paired texts, unit rows ``(n, d)``.
+        seed: Random seed of the exchanges.
+        draws: Number of draws.
 
     Returns:
-        (1 + draws at least as far apart) / (1 + draws).
+        (1 + draws with at least the observed distance) / (1 + draws).
     """
     n = int(x.shape[0])
 
     def work(start: int) -> tuple[np.ndarray, np.ndarray]:
         z = to_numpy(x[start : start + _BLOCK] - y[start : start + _BLOCK])
-        if n <= _BLOCK:  # draws that equal the observed one are likely, and must be seen to
+        if n <= _BLOCK:  # draws equal to the observed one are likely, and must compare as equal
             z = z.astype(np.float64)
         rng = np.random.default_rng([seed, start])
         bits = np.frombuffer(rng.bytes(draws * _BLOCK // 8), np.uint8).reshape(draws, -1)
@@ -54,16 +55,20 @@ def swap_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
 
 
 def shuffle_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
-    """Is the paired cosine larger than if the pairs were shuffled?
+    """Return the p-value of the paired cosine against shuffled pairs.
 
-    Pairs are shuffled within blocks of 512 at random: under the null a block's pairs can be
-    exchanged like any others, and the cosines of a block are one small matrix product. Of more
-    than 65,536 pairs the first so many of a random order of blocks are looked at.
+    Pairs are shuffled within blocks of 512: under the null a block's pairs can be exchanged like
+    any others, and the cosines of a block are one small matrix product. Of more than 65,536 pairs,
+    that many in randomly chosen blocks are used.
 
     Args:
-        x, y: paired unit rows, ``(n, d)``.
-        seed: of the shuffles.
-        draws: how many.
+        x: Images, unit rows ``(n, d)``.
+        y: Paired texts, unit rows ``(n, d)``.
+        seed: Random seed of the shuffles.
+        draws: Number of draws.
+
+    Returns:
+        (1 + draws with at least the observed cosine) / (1 + draws).
     """
     n = int(x.shape[0])
     edges = np.linspace(0, n, -(-n // _TILE) + 1).astype(int)
@@ -86,7 +91,9 @@ def shuffle_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> flo
 
 
 def binomial_tail(hits: float, n: int, p: float) -> float:
-    """P(X ≥ hits) for X binomial(n, p); fractions of a hit are dropped.
+    """Return P(X ≥ hits) for X ~ binomial(n, p); fractions of a hit are dropped.
+
+    Computed here and not by scipy, whose import would take longer than the measurement.
 
     >>> round(binomial_tail(2, 2, 0.5), 12), binomial_tail(0, 5, 0.1)
     (0.25, 1.0)
@@ -97,7 +104,7 @@ def binomial_tail(hits: float, n: int, p: float) -> float:
     if p <= 0:
         return 0.0
     log_p, log_q = math.log(p), math.log1p(-p)
-    # Of the two tails the smaller is summed, outwards from its largest term.
+    # The smaller of the two tails is summed, outwards from its largest term.
     upper = k > n * p
     j, step, end = (k, 1, n + 1) if upper else (k - 1, -1, -1)
     total = 0.0

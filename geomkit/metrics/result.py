@@ -104,6 +104,7 @@ class GapResult:
         return {"value": self.metrics.get(name, math.nan), **about}
 
     def __str__(self) -> str:
+        """Return the table as text."""
         return table([self]).plain()
 
     def _repr_html_(self) -> str:

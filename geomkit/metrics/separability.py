@@ -25,11 +25,11 @@ from geomkit.metrics.number import mean_with_error
 __all__ = ["Separability", "assign_folds", "fit_logistic", "linear_separability", "roc_auc"]
 
 _SHARD = 2048
-"""Rows at a time: their float64 copy stays near the cache, and threads share them out."""
+"""Rows per shard: their float64 copy stays near the cache, and threads share the shards."""
 _ROUGH = 0.01
-"""Norm of the gradient down to which float32 rounding cannot mislead a step."""
+"""Norm of the gradient above which float32 rounding cannot mislead a step."""
 _THREADED = 1 << 18
-"""Numbers in a matrix from which threads pay."""
+"""Number of matrix entries from which threads pay off."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,13 @@ class Separability:
     """Held-out scores of the classifier, averaged over folds.
 
     Attributes:
-        accuracy: share told apart; 0.5 = inseparable, 1 = disjoint.
-        auc: area under the ROC curve; 0.5 = inseparable, 1 = disjoint.
-        folds: number of folds scored.
-        accuracy_error, auc_error: standard errors over the held-out pairs, the fitted classifiers
-            taken as given (for the AUC: DeLong's, an image and its text being one draw).
+        accuracy: Share of rows classified correctly; 0.5 = inseparable, 1 = disjoint.
+        auc: Area under the ROC curve; 0.5 = inseparable, 1 = disjoint.
+        folds: Number of folds scored.
+        accuracy_error: Standard error of the accuracy over the held-out pairs, for the classifiers
+            as fitted.
+        auc_error: Standard error of the AUC, likewise: DeLong's, an image and its text being one
+            draw.
     """
 
     accuracy: float
@@ -60,25 +62,30 @@ def linear_separability(
     C: float = 1.0,
     moments: Moments | None = None,
 ) -> Separability:
-    """Held-out accuracy and AUC of a logistic regression that tells images from texts.
+    """Return held-out accuracy and AUC of a logistic regression that tells images from texts.
 
     An image and its text are always in the same fold: a fold is a set of pairs, so what separates
-    is the modality and not the content.
+    is the modality and not the content. Measured as by Fahim, Murphy and Fyshe (arXiv 2405.18570).
 
     Args:
-        x, y: paired unit rows, shape ``(n, d)``.
-        folds: number of disjoint folds, or ``"paper"`` for a single 80/20 split.
-        seed: of the assignment of pairs to folds.
-        C: inverse strength of the regularisation, as sklearn's.
-        moments: of these rows, if they are known already: they start the fit off.
+        x: Images, unit rows ``(n, d)``.
+        y: Paired texts, unit rows ``(n, d)``.
+        folds: Number of disjoint folds, or ``"paper"`` for one 80/20 split.
+        seed: Random seed of the assignment of pairs to folds.
+        C: Inverse strength of the regularisation, as in sklearn.
+        moments: Moments of these rows, if known: they precondition the fit.
+
+    Returns:
+        Scores averaged over the folds, in [0, 1], with their standard errors.
 
     Raises:
-        GeomkitError: if there are fewer pairs than folds.
+        GeomkitError: If there are fewer pairs than folds.
 
-    >>> rng = np.random.default_rng(0)
-    >>> rows = rng.standard_normal((40, 4))
-    >>> linear_separability(rows + [9, 0, 0, 0], rows - [9, 0, 0, 0]).accuracy
-    1.0
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> rows = rng.standard_normal((40, 4))
+        >>> linear_separability(rows + [9, 0, 0, 0], rows - [9, 0, 0, 0]).accuracy
+        1.0
     """
     x, y = to_numpy(x), to_numpy(y)
     held_out = assign_folds(len(x), folds, seed=seed)
@@ -110,7 +117,7 @@ def linear_separability(
 
 
 def _placements(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """For each positive the share of negatives below it, ties as half."""
+    """For each positive, the share of negatives below it; a tie counts half."""
     ordered = np.sort(negative)
     below = np.searchsorted(ordered, positive, side="left")
     upto = np.searchsorted(ordered, positive, side="right")
@@ -118,15 +125,15 @@ def _placements(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
 
 
 def assign_folds(n: int, folds: int | str, *, seed: int) -> np.ndarray:
-    """The fold that holds out each pair; −1 for pairs that are never held out.
+    """Return the fold that holds out each pair, ``(n,)``; −1 for pairs that are never held out.
 
     Args:
-        n: number of pairs.
-        folds: number of folds of sizes that differ by at most one, or ``"paper"``: one fold of 20%.
-        seed: of the shuffle.
+        n: Number of pairs.
+        folds: Number of folds, whose sizes differ by at most one, or ``"paper"``: one fold of 20%.
+        seed: Random seed of the shuffle.
 
     Raises:
-        GeomkitError: for an unknown scheme, or more folds than pairs.
+        GeomkitError: If ``folds`` is neither, or larger than the number of pairs.
 
     >>> sorted(assign_folds(4, 2, seed=0).tolist())
     [0, 0, 1, 1]
@@ -145,7 +152,7 @@ def assign_folds(n: int, folds: int | str, *, seed: int) -> np.ndarray:
 
 
 def roc_auc(negative: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve, P(positive > negative) + ½ P(equal).
+    """Return the area under the ROC curve, P(positive > negative) + ½ P(equal).
 
     >>> roc_auc(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
     0.875
@@ -170,18 +177,19 @@ def fit_logistic(
     products, which only steer, in the dtype of the rows.
 
     Args:
-        x, y: rows of the two classes, shape ``(n, d)``.
-        train: ``(n, f)`` booleans: the pairs that fit classifier f.
-        C: inverse strength of the regularisation.
-        tolerance: norm of the gradient at which to stop.
-        max_iterations: Newton steps before giving up.
-        moments: of all the rows; formed here if not given.
+        x: Rows of the negative class, ``(n, d)``.
+        y: Rows of the positive class, ``(n, d)``.
+        train: Whether pair i fits classifier f, ``(n, f)``.
+        C: Inverse strength of the regularisation.
+        tolerance: Norm of the gradient at which to stop.
+        max_iterations: Largest number of Newton steps.
+        moments: Moments of all the rows; default: computed here.
 
     Returns:
-        Shape ``(d + 1, f)``, the intercept last.
+        Coefficients, ``(d + 1, f)``, the intercept last.
 
     Raises:
-        GeomkitError: if it does not converge.
+        GeomkitError: If it does not converge.
     """
     problem = _Logistic(x, y, train, C)
     precondition = _preconditioner(moments or Moments.of(x, y).numpy())
@@ -228,7 +236,7 @@ class _Logistic:
         self.precise = x.dtype == np.float64
 
     def value_gradient(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Objective (f,), gradient (d+1, f) and curvature C·p(1 − p) of either side (2, n, f)."""
+        """Return objective (f,), gradient (d+1, f) and curvatures C·p(1 − p), (2, n, f)."""
         curvature = np.empty((2, *self.weight.shape), self.dtype)
 
         def work(shard: tuple[int, slice, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -253,7 +261,7 @@ class _Logistic:
         return value, gradient, curvature
 
     def hessian_product(self, curvature: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """H v for every fold: ``(d+1, f)``."""
+        """Return H v for every fold, ``(d+1, f)``."""
         narrow = v.astype(self.dtype)
 
         def work(shard: tuple[int, slice, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -284,7 +292,7 @@ def _conjugate_gradients(
     tolerance: np.ndarray,
     max_iterations: int = 200,
 ) -> np.ndarray:
-    """Solve product(s) = target for all columns in step; columns that are done stand still."""
+    """Solve product(s) = target for all columns together; finished columns do not change."""
     solution = np.zeros_like(target)
     residual = target.copy()
     z = precondition(residual)

@@ -72,6 +72,7 @@ class Statistics:
         exact: bool = True,
         team: Team = SOLO,
     ) -> None:
+        """Compute nothing yet."""
         self.embeddings = embeddings
         self.caption_index = caption_index
         self.folds = folds

@@ -21,23 +21,24 @@ def sliced_wasserstein(x: Array, y: Array, *, seed: int, projections: int = PROJ
     r"""Sliced Wasserstein-2 distance, over seeded directions.
 
     :math:`(\frac1P \sum_\theta W_2^2(\{x_i·\theta\}, \{y_i·\theta\}))^{1/2}` (Bonneel et al.,
-    2015); in one dimension optimal transport pairs the sorted values. 0 to 2; the smaller, the
-    higher the dimension: a shift by s makes s/√d of it.
+    2015); in one dimension optimal transport pairs the sorted values. 0 to 2. It falls as the
+    dimension grows: a shift by s gives s/√d.
 
     Args:
-        x, y: unit rows, ``(n, d)`` each.
-        seed: of the directions.
-        projections: P.
+        x: Images, unit rows ``(n, d)``.
+        y: Texts, unit rows ``(n, d)``.
+        seed: Random seed of the directions.
+        projections: Number P of directions.
 
     Returns:
-        The distance; no standard error, since that of the directions alone would mislead.
+        Distance without a standard error: that of the directions alone would mislead.
     """
     directions = np.random.default_rng(seed).standard_normal((int(x.shape[1]), projections))
     directions /= np.linalg.norm(directions, axis=0)
 
     n = int(x.shape[0])
     dtype = np.float32 if n > 4096 else np.float64
-    # As many directions at a time as fit the memory budget, a pass over the rows for each lot.
+    # As many directions at a time as fit the memory budget; each lot is one pass over the rows.
     lot = max(1, min(projections, _MEMORY // (2 * n * np.dtype(dtype).itemsize)))
     total = 0.0
     for first in range(0, projections, lot):
@@ -54,7 +55,7 @@ def sliced_wasserstein(x: Array, y: Array, *, seed: int, projections: int = PROJ
 
 
 def _project(rows: Array, directions: np.ndarray, dtype: type) -> np.ndarray:
-    """Rows along directions: ``(p, n)``."""
+    """Projections of the rows on the directions, ``(p, n)``."""
     out: np.ndarray = np.empty((directions.shape[1], int(rows.shape[0])), dtype)
 
     def work(start: int) -> None:

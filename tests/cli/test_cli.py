@@ -237,7 +237,7 @@ def test_bad_words(refused, words: str, says: tuple[str, ...]) -> None:
 def test_a_device_that_is_not_there(refused) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    refused("train", "--device", "cuda", says=("none here", "--device auto"))
+    refused("train", "--device", "cuda", says=("not available", "--device auto"))
 
 
 def arrays(**kwargs):

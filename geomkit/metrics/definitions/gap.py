@@ -38,9 +38,9 @@ def centroid_distance(m: Moments) -> Number:
 
 
 def relative_gap(m: Moments) -> Number:
-    """Distance within pairs over that within pairs and between rows of a modality. 0 to 1.
+    """Distance p within pairs relative to q between rows of a modality, p/(p + q). 0 to 1.
 
-    p/(p + q), see :func:`geomkit.functional.relative_modality_gap` (Role et al., arXiv
+    See :func:`geomkit.functional.relative_modality_gap` (Role et al., arXiv
     2505.03703).
     """
     paired, image, text = m.paired, m.intra_cosine("image"), m.intra_cosine("text")
@@ -98,7 +98,7 @@ METRICS = [
     ),
     Metric(
         "relative_modality_gap", "gap", of_moments(relative_gap),
-        "0 = pairs coincide … 0.5 = pairs as far as strangers … 1", low=0, high=1, ideal=0,
+        "0 = pairs coincide … 0.5 = pairs as far as unpaired rows … 1", low=0, high=1, ideal=0,
         undefined="all rows are equal, so there is no distance to compare with",
     ),
 ]  # fmt: skip

@@ -30,7 +30,7 @@ ACROSS = Reduction(Neighbours)
 
 
 def cka(m: Moments) -> Number:
-    r"""Unbiased linear CKA: how alike the two modalities arrange the pairs. 0 (shuffled) to 1.
+    r"""Unbiased linear CKA: how similarly the two modalities arrange the pairs. 0 (shuffled) to 1.
 
     Kornblith et al. (arXiv 1905.00414) with the unbiased HSIC of Song et al. (JMLR 2012). On unit
     rows the diagonals of both kernels are 1, so all its sums are functions of the moments. Needs
@@ -56,7 +56,7 @@ def mutual_knn(s: Statistics) -> Number:
     """Mean overlap of a pair's 10 nearest neighbours among images and among texts. 0 to 1.
 
     Huh et al., "The Platonic Representation Hypothesis" (arXiv 2405.07987). Shuffled pairs overlap
-    by 10/(n − 1). Blind to any gap: it never compares an image with a text.
+    by 10/(n − 1). It does not see a gap: no image is compared with a text.
     """
     near = s.reduced(NEAREST)
     if s.n <= near.k:
@@ -94,9 +94,9 @@ METRICS = [
     *(
         Metric(
             f"hubness_{modality}", "neighbours", of_statistics(hubness, modality),
-            "0 = no hubs … large = a few rows are everyone's neighbours", reduction=ACROSS,
-            undefined="it needs more than 10 pairs, and all of them: it is left out past the row "
-            "budget",
+            "0 = no hubs … large = a few rows are neighbours of most", reduction=ACROSS,
+            undefined="it needs more than 10 pairs and a comparison of all of them: it is left out "
+            "past the row budget",
         )
         for modality in ("image", "text")
     ),

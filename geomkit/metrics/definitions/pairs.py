@@ -35,16 +35,16 @@ def alignment(m: Moments) -> Number:
 
 
 def centroid_gap(m: Moments) -> Number:
-    """The part of the alignment that the means make, ‖x̄ − ȳ‖². 0 to 4."""
+    """Part of the alignment that is due to the means, ‖x̄ − ȳ‖². 0 to 4."""
     distance, error, *_ = centroid_distance(m)
     return Number(distance**2, 2 * distance * error)
 
 
 def distribution_gap(m: Moments) -> Number:
-    """The rest of the alignment, mean ‖(x_i − x̄) − (y_i − ȳ)‖². 0 to 4.
+    """Rest of the alignment, mean ‖(x_i − x̄) − (y_i − ȳ)‖². 0 to 4.
 
-    Together with the centroid gap it makes the alignment; translating one modality onto the other
-    removes the first and leaves this.
+    The alignment is the sum of it and the centroid gap; translating one modality onto the other
+    removes the centroid gap and leaves this.
     """
     mean, covariance = m.difference
     value = max(0.0, float(m.squared_distance) / m.n - float(mean @ mean))
@@ -54,9 +54,9 @@ def distribution_gap(m: Moments) -> Number:
 
 
 def gap_dimensions(m: Moments, share: float = 0.9) -> Number:
-    """Fewest coordinates that hold a share of ‖x̄ − ȳ‖²: whether the gap is in a few. 1 to d.
+    """Smallest number of coordinates that hold 90% of ‖x̄ − ȳ‖². 1 to d.
 
-    It depends on the basis: a rotation of the space changes it, as nothing else here.
+    It depends on the basis: a rotation of the space changes it.
     """
     squares = np.sort((m.mean_x - m.mean_y) ** 2)[::-1]
     total = squares.sum()
@@ -76,7 +76,7 @@ METRICS = [
     ),
     Metric(
         "centroid_gap", "pairs", of_moments(centroid_gap),
-        "0 … alignment: the part that the means make", low=0, high=4, ideal=0,
+        "0 … alignment: the part due to the means", low=0, high=4, ideal=0,
     ),
     Metric(
         "distribution_gap", "pairs", of_moments(distribution_gap),

@@ -1,6 +1,6 @@
-"""From second moments to the shape of a cloud: explained variance, effective rank, participation.
+"""Group ``spectrum``: the shape of each cloud, from the eigenvalues of its second moments.
 
-Everything here takes eigenvalues, so it costs d³ once and nothing in n.
+The cost is d³ once and does not grow with n.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -
     r"""The min(n, d) largest eigenvalues of Σxxᵀ, or of Σ(x−x̄)(x−x̄)ᵀ, largest first.
 
     Args:
-        second: Σxxᵀ, shape ``(d, d)``.
-        total: Σx, shape ``(d,)``.
-        n: number of rows.
-        centred: subtract n x̄x̄ᵀ first.
+        second: Σxxᵀ, ``(d, d)``.
+        total: Σx, ``(d,)``.
+        n: Number of rows.
+        centred: Whether to subtract n x̄x̄ᵀ first.
 
     Returns:
-        Shape ``(min(n, d),)``, not negative. The square roots are the singular values of the rows.
+        Eigenvalues ≥ 0, ``(min(n, d),)``. Their square roots are the singular values of the rows.
 
     >>> scatter_eigenvalues(np.diag([3.0, 1.0]), np.zeros(2), 4, centred=False).tolist()
     [3.0, 1.0]
@@ -62,15 +62,17 @@ def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -
 
 
 def explained_variance(eigenvalues: np.ndarray) -> np.ndarray:
-    """Cumulative explained-variance ratio, as sklearn's PCA gives it; ends at 1.
-
-    All NaN when there is no variance to explain.
+    """Cumulative explained-variance ratio, as in sklearn's PCA.
 
     Args:
-        eigenvalues: of the centred scatter, largest first, shape ``(k,)``.
+        eigenvalues: Eigenvalues of the centred scatter, largest first, ``(k,)``.
 
-    >>> explained_variance(np.array([3.0, 1.0])).tolist()
-    [0.75, 1.0]
+    Returns:
+        Ratios in [0, 1], ``(k,)``, the last one 1; all NaN when there is no variance to explain.
+
+    Example:
+        >>> explained_variance(np.array([3.0, 1.0])).tolist()
+        [0.75, 1.0]
     """
     total = eigenvalues.sum()
     if total <= 0:
@@ -83,7 +85,7 @@ def explained_variance(eigenvalues: np.ndarray) -> np.ndarray:
 def explained_variance_auc(eigenvalues: np.ndarray) -> float:
     """Mean of the cumulative explained-variance ratio over the components.
 
-    (k + 1)/(2k), about ½, when all k directions carry the same variance; 1 when one carries all.
+    (k + 1)/(2k), about ½, when all k directions have the same variance; 1 when one has all of it.
 
     >>> explained_variance_auc(np.array([1.0, 1.0]))
     0.75
@@ -135,7 +137,7 @@ def explained_variance_with_error(
 
 
 def components_to(eigenvalues: np.ndarray, share: float) -> float:
-    """Principal components needed to explain a share of the variance.
+    """Number of principal components that explain a share of the variance.
 
     >>> components_to(np.array([3.0, 1.0]), 0.8)
     2.0
@@ -143,7 +145,7 @@ def components_to(eigenvalues: np.ndarray, share: float) -> float:
     cumulative = explained_variance(eigenvalues)
     if np.isnan(cumulative[0]):
         return float("nan")
-    # Without the slack, rounding in a ratio of exactly 0.8 would ask for one component more.
+    # Without the slack, rounding in a ratio of exactly 0.8 would need one component more.
     return float(np.argmax(cumulative >= share - 1e-12) + 1)
 
 
@@ -151,10 +153,10 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
     """Effective rank, exp of the entropy of the normalised singular values.
 
     Garrido et al., "RankMe" (arXiv 2210.02885), without its ε. 1: one direction; min(n, d): all
-    equally. Uncentred, so a cloud far from the origin has a low one whatever its shape.
+    equal. Uncentred, so a cloud far from the origin has a low one whatever its shape.
 
     Args:
-        eigenvalues: of the **uncentred** scatter, shape ``(k,)``.
+        eigenvalues: Eigenvalues of the **uncentred** scatter, ``(k,)``.
 
     >>> round(effective_rank(np.ones(5)), 6)
     5.0
@@ -167,7 +169,7 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
 def participation_ratio(eigenvalues: np.ndarray) -> float:
     """Participation ratio, (Σλ)²/Σλ², of the centred scatter.
 
-    1: one direction; d: all equally; NaN without variance.
+    1: one direction; d: all equal; NaN without variance.
 
     >>> participation_ratio(np.array([1.0, 1.0, 0.0]))
     2.0
@@ -184,8 +186,8 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float:
     φ = (d − δ²(d − √d))² / d², the score is (dφ − 1)/(d − 1).
 
     Args:
-        eigenvalues: of the centred scatter; missing ones are zero.
-        dim: d, 2 or more.
+        eigenvalues: Eigenvalues of the centred scatter; missing ones are zero.
+        dim: Dimension d, 2 or more.
 
     >>> isoscore(np.ones(4), 4), round(isoscore(np.array([1.0, 0, 0, 0]), 4), 12)
     (1.0, 0.0)
@@ -209,7 +211,7 @@ def spectral_decay(eigenvalues: np.ndarray) -> float:
     representations near 1.
 
     Args:
-        eigenvalues: of the centred scatter, largest first.
+        eigenvalues: Eigenvalues of the centred scatter, largest first.
 
     >>> round(spectral_decay(1.0 / np.arange(1, 20) ** 2), 6)
     2.0
