@@ -131,7 +131,8 @@ def train(
     config["data"] = with_options(
         config["data"], max_bad=max_bad, image_column=image_column, caption_column=caption_column
     )
-    asked = configure(**config, **_locks(lock or []), distinct_captions=not repeat_captions)
+    config["distinct_captions"] = not repeat_captions
+    asked = configure(**config, **_locks(lock or []))
     if log and len(set(log)) < len(log):
         raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
@@ -183,11 +184,11 @@ def _all(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:
     return watch
 
 
-def _locks(words: list[str]) -> dict[str, int]:
+def _locks(words: list[str]) -> dict[str, Any]:
     """``--lock image=2`` as the field of the configuration."""
     from geomkit.errors import GeomkitError
 
-    locks: dict[str, int] = {}
+    locks = {}
     for word in words:
         side, _, layers = word.partition("=")
         if side not in ("image", "text") or not (layers or "0").isdigit():
