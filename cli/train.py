@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import signal
 from collections.abc import Callable
+from copy import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -14,22 +15,28 @@ import typer
 from geomkit.training.config import Option, TrainConfig, configure, default_words
 
 from . import console
+from .options import Device, Download, Overwrite, Workers
 from .progress import Display, StopSignal
 
 if TYPE_CHECKING:
+    from geomkit.models.checkpoints import Record
     from geomkit.training.loop import Event
 
 __all__ = ["train"]
 
-_PANELS = ("Data", "Model", "Optimisation", "Evaluation and logging", "Machine")
+_PANELS = {
+    "": ("out", "resume", "overwrite"),
+    "Data": ("repeat_captions", "cache_images", "max_bad", "image_column", "caption_column"),
+    "Model": ("lock", "download"),
+    "Optimisation": (),
+    "Evaluation and logging": ("log",),
+    "Machine": ("device", "workers", "compile"),
+}
+"""Panels of --help in order, with the options that are not fields of the configuration."""
 _FOLLOWS = {
-    "lock": "freeze", "repeat_captions": "captions", "weight_decay": "lr", "device": "precision"
+    "lock": "freeze", "repeat_captions": "captions", "weight_decay": "lr", "device": "precision",
 }  # fmt: skip
 """Options that --help lists behind another one rather than at the end of their panel."""
-
-
-def _in(panel: str, *names: str, help: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
 def _config_option(name: str, kind: Any, default: Any, words: str, option: Option) -> Any:
@@ -39,13 +46,13 @@ def _config_option(name: str, kind: Any, default: Any, words: str, option: Optio
         default = start[name].default
     elif words != str(default):  # the recipe's
         default = None
-    shown = words if default is None and words != "none" else True
-    names = [f"--{name.replace('_', '-')}"] if kind is bool else []
     info = typer.Option(
-        *names, help=option.help, show_default=shown, rich_help_panel=option.panel or None
+        *([f"--{name.replace('_', '-')}"] if kind is bool else []),
+        help=option.help,
+        show_default=words if default is None and words != "none" else True,
+        rich_help_panel=option.panel,
     )
-    if default is None:
-        kind = kind | None
+    kind = kind | None if default is None else kind
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
     )
@@ -59,10 +66,19 @@ def _with_config(command: Callable[..., int]) -> Callable[..., int]:
         for f in fields(TrainConfig)
         if f.metadata["option"].listed
     ]
+    panels = {option: panel for panel, names in _PANELS.items() for option in names}
     own = inspect.signature(command, eval_str=True)
-    options += [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    names = ["", *_PANELS]
-    options.sort(key=lambda p: names.index(p.annotation.__metadata__[0].rich_help_panel or ""))
+    for parameter in own.parameters.values():
+        if parameter.name in panels:
+            info = copy(parameter.annotation.__metadata__[0])
+            info.rich_help_panel = panels[parameter.name]
+            kind = parameter.annotation.__origin__
+            options.append(parameter.replace(annotation=Annotated[kind, info]))
+    order = list(_PANELS)
+    options.sort(key=lambda p: order.index(p.annotation.__metadata__[0].rich_help_panel))
+    for option in options:  # typer names the first panel itself
+        info = option.annotation.__metadata__[0]
+        info.rich_help_panel = info.rich_help_panel or None
     for name, before in _FOLLOWS.items():
         places = {p.name: k for k, p in enumerate(options)}
         moved = options.pop(places[name])
@@ -77,47 +93,35 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write.")] = Path(
         "ckpt.pt"
     ),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from --out if it exists.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --out if it exists.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue --out if it exists.")] = False,
+    overwrite: Overwrite = False,
     repeat_captions: Annotated[
-        bool, _in("Data", "--repeat-captions", help="Allow equal captions in one batch.")
+        bool, typer.Option("--repeat-captions", help="Allow equal captions in one batch.")
     ] = False,
     cache_images: Annotated[
-        bool, _in("Data", "--cache-images", help="Keep decoded, resized images in the cache.")
+        bool, typer.Option("--cache-images", help="Keep decoded, resized images in the cache.")
     ] = False,
     max_bad: Annotated[
-        float | None, _in("Data", help="Share of images that may fail to decode, 0 to 1.")
+        float | None, typer.Option(help="Share of images that may fail to decode, 0 to 1.")
     ] = None,
     image_column: Annotated[
-        str | None, _in("Data", help="Column of image files in a csv: data set.")
+        str | None, typer.Option(help="Column of image files in a csv: data set.")
     ] = None,
     caption_column: Annotated[
-        str | None, _in("Data", help="Column of captions in a csv: data set.")
+        str | None, typer.Option(help="Column of captions in a csv: data set.")
     ] = None,
     lock: Annotated[
         list[str] | None,
-        _in(
-            "Model",
-            help="image[=N] or text[=N]: lock that encoder except its last N layers (default: 0).",
-        ),
+        typer.Option(help="image[=N] or text[=N]: train only the last N layers of that encoder."),
     ] = None,
-    download: Annotated[
-        bool, _in("Model", "--download", help="Allow the download of a pretrained model.")
-    ] = False,
+    download: Download = False,
     log: Annotated[
-        list[str] | None,
-        _in("Evaluation and logging", help="Tracker: tensorboard or wandb; may be repeated."),
+        list[str] | None, typer.Option(help="Tracker: tensorboard or wandb; may be repeated.")
     ] = None,
-    device: Annotated[str, _in("Machine", help="Device: auto, cpu, cuda[:n] or mps.")] = "auto",
-    workers: Annotated[
-        int | None, _in("Machine", help="Processes that decode images; default: one per core.")
-    ] = None,
+    device: Device = "auto",
+    workers: Workers = None,
     compile: Annotated[
-        bool, _in("Machine", "--compile", help="Run the model through torch.compile.")
+        bool, typer.Option("--compile", help="Run the model through torch.compile.")
     ] = False,
     **config: Any,
 ) -> int:
@@ -136,36 +140,27 @@ def train(
     if log and len(set(log)) < len(log):
         raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
+    from geomkit import training
     from geomkit._core.parallel import Team
-    from geomkit.training.loop import Interrupted
-    from geomkit.training.loop import train as run
 
     team = Team.from_environment()
-    watchers: list[Any] = []
-    if log and team.rank == 0:
-        from geomkit.training.trackers import tracker
+    watchers = [training.tracker(name, out) for name in log or [] if team.rank == 0]
 
-        watchers = [tracker(name, out) for name in log]
+    def watch(event: Event) -> None:
+        for watcher in watchers:
+            watcher(event)
+
     with StopSignal("stopping after this step", patient=team.size > 1) as stop:
         try:
-            with _Watcher(quiet=team.rank > 0) as watcher:
-                run(
-                    asked,
-                    out,
-                    device=device,
-                    workers=workers,
-                    cache_images=cache_images,
-                    compile=compile,
-                    download=download,
-                    fit_batch=config["batch_size"] is None,
-                    resume=resume,
-                    overwrite=overwrite,
-                    watch=_all(watcher, *watchers),
-                    should_stop=stop,
-                    progress=watcher.preparing,
-                    team=team,
-                )
-        except Interrupted as error:
+            with _Watcher(quiet=team.rank > 0) as display:
+                watchers.insert(0, display)
+                training.train(
+                    asked, out, device=device, workers=workers, cache_images=cache_images,
+                    compile=compile, download=download, fit_batch=config["batch_size"] is None,
+                    resume=resume, overwrite=overwrite, watch=watch, should_stop=stop,
+                    progress=display.preparing, team=team,
+                )  # fmt: skip
+        except training.Interrupted as error:
             if team.rank == 0:
                 console.line(f"geomkit: {error}")
             return 128 + (stop.number or signal.SIGTERM)
@@ -176,16 +171,8 @@ def train(
     return 0
 
 
-def _all(*watchers: Callable[[Event], None]) -> Callable[[Event], None]:
-    def watch(event: Event) -> None:
-        for watcher in watchers:
-            watcher(event)
-
-    return watch
-
-
 def _locks(words: list[str]) -> dict[str, Any]:
-    """``--lock image=2`` as the field of the configuration."""
+    """The fields of the configuration that ``--lock image=2`` stands for."""
     from geomkit.errors import GeomkitError
 
     locks = {}
@@ -203,26 +190,22 @@ class _Watcher(Display):
     speed = 0.0
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "bad":  # a rank is the only one to know its own
+        if event.kind == "bad":  # each rank knows only its own
             self.log(f"geomkit: {event.note}", even_if_quiet=True)
         elif self.quiet:
             return
         elif event.kind == "start":
             self._start(event)
         elif event.kind == "step":
-            # A mean over about twenty steps: one step's speed jumps too much to read.
+            # A mean over about twenty steps: the speed of one step varies too much to read.
             seen = event.images_per_second
             self.speed = seen if not self.speed else 0.95 * self.speed + 0.05 * seen
-            total = sum(event.terms.values())
-            parts = " ".join(
-                f"{name.removesuffix('_loss')} {value:.3f}" for name, value in event.terms.items()
-            )
-            self.show(
-                "training", event.step, event.config.steps,
-                f"loss {total:.3f} ({parts}) {self.speed:,.0f} img/s",
-            )  # fmt: skip
-        elif event.kind == "evaluation":
-            self.log(self._evaluation(event))
+            terms = {name.removesuffix("_loss"): value for name, value in event.terms.items()}
+            parts = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            loss = f"loss {sum(terms.values()):.3f} ({parts}) {self.speed:,.0f} img/s"
+            self.show("training", event.step, event.config.steps, loss)
+        elif event.record is not None and event.kind == "evaluation":
+            self.log(self._evaluation(event, event.record))
         elif event.note:
             self.log(f"geomkit: {event.note} at step {event.step}; nothing to do")
 
@@ -241,10 +224,10 @@ class _Watcher(Display):
         )
         self.show("training", event.step, c.steps)
 
-    def _evaluation(self, event: Event) -> str:
-        m = event.record["metrics"]
+    def _evaluation(self, event: Event, record: Record) -> str:
+        m = record.metrics
         return (
-            f"step {event.step:>5}/{event.config.steps}  {_loss(event.record)}  "
+            f"step {event.step:>5}/{event.config.steps}  {_loss(record)}  "
             f"I→T@1 {m['text_retrieval_recall@1']:.3f}  "
             f"centroid distance {m['centroid_distance']:.3f}  "
             f"separability {m['linear_separability']:.3f}  "
@@ -254,14 +237,10 @@ class _Watcher(Display):
         )
 
 
-def _loss(record: dict[str, Any]) -> str:
-    """The loss of the evaluated pairs, and of the last batch where these are held out.
-
-    >>> _loss({"split": "val", "loss": 2.5, "train_terms": {"clip": 0.5, "alignment": 0.25}})
-    'loss   0.750 train   2.500 val'
-    """
-    if record["split"] == "train":
-        return f"loss {record['loss']:7.3f}"
-    terms = record["train_terms"].values()
+def _loss(record: Record) -> str:
+    """The loss of the evaluated pairs, and of the last batch where these are held out."""
+    if record.split == "train":
+        return f"loss {record.loss:7.3f}"
+    terms = record.train_terms.values()
     last = f"{sum(terms):7.3f}" if terms else f"{'–':>7}"
-    return f"loss {last} train {record['loss']:7.3f} {record['split']}"
+    return f"loss {last} train {record.loss:7.3f} {record.split}"

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from geomkit.embeddings import Embeddings
     from geomkit.errors import GeomkitError
     from geomkit.extraction import extract
-    from geomkit.losses.contrastive import ContrastiveLoss
+    from geomkit.losses import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
     from geomkit.sources import load_source
-    from geomkit.training.config import TrainConfig, configure
+    from geomkit.training import TrainConfig, configure, train
 
 __all__ = [
     "METRICS",
@@ -25,19 +25,21 @@ __all__ = [
     "extract",
     "gap",
     "load_source",
+    "train",
 ]
 
 _HOMES = {
-    "ContrastiveLoss": "losses.contrastive",
+    "ContrastiveLoss": "losses",
     "Embeddings": "embeddings",
     "GapResult": "metrics",
     "GeomkitError": "errors",
     "METRICS": "metrics",
-    "TrainConfig": "training.config",
-    "configure": "training.config",
+    "TrainConfig": "training",
+    "configure": "training",
     "extract": "extraction",
     "gap": "metrics",
     "load_source": "sources",
+    "train": "training",
 }
 
 

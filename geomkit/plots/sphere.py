@@ -62,14 +62,14 @@ def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
     snapshots = checkpoint.snapshots
     if not snapshots:
         raise GeomkitError("this checkpoint holds no sphere snapshots: its dimension is not 3")
-    records = {record["step"]: record for record in checkpoint.history}
-    clouds = [np.stack([to_numpy(s["image"]), to_numpy(s["text"])]) for s in snapshots]
+    records = {record.step: record for record in checkpoint.history}
+    clouds = [np.stack([to_numpy(s.image), to_numpy(s.text)]) for s in snapshots]
     stages = []
     for k in choose_stages(clouds, count):
-        step = snapshots[k]["step"]
+        step = snapshots[k].step
         record = records[step]
-        recall = record["metrics"]["text_retrieval_recall@1"]
-        title = f"step {step}\nI→T {100 * recall:.0f}%, loss {record['loss']:.2f}"
+        recall = record.metrics["text_retrieval_recall@1"]
+        title = f"step {step}\nI→T {100 * recall:.0f}%, loss {record.loss:.2f}"
         stages.append(Stage(clouds[k][0], clouds[k][1], title))
     return stages
 

@@ -1,10 +1,10 @@
 """Training: one linear loop, from a configuration to a checkpoint.
 
-The pairs of a step are a function of (seed, step) and the learning rate one of the step,
-evaluation consumes no randomness, and everything else that a step depends on is in the
-checkpoint: a killed run that is resumed ends with the weights of one that was not, bit for bit on
-a CPU. Under torchrun every rank computes its share of the same global batch; the checkpoint does
-not say how many there were, and any number can go on from it.
+The pairs of a step depend on (seed, step) alone, the learning rate on the step, evaluation draws
+no random numbers, and everything else that a step depends on is in the checkpoint. So a run that
+was killed and resumed ends with the weights of an uninterrupted one, bit for bit on a CPU. Under
+torchrun every rank computes its share of the same global batch; a run may be resumed on any number
+of ranks.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from geomkit.data.loading import Batch, batches, resolve_workers
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
 from geomkit.losses import ContrastiveLoss
-from geomkit.models.checkpoints import TrainedRun, load_run, save_run
+from geomkit.models.checkpoints import Record, TrainedRun, load_run, save_run
 from geomkit.models.two_encoder import MAX_LOG_SCALE
 from geomkit.training.config import TrainConfig, evaluation_steps, learning_rate
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
-from geomkit.training.preparation import Run, prepare, stored_run, words_of
+from geomkit.training.preparation import Run, caption_tokens, prepare, stored_run
 from geomkit.training.step import Reading, backward, finite_terms, optimizer_for, start_reading
 
 __all__ = ["Event", "Interrupted", "train"]
@@ -38,20 +38,20 @@ __all__ = ["Event", "Interrupted", "train"]
 
 @dataclass(frozen=True)
 class Event:
-    """What the loop tells whoever watches.
+    """What the loop reports to its watchers.
 
     Attributes:
-        kind: ``start``, ``step``, ``evaluation``, ``bad`` (a picture that does not decode) or
+        kind: ``start``, ``step``, ``evaluation``, ``bad`` (an image that does not decode) or
             ``end``.
-        step: optimizer steps done.
-        config: as resolved.
-        device: as resolved.
-        terms: each weighted term of the last step's loss (on CUDA, of the one before).
-        record: the entry of the history an evaluation wrote.
-        seconds: of the last step, and of those the ones spent waiting for its batch.
-        ranks: processes that share the work.
-        temperature: τ; ``None`` where reading it would make the device wait.
-        note: a line for the user.
+        step: Optimizer steps done.
+        config: Configuration, resolved.
+        device: Device, resolved.
+        terms: Weighted terms of the last step's loss (on CUDA, of the step before).
+        record: Record of an evaluation; at the end, of the last one.
+        seconds: Duration of the last step, and the part of it spent waiting for its batch.
+        ranks: Number of processes that share the work.
+        temperature: Temperature τ; ``None`` where reading it would make the device wait.
+        note: A line for the user.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Event:
     config: TrainConfig
     device: str
     terms: dict[str, float]
-    record: dict[str, Any]
+    record: Record | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
     ranks: int = 1
     temperature: float | None = None
@@ -67,7 +67,7 @@ class Event:
 
     @property
     def images_per_second(self) -> float:
-        """Pairs of the last step over its seconds."""
+        """Pairs of the last step over its duration."""
         return self.config.batch_size / self.seconds[0] if self.seconds[0] else 0.0
 
 
@@ -95,31 +95,41 @@ def train(
     """Train a two-encoder model and write its checkpoint.
 
     Args:
-        config: what to compute, see :func:`geomkit.training.config.configure`.
-        out: the checkpoint, written at every evaluation.
+        config: What to compute, see :func:`geomkit.configure`.
+        out: Checkpoint, written at every evaluation.
         device: ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
-        workers: processes that decode pictures; a core each if not given.
-        cache_images: decode and resize all pictures once, into one file of the cache.
-        compile: run the model through ``torch.compile``.
-        download: whether a pretrained model may be fetched from the network.
-        fit_batch: of data with fewer pairs than a batch takes, make a batch of all there are.
-        resume: go on from ``out`` if it is there; a finished run is left as it is.
-        overwrite: start anew even if ``out`` is there.
-        watch: called at the start, after each step, after each evaluation and at the end.
-        should_stop: asked after each step; if true (on any rank) the state is saved and the run
-            ends.
-        progress: called while the data set is prepared.
-        team: the ranks that share each batch; every rank calls this function alike, the first one
-            writes.
+        workers: Processes that decode images; default: one per core, none for images in memory.
+        cache_images: Whether to decode and resize all images once, into one file of the cache.
+        compile: Whether to run the model through ``torch.compile``.
+        download: Whether a pretrained model may be downloaded.
+        fit_batch: Whether to shrink the batch size to the data set if that is smaller.
+        resume: Whether to continue from ``out`` if it exists; a finished run is left as it is.
+        overwrite: Whether to replace ``out`` if it exists.
+        watch: Function called at the start, after each step, after each evaluation and at the end.
+        should_stop: Function called after each step; if it returns true (on any rank), the state
+            is saved and the run ends.
+        progress: Function called with the images prepared so far and in all, while the data set
+            is prepared.
+        team: Ranks that share each batch. Every rank calls this function with the same arguments;
+            the first one writes.
 
     Returns:
-        The content of the checkpoint.
+        The content of the checkpoint: weights, history and configuration.
 
     Raises:
-        GeomkitError: for a configuration that does not fit the data or this machine, an existing
-            ``out`` without ``resume`` or ``overwrite``, another configuration than the one being
-            resumed, too many pictures that do not decode, or a loss that is not finite.
-        Interrupted: if ``should_stop`` said so.
+        GeomkitError: For a configuration that does not fit the data or this machine, an existing
+            ``out`` without ``resume`` or ``overwrite``, another configuration or other data than
+            those of the run being resumed, too many images that do not decode, or a loss that is
+            not finite.
+        Interrupted: If ``should_stop`` returned true.
+
+    >>> import tempfile
+    >>> from geomkit import configure
+    >>> config = configure(loss="cua", dim=3, pairs=16, batch_size=8, steps=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = train(config, Path(folder) / "ckpt.pt")
+    >>> run.step, [record.step for record in run.history], run.snapshots[-1].image.shape
+    (2, [0, 2], torch.Size([16, 3]))
     """
     out = Path(out)
     device = resolve_device(device)
@@ -132,12 +142,11 @@ def train(
             run = prepare(
                 config, out, stored,
                 device=device, team=team, cache_images=cache_images, download=download,
-                fit_batch=fit_batch,
-                progress=progress,
+                fit_batch=fit_batch, progress=progress,
             )  # fmt: skip
             if stored is not None and stored.step >= run.config.steps:
                 note = "already finished"
-                watch(Event("end", stored.step, run.config, device, {}, {}, note=note))
+                watch(Event("end", stored.step, run.config, device, {}, note=note))
                 return stored
             torch.set_num_threads(run.config.threads)
             with numerics(run.config.precision):
@@ -173,7 +182,6 @@ def _loop(
     network = _network(model, device, compile=compile, alone=alone)
     criterion = ContrastiveLoss(config.loss, global_batch=not alone)
 
-    words = words_of(run)
     eval_tokens = run.tokenizer.encode(run.held_out.names)
     evaluations = set(evaluation_steps(config))
     terms: dict[str, float] = {}
@@ -189,7 +197,7 @@ def _loop(
                 "cpu": torch.get_rng_state(),
                 "cuda": [torch.cuda.get_rng_state(device)] if cuda else [],
             },
-            model_config=run.architecture,
+            model_config=run.model_config,
             preprocess=run.preprocess,
             tokenizer=run.tokenizer,
             loss=str(criterion.spec),
@@ -201,12 +209,12 @@ def _loop(
             versions=versions(),
         )
 
-    def tell(kind: str, **what: Any) -> None:
-        watch(Event(kind, step, config, device, terms, ranks=team.size, **{"record": {}, **what}))
+    def report(kind: str, **what: Any) -> None:
+        watch(Event(kind, step, config, device, terms, ranks=team.size, **what))
 
     def pause(*, evaluating: bool) -> None:
         """Evaluate if it is time, and save: all ranks encode, the first one measures and writes."""
-        record: dict[str, Any] = {}
+        record = None
         if evaluating:
             image, text = embed_held_out(run, eval_tokens, team=team, workers=workers)
             if team.rank == 0:
@@ -217,11 +225,11 @@ def _loop(
                     snapshots.append(snapshot(image, text, step=step))
         if team.rank == 0:
             save_run(out, state())
-            if record:
-                tell("evaluation", record=record, temperature=record["temperature"])
-        team.gather(None)  # nobody leaves before it is written
+            if record is not None:
+                report("evaluation", record=record, temperature=record.temperature)
+        team.gather(None)  # no rank continues before it is written
 
-    tell("start", note=_describe(run))
+    report("start", note=_describe(run))
     if stored is None:
         pause(evaluating=True)
     pending: tuple[int, list[str], Reading] | None = None
@@ -233,12 +241,12 @@ def _loop(
         range(step, config.steps),
         rows_of=run.order.rows,
         instead=run.order.instead,
-        tokens_of=words,
+        tokens_of=caption_tokens(run),
         workers=resolve_workers(workers, run.data),
         pin=cuda,
     ):
         waited = time.perf_counter() - clock
-        _skip_bad(batch, run, bad, team, tell)
+        _skip_bad(batch, run, bad, team, report)
         assert batch.tokens is not None
         pixels, tokens = model.pixels(batch.images, run.preprocess), model.tokens(batch.tokens)
         for group in optimizer.param_groups:
@@ -252,18 +260,18 @@ def _loop(
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
         values = torch.stack(list(parts.values())).detach()
-        if not alone:  # what the ranks lost on average, and whether one of them is to stop
+        if not alone:  # the mean over ranks, and whether one of them is to stop
             values = torch.cat([values, values.new_full((1,), float(should_stop()))])
             dist.all_reduce(values)
             values /= team.size
-        # On a CPU the loss is looked at before it can spoil the weights; on CUDA one step late,
-        # so that the device never waits for the look: the weights are then spoilt, but nothing is
-        # saved, and the last good checkpoint stays.
-        seen, pending = pending, (step + 1, list(parts), start_reading(values))
+        # On a CPU the loss is read before it can spoil the weights; on CUDA one step late, so that
+        # the device never waits: the weights are then spoilt, but not saved, and the last good
+        # checkpoint stays.
+        read, pending = pending, (step + 1, list(parts), start_reading(values))
         if not cuda:
-            seen, pending = pending, None
-        if seen is not None:
-            terms, stopping = _look(*seen, out=out)
+            read, pending = pending, None
+        if read is not None:
+            terms, stopping = _read(*read, out=out)
         optimizer.step()
         if config.learn_temperature:
             with torch.no_grad():
@@ -272,22 +280,22 @@ def _loop(
 
         now = time.perf_counter()
         seconds, clock = (now - clock, waited), now
-        tell("step", seconds=seconds, temperature=_temperature(config, log_scale))
+        report("step", seconds=seconds, temperature=_temperature(config, log_scale))
         if alone:
             stopping = should_stop()
         stopping = stopping and step < config.steps
         if step in evaluations or stopping:
             if pending is not None:
-                (terms, _), pending = _look(*pending, out=out), None
+                (terms, _), pending = _read(*pending, out=out), None
             pause(evaluating=step in evaluations)
             clock = time.perf_counter()
         if stopping:
             raise Interrupted(
-                f"stopped at step {step} of {config.steps}; {out} is saved, "
-                "the same command with --resume goes on"
+                f"stopped at step {step} of {config.steps}; {out} is saved; "
+                "continue with the same command and --resume"
             )
 
-    tell("end", record=history[-1] if history else {})
+    report("end", record=history[-1] if history else None)
     return load_run(out)
 
 
@@ -295,15 +303,15 @@ def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn
     if not alone and _normalises_batches(model):
         if not device.startswith("cuda"):
             raise GeomkitError(
-                "batch normalisation over several ranks needs CUDA: train on one process, or "
-                "freeze its encoder (--freeze image, --lock image)"
+                "batch normalisation over several ranks needs CUDA; train on one process, or "
+                "freeze its encoder with --freeze image or --lock image"
             )
-        # Its statistics are of the global batch, like every term of the loss.
+        # Statistics of the global batch, as for every term of the loss.
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     network: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
     if alone:
         return network
-    # Named anew in later versions. The buffers are constants, or alike on all ranks already.
+    # Later versions renamed the option. The buffers are constants, or equal on all ranks already.
     known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {sync: False}
@@ -316,7 +324,7 @@ def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn
 
 
 def _normalises_batches(model: nn.Module) -> bool:
-    """Whether a layer that is trained computes with the statistics of its batch."""
+    """Whether a trained layer computes with the statistics of its batch."""
     return any(
         isinstance(layer, nn.modules.batchnorm._BatchNorm)
         and any(weight.requires_grad for weight in layer.parameters())
@@ -330,34 +338,34 @@ def _temperature(config: TrainConfig, log_scale: torch.Tensor) -> float | None:
     return None if log_scale.is_cuda else float(torch.exp(-log_scale.detach()))
 
 
-def _look(
-    step: int, names: list[str], read: Reading, *, out: Path
+def _read(
+    step: int, names: list[str], reading: Reading, *, out: Path
 ) -> tuple[dict[str, float], bool]:
     """The terms of a step, and whether a rank is to stop."""
-    values = read()
+    values = reading()
     terms = finite_terms(step, names, values[: len(names)], out=out)
     return terms, any(values[len(names) :])
 
 
 def _skip_bad(
-    batch: Batch, run: Run, bad: dict[int, Bad], team: Team, tell: Callable[..., None]
+    batch: Batch, run: Run, bad: dict[int, Bad], team: Team, report: Callable[..., None]
 ) -> None:
-    """Name each picture that did not decode, once, and refuse too many."""
-    for picture in batch.bad:
-        if picture.row not in bad:
-            bad[picture.row] = picture
-            tell("bad", note=f"picture {picture.id} {picture.reason}; another takes its place")
+    """Report each image that did not decode, once, and refuse too many."""
+    for image in batch.bad:
+        if image.row not in bad:
+            bad[image.row] = image
+            report("bad", note=f"image {image.id} {image.reason}; another image replaces it")
     if batch.bad:
         run.data.check_bad(list(bad.values()))
     if len(batch.rows) < run.config.batch_size // team.size:
         raise GeomkitError(
-            f"'{run.data.spec}': picture {batch.bad[0].id} {batch.bad[0].reason}, and no other can "
-            "take its place; mend it or give a smaller --batch-size"
+            f"'{run.data.spec}': image {batch.bad[0].id} {batch.bad[0].reason}, and no other can "
+            "replace it; fix it or give a smaller --batch-size"
         )
 
 
 def _describe(run: Run) -> str:
     data, held_out = run.data, run.held_out
-    where = "themselves" if held_out is data else f"{len(held_out)} held-out pairs"
+    where = "the same pairs" if held_out is data else f"{len(held_out)} held-out pairs"
     note = f" ({data.note})" if data.note else ""
     return f"{len(data)} pairs of '{data.spec}'{note}, evaluated on {where}"

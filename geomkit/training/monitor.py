@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from geomkit.embeddings.embeddings import Embeddings
 from geomkit.extraction.encode import encode
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
+from geomkit.models.checkpoints import Record, Snapshot
 from geomkit.training.preparation import Run
 
 __all__ = ["SNAPSHOT_PAIRS", "embed_held_out", "evaluate", "snapshot"]
@@ -23,18 +22,18 @@ SNAPSHOT_PAIRS = 1000
 def embed_held_out(
     run: Run, tokens: Tensor, *, team: Team, workers: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Unit rows ``(n, d)`` of the evaluated images and their main captions, on every rank.
+    """Return unit rows ``(n, d)`` of the evaluated images and their main captions, on every rank.
 
     Each rank encodes its share of them.
 
     Args:
-        run: the model and the data.
-        tokens: ``(n, context)``, of the held-out data's main captions.
-        team: the ranks.
-        workers: processes that decode.
+        run: Model and data.
+        tokens: Token ids ``(n, context)`` of the evaluated images' main captions.
+        team: Ranks that share the work.
+        workers: Processes that decode images.
 
     Raises:
-        GeomkitError: if more pictures are bad than the data set allows.
+        GeomkitError: If more images fail to decode than the data set allows.
     """
     rows = np.array_split(np.arange(len(run.held_out)), team.size)[team.rank]
     found = encode(
@@ -53,42 +52,38 @@ def embed_held_out(
 
 def evaluate(
     run: Run, image: Tensor, text: Tensor, *, step: int, lr: float, terms: dict[str, float]
-) -> dict[str, Any]:
-    """A record of the history.
+) -> Record:
+    """Return a record of the history.
 
     Args:
-        run: whose model gave the rows.
-        image, text: unit rows ``(n, d)`` of the evaluated pairs.
-        step: optimizer steps done.
-        lr: of the last of them.
-        terms: of its loss.
+        run: Run whose model gave the rows.
+        image, text: Unit rows ``(n, d)`` of the evaluated pairs.
+        step: Optimizer steps done.
+        lr: Learning rate of the last step.
+        terms: Weighted terms of the last step's loss.
     """
     scale = run.model.get_parameter("clip.logit_scale").detach().exp().cpu()
-    embeddings = Embeddings.of(image.numpy(), text.numpy())
-    return {
-        "step": step,
-        "epoch": step / run.order.steps_per_epoch,
-        "split": run.held_out.split,
-        "pairs": len(image),
-        "lr": lr,
-        "temperature": float(1.0 / scale),
-        "train_terms": dict(terms),
-        "loss": _batched_loss(run, image, text, scale),
-        "metrics": dict(gap(embeddings, seed=run.config.seed).metrics),
-    }
+    return Record(
+        step=step,
+        epoch=step / run.order.steps_per_epoch,
+        split=run.held_out.split,
+        pairs=len(image),
+        lr=lr,
+        temperature=float(1.0 / scale),
+        train_terms=dict(terms),
+        loss=_batched_loss(run, image, text, scale),
+        metrics=dict(gap(Embeddings.of(image.numpy(), text.numpy()), seed=run.config.seed).metrics),
+    )
 
 
-def snapshot(image: Tensor, text: Tensor, *, step: int) -> dict[str, Any]:
-    """The first thousand pairs, for the stages of training on the sphere."""
-    return {
-        "step": step,
-        "image": image[:SNAPSHOT_PAIRS].float().clone(),
-        "text": text[:SNAPSHOT_PAIRS].float().clone(),
-    }
+def snapshot(image: Tensor, text: Tensor, *, step: int) -> Snapshot:
+    """Return the first 1,000 pairs, for the stages of training on the sphere."""
+    first = (rows[:SNAPSHOT_PAIRS].float().clone() for rows in (image, text))
+    return Snapshot(step, *first)
 
 
 def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float:
-    """The loss over the evaluated pairs in batches as training sees them: it grows with n."""
+    """The mean loss over batches of the training's size: it grows with the size."""
     criterion = ContrastiveLoss(run.config.loss)
     bias = None if criterion.spec.logit_bias is None else run.model.logit_bias
     logit = [scale] if bias is None else [scale, bias.detach().cpu()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,33 @@ from geomkit.models.preprocess import Preprocess
 from geomkit.models.projections import change_dim, freeze, without_biases
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder, build, model_config
+from geomkit.sources import open_source
 from geomkit.training.config import TrainConfig, differences
 from geomkit.training.order import Order, plan_order
 
-__all__ = ["Run", "Words", "prepare", "stored_run", "words_of"]
+__all__ = ["CaptionTokens", "Run", "caption_tokens", "prepare", "stored_run"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A training run, ready to start or to go on.
+    """A training run, ready to start or to continue.
 
     Attributes:
-        config: as resolved.
-        device: as resolved.
-        model: on the device, with the weights to start from.
-        architecture: open_clip's model config.
-        preprocess, tokenizer: of the model.
-        data, held_out: pairs to train on and to evaluate on.
-        order: of the training pairs.
-        description: of the data, for the checkpoint.
-        stored: the checkpoint to go on from, or ``None``.
+        config: Configuration with nothing left to resolve.
+        device: Device of the model.
+        model: Model on the device, with the weights to start from.
+        model_config: open_clip's model config.
+        preprocess, tokenizer: What the model does to images and captions.
+        data, held_out: Pairs to train on and pairs to evaluate on.
+        order: Order of the training pairs.
+        description: DATA spec, number of pairs, evaluated split and fingerprint of the data.
+        stored: Checkpoint to continue from, or ``None``.
     """
 
     config: TrainConfig
     device: str
     model: TwoEncoder
-    architecture: dict[str, Any]
+    model_config: dict[str, Any]
     preprocess: Preprocess
     tokenizer: Tokenizer
     data: PairData
@@ -58,16 +60,16 @@ class Run:
 
 
 def stored_run(out: Path, *, resume: bool, overwrite: bool) -> TrainedRun | None:
-    """The checkpoint to go on from, if there is one and that was asked for.
+    """Return the checkpoint to continue from, if there is one and ``resume`` is given.
 
     Raises:
-        GeomkitError: if ``out`` exists and neither was asked for, or could not be written.
+        GeomkitError: If ``out`` exists without ``resume`` or ``overwrite``, or cannot be written.
     """
     if resume and overwrite:
         raise GeomkitError("--resume and --overwrite exclude each other; give one")
     if out.exists() and not (resume or overwrite) and not out.is_dir():
         raise GeomkitError(
-            f"{out}: exists already; give --resume to go on, --overwrite to start anew, "
+            f"{out}: exists already; give --resume to continue, --overwrite to replace it, "
             "or another --out"
         )
     check_target(out, overwrite=True)
@@ -89,52 +91,26 @@ def prepare(
     """Resolve a configuration and load what it names.
 
     Args:
-        config: as asked for.
-        out: the checkpoint, for messages.
-        stored: what to go on from.
-        device: as resolved.
-        team: the ranks that share the work.
-        cache_images: decode and resize all pictures once, into a file of the cache.
-        download: whether a pretrained model may be fetched.
-        fit_batch: of data with fewer pairs than a batch takes, make a batch of all there are.
-        progress: called while the data set is prepared.
+        config: Configuration as given.
+        out: Checkpoint to write, for messages.
+        stored: Checkpoint to continue from.
+        device: Device, resolved.
+        team: Ranks that share the work.
+        cache_images, download, fit_batch, progress: See :func:`geomkit.training.loop.train`.
 
     Raises:
-        GeomkitError: see :func:`geomkit.training.loop.train`.
+        GeomkitError: See :func:`geomkit.training.loop.train`.
     """
     torch.manual_seed(config.seed)
-    loaded = _pretrained(config, stored, download)
-    if loaded is not None:
-        architecture, preprocess = loaded.model_config, loaded.preprocess
-        tokenizer = loaded.tokenizer
-        if config.image_size not in (None, preprocess.size):
-            raise GeomkitError(
-                f"image size: {config.pretrained} takes {preprocess.size} px; "
-                "leave out --image-size"
-            )
-    elif stored is not None and config.pretrained and stored.config.get("pretrained"):
-        architecture, preprocess = stored.model_config, stored.preprocess
-        tokenizer = stored.tokenizer
-    else:
-        architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
-        preprocess = Preprocess.for_model(architecture)
-        tokenizer = Tokenizer.for_model(architecture)
-    bias = parse_loss(config.loss).logit_bias
-    if bias is not None and architecture.get("init_logit_bias") is None:
-        architecture = {**architecture, "init_logit_bias": bias}
-    if not config.dim:
-        config = replace(config, dim=architecture["embed_dim"])
-
-    def load(split: str, n: int | None) -> PairData:
-        return load_data(
-            config.data, split=split, preprocess=preprocess, n=n,
-            progress=progress, cache_images=cache_images,
-        )  # fmt: skip
-
-    data = load("train", config.pairs)
-    held_out = data if config.eval_split == "train" else load(config.eval_split, None)
+    start = _with_bias(_start(config, stored, download), parse_loss(config.loss).logit_bias)
+    load = partial(
+        load_data, config.data, preprocess=start.preprocess, progress=progress,
+        cache_images=cache_images,
+    )  # fmt: skip
+    data = load(split="train", n=config.pairs)
+    held_out = data if config.eval_split == "train" else load(split=config.eval_split, n=None)
     if fit_batch and len(data) < config.batch_size:
-        share = team.size * config.accumulate  # every rank and part as many
+        share = team.size * config.accumulate  # every rank and part gets the same number
         config = replace(config, batch_size=max(share, len(data) // share * share))
     order = plan_order(
         data,
@@ -147,11 +123,12 @@ def prepare(
     )
     if config.batch_size // team.size % config.accumulate:
         raise GeomkitError(
-            f"accumulate: {config.batch_size // team.size} pairs a rank cannot be computed in "
-            f"{config.accumulate} equal parts"
+            f"accumulate: {config.batch_size // team.size} pairs per rank cannot be split into "
+            f"{config.accumulate} equal parts; change --accumulate or --batch-size"
         )
     config = replace(
         config,
+        dim=config.dim or start.model_config["embed_dim"],
         steps=(config.epochs * order.steps_per_epoch) if config.epochs else config.steps,
         eval_every=config.eval_every or order.steps_per_epoch,
     )
@@ -161,60 +138,82 @@ def prepare(
         "split": config.eval_split,
         "fingerprint": data.fingerprint,
     }
-    config = _like_stored(config, out, stored, description, device, team)
-    model = _model(config, architecture, loaded, stored)
+    if stored is not None:
+        _check_same(config, description, stored, out)
+        threads = config.threads if stored.ranks != team.size else stored.config["threads"]
+        config = replace(config, precision=stored.config["precision"], threads=threads)
+    config = replace(
+        config,
+        precision=resolve_precision(config.precision, device),
+        threads=config.threads or (cores() if team.size > 1 else torch.get_num_threads()),
+    )
     return Run(
-        config, device, model.to(device), architecture, preprocess, tokenizer,
-        data, held_out, order, description, stored,
+        config, device, _ready(start.model, config, stored).to(device), start.model_config,
+        start.preprocess, start.tokenizer, data, held_out, order, description, stored,
     )  # fmt: skip
 
 
-def _pretrained(
-    config: TrainConfig, stored: TrainedRun | None, download: bool
-) -> Checkpoint | None:
-    """The model to start from; a run that goes on has its weights already."""
-    if config.pretrained is None:
-        return None
-    if stored is not None and stored.config.get("pretrained"):
-        return None
-    from geomkit.sources import open_source
-
-    loaded = open_source(config.pretrained, download=download)
-    return change_dim(
-        loaded,
-        config.dim or loaded.model_config["embed_dim"],
-        keep_projection=config.keep_projection,
-        seed=config.seed,
-    )
-
-
-def _model(
-    config: TrainConfig,
-    architecture: dict[str, Any],
-    loaded: Checkpoint | None,
-    stored: TrainedRun | None,
-) -> TwoEncoder:
-    if loaded is not None:
-        model = loaded.model
-        scale = model.get_parameter("clip.logit_scale")
+def _start(config: TrainConfig, stored: TrainedRun | None, download: bool) -> Checkpoint:
+    """The model to start from: pretrained, or fresh weights that a stored run's replace."""
+    if config.pretrained and not (stored is not None and stored.config.get("pretrained")):
+        found = open_source(config.pretrained, download=download)
+        dim = config.dim or found.model_config["embed_dim"]
+        found = change_dim(found, dim, keep_projection=config.keep_projection, seed=config.seed)
+        if config.image_size not in (None, found.preprocess.size):
+            raise GeomkitError(
+                f"image size: {config.pretrained} takes {found.preprocess.size} px; "
+                "leave out --image-size"
+            )
         with torch.no_grad():
+            scale = found.model.get_parameter("clip.logit_scale")
             scale.fill_(float(np.log(1.0 / config.temperature)))
-        scale.requires_grad_(config.learn_temperature)
+        return found
+    if config.pretrained and stored is not None:
+        architecture, preprocess = stored.model_config, stored.preprocess
+        tokenizer = stored.tokenizer
     else:
-        model = build(
-            architecture,
-            temperature=config.temperature,
-            learn_temperature=config.learn_temperature,
+        architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
+        preprocess = Preprocess.for_model(architecture)
+        tokenizer = Tokenizer.for_model(architecture)
+    model = build(architecture, temperature=config.temperature)
+    return Checkpoint(model, "geomkit", config.model, architecture, preprocess, tokenizer)
+
+
+def _with_bias(found: Checkpoint, start: float | None) -> Checkpoint:
+    """The same model with a logit bias, if the loss needs one and the model has none."""
+    if start is None or found.model.logit_bias is not None:
+        return found
+    found.model.clip.logit_bias = nn.Parameter(torch.tensor(start))
+    return replace(found, model_config={**found.model_config, "init_logit_bias": start})
+
+
+def _check_same(
+    config: TrainConfig, description: dict[str, Any], stored: TrainedRun, out: Path
+) -> None:
+    """Refuse to continue a run with another configuration or other data."""
+    if changed := differences(stored.config, config):
+        raise GeomkitError(
+            f"{out}: was trained with another configuration ({'; '.join(changed)}); "
+            "give the same options, or --overwrite to replace it"
         )
-    bias = parse_loss(config.loss).logit_bias
-    if bias is not None and model.logit_bias is None:
-        model.clip.logit_bias = nn.Parameter(torch.tensor(bias))
+    then = stored.data["fingerprint"]
+    if then != description["fingerprint"]:
+        raise GeomkitError(
+            f"{out}: was trained on other data ({then['source']}, {then['count']} pairs) than "
+            f"'{config.data}' is now; give that data, install those versions, or --overwrite to "
+            "replace it"
+        )
+
+
+def _ready(model: TwoEncoder, config: TrainConfig, stored: TrainedRun | None) -> TwoEncoder:
+    """The model with a stored run's weights, and gradients only for what is trained."""
+    model.get_parameter("clip.logit_scale").requires_grad_(config.learn_temperature)
     if config.precision == "fp64":
         model = model.double()
     if stored is not None:
         model.clip.load_state_dict(stored.state_dict)
-    if model.logit_bias is not None:
-        model.logit_bias.requires_grad_(bias is not None)
+    if model.logit_bias is not None:  # a softmax does not depend on it
+        model.logit_bias.requires_grad_(parse_loss(config.loss).logit_bias is not None)
     decoder = getattr(model.clip, "text_decoder", None)
     if decoder is not None:  # CoCa's captioner takes no part; waiting for its gradients would fail
         decoder.requires_grad_(False)
@@ -231,49 +230,15 @@ def _model(
     return model
 
 
-def _like_stored(
-    config: TrainConfig,
-    out: Path,
-    stored: TrainedRun | None,
-    description: dict[str, Any],
-    device: str,
-    team: Team,
-) -> TrainConfig:
-    """The configuration with precision and threads resolved, as the stored run's if it fits it."""
-    if stored is not None:
-        changed = differences(stored.config, config)
-        if changed:
-            raise GeomkitError(
-                f"{out}: was trained with another configuration ({'; '.join(changed)}); "
-                "give the same options, or --overwrite to start anew"
-            )
-        if stored.data["fingerprint"] != description["fingerprint"]:
-            raise GeomkitError(
-                f"{out}: was trained on other data ({stored.data['fingerprint']['source']}, "
-                f"{stored.data['fingerprint']['count']} pairs) than '{config.data}' is now; "
-                "give that data, install those versions, or --overwrite to start anew"
-            )
-        config = replace(config, precision=stored.config["precision"])
-        if stored.ranks == team.size:
-            config = replace(config, threads=stored.config["threads"])
-    threads = cores() if team.size > 1 else torch.get_num_threads()
-    return replace(
-        config,
-        precision=resolve_precision(config.precision, device),
-        threads=config.threads or threads,
-    )
-
-
-@dataclass
-class Words:
-    """Token ids of a step's captions.
+@dataclass(frozen=True)
+class CaptionTokens:
+    """Token ids of a step's captions; called in the processes that prepare batches.
 
     Attributes:
-        order: which caption a row has at a step.
-        captions: all that training may draw, in the order's numbering.
-        tokenizer: of the model.
-        table: their token ids, if it is better to have them all at once: of pictures in memory,
-            whose batches no worker prepares.
+        order: Which caption a row has at a step.
+        captions: Every caption that training may draw, numbered as in the order.
+        tokenizer: The model's tokenizer.
+        table: Token ids of all captions, for images in memory, whose batches no worker prepares.
     """
 
     order: Order
@@ -282,18 +247,17 @@ class Words:
     table: torch.Tensor | None
 
     def __call__(self, step: int, rows: np.ndarray) -> torch.Tensor:
-        """Token ids ``(k, context)`` of rows at a step."""
+        """Return token ids ``(k, context)`` of rows at a step."""
         numbers = self.order.texts(step, rows)
         if self.table is not None:
             return self.table[torch.from_numpy(numbers)]
         return self.tokenizer.encode([self.captions[number] for number in numbers])
 
 
-def words_of(run: Run) -> Words:
-    """The captions of a run as token ids."""
-    if run.config.captions == "first":
-        captions = run.data.names
-    else:
+def caption_tokens(run: Run) -> CaptionTokens:
+    """Return the captions of a run as token ids."""
+    captions = run.data.names
+    if run.config.captions == "random":
         captions = [caption for group in run.data.captions for caption in group]
     table = run.tokenizer.encode(captions) if run.data.in_memory else None
-    return Words(run.order, captions, run.tokenizer, table)
+    return CaptionTokens(run.order, captions, run.tokenizer, table)

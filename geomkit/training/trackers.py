@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.training.config import learning_rate
 from geomkit.training.loop import Event
 
 __all__ = ["TRACKERS", "scalars", "tracker"]
 
-TRACKERS = ("tensorboard", "wandb")
-
+_WAYS = (("text", "image_to_text"), ("image", "text_to_image"))
 _RECALLS = {
-    f"{side}_retrieval_recall@{k}": f"{name}_R@{k}"
-    for side, name in (("text", "image_to_text"), ("image", "text_to_image"))
-    for k in (1, 5, 10)
+    f"{side}_retrieval_recall@{k}": f"{name}_R@{k}" for side, name in _WAYS for k in (1, 5, 10)
 }
 _RANKS = {
     f"{side}_retrieval_{kind}_rank": f"{name}_{kind}_rank"
-    for side, name in (("text", "image_to_text"), ("image", "text_to_image"))
+    for side, name in _WAYS
     for kind in ("mean", "median")
 }
 
 
 def scalars(event: Event) -> dict[str, float]:
-    """What an event says in numbers, by open_clip's names.
+    """Return the numbers of an event under open_clip's names.
 
-    A step gives ``train/loss``, ``train/contrastive_loss``, each further term,
-    ``train/lr``, ``train/scale``, ``train/data_time``, ``train/batch_time``,
-    ``train/samples_per_second`` and ``…_per_gpu``; an evaluation ``val/clip_val_loss`` (of the
-    whole loss), ``val/image_to_text_R@1`` and the like, ``val/epoch``, ``val/num_samples``, and
-    every metric of ours as ``val/NAME``.
+    A step gives ``train/loss``, ``train/contrastive_loss``, each further term, ``train/lr``,
+    ``train/scale``, ``train/data_time``, ``train/batch_time``, ``train/samples_per_second`` and
+    ``train/samples_per_second_per_gpu``. An evaluation gives ``val/clip_val_loss`` (the whole
+    loss), ``val/image_to_text_R@1`` and the like, ``val/epoch``, ``val/num_samples``, and every
+    geomkit metric as ``val/NAME``.
     """
     if event.kind == "step":
         named = {
@@ -45,8 +43,6 @@ def scalars(event: Event) -> dict[str, float]:
             named["loss"] = sum(event.terms.values())
         if event.temperature is not None:
             named["scale"] = 1.0 / event.temperature
-        from geomkit.training.config import learning_rate
-
         named |= {
             "lr": learning_rate(event.config, event.step - 1),
             "data_time": event.seconds[1],
@@ -55,31 +51,29 @@ def scalars(event: Event) -> dict[str, float]:
             "samples_per_second_per_gpu": event.images_per_second / event.ranks,
         }
         return {f"train/{name}": value for name, value in named.items()}
-    if event.kind == "evaluation":
-        record = event.record
-        metrics = record["metrics"]
-        named = {"clip_val_loss": record["loss"], "epoch": record["epoch"]}
-        named["num_samples"] = record["pairs"]
-        named |= {new: metrics[old] for old, new in {**_RECALLS, **_RANKS}.items()}
-        named |= {name: value for name, value in metrics.items() if name not in _RECALLS}
-        return {f"val/{name}": value for name, value in named.items()}
-    return {}
+    record = event.record
+    if event.kind != "evaluation" or record is None:
+        return {}
+    named = {"clip_val_loss": record.loss, "epoch": record.epoch, "num_samples": record.pairs}
+    named |= {new: record.metrics[old] for old, new in {**_RECALLS, **_RANKS}.items()}
+    named |= {name: value for name, value in record.metrics.items() if name not in _RECALLS}
+    return {f"val/{name}": value for name, value in named.items()}
 
 
 def tracker(
     name: str, out: Path, *, every: int = 1, project: str = "geomkit"
 ) -> Callable[[Event], None]:
-    """A watcher for :func:`geomkit.training.loop.train` that writes scalars as training goes on.
+    """Return a watcher for :func:`geomkit.train` that writes scalars during training.
 
     Args:
-        name: of :data:`TRACKERS`.
-        out: the run's checkpoint; TensorBoard's files go into the folder ``NAME_tensorboard``
-            beside it, Weights & Biases takes its name.
-        every: steps between writes.
-        project: at Weights & Biases.
+        name: Name of a tracker in :data:`TRACKERS`.
+        out: Checkpoint of the run. TensorBoard's files go into the folder ``NAME_tensorboard``
+            beside it; Weights & Biases uses its name.
+        every: Steps between writes.
+        project: Project at Weights & Biases.
 
     Raises:
-        GeomkitError: for an unknown name, or if the package is not installed.
+        GeomkitError: For an unknown name, or if the package is not installed.
     """
     if name not in TRACKERS:
         raise unknown_name("tracker", name, TRACKERS)
@@ -87,64 +81,71 @@ def tracker(
         raise GeomkitError(
             f"--log {name}: the package {name} is not installed; pip install 'geomkit[{name}]'"
         )
-    write = (_tensorboard if name == "tensorboard" else _wandb)(out, project)
+    writer = TRACKERS[name](out, project)
+    next(writer)
 
     def watch(event: Event) -> None:
         if event.kind == "step" and event.step % every and event.step != event.config.steps:
             return
-        write(event, scalars(event))
+        writer.send(event)
 
     return watch
 
 
-def _tensorboard(out: Path, project: str) -> Callable[[Event, dict[str, float]], None]:
+Writer = Generator[None, Event, None]
+"""Takes one event after the other."""
+
+
+def _start() -> Generator[None, Event, Event]:
+    """The event of a run's start; a finished run that is resumed has none."""
+    while (event := (yield)).kind != "start":
+        pass
+    return event
+
+
+def _tensorboard(out: Path, project: str) -> Writer:
     from torch.utils.tensorboard import SummaryWriter
 
+    event = yield from _start()
+    # A resumed run hides what was written after the checkpoint that it continues from.
     folder = out.with_name(f"{out.stem}_tensorboard")
-    writers: list[Any] = []
-
-    def write(event: Event, values: dict[str, float]) -> None:
-        if event.kind == "start":
-            # A run that goes on hides what was written past the checkpoint it goes on from.
-            writers.append(SummaryWriter(str(folder), purge_step=event.step + 1))
-        for name, value in values.items():
-            writers[0].add_scalar(name, value, event.step)
-        if event.kind == "evaluation":
-            writers[0].flush()
-        if event.kind == "end" and writers:
-            writers[0].close()
-
-    return write
+    with SummaryWriter(str(folder), purge_step=event.step + 1) as writer:
+        while True:
+            for name, value in scalars(event).items():
+                writer.add_scalar(name, value, event.step)
+            if event.kind in ("evaluation", "end"):
+                writer.flush()
+            event = yield
 
 
-def _wandb(out: Path, project: str) -> Callable[[Event, dict[str, float]], None]:
+def _wandb(out: Path, project: str) -> Writer:
     import wandb
 
-    runs: list[Any] = []
+    event = yield from _start()
+    # Under the same id, a resumed run continues its own curves.
+    run = wandb.init(
+        project=project,
+        name=out.stem,
+        id=_run_id(out, event),
+        resume="allow",
+        config=asdict(event.config),
+    )
+    while True:
+        if values := scalars(event):
+            run.log({**values, "step": event.step}, step=event.step)
+        if event.kind == "end":
+            run.finish()
+        event = yield
 
-    def write(event: Event, values: dict[str, float]) -> None:
-        if event.kind == "start":
-            # Under one id a run that goes on continues its own curves.
-            runs.append(
-                wandb.init(
-                    project=project,
-                    name=out.stem,
-                    id=_run_id(out, event),
-                    resume="allow",
-                    config=asdict(event.config),
-                )
-            )
-        if values:
-            runs[0].log({**values, "step": event.step}, step=event.step)
-        if event.kind == "end" and runs:
-            runs[0].finish()
 
-    return write
+TRACKERS: dict[str, Callable[[Path, str], Writer]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+}
+"""Trackers by the name of their package."""
 
 
 def _run_id(out: Path, event: Event) -> str:
-    import hashlib
-
     config = {k: v for k, v in asdict(event.config).items() if k not in ("threads", "precision")}
     text = f"{out.resolve()} {sorted(config.items(), key=lambda item: item[0])}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -89,7 +89,7 @@ def test_json_and_csv_equal_the_library(cli, npz: Path, checkpoint: Path) -> Non
 def test_gap_of_a_checkpoint_equals_its_own_history(cli, checkpoint: Path) -> None:
     outcome = cli("gap", checkpoint, "--split", "train", "--json")
     measured = json.loads(outcome.out)["results"][0]["metrics"]
-    recorded = load_run(checkpoint).history[-1]["metrics"]
+    recorded = load_run(checkpoint).history[-1].metrics
     for name, value in recorded.items():
         assert measured[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
 
@@ -359,7 +359,7 @@ def test_ctrl_c_saves_and_exits_130(cli, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(module._Watcher, "__call__", watch)
     outcome = cli(*TRAIN.split())
-    assert outcome.status == 130 and "--resume goes on" in outcome.err
+    assert outcome.status == 130 and "with the same command and --resume" in outcome.err
     assert load_run("ckpt.pt").step == 3
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 

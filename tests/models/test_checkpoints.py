@@ -58,7 +58,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def same_as_open_clip(loaded: Checkpoint, model: Any) -> None:
     images, tokens = pictures(), loaded.tokenizer.encode(CAPTIONS)
-    x, y, scale = loaded.model(images, tokens)
+    x, y, scale, *_ = loaded.model(images, tokens)
     torch.testing.assert_close(x, model.encode_image(images, normalize=True), **CLOSE)
     torch.testing.assert_close(y, model.encode_text(tokens, normalize=True), **CLOSE)
     torch.testing.assert_close(scale, model.logit_scale.exp())
@@ -325,7 +325,7 @@ def hf_logits(model: Any, tokenizer: Any, length: int, *, mask: bool) -> torch.T
 
 @torch.no_grad()
 def our_logits(loaded: Checkpoint) -> torch.Tensor:
-    x, y, scale = loaded.model(pictures(), loaded.tokenizer.encode(CAPTIONS))
+    x, y, scale, *_ = loaded.model(pictures(), loaded.tokenizer.encode(CAPTIONS))
     bias = loaded.model.clip.logit_bias
     return scale * x @ y.T + (0.0 if bias is None else bias)
 
@@ -556,7 +556,7 @@ def test_a_checkpoint_of_the_papers(swapped: bool, tmp_path: Path) -> None:
     loaded = open_model(f"paper:{path}")
     tokens = loaded.tokenizer.encode(CAPTIONS)
     with torch.no_grad():
-        x, y, scale = loaded.model(pictures(), tokens)
+        x, y, scale, *_ = loaded.model(pictures(), tokens)
         theirs_x = image(pixel_values=pictures()).image_embeds
         theirs_y = text(input_ids=tokens).text_embeds
     torch.testing.assert_close(x, torch.nn.functional.normalize(theirs_x, dim=-1), **CLOSE)

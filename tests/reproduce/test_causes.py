@@ -29,7 +29,7 @@ def trained(folder: Path, options: Options) -> Context:
         every = max(1, cell.config.steps // 2)
         metrics = {"centroid_distance": 0.7, "linear_separability": 0.99}
         history = [
-            {"step": step, "split": "val", "metrics": metrics}
+            SimpleNamespace(step=step, split="val", metrics=metrics)
             for step in (0, every, cell.config.steps)
         ]
         return SimpleNamespace(history=history)

@@ -101,10 +101,10 @@ def test_nothing_set_by_hand_is_an_ordinary_training(tmp_path: Path) -> None:
     trained = train(config, tmp_path / "ckpt.pt", device="cpu").history
     records = run_control(Control(config, "picture", "name"), tmp_path / "work", device="cpu")
     for ours, theirs in ((records[0], trained[0]), (records[-1], trained[-1])):
-        assert ours["step"] == theirs["step"]
+        assert ours["step"] == theirs.step
         for name in control.METRICS:
-            assert ours["val"]["metrics"][name] == pytest.approx(theirs["metrics"][name], rel=1e-4)
-        assert ours["val"]["metrics"]["contrastive_loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            assert ours["val"]["metrics"][name] == pytest.approx(theirs.metrics[name], rel=1e-4)
+        assert ours["val"]["metrics"]["contrastive_loss"] == pytest.approx(theirs.loss, rel=1e-4)
 
 
 def test_killed_and_gone_on_with_equals_uninterrupted(

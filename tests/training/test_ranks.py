@@ -121,9 +121,9 @@ def test_weights_after_ten_steps_are_those_of_one_process(ranked: tuple, tmp_pat
         content = load_run(folder / f"{name}.pt")
         assert content.ranks == ranks and len(content.history) == 2
         for one, other in zip(content.history, alone.history, strict=True):
-            assert one["loss"] == pytest.approx(other["loss"], rel=1e-9)
-            assert one["train_terms"] == pytest.approx(other["train_terms"], rel=1e-9)
-            assert one["metrics"] == pytest.approx(other["metrics"], rel=1e-6, nan_ok=True)
+            assert one.loss == pytest.approx(other.loss, rel=1e-9)
+            assert one.train_terms == pytest.approx(other.train_terms, rel=1e-9)
+            assert one.metrics == pytest.approx(other.metrics, rel=1e-6, nan_ok=True)
 
 
 def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: Path) -> None:

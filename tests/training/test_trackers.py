@@ -28,7 +28,7 @@ def config(**changes):
 def test_names_and_values() -> None:
     event = Event(
         "step", 3, config(warmup=0, schedule="constant"), "cpu",
-        {"clip_loss": 2.0, "alignment_loss": 0.5}, {},
+        {"clip_loss": 2.0, "alignment_loss": 0.5},
         seconds=(0.5, 0.1), ranks=2, temperature=0.05,
     )  # fmt: skip
     found = scalars(event)
@@ -63,7 +63,7 @@ def test_tensorboard_holds_every_step_and_evaluation(tmp_path: Path) -> None:
     recalls = held.Scalars("val/image_to_text_R@1")
     assert [point.step for point in recalls] == [0, 2, 4]
     for point, record in zip(recalls, content.history, strict=True):
-        expected = record["metrics"]["text_retrieval_recall@1"]
+        expected = record.metrics["text_retrieval_recall@1"]
         assert point.value == pytest.approx(expected, rel=1e-6)
     assert "val/centroid_distance" in names and "val/clip_val_loss" in names
 

@@ -68,10 +68,10 @@ def test_stopped_and_resumed_equals_uninterrupted(
     resumed = train(small(), path, resume=True)
     assert checksum(path) == checksum(finished)
     whole = load_run(finished)
-    assert [r["step"] for r in resumed.history] == [r["step"] for r in whole.history]
-    assert resumed.history[-1]["metrics"] == whole.history[-1]["metrics"]
+    assert [r.step for r in resumed.history] == [r.step for r in whole.history]
+    assert resumed.history[-1].metrics == whole.history[-1].metrics
     for a, b in zip(resumed.snapshots, whole.snapshots, strict=True):
-        assert a["step"] == b["step"] and torch.equal(a["image"], b["image"])
+        assert a.step == b.step and torch.equal(a.image, b.image)
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_snapshots_are_what_the_model_gives(finished: Path) -> None:
     embeddings, split = load_source(finished, split="train")
     assert split == "train" and embeddings.n == 32
     last = load_run(finished).snapshots[-1]
-    torch.testing.assert_close(torch.from_numpy(embeddings.image), last["image"])
+    torch.testing.assert_close(torch.from_numpy(embeddings.image), last.image)
 
 
 def test_resume_of_nothing_starts_and_of_a_finished_run_does_nothing(
@@ -223,7 +223,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(finished: Path, tmp_path: Path) ->
 def test_temperature_fixed_or_learned_within_its_range(tmp_path: Path, learn: bool) -> None:
     config = small(temperature=0.01, learn_temperature=learn, lr=0.1, warmup=0)
     history = train(config, tmp_path / "c.pt").history
-    temperatures = [record["temperature"] for record in history]
+    temperatures = [record.temperature for record in history]
     assert temperatures[0] == pytest.approx(0.01)
     assert all(0.0099999 <= t <= 1.00001 for t in temperatures)
     assert (len(set(temperatures)) > 1) == learn
@@ -233,13 +233,13 @@ def test_bf16_and_learning(tmp_path: Path) -> None:
     config = small(precision="bf16", steps=60, eval_every=60, pairs=64, batch_size=32, loss="clip")
     content = train(config, tmp_path / "c.pt")
     assert content.config["precision"] == "bf16"
-    assert content.history[-1]["loss"] < content.history[0]["loss"] - 0.5
+    assert content.history[-1].loss < content.history[0].loss - 0.5
     assert all(t.dtype == torch.float32 for t in content.state_dict.values())
 
 
 def test_more_than_three_dimensions_have_no_snapshots_and_hold_out(tmp_path: Path) -> None:
     content = train(small(dim=5, recipe="standard", steps=1), tmp_path / "c.pt")
-    assert content.snapshots == [] and content.history[0]["split"] == "val"
+    assert content.snapshots == [] and content.history[0].split == "val"
 
 
 def test_learning_rate_schedules() -> None:

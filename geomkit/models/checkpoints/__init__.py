@@ -5,6 +5,8 @@ from geomkit.models.checkpoints.opening import open_model
 from geomkit.models.checkpoints.own import (
     FORMAT,
     SCHEMA_VERSION,
+    Record,
+    Snapshot,
     TrainedRun,
     load_run,
     read_torch_file,
@@ -16,6 +18,8 @@ __all__ = [
     "FORMAT",
     "SCHEMA_VERSION",
     "Checkpoint",
+    "Record",
+    "Snapshot",
     "TrainedRun",
     "load_run",
     "open_model",

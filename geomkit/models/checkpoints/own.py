@@ -17,10 +17,53 @@ from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["FORMAT", "SCHEMA_VERSION", "TrainedRun", "load_run", "read_torch_file", "save_run"]
+__all__ = [
+    "FORMAT", "SCHEMA_VERSION", "Record", "Snapshot", "TrainedRun", "load_run", "read_torch_file",
+    "save_run",
+]  # fmt: skip
 
 FORMAT = "geomkit-checkpoint"
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation of a training run.
+
+    Attributes:
+        step, epoch: Optimizer steps and passes over the training pairs done.
+        split: Split of the evaluated pairs.
+        pairs: Number of evaluated pairs.
+        lr: Learning rate of the last step.
+        temperature: Temperature τ.
+        train_terms: Each weighted term of the last step's loss.
+        loss: Loss of the evaluated pairs in batches of the training's size.
+        metrics: Metrics of the evaluated pairs by name.
+    """
+
+    step: int
+    epoch: float
+    split: str
+    pairs: int
+    lr: float
+    temperature: float
+    train_terms: dict[str, float]
+    loss: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Embeddings of a 3-D run's first evaluated pairs.
+
+    Attributes:
+        step: Optimizer steps done.
+        image, text: Unit rows ``(n, 3)``.
+    """
+
+    step: int
+    image: Tensor
+    text: Tensor
 
 
 @dataclass(frozen=True)
@@ -56,8 +99,8 @@ class TrainedRun:
     config: dict[str, Any]
     data: dict[str, Any]
     ranks: int
-    history: list[dict[str, Any]]
-    snapshots: list[dict[str, Any]]
+    history: list[Record]
+    snapshots: list[Snapshot]
     versions: dict[str, str]
 
     @staticmethod
@@ -89,15 +132,22 @@ class TrainedRun:
             typed = {
                 "preprocess": Preprocess.from_dict(content["preprocess"]),
                 "tokenizer": Tokenizer.from_dict(content["tokenizer"]),
+                "history": [Record(**record) for record in content["history"]],
+                "snapshots": [Snapshot(**snapshot) for snapshot in content["snapshots"]],
             }
-        except GeomkitError as error:
-            raise GeomkitError(f"{source}: {error}") from None
+        except (GeomkitError, TypeError) as error:
+            raise GeomkitError(f"{source}: damaged checkpoint ({error})") from None
         return TrainedRun(**{name: content[name] for name in names} | typed)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file, as plain values and tensors."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        typed = {"preprocess": self.preprocess.as_dict(), "tokenizer": self.tokenizer.as_dict()}
+        typed = {
+            "preprocess": self.preprocess.as_dict(),
+            "tokenizer": self.tokenizer.as_dict(),
+            "history": [dict(vars(record)) for record in self.history],
+            "snapshots": [dict(vars(snapshot)) for snapshot in self.snapshots],
+        }
         return {"format": FORMAT, "schema_version": SCHEMA_VERSION, **values, **typed}
 
     def model(self, source: str = "checkpoint") -> TwoEncoder:

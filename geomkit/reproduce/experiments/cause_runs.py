@@ -150,11 +150,11 @@ def _training(context: Context) -> Rows:
         condition = f"cause=training;run={run}"
         for record in history[:-1]:
             rows += [
-                Row("causes", f"{c.data} {record['split']}", c.dim, c.loss, c.seed, name,
-                    record["metrics"][name], math.nan, f"{condition};step={record['step']}")
+                Row("causes", f"{c.data} {record.split}", c.dim, c.loss, c.seed, name,
+                    record.metrics[name], math.nan, f"{condition};step={record.step}")
                 for name in METRICS
             ]  # fmt: skip
-        last = f"{condition};step={history[-1]['step']}"
+        last = f"{condition};step={history[-1].step}"
         rows += measured("causes", cell, context, metrics=METRICS, condition=last)
     return rows
 

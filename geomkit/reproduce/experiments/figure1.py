@@ -30,7 +30,7 @@ from geomkit.reproduce.framework.results import Row, Rows, published
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.models.checkpoints import TrainedRun
+    from geomkit.models.checkpoints import Snapshot, TrainedRun
     from geomkit.plots.sphere import Stage
     from geomkit.plots.stages import Course, TimePanel
 
@@ -86,14 +86,14 @@ def snapshot_rows(cell: Cell, checkpoint: TrainedRun) -> Rows:
     centred on its own, as the paper's plots of this run have it; by modality it is there too.
     """
     c = cell.config
-    epochs = {record["step"]: record["epoch"] for record in checkpoint.history}
-    losses = {record["step"]: record["loss"] for record in checkpoint.history}
+    epochs = {record.step: record.epoch for record in checkpoint.history}
+    losses = {record.step: record.loss for record in checkpoint.history}
     rows = Rows()
     for snapshot in checkpoint.snapshots:
-        step = snapshot["step"]
+        step = snapshot.step
         start = ("figure1", where(c, "train"), c.dim, c.loss, c.seed)
         end = f"epoch={epochs[step]:g};step={step}"
-        clouds = [to_numpy(snapshot[side]) for side in SIDES]
+        clouds = [to_numpy(getattr(snapshot, side)) for side in SIDES]
         result = gap(Embeddings.of(*clouds), metrics=METRICS, seed=c.seed)
         rows += [
             Row(*start, name, value, result.stderr.get(name, math.nan), end)
@@ -152,15 +152,15 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
     return {"figure1": stages_figure(runs, panels, theirs="paper (squares: PC1+PC2)")}
 
 
-def stages_of(rows: Rows, loss: str, snapshots: list[dict[str, Any]]) -> list[Stage]:
+def stages_of(rows: Rows, loss: str, snapshots: list[Snapshot]) -> list[Stage]:
     """Every snapshot of a run as a sphere, with its epoch and recall above it."""
     from geomkit.plots.sphere import Stage
 
     recall = over_time(rows, "text_retrieval_recall@1", loss)
     return [
         Stage(
-            to_numpy(snapshot["image"]),
-            to_numpy(snapshot["text"]),
+            to_numpy(snapshot.image),
+            to_numpy(snapshot.text),
             f"epoch {float(row.conditions['epoch']):.3g}\nI→T {100 * row.value:.0f}%",
         )
         for snapshot, row in zip(snapshots, recall, strict=True)

@@ -98,7 +98,7 @@ def _measure(context: Context) -> Rows:
         condition = f"batch={batch};learned={int(learned)};tau={tau:g}"
         rows += measured("sweeps", cell, context, metrics=METRICS, condition=condition)
         if learned:
-            end = context.checkpoint(cell).history[-1]["temperature"]
+            end = context.checkpoint(cell).history[-1].temperature
             last = rows[-1]
             rows.append(
                 Row("sweeps", last.data, dim, last.loss, last.seed, "temperature", float(end),
