@@ -33,6 +33,7 @@ PUBLISHED = {
 """Count of images in each split, as published."""
 
 _KARPATHY = "dataset_coco.json"
+_Json = Path | zipfile.Path
 
 
 class _Image(NamedTuple):
@@ -41,13 +42,6 @@ class _Image(NamedTuple):
     id: str
     split: str
     captions: tuple[str, ...]
-
-
-class _Json(NamedTuple):
-    """A JSON file, or a member of a zip file."""
-
-    file: Path
-    member: str | None = None
 
 
 def load_coco(
@@ -94,8 +88,7 @@ def load_coco(
     if not images:
         raise GeomkitError(f"coco: {root}: no image with a caption in {part} ({chosen})")
     folders = sorted({image.folder for image in images})
-    places = [_images(root, folder) for folder in folders]
-    inside = [_prefix(place, folder) for place, folder in zip(places, folders, strict=True)]
+    places, inside = zip(*(_images(root, folder) for folder in folders), strict=True)
     place = [folders.index(image.folder) for image in images]
     return request.pairs(
         [inside[p] + image.file for p, image in zip(place, images, strict=True)],
@@ -110,20 +103,22 @@ def load_coco(
 
 
 def _annotations(root: Path, year: str) -> dict[str, _Json]:
-    """Split → where its captions are; Karpathy's one file is for all."""
+    """Split → JSON file with its captions, which may be in a zip file; Karpathy's is for all."""
     folders = (root / "annotations", root)
     if year == "karpathy":
         files = [folder / _KARPATHY for folder in folders[::-1] if (folder / _KARPATHY).exists()]
-        return {"all": _Json(files[0])} if files else {}
+        return {"all": files[0]} if files else {}
     found: dict[str, _Json] = {}
     for split in ("train", "val"):
         name = f"captions_{split}{year}.json"
         for folder in folders:
-            archive, member = folder / f"annotations_trainval{year}.zip", f"annotations/{name}"
-            if (folder / name).exists():
-                found.setdefault(split, _Json(folder / name))
-            elif archive.exists() and member in open_zip(archive).namelist():
-                found.setdefault(split, _Json(archive, member))
+            archive = folder / f"annotations_trainval{year}.zip"
+            places: list[_Json] = [folder / name]
+            if archive.exists():
+                places.append(zipfile.Path(open_zip(archive), f"annotations/{name}"))
+            for place in places:
+                if place.exists():
+                    found.setdefault(split, place)
     return found
 
 
@@ -154,14 +149,12 @@ def _count(count: int, year: str, split: str) -> str:
     return f"{count:,} images; {name}'s {split} has {expected:,}: {relation}"
 
 
-def _load(source: _Json) -> Any:
+def _load(file: _Json) -> Any:
     try:
-        if source.member is None:
-            return json.loads(source.file.read_bytes())
-        return json.loads(open_zip(source.file).read(source.member))
+        return json.loads(file.read_bytes())
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         reason = str(error).splitlines()[0]
-        raise GeomkitError(f"coco: {source.file}: not JSON, or cut short ({reason})") from None
+        raise GeomkitError(f"coco: {file}: not JSON, or cut short ({reason})") from None
 
 
 def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:
@@ -175,7 +168,7 @@ def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:
             yield _Image(folder, image["file_name"], str(image["id"]), split, _ordered(texts))
     except (KeyError, TypeError, AttributeError) as error:
         raise _unlike(
-            source.file, "COCO's captions", error, "images with file_name and id, annotations with "
+            source, "COCO's captions", error, "images with file_name and id, annotations with "
             "image_id, id and caption"
         ) from None  # fmt: skip
 
@@ -192,7 +185,7 @@ def _karpathy(source: _Json) -> Iterator[_Image]:
             )
     except (KeyError, TypeError, AttributeError) as error:
         raise _unlike(
-            source.file, "Karpathy's split of COCO", error, "images with filepath, filename, "
+            source, "Karpathy's split of COCO", error, "images with filepath, filename, "
             "cocoid, split and sentences"
         ) from None  # fmt: skip
 
@@ -201,32 +194,23 @@ def _ordered(texts: list[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(caption.strip() for _, caption in sorted(texts))
 
 
-def _unlike(file: Path, what: str, error: Exception, expected: str) -> GeomkitError:
+def _unlike(file: _Json, what: str, error: Exception, expected: str) -> GeomkitError:
     reason = f"no {error}" if isinstance(error, KeyError) else "another shape"
     return GeomkitError(f"coco: {file}: not {what} ({reason}); expected {expected}")
 
 
-def _images(root: Path, name: str) -> Place:
-    """A folder of images, or the zip file it came in."""
+def _images(root: Path, name: str) -> tuple[Place, str]:
+    """A folder of images or the zip file it came in, and what precedes the file names there."""
     tried = [root / name, root / "images" / name]
     for folder in tried:
         if folder.is_dir():
-            return Place(str(folder))
+            return Place(str(folder)), ""
     for folder in tried:
         archive = folder.with_name(f"{name}.zip")
-        if archive.is_file():
-            open_zip(archive)  # refuses a file that is cut short before any image is read
-            return Place(str(archive), "zip")
+        if archive.is_file():  # one that is cut short is refused before any image is read
+            inside = any(member.startswith(f"{name}/") for member in open_zip(archive).namelist())
+            return Place(str(archive), "zip"), f"{name}/" if inside else ""
     raise GeomkitError(f"coco: {root}: neither a folder {name} nor {name}.zip in it; add one")
-
-
-def _prefix(place: Place, name: str) -> str:
-    """What comes before the file names in a zip file: in COCO's own, the folder's name."""
-    if place.kind == "zip" and any(
-        member.startswith(f"{name}/") for member in open_zip(place.path).namelist()
-    ):
-        return f"{name}/"
-    return ""
 
 
 DATASET = Dataset(

@@ -193,7 +193,7 @@ class Request:
         Raises:
             GeomkitError: If the split is empty or does not exist.
         """
-        place = np.zeros(len(names)) if place is None else place
+        place = np.zeros(len(names), int) if place is None else place
         data = PairData(
             spec=self.spec,
             split="all",

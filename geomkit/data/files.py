@@ -44,10 +44,11 @@ class Place:
     instead: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
 class FileImages:
     """Images in files, decoded when they are asked for.
 
-    Args:
+    Attributes:
         places: Folders, zip files and tar files.
         place: Index in ``places`` for each image, shape ``(n,)``.
         names: Path of each image in its folder or zip file.
@@ -57,20 +58,12 @@ class FileImages:
         spans: First byte and length of each image in its tar file, shape ``(n, 2)``.
     """
 
-    def __init__(
-        self,
-        places: Sequence[Place],
-        place: Sequence[int] | np.ndarray,
-        names: Sequence[str],
-        preprocess: Preprocess,
-        *,
-        draft: bool = True,
-        spans: np.ndarray | None = None,
-    ) -> None:
-        """Keep the places and names; nothing is read."""
-        self.places, self.names, self.spans = tuple(places), tuple(names), spans
-        self.place = np.asarray(place, np.int32)
-        self.preprocess, self.draft = preprocess, draft
+    places: Sequence[Place]
+    place: Sequence[int] | np.ndarray
+    names: Sequence[str]
+    preprocess: Preprocess
+    draft: bool = True
+    spans: np.ndarray | None = None
 
     @property
     def size(self) -> int:

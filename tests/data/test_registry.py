@@ -29,17 +29,15 @@ DATASET = Dataset("toy", load, "a toy", options={"prefix": str, "loud": bool}, p
 """
 CLASSES = """
 import numpy as np
-from geomkit.data import Dataset
-from geomkit.data.labelled.disk import Found, labelled
+from geomkit.data.labelled.disk import Found, on_disk
 
 def read(root, split):
     pixels = np.zeros((6, 4, 4, 3), np.uint8)
     ids = tuple(f"{split}/{i}" for i in range(6))
     return Found(pixels, np.arange(6) % 2, ("a_b", "c"), ids)
 
-DATASET = Dataset(
-    "toyclasses", lambda request: labelled(request, read, templates=("a {}.",)), "toy classes",
-    path="ROOT", splits=("train", "test"), kinds=("classes",),
+DATASET = on_disk(
+    "toyclasses", read, "toy classes", splits=("train", "test"), templates=("a {}.",)
 )
 """
 

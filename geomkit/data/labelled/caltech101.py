@@ -1,4 +1,4 @@
-"""Caltech-101."""
+"""Caltech-101 as torchvision lays it out; it has no splits of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geomkit.data.declarations import Dataset, Request
-from geomkit.data.labelled.classes import ClassData
-from geomkit.data.labelled.disk import Found, labelled, plain_names, read_torchvision
+from geomkit.data.labelled.disk import Found, on_disk, plain_names, read_torchvision
 from geomkit.data.labelled.prompts import with_articles
 
-__all__ = ["DATASET", "NAMES", "TEMPLATES", "load_caltech101"]
+__all__ = ["DATASET", "NAMES", "TEMPLATES"]
 
 TEMPLATES = with_articles(
     "a photo of {a} {}.",
@@ -52,18 +50,6 @@ NAMES = {
 """Classes that OpenAI gives another name than their folder's."""
 
 
-def load_caltech101(request: Request) -> ClassData:
-    """Caltech-101 as torchvision lays it out; it has no splits of its own."""
-    return labelled(
-        request,
-        _read,
-        names=_names,
-        names_from="OpenAI's for Caltech-101",
-        templates=TEMPLATES,
-        templates_from="OpenAI's for Caltech-101",
-    )
-
-
 def _names(folders: Sequence[str]) -> tuple[str, ...]:
     plain = plain_names(folders)
     return tuple(NAMES.get(folder, name) for folder, name in zip(folders, plain, strict=True))
@@ -86,11 +72,13 @@ def _read(root: Path, split: str) -> Found:
     return Found(files, np.asarray(found.y), tuple(found.categories), ids)
 
 
-DATASET = Dataset(
-    name="caltech101",
-    load=load_caltech101,
-    help="Caltech-101: objects of 101 classes",
-    path="ROOT",
+DATASET = on_disk(
+    "caltech101",
+    _read,
+    "Caltech-101: objects of 101 classes",
     splits=("all",),
-    kinds=("classes",),
+    names=_names,
+    names_from="OpenAI's for Caltech-101",
+    templates=TEMPLATES,
+    templates_from="OpenAI's for Caltech-101",
 )

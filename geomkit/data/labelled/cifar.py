@@ -1,18 +1,16 @@
-"""CIFAR-10 and CIFAR-100."""
+"""CIFAR-10 and CIFAR-100 as they are unpacked."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from geomkit.data.declarations import Dataset, Request
-from geomkit.data.labelled.classes import ClassData
-from geomkit.data.labelled.disk import Found, labelled, read_torchvision
+from geomkit.data.declarations import Dataset
+from geomkit.data.labelled.disk import Found, on_disk, read_torchvision
 from geomkit.data.labelled.prompts import with_articles
 
-__all__ = ["CIFAR10", "CIFAR100", "TEMPLATES", "load_cifar"]
+__all__ = ["CIFAR10", "CIFAR100", "TEMPLATES"]
 
 TEMPLATES = with_articles(
     "a photo of {a} {}.",
@@ -28,14 +26,7 @@ TEMPLATES = with_articles(
 """OpenAI's prompts."""
 
 
-def load_cifar(request: Request, *, classes: int, folder: str) -> ClassData:
-    """CIFAR as it is unpacked.
-
-    Args:
-        request: Request with the path of the folder that holds CIFAR's own folder.
-        classes: Number of classes, 10 or 100.
-        folder: Name of that folder.
-    """
+def _cifar(classes: int, folder: str) -> Dataset:
     name = f"CIFAR{classes}"
 
     def read(root: Path, split: str) -> Found:
@@ -52,24 +43,15 @@ def load_cifar(request: Request, *, classes: int, folder: str) -> ClassData:
         ids = tuple(f"{split}/{row:05d}" for row in range(len(found)))
         return Found(found.data, np.asarray(found.targets), tuple(found.classes), ids)
 
-    return labelled(
-        request, read, templates=TEMPLATES, templates_from=f"OpenAI's for CIFAR-{classes}"
+    return on_disk(
+        name.lower(),
+        read,
+        f"CIFAR-{classes}: 32 px images of {classes} classes",
+        splits=("train", "test"),
+        templates=TEMPLATES,
+        templates_from=f"OpenAI's for CIFAR-{classes}",
     )
 
 
-CIFAR10 = Dataset(
-    name="cifar10",
-    load=partial(load_cifar, classes=10, folder="cifar-10-batches-py"),
-    help="CIFAR-10: 32 px images of 10 classes",
-    path="ROOT",
-    splits=("train", "test"),
-    kinds=("classes",),
-)
-CIFAR100 = Dataset(
-    name="cifar100",
-    load=partial(load_cifar, classes=100, folder="cifar-100-python"),
-    help="CIFAR-100: 32 px images of 100 classes",
-    path="ROOT",
-    splits=("train", "test"),
-    kinds=("classes",),
-)
+CIFAR10 = _cifar(10, "cifar-10-batches-py")
+CIFAR100 = _cifar(100, "cifar-100-python")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geomkit.data.declarations import Request
+from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import FileImages, PixelImages, Place
 from geomkit.data.labelled import prompts
 from geomkit.data.labelled.classes import ClassData
@@ -22,7 +23,7 @@ from geomkit.data.pairs import Images, PairData
 from geomkit.data.splits import default_splits, split_names
 from geomkit.errors import GeomkitError
 
-__all__ = ["Found", "labelled", "plain_names", "read_torchvision"]
+__all__ = ["Found", "labelled", "on_disk", "plain_names", "read_torchvision"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,27 @@ def labelled(
         train=train,
         test=test,
     )
+
+
+def on_disk(
+    name: str,
+    read: Callable[[Path, str], Found],
+    help: str,
+    *,
+    splits: tuple[str, ...],
+    **how: Any,
+) -> Dataset:
+    """Declaration of a labelled data set on disk.
+
+    Args:
+        name: Name in a DATA spec.
+        read: Function from the data set's folder and the name of one split to its images.
+        help: What the data set is, in one line.
+        splits: Splits it has.
+        how: Names and prompts, as :func:`labelled` takes them.
+    """
+    load = partial(labelled, read=read, **how)
+    return Dataset(name, load, help, path="ROOT", splits=splits, kinds=("classes",))
 
 
 def _images(parts: Sequence[Found], request: Request) -> Images:

@@ -1,4 +1,4 @@
-"""Describable Textures."""
+"""Describable Textures, first partition, as torchvision lays it out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from geomkit.data.declarations import Dataset, Request
-from geomkit.data.labelled.classes import ClassData
-from geomkit.data.labelled.disk import Found, labelled, read_torchvision
+from geomkit.data.labelled.disk import Found, on_disk, read_torchvision
 from geomkit.data.labelled.prompts import with_articles
 
-__all__ = ["DATASET", "TEMPLATES", "load_dtd"]
+__all__ = ["DATASET", "TEMPLATES"]
 
 TEMPLATES = with_articles(
     "a photo of {a} {} texture.",
@@ -20,11 +18,6 @@ TEMPLATES = with_articles(
     "a photo of {a} {} object.",
 )
 """OpenAI's prompts."""
-
-
-def load_dtd(request: Request) -> ClassData:
-    """Describable Textures, first partition, as torchvision lays it out."""
-    return labelled(request, _read, templates=TEMPLATES, templates_from="OpenAI's for DTD")
 
 
 def _read(root: Path, split: str) -> Found:
@@ -41,11 +34,11 @@ def _read(root: Path, split: str) -> Found:
     return Found(files, np.asarray(found._labels), tuple(found.classes), ids)
 
 
-DATASET = Dataset(
-    name="dtd",
-    load=load_dtd,
-    help="Describable Textures: 47 classes",
-    path="ROOT",
+DATASET = on_disk(
+    "dtd",
+    _read,
+    "Describable Textures: 47 classes",
     splits=("train", "val", "test"),
-    kinds=("classes",),
+    templates=TEMPLATES,
+    templates_from="OpenAI's for DTD",
 )

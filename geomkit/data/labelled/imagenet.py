@@ -1,29 +1,16 @@
-"""ImageNet."""
+"""ImageNet as torchvision lays it out: ``ROOT/val/n01440764/*.JPEG`` and so on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from geomkit.data.declarations import Dataset, Request
-from geomkit.data.labelled.classes import ClassData
-from geomkit.data.labelled.disk import Found, labelled
+from geomkit.data.labelled.disk import Found, on_disk
 from geomkit.data.labelled.image_folder import read_folder
 from geomkit.data.labelled.prompts import imagenet_names
 from geomkit.errors import GeomkitError
 
-__all__ = ["DATASET", "load_imagenet"]
-
-
-def load_imagenet(request: Request) -> ClassData:
-    """ImageNet as torchvision lays it out: ``ROOT/val/n01440764/*.JPEG`` and so on."""
-    return labelled(
-        request,
-        _read,
-        dataset="imagenet1k",
-        names=lambda folders: imagenet_names(),
-        names_from="open_clip's for ImageNet",
-    )
+__all__ = ["DATASET"]
 
 
 def _read(root: Path, split: str) -> Found:
@@ -40,11 +27,12 @@ def _read(root: Path, split: str) -> Found:
     return replace(found, ids=tuple(f"{split}/{name}" for name in found.ids))
 
 
-DATASET = Dataset(
-    name="imagenet",
-    load=load_imagenet,
-    help="ImageNet: 1000 classes",
-    path="ROOT",
+DATASET = on_disk(
+    "imagenet",
+    _read,
+    "ImageNet: 1000 classes",
     splits=("train", "val"),
-    kinds=("classes",),
+    dataset="imagenet1k",
+    names=lambda folders: imagenet_names(),
+    names_from="open_clip's for ImageNet",
 )

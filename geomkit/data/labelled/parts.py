@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from geomkit.data.declarations import Progress
@@ -48,12 +50,8 @@ def load_parts(
             differ in their classes, or a class has too few images to divide.
     """
 
-    def part(split: str | None) -> ClassData:
-        return load_classes(
-            spec, preprocess=preprocess, split=split, max_bad=max_bad, progress=progress
-        )
-
-    test = part(test_split)
+    part = partial(load_classes, spec, preprocess=preprocess, max_bad=max_bad, progress=progress)
+    test = part(split=test_split)
     if train_split is None and test.train is None:
         return _divide(test, seed)
     tested = test.data.split.split("+")
@@ -70,7 +68,7 @@ def load_parts(
             f"data '{spec}': train ({train_split}) and test ({test.data.split}) overlap; "
             "name two splits, or neither"
         )
-    train = part(train_split)
+    train = part(split=train_split)
     if train.class_names != test.class_names:
         raise GeomkitError(
             f"data '{spec}': {train_split} has {len(train.class_names)} classes and "
