@@ -76,13 +76,14 @@ def reproduce(
     Trained models are kept and shared among the experiments; a killed run goes on where it was.
     """
     from geomkit.errors import GeomkitError
-    from geomkit.reproduce.framework.planning import experiments, plan
+    from geomkit.reproduce.framework.catalogue import all_experiments
+    from geomkit.reproduce.framework.planning import plan
 
     names = names or ["list"]
     if "list" in names:
         if len(names) > 1:
             raise GeomkitError("list stands alone; name experiments, or list to see them")
-        _print_list(list(experiments().values()))
+        _print_list(list(all_experiments().values()))
         return 0
     options = _options(
         data, model, pretrained, seeds, quick, device, workers, threads, task or [], simat, download
@@ -93,13 +94,6 @@ def reproduce(
     name = data.partition(":")[0].partition(",")[0] + ("-quick" if quick else "")
     out = out or Path("reports") / name
     planned = plan(names, options, out, overwrite=overwrite)
-    if planned.left and not redraw:
-        from geomkit.reproduce.framework.estimate import calibrate
-
-        if console.interactive():
-            console.line("geomkit: timing a few steps …")
-        speeds = calibrate(planned.left, options, known=dict(planned.speeds))
-        planned = plan(names, options, out, overwrite=overwrite, speeds=speeds)
     if only_plan:
         typer.echo(_plan(planned, out))
         return 0
@@ -111,7 +105,7 @@ def reproduce(
 
 
 def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any) -> int:
-    from geomkit.reproduce.framework.runner import run
+    from geomkit.reproduce import run
     from geomkit.training.loop import Interrupted
 
     with StopSignal("saving after this step", graceful=False) as stop:
@@ -155,7 +149,7 @@ def _options(
 
 
 def _check(options: Options, *, jobs: int) -> None:
-    """Refuse before anything is timed or trained."""
+    """Refuse bad options before anything is trained."""
     from geomkit.data.registry import parse_spec
     from geomkit.errors import GeomkitError
 

@@ -1,9 +1,12 @@
-"""The paper's experiments as declarations, our numbers beside the published ones."""
+"""The paper's experiments as declarations, with geomkit's numbers beside the published ones."""
 
+from geomkit.reproduce.framework.catalogue import all_experiments
 from geomkit.reproduce.framework.claims import Claim, Interval, Verdict
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.planning import Plan, plan
+from geomkit.reproduce.framework.record import Outcome
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
-from geomkit.reproduce.framework.runner import Outcome, Plan, experiments, plan, run
+from geomkit.reproduce.framework.runner import run
 
 __all__ = [
     "Cell",
@@ -17,7 +20,7 @@ __all__ = [
     "Row",
     "Rows",
     "Verdict",
-    "experiments",
+    "all_experiments",
     "plan",
     "published",
     "read_rows",

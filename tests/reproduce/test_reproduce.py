@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from geomkit.errors import GeomkitError
-from geomkit.reproduce.framework import commands, estimate, planning, runner
+from geomkit.reproduce.framework import catalogue, commands, planning, progress, runner
 from geomkit.reproduce.framework.claims import Claim, average, below
-from geomkit.reproduce.framework.document import Table, to_html
+from geomkit.reproduce.framework.document import to_html
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.record import Outcome
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
-from geomkit.reproduce.framework.tables import comparison
+from geomkit.reproduce.framework.tables import Table, comparison
 from geomkit.training.config import configure
 
 OPTIONS = Options(data="openmoji,n=12", seeds=(1,), threads=1)
@@ -81,7 +82,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     made = Toy()
     found = {"one": ("clip", "cua"), "two": ("clip", "ca")}
     experiments = {name: made.experiment(name, losses) for name, losses in found.items()}
-    monkeypatch.setattr(planning, "experiments", lambda: experiments)
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: experiments)
     train = geomkit.training.loop.train
 
     def spy(config: Any, out: Any, **more: Any) -> Any:
@@ -94,7 +95,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     return made
 
 
-def run(out: Path, *names: str, options: Options = OPTIONS, **how: Any) -> list[runner.Outcome]:
+def run(out: Path, *names: str, options: Options = OPTIONS, **how: Any) -> list[Outcome]:
     planned = planning.plan(names or ["all"], options, out, overwrite=how.get("overwrite", False))
     return runner.run(planned, options, out, command="geomkit reproduce", **how)
 
@@ -233,14 +234,17 @@ def _fields(one: Cell) -> dict[str, Any]:
 def test_plan_counts(toy: Toy, tmp_path: Path) -> None:
     planned = planning.plan(["all"], OPTIONS, tmp_path)
     assert (len(planned.cells), planned.trained, len(planned.left)) == (3, 0, 3)
-    assert planned.seconds == pytest.approx(sum(estimate.cost(c) for c in planned.cells) + 10.0)
-    model = estimate.model_of(cell())
-    twice = planning.plan(["all"], OPTIONS, tmp_path, speeds={model: 2.0})
-    assert twice.seconds == pytest.approx(2 * planned.seconds)
+    assert planned.seconds == pytest.approx(sum(planning.cost(c) for c in planned.cells) + 10.0)
     run(tmp_path, "one")
     after = planning.plan(["two", "one"], OPTIONS, tmp_path)
     assert (len(after.cells), after.trained, len(after.left)) == (3, 2, 1)
-    assert after.done == ("one",) and dict(after.speeds)[model] > 0
+    assert after.done == ("one",)
+    for done in (cell(), cell("cua")):  # a machine at half the speed
+        note = tmp_path / "cells" / f"{done.key}.json"
+        slow = json.loads(note.read_text()) | {"seconds": 2 * planning.cost(done)}
+        note.write_text(json.dumps(slow))
+    after = planning.plan(["two", "one"], OPTIONS, tmp_path)
+    assert after.seconds == pytest.approx(2 * (planning.cost(after.left[0]) + 5.0))
     assert planning.plan(["one"], OPTIONS, tmp_path).seconds == 0.0
     assert planning.plan(["one"], OPTIONS, tmp_path, overwrite=True).seconds > 0.0
 
@@ -260,25 +264,17 @@ def test_quick_is_three_tenths_of_whatever_the_length_is_given_in() -> None:
     assert cell_of(Options(quick=True), loss="clip", dim=64, seed=1).config.eval_every == 60
 
 
-def test_calibration_times_a_step(toy: Toy) -> None:
-    speeds = estimate.calibrate([cell(), cell("cua")], OPTIONS)
-    assert list(speeds) == ["nano"] and speeds["nano"] > 0
-    assert estimate.calibrate([cell()], OPTIONS, known={"nano": 3.0}) == {"nano": 3.0}
-    bad = Cell(configure(data="imagefolder:/nowhere", model="nano", dim=4))
-    assert estimate.calibrate([bad], OPTIONS) == {}
-
-
 def test_time_left_follows_what_was_measured() -> None:
     clock = [0.0]
-    timer = estimate.Clock({"a": 100.0, "b": 100.0}, now=lambda: clock[0])
+    timer = progress.Clock({"a": 100.0, "b": 100.0}, now=lambda: clock[0])
     assert timer.left == pytest.approx(200.0)
-    timer.tell("a", 0.5)  # it was half done when this run took it up
-    timer.tell("c", 0.5)
+    timer.advance("a", 0.5)  # it was half done when this run took it up
+    timer.advance("c", 0.5)
     assert timer.left == pytest.approx(150.0)
     clock[0] = 100.0
-    timer.tell("a", 1.0)  # fifty of work took a hundred
+    timer.advance("a", 1.0)  # fifty of work took a hundred
     assert timer.left == pytest.approx(100 * (100 + 10) / (50 + 10))
-    timer.tell("b", 1.0)
+    timer.advance("b", 1.0)
     assert timer.left == 0.0
 
 
@@ -365,9 +361,12 @@ def test_long_tables_are_cut_and_say_so() -> None:
     assert comparison(curve, Rows()) == ([], False)
 
 
-def test_a_cell_is_escaped_in_html() -> None:
-    page = to_html([Table(("a",), (("<b> & `x < y`",),))], title="t")
-    assert "&lt;b&gt; &amp; <code>x &lt; y</code>" in page
+def test_a_cell_is_escaped_in_html(tmp_path: Path) -> None:
+    table = Table(("a", "b"), (("<b> & `x < y`", "0.1*x + 0.1*y"), ("1|2", "undecided")))
+    page = to_html("\n".join(table.lines), tmp_path, title="<t>")
+    assert "&lt;b&gt; &amp; <code>x &lt; y</code>" in page and "<td>1|2</td>" in page
+    assert "<td>0.1*x + 0.1*y</td>" in page and "<title>&lt;t&gt;</title>" in page
+    assert '<td class="mark open">undecided</td>' in page
 
 
 @pytest.mark.parametrize(

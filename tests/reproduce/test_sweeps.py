@@ -12,9 +12,10 @@ import pytest
 from scipy import stats
 
 from geomkit.reproduce.experiments import ablation, ablation_figures, sweeps
-from geomkit.reproduce.framework import common, planning, runner
+from geomkit.reproduce.framework import catalogue, common, planning, runner
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.experiment import Experiment, Options
+from geomkit.reproduce.framework.record import Outcome
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
 
 COCO = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"
@@ -23,8 +24,8 @@ OPTIONS = Options(data="openmoji,n=40", seeds=(1,), threads=1, model="nano")
 
 def run(
     experiment: Experiment, out: Path, options: Options, monkeypatch: pytest.MonkeyPatch
-) -> tuple[runner.Outcome, list[str]]:
-    monkeypatch.setattr(planning, "experiments", lambda: {experiment.name: experiment})
+) -> tuple[Outcome, list[str]]:
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: {experiment.name: experiment})
     said: list[str] = []
     planned = planning.plan([experiment.name], options, out)
     outcomes = runner.run(

@@ -123,6 +123,7 @@ EXPERIMENT = Experiment(
     _cells,
     _measure,
     _draw,
+    order=9,
     claims=(
         Claim(
             "Uniformity and alignment together close the gap",

@@ -202,6 +202,7 @@ EXPERIMENT = Experiment(
     cells=_cells,
     measure=_measure,
     draw=_draw,
+    order=5,
     claims=(_better("cua"), _better("cuaxu")),
     seconds=lambda options: (
         len(_cells(options)) * (8.0 + (600.0 if options.simat is not None else 0.0))

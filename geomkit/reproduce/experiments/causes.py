@@ -157,6 +157,7 @@ EXPERIMENT = Experiment(
     cells=cells,
     measure=measure,
     draw=_draw,
+    order=7,
     claims=(
         Claim(
             "Random weights confine each modality to a cone before any training",

@@ -261,6 +261,7 @@ EXPERIMENT = Experiment(
     cells=cells,
     measure=_measure,
     draw=_draw,
+    order=1,
     claims=(
         Claim(
             f"Training passes through an arc: one component holds {ARC:g} of the variance or more",

@@ -188,6 +188,7 @@ EXPERIMENT = Experiment(
     cells=main_grid,
     measure=_measure,
     draw=_draw,
+    order=2,
     claims=(
         Claim(
             "Under clip the centroid distance grows with the dimension",

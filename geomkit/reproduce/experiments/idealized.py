@@ -236,6 +236,7 @@ EXPERIMENT = Experiment(
     cells=_cells,
     measure=_measure,
     draw=_draw,
+    order=6,
     claims=(
         Claim(
             "The map closes the gap before training: the centres coincide",

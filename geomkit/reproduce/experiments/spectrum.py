@@ -189,6 +189,7 @@ EXPERIMENT = Experiment(
     cells=main_grid,
     measure=_measure,
     draw=_draw,
+    order=3,
     claims=(
         _claim(_FIRST.format("cua"), below, "cumulative_variance@8", "cua"),
         _claim(_FIRST.format("cuaxu"), below, "cumulative_variance@8", "cuaxu"),

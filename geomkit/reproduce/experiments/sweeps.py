@@ -177,6 +177,7 @@ EXPERIMENT = Experiment(
     _cells,
     _measure,
     _draw,
+    order=8,
     claims=(
         Claim(
             "The gap is larger in the largest dimension than in the smallest",

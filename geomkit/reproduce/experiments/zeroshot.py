@@ -303,6 +303,7 @@ EXPERIMENT = Experiment(
         "zeroshot": by_task(rows, dim=DIM),
         "zeroshot-dimension": by_dimension(rows),
     },
+    order=4,
     claims=(_better("cua"), _better("cuaxu")),
     seconds=lambda options: len(_cells(options)) * (6.0 + 60.0 * len(options.tasks)),
     published="zero-shot",

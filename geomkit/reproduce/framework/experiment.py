@@ -1,13 +1,13 @@
-"""What an experiment is: cells to train, things to measure, figures to draw, claims to judge."""
+"""What an experiment is: models to train, numbers to measure, figures, and claims to test."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.claims import Claim
@@ -29,14 +29,16 @@ class Options:
 
     Attributes:
         data: DATA spec to train on.
-        model: architecture, or ``None`` for the recipe's.
-        pretrained: SOURCE to start from, or ``None`` for from scratch.
-        seeds: of the trainings.
-        quick: one seed, fewer steps, and of the larger grids their corners.
-        device, workers, threads: of the machine.
-        download: whether a pretrained model may be fetched.
+        model: Architecture, or ``None`` for the recipe's.
+        pretrained: SOURCE to start from, or ``None`` to train from scratch.
+        seeds: Random seeds of the trainings.
+        quick: Whether to use one seed, fewer steps, and only the corners of larger grids.
+        device: Device to compute on.
+        workers: Processes that decode images, or ``None`` for one per core.
+        threads: CPU threads per training; 0 for all.
+        download: Whether a pretrained model may be downloaded.
         tasks: DATA specs of further zero-shot tasks.
-        simat: folder of SIMAT's files and pictures, or ``None``.
+        simat: Folder of SIMAT's tables and images, or ``None``.
     """
 
     data: str = "openmoji"
@@ -59,34 +61,62 @@ class Options:
             raise GeomkitError(f"seeds: expected different numbers of 0 or more, got {given}")
         if self.model is not None and self.pretrained is not None:
             raise GeomkitError(
-                "--model and --pretrained exclude each other: a pretrained model has one"
+                "--model and --pretrained exclude each other: a pretrained model "
+                "has an architecture"
             )
 
     @property
     def used_seeds(self) -> tuple[int, ...]:
-        """The first one alone if it has to be quick."""
+        """Seeds that are trained: only the first in a quick run."""
         return self.seeds[:1] if self.quick else self.seeds
+
+    @property
+    def decisive(self) -> Options:
+        """Options without those of the machine, which do not decide the numbers."""
+        return replace(self, device="auto", workers=None, threads=0, download=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Decisive options, as ``run.json`` holds them."""
+        content = asdict(self.decisive)
+        del content["download"]
+        return content | {"seeds": list(self.seeds), "tasks": list(self.tasks)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Options:
+        """Options that ``run.json`` holds.
+
+        Raises:
+            TypeError: For an unknown option.
+        """
+        lists = {name: tuple(content[name]) for name in ("seeds", "tasks")}
+        return cls(**{**content, **lists})
+
+    def differences(self, other: Options) -> str:
+        """Decisive options that differ, as ``name value (now value)``; empty if none does."""
+        mine, now = self.to_json(), other.to_json()
+        names = [k for k in sorted(mine) if mine[k] != now[k]]
+        return ", ".join(f"{k} {mine[k]} (now {now[k]})" for k in names)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained model of a grid; experiments that name the same one share it.
+    """One trained model of a grid; experiments that name the same cell share it.
 
     Attributes:
-        config: what is trained.
+        config: Configuration of the training.
     """
 
     config: TrainConfig
 
     @property
     def key(self) -> str:
-        """A name that its configuration alone decides, whatever the machine."""
+        """Name that depends on the configuration only, not on the machine."""
         plain = {k: v for k, v in asdict(self.config).items() if k not in ("precision", "threads")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Description in logs and errors."""
         c = self.config
         length = f"{c.epochs} epochs" if c.epochs else f"{c.steps} steps"
         tau = f"{'learned from ' if c.learn_temperature else ''}{c.temperature:g}"
@@ -95,15 +125,15 @@ class Cell:
 
 @dataclass
 class Context:
-    """What an experiment works with while it measures and draws.
+    """What an experiment uses while it measures and draws.
 
     Attributes:
-        options: as asked for.
-        folder: of the experiment, for what it keeps besides. ``work/`` in it is its own; what it
-            holds was made with these options and cells, or is gone.
-        checkpoint: from a cell to its training run.
-        embeddings: from a cell and a split to its embeddings, extracted once.
-        say: a line of progress.
+        options: Options of the run.
+        folder: Folder of the experiment, for further files. Parts of a measurement are kept in
+            its subfolder ``work``, which is emptied when options or cells change.
+        checkpoint: From a cell to its training run.
+        embeddings: From a cell and a split to its embeddings, extracted once.
+        say: Receives a line of progress.
     """
 
     options: Options
@@ -115,21 +145,25 @@ class Context:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A declaration; :mod:`geomkit.reproduce.framework.runner` does what it says.
+    """Declaration of an experiment; the runner trains, measures, draws and judges accordingly.
+
+    A module of :mod:`geomkit.reproduce.experiments` that holds one is found without being listed
+    anywhere.
 
     Attributes:
-        name: on the command line and of its folder.
-        title: of its report.
-        question: what it is to answer, in a sentence or two.
-        cells: the models it needs trained.
-        measure: from the trained cells to tidy rows; what takes long should go on where it was
-            killed, keeping its parts under ``context.folder / "work"``.
-        draw: from rows to figures by name; looks at nothing but the rows, unless it must.
-        claims: of the paper, and their tests on the rows.
-        seconds: what ``measure`` itself takes, about, on two cores, besides training the cells.
-        published: the name of the published experiment shown beside it.
-        notes: for the report: how to read the figures, what differs from the paper's protocol.
-        captions: of the figures by name, and of animations by file name.
+        name: Name on the command line and of the folder of results.
+        title: Title of the report.
+        question: Question that it answers, in one or two sentences.
+        cells: From the options to the models that it needs trained.
+        measure: From the trained cells to tidy rows. Slow measurements keep their parts under
+            ``context.folder / "work"``, so that an interrupted run continues.
+        draw: From rows to figures by name. It uses only the rows where possible.
+        claims: The paper's claims, with their tests on the rows.
+        seconds: Approximate time of ``measure`` alone, on two cores.
+        published: Name of the published experiment shown beside it.
+        notes: How to read the figures, and differences from the paper's protocol.
+        captions: Captions of figures by name, and of animations by file name.
+        order: Position among the experiments; those with equal order are sorted by name.
     """
 
     name: str
@@ -143,3 +177,4 @@ class Experiment:
     published: str | None = None
     notes: str = ""
     captions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    order: int = 100

@@ -1,7 +1,7 @@
-"""Training the cells of a grid: each once, whoever asks, going on where it was killed.
+"""Training of the cells of a grid: each once, continued where it was interrupted.
 
-Beside a trained checkpoint stands a small file that says so, and how long it took: a grid of large
-models need not be read to learn that nothing is left to do.
+A small file beside a trained checkpoint says that it is finished and how long it took, so that a
+large checkpoint need not be read to learn that nothing is left to do.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from geomkit.reproduce.framework.experiment import Cell, Options
 __all__ = ["Progress", "cell_path", "finished", "seconds_of", "train_cells"]
 
 Progress = Callable[[Cell, int, int], None]
-"""Told which cell has done how many steps, of how many."""
+"""Receives a cell, its steps done, and its steps in all."""
 
 
 def cell_path(folder: Path, cell: Cell) -> Path:
-    """Where the checkpoint of a cell lies."""
+    """Path of a cell's checkpoint."""
     return folder / f"{cell.key}.pt"
 
 
 def finished(folder: Path, cell: Cell) -> bool:
-    """Whether a cell is trained; its last step says so, not the presence of its checkpoint."""
+    """Whether a cell is trained to its last step."""
     path = cell_path(folder, cell)
     if not path.exists():
         return False
@@ -45,15 +45,12 @@ def finished(folder: Path, cell: Cell) -> bool:
     try:
         run = load_run(path)
     except GeomkitError:
-        return False  # training says what is wrong with it
+        return False  # training reports the error
     return bool(run.step >= run.config["steps"])
 
 
 def seconds_of(folder: Path, cell: Cell) -> float | None:
-    """What training a cell took from its first step to its last, or ``None`` if unknown.
-
-    Unknown if it was killed on the way: nobody had the clock all the time.
-    """
+    """Seconds that training a cell took; ``None`` if unknown, as after an interruption."""
     try:
         stored = json.loads(_done_path(folder, cell).read_text("utf-8"))
         return float(stored["seconds"]) if stored["seconds"] is not None else None
@@ -74,19 +71,19 @@ def train_cells(
     progress: Progress = lambda cell, step, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train those cells that are not trained yet.
+    """Train the cells that are not trained yet.
 
     Args:
-        cells: no two alike need be trained twice.
-        folder: of the checkpoints.
-        options: device, workers and threads.
-        jobs: trainings at a time, each in a process of its own with its share of the cores.
-        progress: called after steps, in this process.
-        should_stop: asked after each step; the cells at work are saved.
+        cells: Cells; equal ones are trained once.
+        folder: Folder of the checkpoints.
+        options: Options of the run; device, workers and threads are used.
+        jobs: Number of trainings at a time, each in its own process with its share of the cores.
+        progress: Called after steps, in this process.
+        should_stop: Called after each step; if it returns true, running trainings save and stop.
 
     Raises:
-        GeomkitError: as :func:`geomkit.training.loop.train`, the cell being named.
-        Interrupted: if ``should_stop`` said so.
+        GeomkitError: As :func:`geomkit.training.loop.train`, with the cell named.
+        Interrupted: If ``should_stop`` returned true.
     """
     folder.mkdir(parents=True, exist_ok=True)
     left = [cell for cell in dict.fromkeys(cells) if not finished(folder, cell)]
@@ -104,17 +101,18 @@ def train_cells(
             jobs, mp_context=context, initializer=_start_job, initargs=(context.Value("i", 0),)
         ) as pool,
     ):
-        stop, told = manager.Event(), manager.Queue()
+        stop, reports = manager.Event(), manager.Queue()
 
         def listen() -> None:
-            while not told.empty():
-                key, step, steps = told.get()
+            while not reports.empty():
+                key, step, steps = reports.get()
                 progress(by_key[key], step, steps)
             if should_stop():
                 stop.set()
 
         waiting = {
-            pool.submit(_train_apart, cell, folder, options, threads, told, stop) for cell in left
+            pool.submit(_train_apart, cell, folder, options, threads, reports, stop)
+            for cell in left
         }
         try:
             while waiting:
@@ -123,7 +121,7 @@ def train_cells(
                 for future in done:
                     future.result()
         except BaseException:
-            stop.set()  # those at work save and end
+            stop.set()  # running trainings save and end
             for future in waiting:
                 future.cancel()
             raise
@@ -162,7 +160,7 @@ def _train(
         raise GeomkitError(f"training {cell.label}: {error}") from error
     seconds = round(time.perf_counter() - started, 2) if whole else None
     if not _done_path(folder, cell).exists():
-        # Two thirds of a checkpoint are the optimizer's, and a finished cell never goes on.
+        # The optimizer is two thirds of a checkpoint, and a finished cell is never continued.
         save_run(path, replace(run, optimizer={"state": {}, "param_groups": []}))
     note = {
         "format": "geomkit-cell",
@@ -176,19 +174,19 @@ def _train(
 
 
 _job = 0
-"""Which of the jobs this process is."""
+"""Number of this process among the jobs."""
 
 
 def _start_job(count: Any) -> None:
     global _job
     with count.get_lock():
         _job, count.value = count.value, count.value + 1
-    # Ctrl-C reaches every process of a terminal; the parent tells this one when to stop.
+    # Ctrl-C reaches every process of a terminal; only the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _own_device(options: Options, job: int) -> Options:
-    """The options of one of the jobs: of several CUDA devices each takes the next."""
+    """Options of one job: with several CUDA devices, jobs take them in turn."""
     import torch
 
     if options.device not in ("auto", "cuda") or not torch.cuda.is_available():
@@ -197,20 +195,21 @@ def _own_device(options: Options, job: int) -> Options:
 
 
 def _train_apart(
-    cell: Cell, folder: Path, options: Options, threads: int, told: Any, stop: Any
+    cell: Cell, folder: Path, options: Options, threads: int, reports: Any, stop: Any
 ) -> None:
-    """In a process of its own: the parent is told every few steps, and says when to stop."""
+    """Train a cell in a process of its own, in contact with the parent."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    asked = [0.0, False]  # when, and the answer: each question is a message to another process
+    asked, answer = 0.0, False
 
     def progress(cell: Cell, step: int, steps: int) -> None:
         if step % 5 == 0 or step == steps:
-            told.put((cell.key, step, steps))
+            reports.put((cell.key, step, steps))
 
     def should_stop() -> bool:
+        nonlocal asked, answer
         now = time.monotonic()
-        if now - asked[0] > 0.2:
-            asked[:] = [now, stop.is_set()]
-        return bool(asked[1])
+        if now - asked > 0.2:  # each question is a message to another process
+            asked, answer = now, bool(stop.is_set())
+        return answer
 
     _train(cell, folder, _own_device(options, _job), progress, should_stop, threads)

@@ -1,115 +1,110 @@
-"""What a run of experiments is going to do, and what of it is done already."""
+"""What a run of experiments does, what of it is done already, and about how long the rest takes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from geomkit.errors import unknown_name
-from geomkit.reproduce.framework.estimate import Speeds, cost, model_of, speeds_of
+from geomkit.reproduce.framework import catalogue
+from geomkit.reproduce.framework.common import training_pairs
 from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
-from geomkit.reproduce.framework.grid import finished
+from geomkit.reproduce.framework.grid import finished, seconds_of
+from geomkit.reproduce.framework.record import is_done
+from geomkit.training.config import TrainConfig, evaluation_steps
 
-__all__ = ["CELLS", "Plan", "experiments", "is_done", "plain_options", "plan"]
+__all__ = ["CELLS", "Plan", "cost", "model_of", "plan", "steps_of"]
 
 CELLS = "cells"
-"""The folder of trained models in the folder of results."""
+"""Folder of the trained models, within the folder of results."""
+_PAIR = {"nano": 0.5e-3}
+_PAIR_OF_TINY = 1.2e-3
+_STEP, _EVALUATION, _START = 8e-3, 1.0, 2.0
+"""Seconds on a machine with two cores; other machines show their speed while they train."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is going to do.
+    """What a run does.
 
     Attributes:
-        experiments: in order.
-        cells: different ones, of all experiments.
-        trained: how many of them are trained already.
-        seconds: left, about.
-        left: cells to train.
-        done: names of the experiments that are finished and stay as they are.
-        speeds: of models, as far as they are known.
+        experiments: Experiments in order.
+        cells: Different cells of all experiments.
+        left: Cells to train.
+        trained: Number of cells that are trained already.
+        done: Names of experiments that are finished and stay as they are.
+        work: Estimated seconds of each cell to train and of each experiment (by name) to measure.
     """
 
     experiments: tuple[Experiment, ...]
     cells: tuple[Cell, ...]
+    left: tuple[Cell, ...]
     trained: int
-    seconds: float
-    left: tuple[Cell, ...] = ()
-    done: tuple[str, ...] = ()
-    speeds: tuple[tuple[str, float], ...] = ()
+    done: tuple[str, ...]
+    work: tuple[tuple[Cell | str, float], ...]
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of all the work."""
+        return sum(seconds for _, seconds in self.work)
 
 
-def experiments() -> dict[str, Experiment]:
-    """Every experiment by name, in the order of a report."""
-    from geomkit.reproduce.framework.catalogue import EXPERIMENTS
-
-    return EXPERIMENTS
-
-
-def plan(
-    names: Sequence[str],
-    options: Options,
-    out: Path,
-    *,
-    overwrite: bool = False,
-    speeds: Speeds | None = None,
-) -> Plan:
-    """What running these experiments takes.
+def plan(names: Sequence[str], options: Options, out: Path, *, overwrite: bool = False) -> Plan:
+    """Plan of running these experiments.
 
     Args:
-        names: of experiments; ``all`` for every one.
-        options: as asked for.
-        out: the folder of results; cells trained there already are counted.
-        overwrite: whether finished experiments are measured anew.
-        speeds: of models, see ``estimate.calibrate``; as cells trained
-            already tell if not given.
+        names: Names of experiments, or ``all``.
+        options: Options of the run.
+        out: Folder of results; cells trained there already are counted.
+        overwrite: Whether finished experiments are measured again.
 
     Raises:
-        GeomkitError: for an unknown name, or options that a cell cannot be trained with.
+        GeomkitError: For an unknown name, or options that a cell cannot be trained with.
     """
-    known = experiments()
-    for name in names:
-        if name != "all" and name not in known:
-            raise unknown_name("experiment", name, ["all", *known])
-    chosen = tuple(known[n] for n in (known if "all" in names else dict.fromkeys(names)))
-    by_experiment = {e.name: list(dict.fromkeys(e.cells(options))) for e in chosen}
-    done = () if overwrite else tuple(
-        e.name for e in chosen if is_done(e, options, out / e.name, by_experiment[e.name])
-    )  # fmt: skip
-    cells = tuple(dict.fromkeys(cell for found in by_experiment.values() for cell in found))
-    needed = {cell for name, found in by_experiment.items() if name not in done for cell in found}
+    chosen = catalogue.chosen(names)
+    by_experiment = [(e, list(dict.fromkeys(e.cells(options)))) for e in chosen]
+    done = tuple(e.name for e, cells in by_experiment
+                 if not overwrite and is_done(e, options, out / e.name, cells))  # fmt: skip
+    cells = tuple(dict.fromkeys(cell for _, found in by_experiment for cell in found))
+    needed = {cell for e, found in by_experiment if e.name not in done for cell in found}
     trained = {cell for cell in cells if finished(out / CELLS, cell)}
     left = tuple(cell for cell in cells if cell in needed and cell not in trained)
-    found = dict(speeds_of(trained, out / CELLS) if speeds is None else speeds)
-    typical = sum(found.values()) / len(found) if found else 1.0
-    training = sum(cost(cell) * found.get(model_of(cell), typical) for cell in left)
-    measuring = sum(e.seconds(options) * typical for e in chosen if e.name not in done)
-    return Plan(chosen, cells, len(trained), training + measuring, left, done, tuple(found.items()))
+    speeds = _speeds(trained, out / CELLS)
+    typical = sum(speeds.values()) / len(speeds) if speeds else 1.0
+    work: list[tuple[Cell | str, float]] = [
+        *((cell, cost(cell) * speeds.get(model_of(cell), typical)) for cell in left),
+        *((e.name, e.seconds(options) * typical) for e in chosen if e.name not in done),
+    ]
+    return Plan(chosen, cells, left, len(trained), done, tuple(work))
 
 
-def plain_options(options: Options) -> dict[str, Any]:
-    """Options that decide what is measured."""
-    plain = asdict(replace(options, device="auto", workers=None, threads=0))
-    del plain["download"]
-    return json.loads(json.dumps(plain))
+def model_of(cell: Cell) -> str:
+    """Model of a cell, which decides its speed."""
+    return cell.config.pretrained or cell.config.model
 
 
-def is_done(experiment: Experiment, options: Options, folder: Path, cells: Sequence[Cell]) -> bool:
-    """Whether a folder holds this experiment with these options and these cells."""
-    path = folder / "run.json"
-    if not path.exists():
-        return False
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(
-        isinstance(stored, dict)
-        and stored.get("experiment") == experiment.name
-        and stored.get("options") == plain_options(options)
-        and sorted(c["key"] for c in stored.get("cells", [])) == sorted(c.key for c in cells)
-        and (folder / "results.csv").exists()
-    )
+def steps_of(config: TrainConfig) -> int:
+    """Number of optimizer steps of a training, computed from its epochs where these are given."""
+    if config.epochs is None:
+        return config.steps
+    return config.epochs * max(1, training_pairs(config.data) // config.batch_size)
+
+
+def cost(cell: Cell) -> float:
+    """Estimated seconds of training a cell on a machine with two cores."""
+    c = cell.config
+    evaluations = len(evaluation_steps(c)) if c.eval_every else c.epochs or 1
+    step = _STEP + c.batch_size * _PAIR.get(c.model, _PAIR_OF_TINY)
+    return steps_of(c) * step + evaluations * _EVALUATION + _START
+
+
+def _speeds(cells: Iterable[Cell], folder: Path) -> dict[str, float]:
+    """Seconds that trained cells took relative to their cost, by model where known."""
+    took: dict[str, list[tuple[float, float]]] = {}
+    for cell in cells:
+        seconds = seconds_of(folder, cell)
+        if seconds is not None:
+            took.setdefault(model_of(cell), []).append((seconds, cost(cell)))
+    return {
+        model: sum(s for s, _ in found) / sum(c for _, c in found) for model, found in took.items()
+    }

@@ -1,28 +1,30 @@
-"""Progress over a whole grid: steps, and the time left."""
+"""Progress of a run: steps of its trainings, and the time left from the work done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from geomkit.reproduce.framework.estimate import Clock, cost, model_of, steps_of
-from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
-from geomkit.reproduce.framework.planning import Plan
+from geomkit.reproduce.framework.experiment import Cell, Experiment
+from geomkit.reproduce.framework.planning import Plan, steps_of
 
-__all__ = ["Event", "Progress"]
+__all__ = ["Clock", "Event", "Progress"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """What the runner tells whoever watches.
+    """One report of progress.
 
     Attributes:
-        kind: ``training`` and ``trained`` (a cell); ``measuring``, ``done``, ``skipped``,
-            ``drawn`` or ``failed`` (an experiment); ``line``.
-        text: for people.
-        done, total: steps of all cells.
-        step, steps: of the cell that trains.
-        left: seconds, about, until everything is done.
+        kind: ``training`` or ``trained`` (a cell); ``measuring``, ``done``, ``skipped``,
+            ``drawn`` or ``failed`` (an experiment); ``line`` (a text).
+        text: Text of the report.
+        done: Steps done, over all cells.
+        total: Steps of all cells.
+        step: Steps done by the current training.
+        steps: Steps of the current training.
+        left: Estimated seconds until everything is done.
     """
 
     kind: str
@@ -35,36 +37,72 @@ class Event:
 
 
 class Progress:
-    """Steps and time of a run, put into events."""
+    """Counts the steps and the time of a run, and reports them as events.
 
-    def __init__(self, planned: Plan, options: Options, watch: Callable[[Event], None]) -> None:
+    Args:
+        planned: Plan of the run.
+        watch: Receives the events.
+    """
+
+    def __init__(self, planned: Plan, watch: Callable[[Event], None]) -> None:
         self.watch = watch
-        speeds = dict(planned.speeds)
-        typical = sum(speeds.values()) / len(speeds) if speeds else 1.0
-        work: dict[object, float] = {
-            cell: cost(cell) * speeds.get(model_of(cell), typical) for cell in planned.left
-        }
-        for e in planned.experiments:
-            if e.name not in planned.done:
-                work[e.name] = e.seconds(options) * typical
-        self.clock = Clock(work)
+        self.clock = Clock(dict(planned.work))
         self.steps = {cell: (0, steps_of(cell.config)) for cell in planned.left}
 
     def cell(self, cell: Cell, step: int, steps: int) -> None:
-        """A training has done a step."""
+        """Report a step of a training."""
         before = self.steps.get(cell, (0, steps))[0]
         self.steps[cell] = step, steps
-        self.clock.tell(cell, step / steps)
+        self.clock.advance(cell, step / steps)
         self.say("training", cell.label, step=step, steps=steps)
         if step == steps and before < step:
             self.say("trained", cell.label, step=step, steps=steps)
 
     def measured(self, experiment: Experiment) -> None:
-        """An experiment is done, and so are its cells, whoever trained them."""
-        self.clock.tell(experiment.name, 1.0)
+        """Report that an experiment is finished."""
+        self.clock.advance(experiment.name, 1.0)
         self.say("done", experiment.name)
 
     def say(self, kind: str, text: str, *, step: int = 0, steps: int = 0) -> None:
-        done = sum(step for step, _ in self.steps.values())
-        total = sum(steps for _, steps in self.steps.values())
+        """Report an event of some kind."""
+        done, total = (sum(pair[k] for pair in self.steps.values()) for k in (0, 1))
         self.watch(Event(kind, text, done, total, step, steps, self.clock.left))
+
+
+class Clock:
+    """Estimates the time left from the work done and the time that it took.
+
+    Args:
+        work: Estimated seconds of each piece of work.
+        now: Clock, for tests.
+    """
+
+    def __init__(
+        self, work: Mapping[Cell | str, float], now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.work, self.now = dict(work), now
+        self.shares = dict.fromkeys(self.work, 0.0)
+        self.before = dict.fromkeys(self.work, 0.0)
+        self.started = now()
+
+    def advance(self, piece: Cell | str, share: float) -> None:
+        """Record the share of a piece that is done, 0 to 1; unknown pieces are ignored.
+
+        The first share of a piece is what an earlier run did: it took no time of this one.
+        """
+        if piece not in self.work:
+            return
+        if self.shares[piece] == 0.0 and share < 1.0:
+            self.before[piece] = share
+        self.shares[piece] = share
+
+    @property
+    def left(self) -> float:
+        """Estimated seconds until all work is done."""
+        todo = sum(w * (1 - self.shares[p]) for p, w in self.work.items())
+        done = sum(w * max(0.0, self.shares[p] - self.before[p]) for p, w in self.work.items())
+        # Until a twentieth is done, the estimate weighs more than the little that was observed.
+        total = sum(self.work.values())
+        guess = 0.05 * total
+        elapsed = self.now() - self.started
+        return todo * (elapsed + guess) / (done + guess) if total else 0.0

@@ -1,12 +1,12 @@
-"""Results as tidy rows: one number a row, in memory, as CSV, and back."""
+"""Results as tidy rows, one number per row: in memory, as CSV, and the published ones."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,15 @@ class Row:
     """One measured number.
 
     Attributes:
-        experiment: its name.
+        experiment: Name of the experiment.
         data: DATA spec and split, as ``openmoji val``.
-        dim: of the embeddings; 0 where it does not apply.
-        loss: preset or sum.
-        seed: of the training; -1 where there was none.
-        condition: what else sets the run apart, ``key=value`` joined by ``;``, keys sorted.
-        metric: a key of :data:`geomkit.metrics.METRICS`, or a name the experiment explains.
-        value: the number.
-        stderr: its standard error over pairs, NaN where unknown.
+        dim: Dimension of the embeddings; 0 where it does not apply.
+        loss: Preset or weighted sum of loss terms.
+        seed: Random seed of the training; −1 where there was none.
+        metric: Key of :data:`geomkit.metrics.METRICS`, or a name that the experiment explains.
+        value: The number.
+        stderr: Standard error over pairs; NaN where unknown.
+        condition: What else sets the run apart: ``key=value`` joined by ``;``, keys sorted.
     """
 
     experiment: str
@@ -50,55 +50,76 @@ class Row:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """The condition taken apart.
+        """Conditions by key.
 
-        >>> Row("e", "d", 3, "clip", 0, "m", 1.0, condition="step=100;tau=0.1").conditions["step"]
-        '100'
+        Example:
+            >>> Row("e", "d", 3, "clip", 0, "m", 1.0, condition="step=9;tau=0.1").conditions["step"]
+            '9'
         """
         pairs = (word.partition("=") for word in self.condition.split(";") if word)
         return {key: value for key, _, value in pairs}
 
+    def get(self, name: str) -> Any:
+        """Value of a field, the split, or a condition as text; ``None`` without that condition."""
+        return getattr(self, name) if name in _NAMES else self.conditions.get(name)
 
-_NAMES = {"split", *(field.name for field in fields(Row))}
+
+_COLUMNS = tuple(field.name for field in fields(Row))
+_NAMES = {*_COLUMNS, "split"}
 
 
 class Rows(list[Row]):
-    """Rows that can be chosen from.
+    """List of rows with selection and grouping.
 
-    >>> rows = Rows([Row("e", "d", 3, "clip", 0, "m", 1.0), Row("e", "d", 3, "cua", 0, "m", 2.0)])
-    >>> [row.value for row in rows.where(loss="cua")]
-    [2.0]
+    Example:
+        >>> rows = Rows(Row("e", "d", 3, loss, 0, "m", 1.0) for loss in ("clip", "cua"))
+        >>> [row.loss for row in rows.where(loss="cua")]
+        ['cua']
     """
 
     def where(self, test: Callable[[Row], bool] | None = None, /, **equal: Any) -> Rows:
-        """Rows whose fields (or conditions) are as given and that pass the test.
+        """Rows that have the given values and pass the test.
 
-        A key that is no field of :class:`Row` is a condition's, compared as text; a tuple or list
-        means any of its members.
+        Args:
+            test: Condition on a row.
+            equal: Values of fields, of ``split``, or of conditions (compared as text). A tuple,
+                list or set means any of its members.
         """
-
-        def fits(row: Row) -> bool:
-            for key, wanted in equal.items():
-                found = getattr(row, key) if key in _NAMES else row.conditions.get(key)
-                options = wanted if isinstance(wanted, (tuple, list, set)) else (wanted,)
-                if key not in _NAMES:
-                    options = [None if option is None else str(option) for option in options]
-                if found not in options:
-                    return False
-            return test is None or test(row)
-
-        return Rows(row for row in self if fits(row))
+        wanted: dict[str, Any] = {}
+        for key, value in equal.items():
+            options = value if isinstance(value, (tuple, list, set)) else (value,)
+            if key not in _NAMES:
+                options = [None if option is None else str(option) for option in options]
+            wanted[key] = options
+        return Rows(
+            row
+            for row in self
+            if all(row.get(key) in options for key, options in wanted.items())
+            and (test is None or test(row))
+        )
 
     def values(self, name: str) -> list[Any]:
-        """The different values of a field (or condition), in order of appearance."""
-        found = (getattr(r, name) if name in _NAMES else r.conditions.get(name) for r in self)
-        return list(dict.fromkeys(found))
+        """Different values of a field, of ``split`` or of a condition, in order of appearance."""
+        return list(dict.fromkeys(row.get(name) for row in self))
+
+    def by(self, *names: str) -> dict[tuple[Any, ...], Rows]:
+        """Rows grouped by their values of these fields, in order of appearance.
+
+        Example:
+            >>> rows = Rows(Row("e", "d", dim, "clip", 0, "m", 1.0) for dim in (3, 8, 3))
+            >>> {key: len(found) for key, found in rows.by("dim").items()}
+            {(3,): 2, (8,): 1}
+        """
+        groups: dict[tuple[Any, ...], Rows] = {}
+        for row in self:
+            groups.setdefault(tuple(row.get(name) for name in names), Rows()).append(row)
+        return groups
 
     def one(self, **equal: Any) -> Row:
-        """The only row that fits.
+        """The only row with these values.
 
         Raises:
-            GeomkitError: if there is none, or more than one.
+            GeomkitError: If there is none, or more than one.
         """
         found = self.where(**equal)
         if len(found) != 1:
@@ -106,86 +127,79 @@ class Rows(list[Row]):
         return found[0]
 
 
-_COLUMNS = ("experiment", "data", "dim", "loss", "seed", "metric", "value", "stderr", "condition")
-
-
 def write_rows(path: Path, rows: Iterable[Row], *, overwrite: bool = False) -> None:
-    """Write tidy CSV, atomically; numbers with all their digits, an unknown error as nothing."""
+    """Write rows as CSV, atomically: numbers with all digits, NaN as an empty cell.
+
+    Args:
+        path: File to write.
+        rows: Rows in order.
+        overwrite: Whether to replace an existing file.
+
+    Raises:
+        GeomkitError: If the file exists and ``overwrite`` is not given, or cannot be written.
+    """
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        values = dict(zip([f.name for f in fields(Row)], astuple(row), strict=True))
-        for key in ("value", "stderr"):
-            values[key] = "" if math.isnan(values[key]) else repr(float(values[key]))
-        writer.writerow([values[column] for column in _COLUMNS])
+        numbers = {"value": float(row.value), "stderr": float(row.stderr)}
+        cells = {k: "" if math.isnan(v) else repr(v) for k, v in numbers.items()}
+        writer.writerow({**vars(row), **cells})
     with atomic_write(path, overwrite=overwrite) as file:
         file.write(text.getvalue().encode())
 
 
 def read_rows(path: str | Path) -> Rows:
-    """Read what :func:`write_rows` wrote.
+    """Read rows that :func:`write_rows` wrote.
+
+    Args:
+        path: CSV file; the column ``condition`` may be absent.
 
     Raises:
-        GeomkitError: if the file is missing or its columns are others.
+        GeomkitError: If the file is missing, lacks a column, or a cell is not a number.
     """
-    path = Path(path)
     try:
-        lines = list(io.StringIO(path.read_text("utf-8"), newline=""))
+        reader = csv.DictReader(io.StringIO(Path(path).read_text("utf-8"), newline=""))
     except (OSError, UnicodeDecodeError) as error:
         raise GeomkitError(f"{path}: cannot be read ({error})") from None
-    return _parse(lines, path)
-
-
-def _parse(lines: Sequence[str], path: Path) -> Rows:
-    reader = csv.DictReader(lines)
     missing = [c for c in _COLUMNS[:-1] if c not in (reader.fieldnames or ())]
     if missing:
         raise GeomkitError(f"{path}: no column {missing[0]}; expected {', '.join(_COLUMNS)}")
     rows = Rows()
     for number, line in enumerate(reader, start=2):
         try:
-            rows.append(
-                Row(
-                    line["experiment"],
-                    line["data"],
-                    int(line["dim"]),
-                    line["loss"],
-                    int(line["seed"]),
-                    line["metric"],
-                    float(line["value"] or "nan"),
-                    float(line["stderr"] or "nan"),
-                    line.get("condition") or "",
-                )
-            )
+            rows.append(_row(line))
         except (TypeError, ValueError) as error:
             raise GeomkitError(f"{path}: line {number}: {error}") from None
     return rows
 
 
+def _row(cells: Mapping[str, str]) -> Row:
+    return Row(
+        cells["experiment"], cells["data"], int(cells["dim"]), cells["loss"], int(cells["seed"]),
+        cells["metric"], float(cells["value"] or "nan"), float(cells["stderr"] or "nan"),
+        cells.get("condition") or "",
+    )  # fmt: skip
+
+
 def published(experiment: str | None = None) -> Rows:
     """The paper's numbers, from its repository (abrar-fahim/contrastive-gap, figures only).
 
-    ``stderr`` holds the population standard deviation over the paper's seeds where it is a mean
-    over them (seed -1), NaN elsewhere. A metric's name may say when (``…_epoch12``, ``…_start``).
+    A row with seed −1 is a mean over the paper's seeds; its ``stderr`` is the population standard
+    deviation over them. Other rows have no error. A metric's name may say when it was measured
+    (``…_epoch12``, ``…_start``).
 
-    >>> published("coco-finetune").where(dim=128, loss="cua").one(metric="centroid_distance").seed
-    -1
+    Args:
+        experiment: Name of a published experiment; default: all.
+
+    Example:
+        >>> rows = published("coco-finetune").where(dim=128, loss="cua")
+        >>> rows.one(metric="centroid_distance").seed
+        -1
     """
     text = resources.files("geomkit.reproduce").joinpath("published_results.csv").read_text("utf-8")
     rows = Rows()
     for line in csv.DictReader(text.splitlines()):
-        seed = line["seed"].strip()
-        rows.append(
-            Row(
-                line["experiment"],
-                line["dataset"],
-                int(line["dim"]) if line["dim"].strip().isdigit() else 0,
-                line["loss"],
-                int(seed) if seed.lstrip("-").isdigit() else -1,
-                line["metric"],
-                float(line["value"]),
-                float(line["std"]) if line["std"].strip() else math.nan,
-            )
-        )
+        seed = line["seed"] if line["seed"].isdigit() else "-1"
+        rows.append(_row({**line, "data": line["dataset"], "seed": seed, "stderr": line["std"]}))
     return rows if experiment is None else rows.where(experiment=experiment)

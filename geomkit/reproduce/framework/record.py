@@ -1,0 +1,154 @@
+"""What a finished experiment writes down: its outcome, and the content of ``run.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from geomkit._core.files import atomic_write
+from geomkit.reproduce.framework.claims import Claim, Verdict
+from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
+from geomkit.reproduce.framework.results import Rows, read_rows
+
+__all__ = ["JudgedClaim", "Outcome", "Record", "Seconds", "is_done", "judged", "read_record"]
+
+NAME = "run.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of an experiment.
+
+    Attributes:
+        experiment: The experiment.
+        rows: Its measured numbers.
+        verdicts: One verdict per claim.
+        folder: Folder with its files.
+    """
+
+    experiment: Experiment
+    rows: Rows
+    verdicts: tuple[Verdict, ...]
+    folder: Path
+
+    @classmethod
+    def of(cls, experiment: Experiment, rows: Rows, folder: Path, *, quick: bool) -> Self:
+        """Outcome of rows: the claims are tested on them."""
+        verdicts = tuple(claim.verdict(rows, quick=quick) for claim in experiment.claims)
+        return cls(experiment, rows, verdicts, folder)
+
+    @classmethod
+    def stored(cls, experiment: Experiment, folder: Path, *, quick: bool) -> Self:
+        """Outcome of a finished experiment, from the rows in its folder."""
+        return cls.of(experiment, read_rows(folder / "results.csv"), folder, quick=quick)
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim with its verdict, as text.
+
+    Attributes:
+        claim: The claim.
+        published: The paper's numbers for it.
+        otherwise: Likely reason if it does not hold.
+        status: Status of the verdict.
+        why: Numbers behind the verdict.
+    """
+
+    claim: str
+    published: str
+    otherwise: str
+    status: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time that an experiment took.
+
+    Attributes:
+        training: Seconds of training the models that were not trained before.
+        measuring: Seconds of measuring and drawing.
+    """
+
+    training: float
+    measuring: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """Content of ``run.json``: how an experiment was made, and its verdicts.
+
+    Attributes:
+        experiment: Name of the experiment.
+        title: Title of its report.
+        options: Options that decide the numbers.
+        command: Command line that makes it again.
+        cells: Key and configuration of each trained model, as written.
+        seconds: Time that it took.
+        verdicts: Claims and their verdicts.
+        versions: Versions of packages by name.
+    """
+
+    experiment: str
+    title: str
+    options: Options
+    command: str
+    cells: tuple[Mapping[str, Any], ...]
+    seconds: Seconds
+    verdicts: tuple[JudgedClaim, ...]
+    versions: Mapping[str, str]
+
+    @property
+    def made_with(self) -> str:
+        """Names and versions of the packages."""
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` into a folder, atomically."""
+        content = {"format": "geomkit-experiment", "schema_version": 1, **asdict(self)}
+        content["options"] = self.options.to_json()
+        with atomic_write(folder / NAME, overwrite=True) as file:
+            file.write(json.dumps(content, indent=1).encode())
+
+
+def judged(outcome: Outcome) -> tuple[JudgedClaim, ...]:
+    """Claims of an outcome with their verdicts."""
+
+    def of(claim: Claim, verdict: Verdict) -> JudgedClaim:
+        return JudgedClaim(
+            claim.text, claim.published, claim.otherwise, verdict.status, verdict.why
+        )
+
+    return tuple(map(of, outcome.experiment.claims, outcome.verdicts))
+
+
+def read_record(folder: Path) -> Record | None:
+    """Record of the finished experiment in a folder; ``None`` if there is none or it is damaged."""
+    try:
+        content = json.loads((folder / NAME).read_text("utf-8"))
+        if content.pop("format") != "geomkit-experiment":
+            return None
+        del content["schema_version"]
+        content["options"] = Options.from_json(content["options"])
+        content["seconds"] = Seconds(**content["seconds"])
+        content["verdicts"] = tuple(JudgedClaim(**verdict) for verdict in content["verdicts"])
+        content["cells"] = tuple(content["cells"])
+        return Record(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def is_done(experiment: Experiment, options: Options, folder: Path, cells: Sequence[Cell]) -> bool:
+    """Whether a folder holds this experiment, made with these options and cells."""
+    record = read_record(folder)
+    return (
+        record is not None
+        and record.experiment == experiment.name
+        and record.options == options.decisive
+        and sorted(cell["key"] for cell in record.cells) == sorted(cell.key for cell in cells)
+        and (folder / "results.csv").exists()
+    )
