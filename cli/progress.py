@@ -21,11 +21,13 @@ class Display:
     """
 
     def __init__(self, *, quiet: bool = False, remaining: bool = True) -> None:
+        """Start the clock; the bars start with the context."""
         self.quiet, self.remaining = quiet, remaining
         self.progress: Any = None
         self.started = time.monotonic()
 
     def __enter__(self) -> Self:
+        """Start the bars, on a terminal."""
         if console.interactive() and not self.quiet:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,6 +43,7 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop the bars."""
         if self.progress:
             self.progress.stop()
 
@@ -56,7 +59,8 @@ class Display:
 
         Args:
             what: Name of the work.
-            done, total: Work done and work in all.
+            done: Work done.
+            total: Work in all.
             note: Text behind the numbers.
             row: Number of the bar, from 0.
             more: Further properties of rich's task, such as ``visible``.
@@ -97,10 +101,12 @@ class StopSignal:
     """
 
     def __init__(self, announcement: str, *, patient: bool = False, graceful: bool = True) -> None:
+        """Catch nothing yet."""
         self.number = 0
         self.announcement, self.patient, self.graceful = announcement, patient, graceful
 
     def __enter__(self) -> Self:
+        """Catch both signals."""
         self.before = {
             number: signal.signal(number, self._received)
             for number in (signal.SIGINT, signal.SIGTERM)
@@ -108,10 +114,12 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Restore the handlers from before."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def __call__(self) -> bool:
+        """Return whether a signal came."""
         return self.number != 0
 
     def _received(self, number: int, frame: FrameType | None) -> None:

@@ -39,6 +39,7 @@ class ContrastiveLoss(nn.Module):
     """
 
     def __init__(self, loss: str | LossSpec = "clip", *, global_batch: bool = False) -> None:
+        """Parse the loss."""
         super().__init__()
         self.spec = parse_loss(loss) if isinstance(loss, str) else loss
         self.global_batch = global_batch
@@ -54,8 +55,9 @@ class ContrastiveLoss(nn.Module):
         """Return the loss of one batch.
 
         Args:
-            image_features, text_features: **Normalised** rows, shape ``(n, d)``, the same n on
-                each rank; n ≥ 2 unless the loss is ``clip`` or ``alignment`` alone.
+            image_features: **Normalised** rows, shape ``(n, d)``, the same n on each rank; n ≥ 2
+                unless the loss is ``clip`` or ``alignment`` alone.
+            text_features: **Normalised** rows of their captions, shape ``(n, d)``.
             logit_scale: Scalar s = 1/τ.
             logit_bias: Scalar added to the logits, for models that have one.
             output_dict: Whether to return the weighted terms by name rather than their sum.

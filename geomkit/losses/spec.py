@@ -32,6 +32,7 @@ class LossSpec:
     weights: dict[str, float]
 
     def __str__(self) -> str:
+        """Return the sum, such as ``clip + 0.5*uniformity``."""
         return " + ".join(
             term if weight == 1 else f"{weight:g}*{term}" for term, weight in self.weights.items()
         )

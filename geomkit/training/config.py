@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
@@ -38,8 +39,8 @@ class Option:
 
     Attributes:
         help: Meaning of the field, with its unit.
-        panel: Panel of ``geomkit train --help``; empty for the first.
         within: Permitted range.
+        panel: Panel of ``geomkit train --help``; empty for the first.
         choices: Permitted values.
         choice: Name of a choice in an error.
         default: Default in words, where the value does not say it.
@@ -47,130 +48,83 @@ class Option:
     """
 
     help: str
-    panel: str = "Optimisation"
     within: Range | None = None
+    panel: str = "Optimisation"
     choices: tuple[str, ...] = ()
     choice: str = ""
     default: str = ""
     listed: bool = True
 
 
-def _option(value: Any, help: str, *words: Any, **properties: Any) -> Any:
-    return field(default=value, metadata={"option": Option(help, *words, **properties)})
+def _option(value: Any, *words: Any, **properties: Any) -> Any:
+    return field(default=value, metadata={"option": Option(*words, **properties)})
+
+
+_main, _data, _model, _watching, _machine = (
+    partial(_option, panel=panel)
+    for panel in ("", "Data", "Model", "Evaluation and logging", "Machine")
+)
+_SUM = f"a weighted sum of terms ({', '.join(TERMS)}), such as 'clip + 0.5*uniformity'"
+_RECIPE = (
+    "Set of defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto: paper for a "
+    "pretrained model, else sphere for d ≤ 3, else standard."
+)
+_DIM = "Embedding dimension, 2 or more. With --pretrained, new projections replace the model's."
+_PRETRAINED = "SOURCE of the model to start from: open_clip:…, hf:…, openai:…, paper:…, or a path."
+_FREEZE = "Part that is not trained: image, text, or backbone (all but the projections)."
+_LOCK = "Number of last layers of the {} encoder to train; the others are locked."
+_ACCUMULATE = (
+    "Parts in which a rank computes its pairs, one after the other, to save memory; the loss is "
+    "that of the whole batch."
+)
+_DECAY = "AdamW weight decay of matrices; embeddings, gains and biases have none."
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a training run computes."""
 
-    loss: str = _option(
-        "clip",
-        f"Loss: {', '.join(PRESETS)}, or a weighted sum of terms ({', '.join(TERMS)}), such as "
-        "'clip + 0.5*uniformity'.",
-        "",
-    )
-    dim: int = _option(
-        128,
-        "Embedding dimension, 2 or more. With --pretrained, new projections replace the model's.",
-        "",
-        default="128, or the pretrained model's own",
-    )
-    recipe: str = _option(
-        "standard",
-        "Set of defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto: paper for a "
-        "pretrained model, else sphere for d ≤ 3, else standard.",
-    )
-    model: str = _option(
-        "tiny",
-        "Architecture of a model trained from scratch: tiny, nano, or a name of open_clip.",
-        "Model",
-    )
-    pretrained: str | None = _option(
-        None, "SOURCE of the model to start from: open_clip:…, hf:…, openai:…, paper:…, or a path.",
-        "Model",
-    )  # fmt: skip
-    keep_projection: bool = _option(False, "Keep the projections of the pretrained model.", "Model")
-    freeze: str | None = _option(
-        None,
-        "Part that is not trained: image, text, or backbone (all but the projections).",
-        "Model",
-        choices=FREEZES,
-        choice="part to freeze",
-    )
-    lock_image: int | None = _option(
-        None, "Last layers of the image encoder that are trained while its others are locked.",
-        "Model", listed=False,
-    )  # fmt: skip
-    lock_text: int | None = _option(
-        None, "Last layers of the text encoder that are trained while its others are locked.",
-        "Model", listed=False,
-    )  # fmt: skip
-    data: str = _option("openmoji", "DATA spec, NAME[:PATH][,key=value…].", "Data")
-    captions: str = _option(
-        "first",
-        "Caption of an image: its first, or random: another one in each epoch.",
-        "Data",
-        choices=("first", "random"),
-        choice="choice of captions",
-    )
-    distinct_captions: bool = _option(
-        True, "Whether the captions of a batch must differ.", "Data", listed=False
-    )
-    pairs: int | None = _option(
-        None, "Number of training pairs.", "Data", default="all; sphere 1024"
-    )
-    image_size: int | None = _option(
-        None, "Side of the square images, in pixels.", "Model", default="the model's own"
-    )
-    batch_size: int = _option(64, "Pairs per step over all ranks.", within=_FROM_2)
-    accumulate: int = _option(
-        1,
-        "Parts in which a rank computes its pairs, one after the other, to save memory; the loss "
-        "is that of the whole batch.",
-        within=_FROM_1,
-    )
-    steps: int = _option(
-        600, "Optimizer steps.", within=_FROM_1, default="600; sphere 700; paper 9 epochs"
-    )
-    epochs: int | None = _option(
-        None, "Passes over the training pairs, instead of --steps.", within=_FROM_1,
-        default="paper 9",
-    )  # fmt: skip
-    lr: float = _option(5e-4, "Peak learning rate of AdamW.", within=_POSITIVE)
-    beta1: float = _option(0.9, "AdamW decay rate of the mean gradient.", within=_BELOW_1)
-    beta2: float = _option(0.98, "AdamW decay rate of the mean squared gradient.", within=_BELOW_1)
-    weight_decay: float = _option(
-        0.1, "AdamW weight decay of matrices; embeddings, gains and biases have none.",
-        within=_FROM_0,
-    )  # fmt: skip
-    warmup: int = _option(50, "Steps of linear warm-up of the learning rate.", within=_FROM_0)
-    schedule: str = _option(
-        "cosine",
-        "Learning rate after the warm-up: cosine (to zero) or constant.",
-        choices=("cosine", "constant"),
-        choice="schedule",
-    )
-    clip_norm: float = _option(1.0, "Largest norm of the gradient; 0: no clipping.", within=_FROM_0)
-    temperature: float = _option(
-        0.01, "Temperature τ, 0.01 to 1; the start value if it is learned.", within=_TEMPERATURES
-    )
+    # fmt: off
+    loss: str = _main("clip", f"Loss: {', '.join(PRESETS)}, or {_SUM}.")
+    dim: int = _main(128, _DIM, default="128, or the pretrained model's own")
+    recipe: str = _option("standard", _RECIPE)
+    model: str = _model("tiny", "Architecture to train: tiny, nano or an open_clip name.")
+    pretrained: str | None = _model(None, _PRETRAINED)
+    keep_projection: bool = _model(False, "Keep the projections of the pretrained model.")
+    freeze: str | None = _model(None, _FREEZE, choices=FREEZES, choice="part to freeze")
+    lock_image: int | None = _model(None, _LOCK.format("image"), listed=False)
+    lock_text: int | None = _model(None, _LOCK.format("text"), listed=False)
+    data: str = _data("openmoji", "DATA spec, NAME[:PATH][,key=value…].")
+    captions: str = _data("first", "Caption of an image: first, or random in each epoch.",
+                          choices=("first", "random"), choice="choice of captions")
+    distinct_captions: bool = _data(True, "Whether captions differ within a batch.", listed=False)
+    pairs: int | None = _data(None, "Number of training pairs.", default="all; sphere 1024")
+    image_size: int | None = _model(None, "Side of the square images, in pixels.",
+                                    default="the model's own")
+    batch_size: int = _option(64, "Pairs per step over all ranks.", _FROM_2)
+    accumulate: int = _option(1, _ACCUMULATE, _FROM_1)
+    steps: int = _option(600, "Optimizer steps.", _FROM_1,
+                         default="600; sphere 700; paper 9 epochs")
+    epochs: int | None = _option(None, "Passes over the data, instead of --steps.", _FROM_1,
+                                 default="paper 9")
+    lr: float = _option(5e-4, "Peak learning rate of AdamW.", _POSITIVE)
+    beta1: float = _option(0.9, "AdamW decay rate of the mean gradient.", _BELOW_1)
+    beta2: float = _option(0.98, "AdamW decay rate of the mean squared gradient.", _BELOW_1)
+    weight_decay: float = _option(0.1, _DECAY, _FROM_0)
+    warmup: int = _option(50, "Steps of linear warm-up of the learning rate.", _FROM_0)
+    schedule: str = _option("cosine", "Learning rate after warm-up: cosine (to zero) or constant.",
+                            choices=("cosine", "constant"), choice="schedule")
+    clip_norm: float = _option(1.0, "Largest norm of the gradient; 0: no clipping.", _FROM_0)
+    temperature: float = _option(0.01, "Temperature τ, 0.01 to 1; at the start, if learned.",
+                                 _TEMPERATURES)
     learn_temperature: bool = _option(False, "Train the temperature, kept within 0.01 to 1.")
-    eval_every: int = _option(
-        100, "Steps between evaluations; 0: one epoch.", "Evaluation and logging", within=_FROM_0
-    )
-    eval_split: str = _option(
-        "val",
-        "Split to evaluate on: train, val or all.",
-        "Evaluation and logging",
-        choices=("train", "val", "all"),
-        choice="split",
-    )
+    eval_every: int = _watching(100, "Steps between evaluations; 0: one epoch.", _FROM_0)
+    eval_split: str = _watching("val", "Split to evaluate on: train, val or all.",
+                                choices=("train", "val", "all"), choice="split")
     seed: int = _option(0, "Random seed for initial weights and data order.")
-    precision: str = _option(
-        "auto", "Precision: auto (bf16 on CUDA, else fp32), fp32, bf16, or fp64 for checks.",
-        "Machine",
-    )  # fmt: skip
-    threads: int = _option(0, "CPU threads; 0: torch's default.", "Machine", within=_FROM_0)
+    precision: str = _machine("auto", "Number type: auto (bf16 on CUDA, else fp32), fp32, bf16, fp64.")
+    threads: int = _machine(0, "CPU threads; 0: torch's default.", _FROM_0)
+    # fmt: on
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -57,7 +57,8 @@ def evaluate(
 
     Args:
         run: Run whose model gave the rows.
-        image, text: Unit rows ``(n, d)`` of the evaluated pairs.
+        image: Unit rows ``(n, d)`` of the evaluated images.
+        text: Unit rows ``(n, d)`` of their captions.
         step: Optimizer steps done.
         lr: Learning rate of the last step.
         terms: Weighted terms of the last step's loss.

@@ -1,4 +1,4 @@
-"""Which pairs make up a step: a function of (seed, step), not of workers or ranks."""
+"""The pairs of each step: a function of (seed, step), not of workers or ranks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ __all__ = ["Order", "plan_order"]
 
 @dataclass
 class Order:
-    """The order of the pairs, and of several ranks' share in it.
+    """The order of the pairs, and one rank's share of it.
 
     Attributes:
-        n: pairs of the data set.
-        batch_size: pairs a step, over all ranks.
-        seed: of the order.
-        captions: ``first``: an image's main caption; ``random``: another of its captions each
-            epoch.
-        starts: ``(n + 1,)``, the captions of image i are ``starts[i]`` to ``starts[i + 1]`` of all.
-        words: ``(m,)``, equal for equal captions, if no two pairs of a batch may have one caption;
-            else ``None``.
-        rank, ranks: whose share :meth:`rows` gives.
+        n: Number of pairs.
+        batch_size: Pairs per step over all ranks.
+        seed: Random seed of the order.
+        captions: ``first``: an image's main caption; ``random``: a random one in each epoch.
+        starts: Index of each image's first caption among all captions, ``(n + 1,)``.
+        words: Numbers that are equal for equal captions, ``(m,)``, if the captions of a batch must
+            differ; else ``None``.
+        rank, ranks: The rank that :meth:`rows` is for, and the number of ranks.
     """
 
     n: int
@@ -41,23 +40,23 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in a pass over the data."""
+        """Whole batches in one pass over the data."""
         return self.n // self.batch_size
 
     def rows(self, step: int) -> np.ndarray:
-        """This rank's rows of a step, ``(batch_size / ranks,)``."""
+        """Return this rank's rows of a step, ``(batch_size / ranks,)``."""
         share = self.batch_size // self.ranks
         return self.batch(step)[self.rank * share : (self.rank + 1) * share]
 
     def texts(self, step: int, rows: np.ndarray) -> np.ndarray:
-        """The numbers of the captions that rows have at a step, among all captions."""
+        """Return the indices, among all captions, of the captions that rows have at a step."""
         return self._epoch(step)[1][rows]
 
     def batch(self, step: int) -> np.ndarray:
-        """The rows of a step over all ranks, ``(batch_size,)``.
+        """Return the rows of a step over all ranks, ``(batch_size,)``.
 
-        With ``words``, a pair whose caption stands in the batch already gives its place to the
-        next pair of the epoch, counted from the end of the batch, whose caption does not.
+        With ``words``, a pair whose caption is in the batch already is replaced by the next pair
+        of the epoch after the batch whose caption is not.
         """
         order, texts = self._epoch(step)
         first = step % self.steps_per_epoch * self.batch_size
@@ -77,10 +76,10 @@ class Order:
         return rows
 
     def instead(self, step: int, place: int, attempt: int) -> int | None:
-        """The row that takes the place of one whose picture is bad, or ``None`` if none is left.
+        """Return the row that replaces one whose image is bad, or ``None`` if none is left.
 
-        The pair that stands at this place in the epoch's next batch, or the one after it: two
-        ranks never take the same.
+        It is the pair at this place in the epoch's next batch, or a later one: two ranks never
+        take the same.
         """
         order, texts = self._epoch(step)
         place += self.rank * (self.batch_size // self.ranks)
@@ -97,7 +96,7 @@ class Order:
         return fit[attempt - 1] if attempt <= len(fit) else None
 
     def _epoch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The order of an epoch, and the number of the caption each row has in it."""
+        """The order of an epoch, and the index of the caption that each row has in it."""
         epoch = step // self.steps_per_epoch
         if self._drawn is None or self._drawn[0] != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.n)
@@ -119,20 +118,21 @@ def plan_order(
     rank: int = 0,
     ranks: int = 1,
 ) -> Order:
-    """The order in which a data set is trained on.
+    """Return the order in which a data set is trained on.
 
     Args:
-        data: the pairs.
-        batch_size: over all ranks.
-        seed: of the order.
+        data: Training pairs.
+        batch_size: Pairs per step over all ranks.
+        seed: Random seed of the order.
         captions: ``first`` or ``random``, see :class:`Order`.
-        distinct: whether all captions of a batch must differ: of two pairs with one caption each
-            would be the other's false negative.
-        rank, ranks: whose share to give.
+        distinct: Whether the captions of a batch must differ: two pairs with the same caption are
+            false negatives of each other.
+        rank: The rank to give the share of.
+        ranks: Number of ranks.
 
     Raises:
-        GeomkitError: if there are fewer pairs, or fewer different captions, than a batch takes, or
-            the ranks cannot share it evenly.
+        GeomkitError: If a batch has more pairs than the data set has pairs, or different captions,
+            or the ranks cannot share it evenly.
     """
     if batch_size > len(data):
         raise GeomkitError(
@@ -141,7 +141,8 @@ def plan_order(
         )
     if batch_size % ranks:
         raise GeomkitError(
-            f"batch size: {batch_size} pairs cannot be shared evenly by {ranks} ranks"
+            f"batch size: {batch_size} pairs cannot be shared evenly by {ranks} ranks; give a "
+            f"multiple of {ranks}"
         )
     counts = [len(texts) if captions == "random" else 1 for texts in data.captions]
     starts = np.array([0, *accumulate(counts)])
@@ -150,13 +151,12 @@ def plan_order(
         numbers: dict[str, int] = {}
         used = [texts[:count] for texts, count in zip(data.captions, counts, strict=True)]
         words = np.array([numbers.setdefault(t, len(numbers)) for texts in used for t in texts])
-        # Of a batch's images with several captions any may be drawn: the least there can be.
+        # Images with several captions may all draw an equal one: the least there can be.
         least = len({texts[0] for texts in used})
         if least < batch_size:
             raise GeomkitError(
-                f"batch size: {batch_size} pairs of different captions were asked for, "
-                f"'{data.spec}' has {least}; give --batch-size {least} or less, or "
-                "--repeat-captions"
+                f"batch size: {batch_size} pairs with different captions are more than the "
+                f"{least} of '{data.spec}'; give --batch-size {least} or less, or --repeat-captions"
             )
         if len(numbers) == len(words):
             words = None

@@ -96,7 +96,10 @@ def prepare(
         stored: Checkpoint to continue from.
         device: Device, resolved.
         team: Ranks that share the work.
-        cache_images, download, fit_batch, progress: See :func:`geomkit.training.loop.train`.
+        cache_images: Whether to decode and resize all images once.
+        download: Whether a pretrained model may be downloaded.
+        fit_batch: Whether to shrink the batch size to the data set if that is smaller.
+        progress: Function called while the data set is prepared.
 
     Raises:
         GeomkitError: See :func:`geomkit.training.loop.train`.

@@ -1,4 +1,4 @@
-"""One training step: the optimizer, the gradient of a batch, and reading what the loss was."""
+"""One training step: the optimizer, the gradient of a batch, and reading the loss."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from geomkit.training.config import TrainConfig
 __all__ = ["Reading", "backward", "finite_terms", "optimizer_for", "start_reading"]
 
 Reading = Callable[[], list[float]]
+"""Waits for values on their way from a device, and returns them."""
 
 
 def optimizer_for(model: TwoEncoder, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained; embeddings, gains and biases have no weight decay."""
+    """Return AdamW over the trained weights; embeddings, gains and biases have no weight decay."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
@@ -49,21 +50,22 @@ def backward(
     precision: str,
     chunks: int = 1,
 ) -> dict[str, Tensor]:
-    """Leave the gradient of a batch's loss in the weights; its weighted terms are returned.
+    """Add the gradient of a batch's loss to the weights' gradients; return its weighted terms.
 
     With several chunks the loss is still that of the whole batch (Gao et al., "Scaling Deep
     Contrastive Learning Batch Size under Memory Limited Setup", arXiv 2101.06983): the features of
     all chunks are computed without a graph, the loss gives its gradient with respect to them, and
-    each chunk is run once more to carry its part of it to the weights. Memory is that of a chunk,
-    work a third more.
+    each chunk is run once more to carry its part of it to the weights. The memory is that of one
+    chunk; the work grows by a third.
 
     Args:
-        network: a :class:`TwoEncoder`, perhaps compiled or wrapped by DistributedDataParallel.
-        criterion: the loss.
-        pixels: standardised, ``(b, 3, h, w)``, on the device.
-        words: token ids ``(b, length)``, on the device.
-        device, precision: as resolved.
-        chunks: of b / chunks pairs.
+        network: A :class:`TwoEncoder`, perhaps compiled or wrapped by DistributedDataParallel.
+        criterion: Loss.
+        pixels: Standardised images ``(b, 3, h, w)``, on the device.
+        words: Token ids ``(b, length)``, on the device.
+        device: Device, resolved.
+        precision: Precision, resolved.
+        chunks: Number of chunks of b / chunks pairs.
     """
 
     def encode(pixels: Tensor, words: Tensor) -> list[Tensor]:
@@ -93,8 +95,8 @@ def backward(
     after = _random_state(device)
     for number, (pair, state, (dx, dy)) in enumerate(zip(parts, states, slopes, strict=True)):
         last = number == chunks - 1
-        # The ranks add their gradients up once, on the last chunk, which also brings the slope
-        # of the temperature.
+        # The ranks sum their gradients once, on the last chunk, which also carries the gradient
+        # of the temperature and the bias.
         with contextlib.nullcontext() if last else _no_sync(network):
             _set_random_state(device, state)
             x_part, y_part, *values = encode(*pair)
@@ -116,7 +118,7 @@ def _no_sync(network: nn.Module) -> contextlib.AbstractContextManager:
 
 
 def _random_state(device: str) -> list[Tensor]:
-    """Of the host, where some layers draw wherever they compute, and of the device."""
+    """Random state of the host, where some layers draw wherever they compute, and the device."""
     own = [torch.cuda.get_rng_state(device)] if device.startswith("cuda") else []
     return [torch.get_rng_state(), *own]
 
@@ -128,7 +130,7 @@ def _set_random_state(device: str, states: list[Tensor]) -> None:
 
 
 def start_reading(values: Tensor) -> Reading:
-    """Start copying values to the host; the call returned waits for that copy and nothing later."""
+    """Start copying values to the host; the returned function waits for that copy alone."""
     if values.device.type != "cuda":
         return values.tolist
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -143,11 +145,13 @@ def start_reading(values: Tensor) -> Reading:
     return read
 
 
-def finite_terms(step: int, names: list[str], values: list[float], *, out: Path) -> dict:
-    """Terms by name.
+def finite_terms(
+    step: int, names: list[str], values: list[float], *, out: Path
+) -> dict[str, float]:
+    """Return the terms of a loss by name.
 
     Raises:
-        GeomkitError: if one is not finite.
+        GeomkitError: If one is not finite.
     """
     terms = dict(zip(names, values, strict=True))
     for name, value in terms.items():
