@@ -122,7 +122,7 @@ class TrainConfig:
     eval_split: str = _watching("val", "Split to evaluate on: train, val or all.",
                                 choices=("train", "val", "all"), choice="split")
     seed: int = _option(0, "Random seed for initial weights and data order.")
-    precision: str = _machine("auto", "Number type: auto (bf16 on CUDA, else fp32), fp32, bf16, fp64.")
+    precision: str = _machine("auto", "Precision: fp32, bf16, fp64, or auto (bf16 on CUDA).")
     threads: int = _machine(0, "CPU threads; 0: torch's default.", _FROM_0)
     # fmt: on
 

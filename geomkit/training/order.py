@@ -155,8 +155,9 @@ def plan_order(
         least = len({texts[0] for texts in used})
         if least < batch_size:
             raise GeomkitError(
-                f"batch size: {batch_size} pairs with different captions are more than the "
-                f"{least} of '{data.spec}'; give --batch-size {least} or less, or --repeat-captions"
+                f"batch size: {batch_size} pairs need as many different captions, "
+                f"'{data.spec}' has {least}; give --batch-size {least} or less, or "
+                "--repeat-captions"
             )
         if len(numbers) == len(words):
             words = None
