@@ -32,6 +32,7 @@ CHUNK = 1024
 
 _FORMAT, _SCHEMA_VERSION = "geomkit-pictures", 1
 _BATCH = 64
+_GEOMETRY = ("size", "interpolation", "resize_mode", "fill_color")
 
 
 def cache_folder(*names: str) -> Path:
@@ -163,10 +164,7 @@ def _plan(data: PairData, preprocess: Preprocess) -> _Plan:
         [str(Path(place.path).resolve()) for place in getattr(data.images, "places", ())],
         CHUNK,
         getattr(data.images, "draft", True),
-        preprocess.size,
-        preprocess.interpolation,
-        preprocess.resize_mode,
-        preprocess.fill_color,
+        **{name: getattr(preprocess, name) for name in _GEOMETRY},
     )
 
 

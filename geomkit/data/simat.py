@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +53,8 @@ class Simat:
 
     def take(self, queries: np.ndarray) -> Simat:
         """The same photographs with some of the queries."""
-        return Simat(
-            self.regions,
-            self.folders,
-            *(getattr(self, k)[queries] for k in ("source", "target", "words", "field", "weight")),
-        )
+        columns = ("source", "target", "words", "field", "weight")
+        return replace(self, **{name: getattr(self, name)[queries] for name in columns})
 
 
 def simat_tables(root: str | Path, *, split: str = "dev") -> Simat:

@@ -8,6 +8,7 @@ come from open_clip.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,11 +72,9 @@ def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
             f"{path}: expected {len(expected)} names, in the order of '{expected[0]}' to "
             f"'{expected[-1]}', got {len(names)}"
         )
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise GeomkitError(f"{path}: '{name}' appears twice; give each class a name of its own")
-        seen.add(name)
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise GeomkitError(f"{path}: '{name}' appears twice; give each class a name of its own")
     return names
 
 
