@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .options import CaptionColumn, DataMaxBad, ImageColumn
 
 if TYPE_CHECKING:
     from geomkit.data import PairData
@@ -35,15 +36,9 @@ def data(
         int | None,
         typer.Option(help="Processes that decode for --check; default: one per core."),
     ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of a csv that holds the paths of the images.")
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="Column of a csv that holds the captions.")
-    ] = None,
-    max_bad: Annotated[
-        float | None, typer.Option(help="Largest share of images that may fail to decode.")
-    ] = None,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+    max_bad: DataMaxBad = None,
 ) -> None:
     """List the data sets, or show one: counts, licence, attribution, a sheet of samples."""
     from geomkit.data import datasets, load_data, parse_spec, with_options

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console
-from .options import Device, Download, Overwrite, Precision, Workers
+from . import console, options
 from .progress import Display
 
 if TYPE_CHECKING:
@@ -43,26 +42,18 @@ def extract(
         int, typer.Option(help="Images per shard: the most that is lost when killed.")
     ] = 10_000,
     batch_size: Annotated[int, typer.Option(help="Images, and captions, per forward pass.")] = 256,
-    workers: Workers = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    max_bad: Annotated[
-        float | None, typer.Option(help="Largest share of images that may fail to decode.")
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of image paths, for csv data.")
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="Column of captions, for csv data.")
-    ] = None,
-    cache_images: Annotated[
-        bool, typer.Option("--cache-images", help="Keep decoded images for the next run.")
-    ] = False,
-    download: Download = False,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    max_bad: options.DataMaxBad = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    cache_images: options.CacheImages = False,
+    download: options.Download = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue in --out at the first missing shard.")
     ] = False,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> int:
     """Embed a data set into a folder of shards that gap and clip-retrieval's tools read.
 

@@ -11,8 +11,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["Data", "Device", "Download", "MaxBad", "ModelData", "ModelOptions", "ModelSplit",
-           "Overwrite", "Precision", "TaskOptions", "Workers", "grouped"]  # fmt: skip
+__all__ = ["CacheImages", "CaptionColumn", "Data", "DataMaxBad", "Device", "Download",
+           "ImageColumn", "MaxBad", "ModelData", "ModelOptions", "ModelSplit", "Overwrite",
+           "Precision", "TaskOptions", "Workers", "grouped"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
@@ -32,6 +33,14 @@ ModelSplit = Annotated[
 ]
 Precision = Annotated[str, typer.Option(help="Precision: auto, fp32, bf16 or fp64.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
+CacheImages = Annotated[
+    bool, typer.Option("--cache-images", help="Keep decoded, resized images in the cache.")
+]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of image files in a csv: data set.")]
+CaptionColumn = Annotated[str | None, typer.Option(help="Column of captions in a csv: data set.")]
+DataMaxBad = Annotated[
+    float | None, typer.Option(help="Share of images that may fail to decode, 0 to 1.")
+]
 Data = Annotated[
     str,
     typer.Option(

@@ -14,8 +14,7 @@ import typer
 
 from geomkit.training.config import Option, TrainConfig, configure, default_words
 
-from . import console
-from .options import Device, Download, Overwrite, Workers
+from . import console, options
 from .progress import Display, StopSignal
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def _config_option(name: str, kind: Any, default: Any, words: str, option: Optio
 def _with_config(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command an option for each listed field of the configuration, in order of panels."""
     hints = get_type_hints(TrainConfig)
-    options = [
+    found = [
         _config_option(f.name, hints[f.name], f.default, default_words(f), f.metadata["option"])
         for f in fields(TrainConfig)
         if f.metadata["option"].listed
@@ -73,17 +72,17 @@ def _with_config(command: Callable[..., int]) -> Callable[..., int]:
             info = copy(parameter.annotation.__metadata__[0])
             info.rich_help_panel = panels[parameter.name]
             kind = parameter.annotation.__origin__
-            options.append(parameter.replace(annotation=Annotated[kind, info]))
+            found.append(parameter.replace(annotation=Annotated[kind, info]))
     order = list(_PANELS)
-    options.sort(key=lambda p: order.index(p.annotation.__metadata__[0].rich_help_panel))
-    for option in options:  # typer names the first panel itself
-        info = option.annotation.__metadata__[0]
+    found.sort(key=lambda p: order.index(p.annotation.__metadata__[0].rich_help_panel))
+    for parameter in found:  # typer names the first panel itself
+        info = parameter.annotation.__metadata__[0]
         info.rich_help_panel = info.rich_help_panel or None
     for name, before in _FOLLOWS.items():
-        places = {p.name: k for k, p in enumerate(options)}
-        moved = options.pop(places[name])
-        options.insert(places[before] + (places[before] < places[name]), moved)
-    command.__signature__ = own.replace(parameters=options)  # type: ignore[attr-defined]
+        places = {p.name: k for k, p in enumerate(found)}
+        moved = found.pop(places[name])
+        found.insert(places[before] + (places[before] < places[name]), moved)
+    command.__signature__ = own.replace(parameters=found)  # type: ignore[attr-defined]
     return command
 
 
@@ -94,32 +93,24 @@ def train(
         "ckpt.pt"
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Continue --out if it exists.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     repeat_captions: Annotated[
         bool, typer.Option("--repeat-captions", help="Allow equal captions in one batch.")
     ] = False,
-    cache_images: Annotated[
-        bool, typer.Option("--cache-images", help="Keep decoded, resized images in the cache.")
-    ] = False,
-    max_bad: Annotated[
-        float | None, typer.Option(help="Share of images that may fail to decode, 0 to 1.")
-    ] = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of image files in a csv: data set.")
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="Column of captions in a csv: data set.")
-    ] = None,
+    cache_images: options.CacheImages = False,
+    max_bad: options.DataMaxBad = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
     lock: Annotated[
         list[str] | None,
         typer.Option(help="image[=N] or text[=N]: train only the last N layers of that encoder."),
     ] = None,
-    download: Download = False,
+    download: options.Download = False,
     log: Annotated[
         list[str] | None, typer.Option(help="Tracker: tensorboard or wandb; may be repeated.")
     ] = None,
-    device: Device = "auto",
-    workers: Workers = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Run the model through torch.compile.")
     ] = False,
