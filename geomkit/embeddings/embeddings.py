@@ -36,9 +36,10 @@ class Embeddings:
         ids: One name per image, or empty.
         meta: Where the rows came from, the range of their norms, and the like.
 
-    >>> e = Embeddings.of(np.eye(2), np.eye(2)[[0, 0, 1]], [0, 0, 1])
-    >>> e.n, e.m, e.first_texts().tolist()
-    (2, 3, [0, 2])
+    Example:
+        >>> e = Embeddings.of(np.eye(2), np.eye(2)[[0, 0, 1]], [0, 0, 1])
+        >>> e.n, e.m, e.first_texts().tolist()
+        (2, 3, [0, 2])
     """
 
     image: Array
@@ -72,12 +73,13 @@ class Embeddings:
             meta: Facts to keep; ``norms`` is added, the range of row norms found.
 
         Raises:
-            GeomkitError: for a wrong rank, fewer than two rows, unequal lengths, integers, NaN or
+            GeomkitError: For a wrong rank, fewer than two rows, unequal lengths, integers, NaN or
                 infinity, rows of zeros (named by their indices), or ids that repeat.
 
-        >>> e = Embeddings.of(np.eye(3) * 2, np.eye(3))
-        >>> e.n, e.m, e.dim, e.meta["norms"]["image"]
-        (3, 3, 3, [2.0, 2.0])
+        Example:
+            >>> e = Embeddings.of(np.eye(3) * 2, np.eye(3))
+            >>> e.n, e.m, e.dim, e.meta["norms"]["image"]
+            (3, 3, 3, [2.0, 2.0])
         """
         a, b = modalities
         (x, x_norms), (y, y_norms) = normalize(image, name=a), normalize(text, name=b)
@@ -125,10 +127,11 @@ class Embeddings:
         """For each image, the row of its ``caption_index``-th text, counted from 0.
 
         Raises:
-            GeomkitError: if an image has fewer texts.
+            GeomkitError: If an image has fewer texts.
 
-        >>> Embeddings.of(np.eye(2), np.eye(2)[[1, 0, 0]], [1, 0, 0]).first_texts().tolist()
-        [1, 0]
+        Example:
+            >>> Embeddings.of(np.eye(2), np.eye(2)[[1, 0, 0]], [1, 0, 0]).first_texts().tolist()
+            [1, 0]
         """
         order = np.argsort(self.image_index, kind="stable")
         counts = np.bincount(self.image_index, minlength=self.n)
@@ -145,7 +148,7 @@ class Embeddings:
         """Images and one text each, row by row: ``(n, d)`` and ``(n, d)``.
 
         Raises:
-            GeomkitError: as :meth:`first_texts`.
+            GeomkitError: As :meth:`first_texts`.
         """
         first = self.first_texts(caption_index)
         if self.m == self.n and np.array_equal(first, np.arange(self.n)):
@@ -167,11 +170,12 @@ def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array, list[fl
         name: Name of the matrix for an error.
 
     Raises:
-        GeomkitError: as :meth:`Embeddings.of`.
+        GeomkitError: As :meth:`Embeddings.of`.
 
-    >>> unit, norms = normalize(np.array([[3.0, 4.0], [0.0, 1.0]]))
-    >>> unit.tolist(), norms
-    ([[0.6, 0.8], [0.0, 1.0]], [1.0, 5.0])
+    Example:
+        >>> unit, norms = normalize(np.array([[3.0, 4.0], [0.0, 1.0]]))
+        >>> unit.tolist(), norms
+        ([[0.6, 0.8], [0.0, 1.0]], [1.0, 5.0])
     """
     if isinstance(rows, Rows):
         small = fits_memory(rows.shape[0] * rows.shape[1] * rows.dtype.itemsize)
@@ -204,14 +208,15 @@ def read_embeddings(path: str | Path) -> Embeddings:
         path: Path of a file or folder; its content decides the format.
 
     Raises:
-        GeomkitError: if it is missing, of no known format, truncated, or holds anything that does
+        GeomkitError: If it is missing, of no known format, truncated, or holds anything that does
             not fit.
 
-    >>> import os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "e.npz")
-    >>> write_embeddings(path, Embeddings.of(np.eye(3), np.eye(3)))
-    >>> read_embeddings(path).n
-    3
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "e.npz")
+        >>> write_embeddings(path, Embeddings.of(np.eye(3), np.eye(3)))
+        >>> read_embeddings(path).n
+        3
     """
     path = Path(path)
     return from_loaded(path, read(path))
@@ -239,13 +244,14 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: boo
         overwrite: Whether to replace an existing file.
 
     Raises:
-        GeomkitError: if the file exists and ``overwrite`` is not given, or cannot be written.
+        GeomkitError: If the file exists and ``overwrite`` is not given, or cannot be written.
 
-    >>> import os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "e.npz")
-    >>> write_embeddings(path, Embeddings.of(np.eye(3), np.eye(3)))
-    >>> sorted(np.load(path))
-    ['format', 'image', 'image_index', 'schema_version', 'text']
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "e.npz")
+        >>> write_embeddings(path, Embeddings.of(np.eye(3), np.eye(3)))
+        >>> sorted(np.load(path))
+        ['format', 'image', 'image_index', 'schema_version', 'text']
     """
     with atomic_write(Path(path), overwrite=overwrite) as file:
         np.savez(

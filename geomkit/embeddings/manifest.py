@@ -63,7 +63,7 @@ def is_extraction(folder: Path) -> bool:
     """Whether geomkit extracts, or has extracted, embeddings into a folder.
 
     Raises:
-        GeomkitError: as :func:`read_json`.
+        GeomkitError: As :func:`read_json`.
     """
     return any(read_json(folder / name) is not None for name in (MANIFEST, PLAN))
 
@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """A plan or manifest; ``None`` if there is no such file, or geomkit has not written it.
 
     Raises:
-        GeomkitError: if it cannot be read, or is newer than this version.
+        GeomkitError: If it cannot be read, or is newer than this version.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

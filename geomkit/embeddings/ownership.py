@@ -24,7 +24,7 @@ def integers(name: str, shard: Shard) -> np.ndarray:
     """The integers of a one-dimensional array.
 
     Raises:
-        GeomkitError: if it holds anything else.
+        GeomkitError: If it holds anything else.
     """
     if len(shard.shape) != 1 or not shard.dtype.startswith(("int", "uint")):
         raise GeomkitError(
@@ -40,7 +40,7 @@ def resolve(arrays: Mapping[str, Shard]) -> tuple[np.ndarray | None, tuple[str, 
         arrays: Arrays of a file by name; :data:`KEYS` are used.
 
     Raises:
-        GeomkitError: if ids of texts come without those of images or with an index as well, or
+        GeomkitError: If ids of texts come without those of images or with an index as well, or
             name an unknown image.
     """
     found = {key: integers(key, arrays[key]) for key in KEYS if key in arrays}
@@ -74,7 +74,7 @@ def check_index(
         modalities: Names of the two for an error.
 
     Raises:
-        GeomkitError: if it is anything else, or is needed and not given.
+        GeomkitError: If it is anything else, or is needed and not given.
     """
     a, b = modalities
     if image_index is None:
@@ -105,7 +105,7 @@ def check_ids(ids: tuple[str, ...], n: int) -> None:
     """Refuse ids that are neither absent nor one per image, each different.
 
     Raises:
-        GeomkitError: naming the first two rows with one id.
+        GeomkitError: If there are too few or too many, or two are equal.
     """
     if ids and len(ids) != n:
         raise GeomkitError(f"ids: expected one per image ({n}), got {len(ids)}")

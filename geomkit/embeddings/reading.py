@@ -90,7 +90,7 @@ def named(arrays: Mapping[str, Shard], *, names: Iterable[str] = ()) -> Loaded:
         names: Names of everything in the file, for an error; default: those of the arrays.
 
     Raises:
-        GeomkitError: if a matrix is missing or of a wrong rank, or as
+        GeomkitError: If a matrix is missing or of a wrong rank, or as
             :func:`geomkit.embeddings.ownership.resolve`.
     """
     if not {"image", "text"} <= set(arrays):
@@ -106,8 +106,9 @@ def named(arrays: Mapping[str, Shard], *, names: Iterable[str] = ()) -> Loaded:
 def natural_order(files: Iterable[Path]) -> list[Path]:
     """Paths by the numbers in their names: shard 10 after shard 9.
 
-    >>> [p.name for p in natural_order([Path("a_10"), Path("a_9")])]
-    ['a_9', 'a_10']
+    Example:
+        >>> [p.name for p in natural_order([Path("a_10"), Path("a_9")])]
+        ['a_9', 'a_10']
     """
     return sorted(
         files,

@@ -90,7 +90,7 @@ class FileShard:
         """Rows ``start`` to ``stop``, as stored; bfloat16 as float32.
 
         Raises:
-            GeomkitError: if the file has become shorter.
+            GeomkitError: If the file has become shorter.
         """
         stored, width, place = self._entry(start)
         count = (stop - start) * width
@@ -124,7 +124,7 @@ def check_matrix(name: str, shape: Sequence[int], dtypes: Iterable[str]) -> None
         dtypes: Names of the number types of its parts.
 
     Raises:
-        GeomkitError: for a wrong rank, fewer than two rows, no columns, or numbers that are not
+        GeomkitError: For a wrong rank, fewer than two rows, no columns, or numbers that are not
             floating-point.
     """
     if len(shape) != 2:
@@ -149,7 +149,7 @@ def normalize_block(
         first: Number of the first row, or the numbers of all rows.
 
     Raises:
-        GeomkitError: for NaN, infinity or rows of zeros, by their numbers.
+        GeomkitError: For NaN, infinity or rows of zeros, by their numbers.
     """
     wide = rows.astype(np.float32) if rows.dtype == np.float16 else rows
     # The largest entry first: the square of a tiny or huge one would leave the range of the dtype.
@@ -179,11 +179,12 @@ class Rows:
         name: Name of the matrix for an error.
 
     Raises:
-        GeomkitError: for shards of different widths, or as :func:`check_matrix`.
+        GeomkitError: For shards of different widths, or as :func:`check_matrix`.
 
-    >>> rows = Rows([ArrayShard(np.array([[3.0, 4.0], [0.0, 2.0]]))], name="image")
-    >>> rows[0:2].tolist(), rows.norms
-    ([[0.6, 0.8], [0.0, 1.0]], [2.0, 5.0])
+    Example:
+        >>> rows = Rows([ArrayShard(np.array([[3.0, 4.0], [0.0, 2.0]]))], name="image")
+        >>> rows[0:2].tolist(), rows.norms
+        ([[0.6, 0.8], [0.0, 1.0]], [2.0, 5.0])
     """
 
     ndim = 2
@@ -205,6 +206,7 @@ class Rows:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
+        """Number of rows."""
         return self.shape[0]
 
     @property
@@ -213,6 +215,7 @@ class Rows:
         return list(self._norms)
 
     def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        """Unit rows of a slice without a step, or of an index."""
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step != 1:

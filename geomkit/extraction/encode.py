@@ -70,21 +70,21 @@ def embed(
         the images.
 
     Raises:
-        GeomkitError: if a row the model computes is not finite or all zeros, or more images do not
+        GeomkitError: If a row the model computes is not finite or all zeros, or more images do not
             decode than the data set allows.
 
-    >>> import torch
-    >>> from geomkit.data import load_data
-    >>> from geomkit.models.checkpoints import Checkpoint
-    >>> from geomkit.models.preprocess import Preprocess
-    >>> from geomkit.models.tokenizers import Tokenizer
-    >>> from geomkit.models.two_encoder import build, model_config
-    >>> config = model_config("nano", dim=3)
-    >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
-    >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)
-    >>> found = embed(fresh, load_data(n=4, preprocess=fresh.preprocess))
-    >>> found.n, found.m, found.dim
-    (4, 4, 3)
+    Example:
+        >>> from geomkit.data import load_data
+        >>> from geomkit.models.checkpoints import Checkpoint
+        >>> from geomkit.models.preprocess import Preprocess
+        >>> from geomkit.models.tokenizers import Tokenizer
+        >>> from geomkit.models.two_encoder import build, model_config
+        >>> config = model_config("nano", dim=3)
+        >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
+        >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)
+        >>> found = embed(fresh, load_data(n=4, preprocess=fresh.preprocess))
+        >>> found.n, found.m, found.dim
+        (4, 4, 3)
     """
     captions = [caption for group in data.captions for caption in group]
     owner = np.repeat(np.arange(len(data)), [len(group) for group in data.captions])
@@ -153,8 +153,9 @@ def encode(
 def blocks(start: int, stop: int, size: int) -> list[np.ndarray]:
     """The rows from ``start`` to ``stop`` in blocks of at most ``size``.
 
-    >>> [block.tolist() for block in blocks(4, 9, 3)]
-    [[4, 5, 6], [7, 8]]
+    Example:
+        >>> [block.tolist() for block in blocks(4, 9, 3)]
+        [[4, 5, 6], [7, 8]]
     """
     return [np.arange(i, min(i + size, stop)) for i in range(start, stop, size)]
 

@@ -120,22 +120,23 @@ def extract(
         What the folder holds.
 
     Raises:
-        GeomkitError: for options out of range; if ``out`` exists without ``resume`` or
+        GeomkitError: For options out of range; if ``out`` exists without ``resume`` or
             ``overwrite``, holds anything else, or has another configuration than the one to be
             resumed; if more images do not decode than the data set allows; if a row the model
             computes is not finite or all zeros; if something cannot be written.
 
-    >>> import tempfile
-    >>> from geomkit.data import load_data
-    >>> from geomkit.models.preprocess import Preprocess
-    >>> from geomkit.models.two_encoder import build, model_config
-    >>> config = model_config("nano", dim=3)
-    >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
-    >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)
-    >>> data = load_data(n=4, preprocess=fresh.preprocess)
-    >>> manifest = extract(fresh, data, tempfile.mkdtemp(), rows_per_shard=3, device="cpu")
-    >>> manifest.images, len(manifest.shards)
-    (4, 2)
+    Example:
+        >>> import tempfile
+        >>> from geomkit.data import load_data
+        >>> from geomkit.models.preprocess import Preprocess
+        >>> from geomkit.models.two_encoder import build, model_config
+        >>> config = model_config("nano", dim=3)
+        >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
+        >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)
+        >>> data = load_data(n=4, preprocess=fresh.preprocess)
+        >>> manifest = extract(fresh, data, tempfile.mkdtemp(), rows_per_shard=3, device="cpu")
+        >>> manifest.images, len(manifest.shards)
+        (4, 2)
     """
     check_options(rows_per_shard, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
     device = resolve_device(device)

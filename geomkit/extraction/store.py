@@ -175,8 +175,9 @@ class ShardFolder:
         path: Path of the folder.
         edges: First row of each shard, and the number of rows of the data set.
 
-    >>> ShardFolder(Path("e"), (0, 4, 8)).names(1)["img_emb"]
-    'img_emb/img_emb_0001.npy'
+    Example:
+        >>> ShardFolder(Path("e"), (0, 4, 8)).names(1)["img_emb"]
+        'img_emb/img_emb_0001.npy'
     """
 
     path: Path
@@ -225,7 +226,7 @@ class ShardFolder:
             dtype: Number type to store them in.
 
         Raises:
-            GeomkitError: if a row is not finite or all zeros, or a file cannot be written.
+            GeomkitError: If a row is not finite or all zeros, or a file cannot be written.
         """
         import pyarrow
         import pyarrow.parquet
@@ -306,7 +307,7 @@ def check_options(
     """Refuse options out of range, before any work is done.
 
     Raises:
-        GeomkitError: naming the option.
+        GeomkitError: Naming the option.
     """
     if resume and overwrite:
         raise GeomkitError("--resume and --overwrite exclude each other; give one")
@@ -325,7 +326,7 @@ def check_folder(path: Path, *, resume: bool, overwrite: bool) -> Json | None:
     """The plan, or else the manifest, of the extraction in a folder; ``None`` for a new folder.
 
     Raises:
-        GeomkitError: if nothing may be extracted into it; see
+        GeomkitError: If nothing may be extracted into it; see
             :func:`geomkit.extraction.run.extract`.
     """
     stored = read_json(path / PLAN) or read_json(path / MANIFEST)
@@ -369,7 +370,7 @@ def prepare(
         keep_precision: Whether a resumed extraction keeps the precision it was begun in.
 
     Raises:
-        GeomkitError: as :func:`geomkit.extraction.run.extract`.
+        GeomkitError: As :func:`geomkit.extraction.run.extract`.
     """
     out = folder.path
     stored = check_folder(out, resume=resume, overwrite=overwrite)
@@ -405,7 +406,7 @@ def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:
     """Write the manifest of a folder whose shards are all there.
 
     Raises:
-        GeomkitError: if a shard is gone, or too many images do not decode.
+        GeomkitError: If a shard is gone, or too many images do not decode.
     """
     records = []
     for k in range(len(folder)):
@@ -440,8 +441,9 @@ def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:
 def differences(stored: Json, plan: Json) -> list[str]:
     """What differs between two plans, as ``name: old → new``; at most three and a count.
 
-    >>> differences({"dtype": "float16", "threads": 1}, {"dtype": "float32", "threads": 2})
-    ['dtype: float16 → float32']
+    Example:
+        >>> differences({"dtype": "float16", "threads": 1}, {"dtype": "float32", "threads": 2})
+        ['dtype: float16 → float32']
     """
     old, new = _flat({key: stored[key] for key in plan if key in stored}), _flat(plan)
     changed = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import clouds
 
+from geomkit.embeddings import formats
 from geomkit.embeddings import rows as rows_module
 from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_embeddings
 from geomkit.embeddings.reading import natural_order
@@ -368,3 +370,34 @@ def test_lazily_read_rows_can_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     held = np.load(tmp_path / "again.npz")
     assert str(held["format"]) == "geomkit-embeddings" and int(held["schema_version"]) == 1
     np.testing.assert_allclose(held["image"], x, rtol=1e-14)
+
+
+TOY = """
+import numpy as np
+from geomkit.embeddings.reading import Format, Loaded
+from geomkit.embeddings.rows import ArrayShard
+
+def read(path):
+    rows = np.loadtxt(path)
+    return Loaded([ArrayShard(rows)], [ArrayShard(-rows)], split="toy")
+
+FORMAT = Format(".toy", matches=lambda path, head: path.suffix == ".toy", read=read)
+"""
+
+
+def test_a_format_is_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    np.savetxt(tmp_path / "e.toy", x)
+    with pytest.raises(GeomkitError, match=r"e.toy: not embeddings in a known format.*\.npz"):
+        load_source(tmp_path / "e.toy")
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path)])
+    formats.formats.cache_clear()
+    try:
+        e, split = load_source(tmp_path / "e.toy")
+        assert split == "toy" and e.n == 50
+        (tmp_path / "e.other").write_bytes(b"other")
+        with pytest.raises(GeomkitError, match=r"not embeddings in a known format.*\.toy"):
+            load_source(tmp_path / "e.other")
+    finally:
+        formats.formats.cache_clear()
+        sys.modules.pop("geomkit.embeddings.formats.toy", None)

@@ -24,8 +24,9 @@ _HEAD = 8
 def formats() -> Mapping[str, Format]:
     """All formats by name.
 
-    >>> ".npz" in formats()
-    True
+    Example:
+        >>> ".npz" in formats()
+        True
     """
     return registry(__name__, Format)
 
@@ -34,7 +35,7 @@ def read(path: Path) -> Loaded:
     """What a file or folder of embeddings holds; its content decides the format.
 
     Raises:
-        GeomkitError: if it is of no known format, truncated, or holds anything that does not fit.
+        GeomkitError: If it is of no known format, truncated, or holds anything that does not fit.
     """
     with reading(path):
         head = b""

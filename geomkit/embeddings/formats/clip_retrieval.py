@@ -34,7 +34,7 @@ def numbered_files(path: Path) -> dict[str, dict[int, Path]]:
     """The files of a folder by kind and shard number.
 
     Raises:
-        GeomkitError: for a file without a number, or two with one number.
+        GeomkitError: For a file without a number, or two with one number.
     """
     found: dict[str, dict[int, Path]] = {}
     for kind, suffix in KINDS.items():
@@ -65,7 +65,7 @@ def read_shards(
             its images and texts.
 
     Raises:
-        GeomkitError: if a shard is missing, or as ``owners``.
+        GeomkitError: If a shard is missing, or as ``owners``.
     """
     images, texts, metadata = (found[kind] for kind in KINDS)
     if not images or not texts:
@@ -103,7 +103,7 @@ def read_metadata(path: Path, images: int, texts: int) -> tuple[Table, np.ndarra
     """The metadata of a shard and its column ``image_index``, if it has one.
 
     Raises:
-        GeomkitError: if it cannot be read, or has another number of rows than the shard.
+        GeomkitError: If it cannot be read, or has another number of rows than the shard.
     """
     with reading(path):
         import pyarrow.parquet

@@ -23,6 +23,8 @@ from geomkit.errors import GeomkitError
 
 __all__ = ["FORMAT"]
 
+_RESTORE = "geomkit extract --resume restores it"
+
 
 def _read(path: Path) -> Loaded:
     manifest = read_json(path / MANIFEST)
@@ -39,14 +41,12 @@ def _read(path: Path) -> Loaded:
     found = numbered_files(path)
     listed = {path / name: stored for shard in shards for name, stored in shard.files.items()}
     for file, stored in listed.items():  # sizes only: checksums would need every byte
-        size = file.stat().st_size if file.is_file() else None
-        if size != stored.bytes:
-            what = (
-                f"missing, though {MANIFEST} lists it"
-                if size is None
-                else f"{size} bytes, but {MANIFEST} says {stored.bytes}"
+        if not file.is_file():
+            raise GeomkitError(f"{file}: missing, though {MANIFEST} lists it; {_RESTORE}")
+        if (size := file.stat().st_size) != stored.bytes:
+            raise GeomkitError(
+                f"{file}: {size} bytes, but {MANIFEST} says {stored.bytes}; {_RESTORE}"
             )
-            raise GeomkitError(f"{file}: {what}; restore it: geomkit extract --resume")
     for file in (file for files in found.values() for file in files.values()):
         if file not in listed:
             raise GeomkitError(f"{file}: not in {MANIFEST}; move it elsewhere")

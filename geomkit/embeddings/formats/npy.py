@@ -26,7 +26,7 @@ def array_in(path: Path, file: BinaryIO, size: int) -> Shard:
     """The array whose ``size`` bytes, as in a .npy file, start at the file's position.
 
     Raises:
-        GeomkitError: if it holds Python objects or is cut short.
+        GeomkitError: If it holds Python objects or is cut short.
     """
     base = file.tell()
     shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
@@ -45,7 +45,7 @@ def read_matrix(path: Path) -> Sequence[Shard]:
     """One matrix: a ``.npy`` of shape (n, d), or a folder of them in natural order.
 
     Raises:
-        GeomkitError: if there is none, or one is truncated or of another shape.
+        GeomkitError: If there is none, or one is truncated or of another shape.
     """
     if path.is_dir():
         files = natural_order(path.glob("*.npy"))

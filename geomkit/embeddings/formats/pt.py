@@ -19,7 +19,7 @@ def of_content(path: Path, content: Any) -> Loaded:
     """The embeddings among the content of a torch file, without a copy; bfloat16 is widened.
 
     Raises:
-        GeomkitError: if there are none, or as :func:`geomkit.embeddings.reading.named`.
+        GeomkitError: If there are none, or as :func:`geomkit.embeddings.reading.named`.
     """
     import torch
 
