@@ -1,8 +1,8 @@
-"""Multimodal arithmetic: a picture, minus one word, plus another, is which picture?
+"""Multimodal arithmetic: an image plus a difference of texts, and the image nearest to it.
 
-The query is unit(x̂ + λ(t̂_target − t̂_source)), its answer the nearest picture other than the one it
-started from. Among OpenMoji's pictures the right answer is known exactly: the same emoji in another
-skin tone, the same person as a man or a woman.
+The query is unit(x̂ + λ(t̂_target − t̂_source)); its answer is the nearest image other than the one it
+started from. Among OpenMoji's images the right answer is known exactly: the same emoji with another
+skin tone, or the same person as a man or a woman.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from geomkit.tasks.result import ArithmeticResult, Example, Part, model_names
 __all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic"]
 
 DIFFERENCES = ("words", "names")
-"""Whose texts are subtracted: the two words of the attribute, as in SIMAT, or the whole names of
-the two pictures."""
+"""Texts that are subtracted: the two words of the attribute, as in SIMAT, or the whole names of the
+two images."""
 SPLITS = ("val", "all")
 ELSEWHERE = "another emoji"
 EXAMPLES = 6
-"""Successes, and as many failures, at most; each of an emoji of its own."""
+"""Largest number of successes, and of failures; each is of a different emoji."""
 
 
 def arithmetic(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     spec: str = "openmoji",
     *,
     split: str = "val",
@@ -46,25 +46,28 @@ def arithmetic(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ArithmeticResult]:
-    """Skin tone and gender arithmetic with OpenMoji's pictures.
+    """Return the accuracy of skin tone and gender arithmetic with OpenMoji's images.
 
     Args:
-        loaded: the model; it is moved to ``device``.
-        spec: ``openmoji`` with options, see :func:`~geomkit.data.queries.arithmetic_spec`.
-        split: ``val``: from training pictures to held-out ones; ``all``: between all. Searched are
-            all pictures of both, but for the one a query starts from.
-        strengths: λ, any number.
-        differences: of :data:`DIFFERENCES`.
-        device, precision: as resolved.
-        batch_size: pictures and texts at a time.
-        progress: called with pictures drawn and in all, if they are not cached yet.
+        checkpoint: The model; it is moved to ``device``.
+        spec: DATA spec, ``openmoji`` with options; see
+            :func:`~geomkit.data.queries.arithmetic_spec`.
+        split: ``val`` for queries from training images to held-out ones, ``all`` for queries
+            between all images. Every query searches all images except its own.
+        strengths: Values of λ.
+        differences: Names from :data:`DIFFERENCES`.
+        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp64``.
+        batch_size: Images and texts per batch.
+        progress: Function of the number of images drawn and the total; called if they are not
+            cached yet.
 
     Returns:
-        A result for each difference and strength.
+        One result per difference and strength.
 
     Raises:
-        GeomkitError: for an unknown split or difference, data without queries, or a model that
-            gives rows that are not finite.
+        GeomkitError: For an unknown split or difference, data without queries, or a model that
+            gives embeddings that are not finite.
     """
     from geomkit.extraction import embed
 
@@ -74,15 +77,15 @@ def arithmetic(
         if name not in DIFFERENCES:
             raise unknown_name("difference", name, DIFFERENCES)
     spec = arithmetic_spec(spec)
-    data, held_out = arithmetic_data(spec, loaded.preprocess, progress=progress)
+    data, held_out = arithmetic_data(spec, checkpoint.preprocess, progress=progress)
     masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
     tasks = tasks_of(data.ids, **masks)
     options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
-    model = placed(loaded, device=device, precision=precision)
-    found = embed(loaded, data, **options)
+    model = placed(checkpoint, device=device, precision=precision)
+    found = embed(checkpoint, data, **options)
     image, names = np.asarray(found.image), np.asarray(found.text)[: len(data)]
     words = [
-        class_weights(model, task.values, ["{}"], loaded.tokenizer, **options).numpy().T
+        class_weights(model, task.values, ["{}"], checkpoint.tokenizer, **options).numpy().T
         for task in tasks
     ]
     places = np.arange(len(data))
@@ -100,12 +103,12 @@ def arithmetic(
                 strength=strength,
                 difference=difference,
                 gallery=len(data),
-                **model_names(loaded),
+                **model_names(checkpoint),
                 meta={
                     "data_source": data.source,
                     "licence": data.licence,
                     "attribution": data.attribution,
-                    "trained_on": (loaded.meta.get("config") or {}).get("data"),
+                    "trained_on": (checkpoint.meta.get("config") or {}).get("data"),
                     "device": device,
                     "precision": precision,
                 },
@@ -116,14 +119,14 @@ def arithmetic(
 
 
 def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[str, Any]:
-    """The numbers of a result; emoji, not queries, are what was drawn: they are the groups."""
-    kin = _numbers([neutral(code) for code in data.ids])
+    """Return the scores of a result; their errors take each emoji as one group."""
+    emoji_of = _numbers([neutral(code) for code in data.ids])
     metrics, stderr, counts, per_value, taken_for = {}, {}, {}, {}, {}
     credit = np.concatenate([a.credit for a in answers])
-    groups = np.concatenate([kin[task.target] for task in tasks])
+    groups = np.concatenate([emoji_of[task.target] for task in tasks])
     parts = {"acc1": _part(credit, groups)}
     for task, a in zip(tasks, answers, strict=True):
-        parts[f"acc1_{task.attribute}"] = _part(a.credit, kin[task.target])
+        parts[f"acc1_{task.attribute}"] = _part(a.credit, emoji_of[task.target])
         asked = task.value[task.target]
         names = [*task.values, ELSEWHERE]
         taken_for[task.attribute] = {
@@ -133,7 +136,7 @@ def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[s
         for v in np.unique(asked):
             mine = asked == v
             per_value[f"{task.attribute}: {task.values[v]}"] = _part(
-                a.credit[mine], kin[task.target[mine]]
+                a.credit[mine], emoji_of[task.target[mine]]
             )
     for name, part in parts.items():
         metrics[name], stderr[name], counts[name] = part
@@ -144,7 +147,7 @@ def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[s
         "chance": dict.fromkeys(metrics, 1.0 / (len(data) - 1)),
         "per_value": per_value,
         "taken_for": taken_for,
-        "examples": _examples(tasks, answers, data, kin),
+        "examples": _examples(tasks, answers, data, emoji_of),
     }
 
 
@@ -158,9 +161,9 @@ def _part(credit: np.ndarray, groups: np.ndarray) -> Part:
 
 
 def _examples(
-    tasks: list[Task], answers: list[Answers], data: PairData, kin: np.ndarray
+    tasks: list[Task], answers: list[Answers], data: PairData, emoji_of: np.ndarray
 ) -> tuple[Example, ...]:
-    """The clearest successes, the clearest first, and the worst failures, the worst first."""
+    """Return the successes with the largest margin, then the failures with the smallest."""
     margins = np.concatenate([a.margin for a in answers])
     where = [(k, q) for k, task in enumerate(tasks) for q in range(len(task))]
     order = np.argsort(-margins, kind="stable")
@@ -171,7 +174,7 @@ def _examples(
         seen: set[int] = set()
         for i in half:
             k, q = where[i]
-            task, emoji = tasks[k], int(kin[tasks[k].target[q]])
+            task, emoji = tasks[k], int(emoji_of[tasks[k].target[q]])
             if emoji in seen or len(seen) == EXAMPLES:
                 continue
             seen.add(emoji)

@@ -1,4 +1,4 @@
-"""Unit rows of pictures and of class prompts, from a model on any device."""
+"""Embeddings of images and of class prompts, from a model on any device."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from geomkit.models.two_encoder import TwoEncoder
 __all__ = ["class_weights", "image_rows", "placed"]
 
 
-def placed(loaded: Checkpoint, *, device: str, precision: str) -> TwoEncoder:
-    """The model on a device, in float64 for ``fp64``."""
-    model = loaded.model.to(device)
+def placed(checkpoint: Checkpoint, *, device: str, precision: str) -> TwoEncoder:
+    """Return the model on a device, in float64 for ``fp64``."""
+    model = checkpoint.model.to(device)
     return model.double() if precision == "fp64" else model
 
 
@@ -37,36 +37,42 @@ def class_weights(
     precision: str = "fp32",
     batch_size: int = 256,
 ) -> torch.Tensor:
-    """The zero-shot classifier: for each class its prompts' unit rows, averaged and made unit.
+    r"""Return the zero-shot classifier: the normalised mean embedding of each class's prompts.
+
+    .. math:: w_c = \mathrm{unit}\Bigl(\frac1P \sum_p y_{c,p}\Bigr)
+
+    (Radford et al., arXiv 2103.00020, section 3.1.4.)
 
     Args:
-        model: on ``device`` already.
-        class_names: ``C`` names.
-        templates: prompts, ``{}`` or ``{c}`` standing for a name.
-        tokenizer: as the checkpoint has it.
-        device, precision: as resolved.
-        batch_size: prompts at a time.
+        model: Model on ``device``.
+        class_names: Names of ``C`` classes.
+        templates: Prompts with ``{}`` or ``{c}`` for the name.
+        tokenizer: Tokenizer of the checkpoint.
+        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp64``.
+        batch_size: Prompts per batch.
 
     Returns:
-        ``(d, C)`` float32 (float64 from a model in float64), on the CPU.
+        Unit columns ``(d, C)`` on the CPU: float32, or float64 from a model in float64.
 
     Raises:
-        GeomkitError: without names or prompts, or if the model gives rows that are not finite.
+        GeomkitError: Without names or prompts, or if the model gives embeddings that are not
+            finite.
     """
     if not class_names or not templates:
-        raise GeomkitError("zero-shot: expected one class and one prompt or more")
+        raise GeomkitError("zero-shot: expected at least one class and one prompt")
     texts = [fill(template, name) for name in class_names for template in templates]
     with evaluating(model, device=device, precision=precision):
         rows = encode_texts(model, tokenizer.encode(texts), batch_size=batch_size).cpu()
     prompts = rows.view(len(class_names), len(templates), -1)
     weights = F.normalize(prompts.mean(dim=1), dim=-1).T
     if not weights.isfinite().all():
-        raise GeomkitError("the model gives rows of prompts that are not finite; try fp32")
+        raise GeomkitError("the model gives embeddings of prompts that are not finite; try fp32")
     return weights
 
 
 def image_rows(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     data: PairData,
     *,
     device: str = "cpu",
@@ -75,41 +81,43 @@ def image_rows(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[Bad]]:
-    """Unit rows of the pictures that decode.
+    """Return embeddings of the images that decode.
 
     Args:
-        loaded: the model; it is moved to ``device``.
-        data: ``n`` pictures of the size it takes.
-        device, precision: as resolved.
-        batch_size: pictures at a time.
-        workers: processes that decode; ``None`` for one a core.
-        progress: called with pictures done and in all.
+        checkpoint: The model; it is moved to ``device``.
+        data: ``n`` images of the size that the model takes.
+        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp64``.
+        batch_size: Images per batch.
+        workers: Processes that decode images; ``None`` for one per core.
+        progress: Function of the number of images done and the total.
 
     Returns:
-        ``(k, d)`` float32 (float64 for fp64), the ``k`` rows of ``data`` they belong to, and the
-        bad pictures.
+        Unit rows ``(k, d)`` in float32 (float64 for fp64), their row numbers in ``data``, and the
+        images that did not decode.
 
     Raises:
-        GeomkitError: if too many pictures are bad, or the model gives rows that are not finite.
+        GeomkitError: If too many images are bad, or the model gives embeddings that are not
+            finite.
     """
-    model = placed(loaded, device=device, precision=precision)
+    model = placed(checkpoint, device=device, precision=precision)
     bad: list[Bad] = []
     done = 0
 
     def seen(batch: Batch) -> None:
         nonlocal done
         bad.extend(batch.bad)
-        data.check_bad(bad)  # now, not after an hour
+        data.check_bad(bad)  # as early as possible
         done += len(batch.rows) + len(batch.bad)
         if progress:
             progress(done, len(data))
 
     options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
-    found = encode(model, data, None, loaded.preprocess, **options, workers=workers, seen=seen)
+    found = encode(model, data, None, checkpoint.preprocess, **options, workers=workers, seen=seen)
     if not len(found.rows):
-        raise GeomkitError(f"'{data.spec}' ({data.split}): not one picture decodes")
+        raise GeomkitError(f"'{data.spec}' ({data.split}): no image decodes")
     if not found.image.isfinite().all():
         raise GeomkitError(
-            f"{loaded.source}: gives rows of pictures that are not finite; try --precision fp32"
+            f"{checkpoint.source}: gives image embeddings that are not finite; try --precision fp32"
         )
     return found.image.numpy(), found.rows, bad

@@ -1,10 +1,10 @@
-"""Linear probe: how well a linear classifier reads the classes off a model's image rows.
+"""Linear probe: the accuracy of a linear classifier on image embeddings.
 
-Multinomial logistic regression (scikit-learn's, L-BFGS, at most 1,000 iterations) on unit rows,
-each coordinate standardised by the training part's mean and deviation. The inverse strength C of
-its L2 penalty is swept as in the CLIP paper (arXiv 2103.00020, A.3): seven powers of ten from 1e-6
-to 1e6, then finer steps about the best; by stratified cross-validation within the training part,
-standardised anew in each fold. The test part is only ever scored.
+Multinomial logistic regression (scikit-learn, L-BFGS, at most 1,000 iterations) on unit rows. Each
+coordinate is standardised by the mean and standard deviation of the training split. The inverse
+strength C of the L2 penalty is chosen as in the CLIP paper (arXiv 2103.00020, A.3): seven powers of
+ten from 1e-6 to 1e6, then finer steps around the best, by stratified cross-validation within the
+training split with standardisation in each fold. The test split is only scored.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from geomkit.tasks.scores import score
 __all__ = ["FOLDS", "GRID", "MAX_ITERATIONS", "Probe", "fit_probe", "probe"]
 
 GRID = tuple(10.0**power for power in range(-6, 7, 2))
-"""The C tried first."""
+"""Values of C that are tried first."""
 FINEST = 0.5
-"""The last step about the best C, in powers of ten."""
+"""Last step around the best C, in powers of ten."""
 FOLDS = 5
 MAX_ITERATIONS = 1000
 
 _THREADED = 1 << 21
-"""Numbers in a matrix from which several threads pay."""
+"""Size of a matrix from which several threads are faster than one."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Probe:
     """A fitted linear classifier.
 
     Attributes:
-        C: inverse strength of its penalty.
-        chosen: whether C was found by cross-validation.
-        cross_validation: accuracy by C tried; empty if C was given.
-        folds: of the cross-validation.
-        converged: whether the fit ended before its iterations did.
-        classes: labels the training part has.
-        model: scikit-learn's standardisation and regression.
+        C: Inverse strength of the L2 penalty.
+        chosen: Whether C was chosen by cross-validation.
+        cross_validation: Accuracy for each C tried; empty if C was given.
+        folds: Number of folds of the cross-validation.
+        converged: Whether the fit converged before its last iteration.
+        classes: Labels in the training split.
+        model: Standardisation and regression of scikit-learn.
     """
 
     C: float
@@ -59,9 +59,9 @@ class Probe:
     model: Any
 
     def scores(self, rows: np.ndarray, classes: int) -> np.ndarray:
-        """Scores ``(n, classes)``; −∞ for a class that training never saw."""
+        """Return scores ``(n, classes)``; −∞ for a class without a training image."""
         found = self.model.decision_function(np.asarray(rows, np.float64))
-        if found.ndim == 1:  # two classes have one score between them
+        if found.ndim == 1:  # two classes share one score
             found = np.stack([-found, found], axis=1)
         whole = np.full((len(rows), classes), -np.inf)
         whole[:, self.classes] = found
@@ -78,20 +78,23 @@ def fit_probe(
     seed: int = 0,
     progress: Callable[[float, float], None] | None = None,
 ) -> Probe:
-    """Fit the classifier, choosing C by cross-validation unless it is given.
+    """Fit the classifier; cross-validation chooses C unless it is given.
 
     Args:
-        rows: ``(n, d)``.
-        labels: ``(n,)`` whole numbers.
-        C: inverse strength of the L2 penalty.
-        folds: of the cross-validation; fewer where no class has so many pictures.
-        max_iterations: of L-BFGS.
-        seed: of the folds.
-        progress: called with each C tried and its accuracy.
+        rows: Image embeddings, ``(n, d)``.
+        labels: Class of each row, whole numbers, ``(n,)``.
+        C: Inverse strength of the L2 penalty; ``None`` to choose it.
+        folds: Number of folds; fewer if no class has that many images.
+        max_iterations: Largest number of iterations of L-BFGS.
+        seed: Random seed of the folds.
+        progress: Function of each C tried and its accuracy.
+
+    Returns:
+        The fitted classifier.
 
     Raises:
-        GeomkitError: for fewer than two classes, a C that is not positive, or classes too small
-            to cross-validate.
+        GeomkitError: For fewer than two classes, a C that is not positive, or classes too small
+            for cross-validation.
 
     >>> rng = np.random.default_rng(0)
     >>> rows = np.concatenate([rng.normal(-3, 1, (20, 2)), rng.normal(3, 1, (20, 2))])
@@ -102,7 +105,9 @@ def fit_probe(
     rows = np.asarray(rows, np.float64)
     present, counts = np.unique(labels, return_counts=True)
     if len(present) < 2:
-        raise GeomkitError(f"probe: expected two classes or more to train on, got {len(present)}")
+        raise GeomkitError(
+            f"probe: expected at least two classes in the training split, got {len(present)}"
+        )
     if C is not None and not (np.isfinite(C) and C > 0):
         raise GeomkitError(f"C: expected a positive number, got {C:g}")
     tried: dict[float, float] = {}
@@ -110,7 +115,7 @@ def fit_probe(
     if C is None:
         folds = min(folds, int(counts.max()))
         if folds < 2:
-            raise GeomkitError("probe: one picture a class; choose C yourself (--C)")
+            raise GeomkitError("probe: one image per class is too few to choose C; give --C")
         C = _sweep(rows, labels, tried, folds, max_iterations, seed, progress)
     model, converged = _fit(rows, labels, C, max_iterations)
     return Probe(C, chosen, tried, folds if chosen else 0, converged, present, model)
@@ -127,10 +132,10 @@ def _sweep(
 ) -> float:
     from sklearn.model_selection import StratifiedKFold
 
-    with warnings.catch_warnings():  # classes smaller than the folds
+    with warnings.catch_warnings():  # for classes smaller than the number of folds
         warnings.simplefilter("ignore", UserWarning)
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels)
-        # Of two classes, one with a single picture, a fold may leave only one to train on.
+        # With two classes, one of a single image, a fold may leave only one class to train on.
         parts = [(train, held) for train, held in parts if len(np.unique(labels[train])) > 1]
 
     def best(candidates: list[float]) -> float:
@@ -143,7 +148,7 @@ def _sweep(
                 tried[candidate] = float(np.concatenate(right).mean())
                 if progress:
                     progress(candidate, tried[candidate])
-        # Of equals the strongest penalty.
+        # The strongest penalty wins a tie.
         return max(sorted(tried), key=lambda c: tried[c])
 
     peak = best(list(GRID))
@@ -155,7 +160,7 @@ def _sweep(
 
 
 def _times(C: float, powers: float) -> float:
-    """C some powers of ten away, rounded so that no C is tried twice."""
+    """Return C times a power of ten, rounded so that no C is tried twice."""
     return 10.0 ** round(float(np.log10(C)) + powers, 3)
 
 
@@ -168,16 +173,16 @@ def _fit(rows: np.ndarray, labels: np.ndarray, C: float, max_iterations: int) ->
 
     regression = LogisticRegression(C=C, solver="lbfgs", max_iter=max_iterations)
     model = make_pipeline(StandardScaler(), regression)
-    # Threads that wait for each other at every step of a small fit make it eight times slower.
+    # In a small fit, threads that synchronise at every step are eight times slower than one.
     threads = 1 if rows.size < _THREADED else None
     with warnings.catch_warnings(), threadpool_limits(threads, user_api="blas"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said by the caller, once
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the caller reports it once
         model.fit(rows, labels)
     return model, bool(regression.n_iter_.max() < max_iterations)
 
 
 def probe(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     train: ClassData,
     test: ClassData,
     *,
@@ -189,24 +194,26 @@ def probe(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
-    """Fit a linear probe on one part of a data set and score it on another.
+    """Fit a linear probe on one split of a data set and score it on another.
 
     Args:
-        loaded: the model; it is moved to ``device``.
-        train, test: as :func:`geomkit.tasks.load_parts` gives them.
-        C: inverse strength of the L2 penalty; chosen by cross-validation if not given.
-        seed: of the folds.
-        device, precision: as resolved.
-        batch_size: pictures at a time.
-        workers: processes that decode; ``None`` for one a core.
-        progress: called with pictures done and in all, of each part.
+        checkpoint: The model; it is moved to ``device``.
+        train: Labelled images to fit on, see :func:`geomkit.data.labelled.load_parts`.
+        test: Labelled images to score.
+        C: Inverse strength of the L2 penalty; ``None`` for cross-validation.
+        seed: Random seed of the folds.
+        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp64``.
+        batch_size: Images per batch.
+        workers: Processes that decode images; ``None`` for one per core.
+        progress: Function of the number of images done and the total, for each split.
 
     Returns:
-        ``meta`` holds ``C``, ``C_chosen``, ``cross_validation``, ``converged``, ``train_n``,
-        ``train_split`` and the classes that training never saw.
+        The scores; ``meta`` holds ``C``, ``C_chosen``, ``cross_validation``, ``converged``,
+        ``train_n``, ``train_split`` and the classes without a training image.
 
     Raises:
-        GeomkitError: as :func:`fit_probe` and :func:`~geomkit.tasks.features.image_rows`.
+        GeomkitError: As :func:`fit_probe` and :func:`~geomkit.tasks.features.image_rows`.
     """
     options: dict[str, Any] = {
         "device": device,
@@ -215,9 +222,9 @@ def probe(
         "workers": workers,
         "progress": progress,
     }
-    x_train, kept, bad_train = image_rows(loaded, train.data, **options)
+    x_train, kept, bad_train = image_rows(checkpoint, train.data, **options)
     y_train = train.labels[kept]
-    x_test, kept, bad_test = image_rows(loaded, test.data, **options)
+    x_test, kept, bad_test = image_rows(checkpoint, test.data, **options)
     fitted = fit_probe(x_train, y_train, C=C, seed=seed)
     classes = len(test.class_names)
     unseen = np.setdiff1d(np.unique(test.labels[kept]), fitted.classes)
@@ -227,7 +234,7 @@ def probe(
         class_names=test.class_names,
         dataset=test.dataset,
         split=test.data.split,
-        **model_names(loaded),
+        **model_names(checkpoint),
         bad=(*bad_train, *bad_test),
         meta={
             "data": test.data.spec,

@@ -1,7 +1,7 @@
-"""Queries of multimodal arithmetic and their answers, on unit rows alone.
+"""Queries of multimodal arithmetic and their answers, computed from unit rows.
 
-A query starts from a picture and asks for another by what words add to it. Pictures that are level
-share the answer, so that a collapsed model is at chance.
+A query is an image embedding plus a difference of text embeddings; its answer is the nearest image.
+Images that tie share the answer, so that a collapsed model scores at chance.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ class Task:
     """The queries of one attribute.
 
     Attributes:
-        attribute: its name.
-        values: what its values are called: the words.
-        context: ``(n,)``, which emoji a picture shows but for the attribute; −1 without it.
-        value: ``(n,)``, which value it has; −1 without it.
-        source, target: ``(q,)``, rows of the pictures a query starts from and should find.
+        attribute: Name of the attribute.
+        values: Names of its values: the words.
+        context: Emoji that each image shows, regardless of the attribute, ``(n,)``; −1 for an
+            image without the attribute.
+        value: Index of the value of each image, ``(n,)``; −1 for an image without the attribute.
+        source, target: Rows of the images that each query starts from and should find, ``(q,)``.
     """
 
     attribute: str
@@ -48,11 +49,11 @@ class Answers:
     """What the queries of a task found.
 
     Attributes:
-        credit: ``(q,)``, 1 for the right picture, its share of a tie.
-        found: ``(q, V + 1)``, share of the answer that is the same emoji with each value; last,
-            any other picture.
-        retrieved: ``(q,)``, the nearest picture (the first of several).
-        margin: ``(q,)``, cosine with the target minus that with the nearest other picture.
+        credit: Credit of each query, ``(q,)``: 1 for the right image, its share in a tie.
+        found: Share of the answer that is the same emoji with each value, and last any other
+            image, ``(q, V + 1)``.
+        retrieved: Nearest image of each query, ``(q,)``; the first in a tie.
+        margin: Cosine with the target minus the cosine with the nearest other image, ``(q,)``.
     """
 
     credit: np.ndarray
@@ -64,16 +65,17 @@ class Answers:
 def tasks_of(
     ids: Sequence[str], *, sources: np.ndarray | None = None, targets: np.ndarray | None = None
 ) -> list[Task]:
-    """Skin tone and gender queries among OpenMoji's pictures.
+    """Return the skin tone and gender queries among OpenMoji's images.
 
-    Every ordered pair of pictures that differ in the attribute and in nothing else is a query.
+    Every ordered pair of images that differ in the attribute alone is a query.
 
     Args:
-        ids: ``n`` codes.
-        sources, targets: ``(n,)`` masks of the pictures that queries may start from and ask for.
+        ids: Codes of ``n`` emoji.
+        sources: Mask of the images that a query may start from, ``(n,)``; default: all.
+        targets: Mask of the images that may be the answer, ``(n,)``; default: all.
 
     Returns:
-        The tasks that have a query.
+        The tasks that have at least one query.
 
     >>> [len(task) for task in tasks_of(["1F44B-1F3FB", "1F44B-1F3FC", "1F44B"])]
     [2]
@@ -107,7 +109,7 @@ def tasks_of(
 def moved(
     image: np.ndarray, source: np.ndarray, difference: np.ndarray, strength: float
 ) -> np.ndarray:
-    """Queries ``(q, d)``: unit rows of the sources moved by λ times the difference of the texts."""
+    """Return unit rows of the sources plus λ times the difference of the texts, ``(q, d)``."""
     rows = image[source] + strength * difference
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1.0)
@@ -116,16 +118,16 @@ def moved(
 def nearest(
     query: np.ndarray, gallery: np.ndarray, source: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Which pictures of a gallery lie nearest to queries, the query's own source left out.
+    """Yield the nearest images of blocks of queries; a query's source is left out.
 
     Args:
-        query: ``(q, d)`` unit rows.
-        gallery: ``(n, d)`` unit rows, two or more.
-        source: ``(q,)``, the row of the gallery that each query may not find.
+        query: Unit rows ``(q, d)``.
+        gallery: Unit rows ``(n, d)``, n ≥ 2.
+        source: Row of the gallery that each query may not find, ``(q,)``.
 
     Yields:
-        Some queries at a time: which; their cosines ``(k, n)``, −∞ with the source; and the shares
-        ``(k, n)`` that the nearest pictures have of the answer, adding up to 1.
+        The slice of the queries; their cosines ``(k, n)``, −∞ with the source; and the share of
+        each image in the answer ``(k, n)``, with sum 1.
     """
     for start in range(0, len(query), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -141,10 +143,10 @@ def answer(
     """Answer the queries of a task.
 
     Args:
-        image: ``(n, d)`` unit rows of all pictures: the gallery.
-        task: its rows are theirs.
-        difference: ``(q, d)``, target's text minus source's.
-        strength: λ.
+        image: Unit rows of all images, ``(n, d)``: the gallery.
+        task: Queries; their rows are those of ``image``.
+        difference: Text of the target minus text of the source, ``(q, d)``.
+        strength: λ, the factor of the difference.
     """
     query = moved(image, task.source, difference, strength)
     found = np.zeros((len(task), len(task.values) + 1))
@@ -153,11 +155,11 @@ def answer(
     for part, scores, shares in nearest(query, image, task.source):
         rows, target = np.arange(len(scores)), task.target[part]
         credit[part] = shares[rows, target]
-        # Hardly ever more than one picture a query: the few there are, not a sum over all.
-        query_row, picture = shares.nonzero()
-        kin = task.context[picture] == task.context[target][query_row]
-        column = np.where(kin, task.value[picture], len(task.values))
-        np.add.at(found[part], (query_row, column), shares[query_row, picture])
+        # Few entries are not zero: without ties one image per query.
+        query_row, hit = shares.nonzero()
+        same_emoji = task.context[hit] == task.context[target][query_row]
+        column = np.where(same_emoji, task.value[hit], len(task.values))
+        np.add.at(found[part], (query_row, column), shares[query_row, hit])
         retrieved[part] = scores.argmax(axis=1)
         own = scores[rows, target]
         scores[rows, target] = -np.inf

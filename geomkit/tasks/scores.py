@@ -1,7 +1,7 @@
-"""From scores of classes to accuracy, recall and their errors; equal scores earn no credit.
+"""Accuracy and recall from scores of classes, with standard errors.
 
-A class that is level with others counts with its expectation under random order, so that a model
-that gives every class the same score is at chance, whatever the order of the classes.
+Tied classes count with their expectation under random order, so that a model that gives every class
+the same score is at chance, regardless of the order of the classes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Scored:
-    """How well ``n`` pictures were classified.
+    """Accuracy of the classification of ``n`` images.
 
     Attributes:
         metrics: ``acc1``, ``acc5`` (NaN with fewer than five classes, as in CLIP_benchmark) and
-            ``mean_per_class_recall``, over the classes that have a picture.
-        stderr: their standard errors over the draw of the pictures.
-        chance: what guessing at random among the classes scores.
-        majority_share: what always guessing the commonest class scores in ``acc1``.
-        counts: ``(C,)``, pictures of each class.
-        recall: ``(C,)``, share of each class's pictures classified right; NaN without pictures.
-        confusion: ``(C, C)``, pictures of class i taken for class j; fractions where scores tie.
+            ``mean_per_class_recall`` over the classes that have an image; each 0 to 1.
+        stderr: Standard errors of the metrics over the draw of the images.
+        chance: Scores of a random guess among the classes.
+        majority_share: ``acc1`` of always guessing the most frequent class.
+        counts: Number of images of each class, ``(C,)``.
+        recall: Share of each class's images that are classified right, ``(C,)``; NaN without
+            images.
+        confusion: Number of images of class i classified as class j, ``(C, C)``; fractions where
+            scores tie.
     """
 
     metrics: dict[str, float]
@@ -45,21 +47,21 @@ class Scored:
 
     @property
     def n(self) -> int:
-        """Pictures."""
+        """Number of images."""
         return int(self.counts.sum())
 
 
 def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scored:
-    """Accuracies from scores.
+    """Return accuracies from scores.
 
     Args:
-        blocks: scores ``(k, C)`` and labels ``(k,)``, some pictures at a time.
-        classes: ``C``.
+        blocks: Scores ``(k, C)`` and labels ``(k,)`` of blocks of images.
+        classes: Number of classes ``C``.
 
     >>> identity = np.eye(3)
     >>> score([(identity, np.arange(3))], 3).metrics["acc1"]
     1.0
-    >>> round(score([(0 * identity, np.arange(3))], 3).metrics["acc1"], 6)  # nothing told apart
+    >>> round(score([(0 * identity, np.arange(3))], 3).metrics["acc1"], 6)  # every score equal
     0.333333
     """
     greater, tied, labels = [], [], []
@@ -107,9 +109,9 @@ def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scor
 def _recall_error(
     hits: np.ndarray, label: np.ndarray, recall: np.ndarray, counts: np.ndarray
 ) -> float:
-    """Standard error of the mean of the recalls, each class a stratum of its own.
+    """Return the standard error of the mean recall, with each class as a stratum.
 
-    One picture tells nothing of its class's variance: it is taken as the largest there can be, ¼.
+    A class with one image has no variance estimate; the largest possible variance, ¼, is used.
     """
     spread = np.bincount(label, weights=(hits - recall[label]) ** 2, minlength=len(counts))
     several = counts > 1

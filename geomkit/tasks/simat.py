@@ -1,10 +1,10 @@
 """SIMAT: Embedding Arithmetic for Text-driven Image Transformation (Couairon et al., 2021).
 
-A query takes a photograph of "a cat sitting on grass", the words "cat" and "dog", and asks for a
-photograph of a dog sitting on grass. The data set's own tables and scoring are followed: the
-nearest photograph other than the query's own is right if OSCAR's similarity between it and the
-target's caption is above one half, and a query counts by norm2^−½, so that frequent
-transformations do not drown the rest. A user supplies tables, photographs and OSCAR's matrix.
+A query takes an image of "a cat sitting on grass" and the words "cat" and "dog"; the answer should
+be an image of a dog sitting on grass. Tables and scores are the data set's own: the nearest image
+other than the query's own is right if OSCAR's similarity between it and the target's caption is
+above one half, and a query has the weight norm2^−½, so that frequent transformations do not
+dominate. The user supplies tables, images and OSCAR's matrix.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def simat_scores(
     *,
     strength: float = 1.0,
 ) -> np.ndarray:
-    """Credit ``(q,)`` of each query: whether its answer fits, a tie's share that does.
+    """Return the credit of each query, ``(q,)``: the share of its answer that is right.
 
     Args:
-        image: ``(n, d)`` unit rows of the photographs.
-        words: unit rows ``(d,)`` of all words.
-        tables: the queries.
-        right: ``(n, captions)``, see :func:`~geomkit.data.simat.load_simat`.
-        strength: λ.
+        image: Unit rows of the images, ``(n, d)``.
+        words: Unit row of each word, ``(d,)``.
+        tables: Queries.
+        right: Whether each image is right for each caption, ``(n, captions)``, see
+            :func:`~geomkit.data.simat.load_simat`.
+        strength: λ, the factor of the difference of words.
     """
     away, added = (np.stack([words[w] for w in tables.words[:, k]]) for k in (0, 1))
     query = moved(image, tables.source, added - away, strength)
@@ -50,7 +51,7 @@ def simat_scores(
 
 
 def simat(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     root: str | Path,
     *,
     split: str = "dev",
@@ -62,35 +63,36 @@ def simat(
     max_bad: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ArithmeticResult]:
-    """SIMAT's score, in percent.
+    """Return SIMAT's score, in percent.
 
     Args:
-        loaded: the model; it is moved to ``device``.
-        root: see :func:`geomkit.data.simat.simat_tables`.
-        split: ``dev``, as the paper, or ``test``.
-        strengths: λ, any number.
-        device, precision: as resolved.
-        batch_size: photographs and words at a time.
-        workers: processes that decode; ``None`` for one a core.
-        max_bad: largest share of photographs that may fail to decode; queries from them are left
-            out.
-        progress: called with photographs done and in all.
+        checkpoint: The model; it is moved to ``device``.
+        root: Folder of the data set, see :func:`geomkit.data.simat.simat_tables`.
+        split: ``dev``, as in the paper, or ``test``.
+        strengths: Values of λ.
+        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp64``.
+        batch_size: Images and words per batch.
+        workers: Processes that decode images; ``None`` for one per core.
+        max_bad: Largest share of images that may fail to decode, 0 to 1; queries from them are
+            left out.
+        progress: Function of the number of images done and the total.
 
     Returns:
-        A result for each strength.
+        One result per strength.
 
     Raises:
-        GeomkitError: as :func:`~geomkit.data.simat.load_simat`, or if the model gives rows that
-            are not finite.
+        GeomkitError: As :func:`~geomkit.data.simat.load_simat`, or if the model gives embeddings
+            that are not finite.
     """
     tables, data, right = load_simat(
-        root, preprocess=loaded.preprocess, split=split, max_bad=max_bad
+        root, preprocess=checkpoint.preprocess, split=split, max_bad=max_bad
     )
     options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     vocabulary = sorted(set(tables.words.flat))
-    model = placed(loaded, device=device, precision=precision)
-    rows = class_weights(model, vocabulary, ["{}"], loaded.tokenizer, **options).numpy().T
-    image, kept, bad = image_rows(loaded, data, workers=workers, progress=progress, **options)
+    model = placed(checkpoint, device=device, precision=precision)
+    rows = class_weights(model, vocabulary, ["{}"], checkpoint.tokenizer, **options).numpy().T
+    image, kept, bad = image_rows(checkpoint, data, workers=workers, progress=progress, **options)
     if len(kept) < len(data):
         place = np.full(len(data), -1)
         place[kept] = np.arange(len(kept))
@@ -121,7 +123,7 @@ def simat(
                 counts={k: p.n for k, p in parts.items()},
                 chance=by_chance,
                 gallery=len(image),
-                **model_names(loaded),
+                **model_names(checkpoint),
                 bad=tuple(bad),
                 meta={"weights": "norm2^-0.5", "device": device, "precision": precision},
             )
@@ -134,11 +136,11 @@ def _rest(tables: Simat) -> tuple[np.ndarray, ...]:
 
 
 def weighted(credit: np.ndarray, tables: Simat) -> Part:
-    """Weighted mean in percent; queries from one photograph are one draw."""
+    """Return the weighted mean in percent; its error takes queries from one image as one group."""
     weight = tables.weight / tables.weight.sum()
     value = float(weight @ credit)
-    photographs, group = np.unique(tables.source, return_inverse=True)
+    images, group = np.unique(tables.source, return_inverse=True)
     sums = np.bincount(group, weights=weight * (credit - value))
-    count = len(photographs)
+    count = len(images)
     error = float(np.sqrt((sums**2).sum() * count / (count - 1))) if count > 1 else float("nan")
     return Part(100.0 * value, 100.0 * error, len(credit))

@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose prompts lie nearest to a picture."""
+"""Zero-shot classification: the class whose prompts are nearest to an image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK = 4096
 
 
 def zeroshot(
-    loaded: Checkpoint,
+    checkpoint: Checkpoint,
     classes: ClassData,
     *,
     device: str = "cpu",
@@ -27,31 +27,32 @@ def zeroshot(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TaskResult:
-    """Classify pictures by the cosine with each class's averaged prompts.
+    """Classify images by their cosine with each class's averaged prompts.
 
     Args:
-        loaded: the model; it is moved to ``device``.
-        classes: pictures of the size it takes, with names and prompts.
-        device, precision: as resolved.
-        batch_size: pictures and prompts at a time.
-        workers: processes that decode; ``None`` for one a core.
-        progress: called with pictures done and in all.
+        checkpoint: The model; it is moved to ``device``.
+        classes: Labelled images of the size that the model takes, with names and prompts.
+        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
+        precision: ``fp32``, ``bf16`` or ``fp64``.
+        batch_size: Images and prompts per batch.
+        workers: Processes that decode images; ``None`` for one per core.
+        progress: Function of the number of images done and the total.
 
     Raises:
-        GeomkitError: if too many pictures do not decode, or the model gives rows that are not
-            finite.
+        GeomkitError: If too many images do not decode, or the model gives embeddings that are
+            not finite.
     """
     weights = class_weights(
-        placed(loaded, device=device, precision=precision),
+        placed(checkpoint, device=device, precision=precision),
         classes.class_names,
         classes.templates,
-        loaded.tokenizer,
+        checkpoint.tokenizer,
         device=device,
         precision=precision,
         batch_size=batch_size,
     ).numpy()
     rows, kept, bad = image_rows(
-        loaded,
+        checkpoint,
         classes.data,
         device=device,
         precision=precision,
@@ -72,7 +73,7 @@ def zeroshot(
         class_names=classes.class_names,
         dataset=classes.dataset,
         split=classes.data.split,
-        **model_names(loaded),
+        **model_names(checkpoint),
         bad=tuple(bad),
         meta={
             "data": classes.data.spec,

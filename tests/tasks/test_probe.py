@@ -91,7 +91,7 @@ def test_few_pictures() -> None:
     assert fit_probe(rows, labels).folds == 3
     uneven = np.array([0, 1, 2, 3])  # one class with a single picture
     assert set(fit_probe(rows[uneven], labels[uneven]).classes) == {0, 1}
-    with pytest.raises(GeomkitError, match="one picture a class"):
+    with pytest.raises(GeomkitError, match="one image per class"):
         fit_probe(rows[[0, 3]], labels[[0, 3]])
     with pytest.raises(GeomkitError, match="two classes"):
         fit_probe(rows[:3], labels[:3])
