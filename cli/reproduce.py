@@ -24,70 +24,85 @@ __all__ = ["reproduce"]
 def reproduce(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Experiments, or all; none, or list, shows which there are."),
+        typer.Argument(help="Names of experiments, or all. Default: list, which shows them."),
     ] = None,
     data: Annotated[str, typer.Option(help="DATA spec to train on.")] = "openmoji",
     model: Annotated[
-        str | None, typer.Option(help="tiny, nano, or an architecture of open_clip's.")
+        str | None, typer.Option(help="Architecture: tiny, nano, or one of open_clip.")
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Fine-tune this SOURCE, by the paper's recipe.")
+        str | None,
+        typer.Option(
+            help="SOURCE to fine-tune by the paper's recipe; default: train from scratch."
+        ),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Of the trainings, with commas.")] = "24,42,44",
+    seeds: Annotated[
+        str, typer.Option(help="Random seeds of the trainings, with commas.")
+    ] = "24,42,44",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of results: reports/DATA[-quick]."),
+        typer.Option("--out", "-o", help="Folder of results; default: reports/DATA[-quick]."),
     ] = None,
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="One seed, three tenths of the steps, the corners of large grids."
+            "--quick", help="Use one seed, three tenths of the steps, the corners of large grids."
         ),
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Number of trainings at a time.")] = 1,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="DATA spec of one more zero-shot task, such as cifar10:ROOT."),
+        typer.Option(
+            help="DATA spec of a further zero-shot task, such as cifar10:ROOT; repeatable."
+        ),
     ] = None,
-    simat: Annotated[
-        Path | None, typer.Option(help="Folder of SIMAT's tables and pictures.")
-    ] = None,
+    simat: Annotated[Path | None, typer.Option(help="Folder of SIMAT's tables and images.")] = None,
     device: Device = "auto",
     workers: Workers = None,
     threads: Annotated[
-        int, typer.Option(help="CPU threads of a training; 0: all, shared among the jobs.")
+        int, typer.Option(help="CPU threads per training; 0: all cores, shared among the jobs.")
     ] = 0,
     download: Download = False,
     only_plan: Annotated[
-        bool, typer.Option("--plan", help="Say what would be done, and how long, and stop.")
+        bool,
+        typer.Option(
+            "--plan", help="Print what would be done and about how long it takes, and stop."
+        ),
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep finished experiments, go on with others.")
+        bool, typer.Option("--resume", help="Keep finished experiments, continue the others.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Measure finished experiments anew.")
+        bool, typer.Option("--overwrite", help="Measure finished experiments again.")
     ] = False,
     redraw: Annotated[
-        bool, typer.Option("--redraw", help="Draw and judge finished ones from their results.")
+        bool,
+        typer.Option("--redraw", help="Draw and judge finished experiments from their results."),
     ] = False,
 ) -> int:
-    """Make the paper's experiments anew: train, measure, draw, and judge its claims.
+    """Reproduce the paper's experiments: train, measure, draw, and judge its claims.
 
-    Trained models are kept and shared among the experiments; a killed run goes on where it was.
+    Trained models are kept and shared among the experiments. An interrupted run continues where it
+    stopped.
     """
     from geomkit.errors import GeomkitError
+    from geomkit.reproduce import Options
     from geomkit.reproduce.framework.catalogue import all_experiments
     from geomkit.reproduce.framework.planning import plan
 
     names = names or ["list"]
     if "list" in names:
         if len(names) > 1:
-            raise GeomkitError("list stands alone; name experiments, or list to see them")
+            raise GeomkitError(
+                "list: expected no other name beside it; name experiments, or list to see them"
+            )
         _print_list(list(all_experiments().values()))
         return 0
-    options = _options(
-        data, model, pretrained, seeds, quick, device, workers, threads, task or [], simat, download
-    )
+    options = Options(
+        data=data, model=model, pretrained=pretrained, seeds=_numbers(seeds), quick=quick,
+        device=device, workers=workers, threads=threads, download=download,
+        tasks=tuple(task or ()), simat=None if simat is None else str(simat),
+    )  # fmt: skip
     if resume + overwrite + redraw > 1:
         raise GeomkitError("--resume, --overwrite and --redraw exclude one another; give one")
     _check(options, jobs=jobs)
@@ -122,30 +137,13 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
     return 0
 
 
-def _options(
-    data: str,
-    model: str | None,
-    pretrained: str | None,
-    seeds: str,
-    quick: bool,
-    device: str,
-    workers: int | None,
-    threads: int,
-    tasks: list[str],
-    simat: Path | None,
-    download: bool,
-) -> Options:
+def _numbers(seeds: str) -> tuple[int, ...]:
     from geomkit.errors import GeomkitError
-    from geomkit.reproduce import Options
 
     words = [word.strip() for word in seeds.split(",") if word.strip()]
     if not all(word.isdigit() for word in words):
         raise GeomkitError(f"--seeds: expected numbers with commas, such as 24,42,44, got {seeds}")
-    return Options(
-        data=data, model=model, pretrained=pretrained, seeds=tuple(int(word) for word in words),
-        quick=quick, device=device, workers=workers, threads=threads, tasks=tuple(tasks),
-        simat=None if simat is None else str(simat), download=download,
-    )  # fmt: skip
+    return tuple(map(int, words))
 
 
 def _check(options: Options, *, jobs: int) -> None:
@@ -164,7 +162,7 @@ def _check(options: Options, *, jobs: int) -> None:
     for spec in options.tasks:
         check_spec(spec)
     if options.simat is not None and not Path(options.simat).is_dir():
-        raise GeomkitError(f"{options.simat}: no such folder; --simat names SIMAT's")
+        raise GeomkitError(f"{options.simat}: no such folder; give SIMAT's folder to --simat")
     if options.device != "auto":
         from geomkit._core.runtime import resolve_device
 
@@ -172,7 +170,7 @@ def _check(options: Options, *, jobs: int) -> None:
 
 
 def _command(names: list[str], options: Options, out: Path, jobs: int) -> str:
-    """The command that makes all of this again; what does not decide the numbers is left out."""
+    """Command that makes all of this again, without options that do not decide the numbers."""
     words = ["geomkit", "reproduce", *names, "--data", options.data]
     for name in ("model", "pretrained", "simat"):
         if (value := getattr(options, name)) is not None:
@@ -220,7 +218,7 @@ def _plan(planned: Plan, out: Path) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Time for people, no finer than anyone can foresee.
+    """Time in words, as coarse as an estimate.
 
     >>> _duration(40), _duration(600), _duration(9000)
     ('40 s', '10 min', '2 h 30 min')

@@ -101,10 +101,10 @@ def test_nothing_set_by_hand_is_an_ordinary_training(tmp_path: Path) -> None:
     trained = train(config, tmp_path / "ckpt.pt", device="cpu").history
     records = run_control(Control(config, "picture", "name"), tmp_path / "work", device="cpu")
     for ours, theirs in ((records[0], trained[0]), (records[-1], trained[-1])):
-        assert ours["step"] == theirs.step
+        assert ours.step == theirs.step
         for name in control.METRICS:
-            assert ours["val"]["metrics"][name] == pytest.approx(theirs.metrics[name], rel=1e-4)
-        assert ours["val"]["metrics"]["contrastive_loss"] == pytest.approx(theirs.loss, rel=1e-4)
+            assert ours.val.metrics[name] == pytest.approx(theirs.metrics[name], rel=1e-4)
+        assert ours.val.metrics["contrastive_loss"] == pytest.approx(theirs.loss, rel=1e-4)
 
 
 def test_killed_and_gone_on_with_equals_uninterrupted(
@@ -134,15 +134,15 @@ def test_killed_and_gone_on_with_equals_uninterrupted(
 
 
 def test_the_gap_is_closed_before_training_and_left_open_otherwise(tmp_path: Path) -> None:
-    closed = run_control(Control(small(), closed=True), tmp_path)[0]["train"]["metrics"]
-    open_ = run_control(Control(small()), tmp_path)[0]["train"]["metrics"]
+    closed = run_control(Control(small(), closed=True), tmp_path)[0].train.metrics
+    open_ = run_control(Control(small()), tmp_path)[0].train.metrics
     assert closed["centroid_distance"] < 0.1 < 0.5 < open_["centroid_distance"]
     assert closed["alignment"] < open_["alignment"]
 
 
 def test_copied_encoders_on_one_input_stay_one(tmp_path: Path) -> None:
     records = run_control(Control(small(), encoders="copied"), tmp_path)
-    assert max(r["train"]["metrics"]["alignment"] for r in records) < 1e-6
+    assert max(r.train.metrics["alignment"] for r in records) < 1e-6
 
 
 def test_shared_encoders_have_one_set_of_weights() -> None:
@@ -170,12 +170,10 @@ def test_mismatched_partners_are_the_next_ones(tmp_path: Path) -> None:
     config = small(steps=1)
     right = run_control(Control(config, encoders="copied"), tmp_path)[0]
     wrong = run_control(Control(config, encoders="copied", mismatched=True), tmp_path)[0]
-    assert right["train"]["metrics"]["alignment"] < 1e-9
-    assert wrong["train"]["metrics"]["alignment"] > 1e-5
+    assert right.train.metrics["alignment"] < 1e-9
+    assert wrong.train.metrics["alignment"] > 1e-5
     for name in ("centroid_distance", "uniformity"):
-        assert wrong["train"]["metrics"][name] == pytest.approx(
-            right["train"]["metrics"][name], abs=1e-6
-        )
+        assert wrong.train.metrics[name] == pytest.approx(right.train.metrics[name], abs=1e-6)
 
 
 # -------------------------------------------------------------------------- the experiment

@@ -429,7 +429,7 @@ def test_command_lists_plans_and_runs(toy: Toy, cli: Callable, tmp_path: Path) -
     ("words", "says"),
     [
         (["figurine"], ("unknown experiment 'figurine'", "one")),
-        (["one", "list"], ("list stands alone",)),
+        (["one", "list"], ("list: expected no other name",)),
         (["one", "--seeds", "a,b"], ("--seeds", "24,42,44")),
         (["one", "--seeds", ","], ("seeds", "one or more")),
         (["one", "--seeds", "1,1"], ("seeds", "different")),

@@ -1,9 +1,9 @@
-"""Controls: two encoders of one kind, or of two, trained from a start that is set by hand.
+"""Controls: trainings of two encoders from a chosen start, beyond what the training loop does.
 
-What the training loop cannot do lies here and nothing else: inputs of one kind on both sides,
-encoders that share or copy weights, partners that are wrong on purpose, and a gap closed before
-the first step by a fixed orthogonal map. Optimizer, schedule, gradient and order are training's
-own: a control of pictures and names with nothing set by hand ends with an ordinary run's weights.
+Both sides may see inputs of one kind; encoders may share or copy weights; pairs may be mismatched;
+and a fixed orthogonal map may close the gap before the first step. Optimizer, schedule, gradient
+and data order are those of training: a control of images and captions without any of these ends
+with the weights of an ordinary run.
 """
 
 from __future__ import annotations
@@ -35,27 +35,28 @@ from geomkit.training.config import TrainConfig, learning_rate
 from geomkit.training.order import plan_order
 from geomkit.training.step import backward, finite_terms, optimizer_for
 
-__all__ = ["METRICS", "Control", "control_steps", "run_control"]
+__all__ = ["METRICS", "Control", "Measurement", "Split", "control_steps", "run_control"]
 
 METRICS = ("centroid_distance", "linear_separability", "alignment", "uniformity")
-"""What is measured along the way, besides the contrastive loss."""
+"""Metrics that are measured during training, besides the contrastive loss."""
 MAX_PAIRS = 2048
-"""As many as the paper trains its control on, and closes the gap with."""
+"""Number of pairs on which the paper trains its control and fits the map."""
 SHORT = 200
 _MOMENTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0)
-"""When a control is measured, as shares of its steps: most happens early."""
+"""Shares of the steps at which a control is measured; most changes early."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """What a control trains.
+    """Configuration of a control.
 
     Attributes:
-        config: data, architecture, dimension, loss, schedule and seed, as for any training.
-        first, second: what either encoder sees, of :data:`geomkit.reproduce.controls.views.VIEWS`.
-        encoders: of :data:`geomkit.reproduce.controls.towers.ENCODERS`.
-        closed: whether a fixed map closes the gap before training.
-        mismatched: whether every input is paired with the next one's partner.
+        config: Data, architecture, dimension, loss, schedule and seed, as for any training.
+        first: View of the first encoder, one of :data:`geomkit.reproduce.controls.views.VIEWS`.
+        second: View of the second encoder.
+        encoders: One of :data:`geomkit.reproduce.controls.towers.ENCODERS`.
+        closed: Whether a fixed map closes the gap before training.
+        mismatched: Whether every input is paired with the partner of the next one.
     """
 
     config: TrainConfig
@@ -67,17 +68,51 @@ class Control:
 
     @property
     def key(self) -> str:
-        """A name that what is computed alone decides, whatever the machine."""
+        """Name that depends on the computation only, not on the machine."""
         plain = asdict(self)
         for name in ("precision", "threads"):
             del plain["config"][name]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def control_steps(steps: int) -> list[int]:
-    """The steps after which a control is measured.
+@dataclass(frozen=True)
+class Split:
+    """Metrics of one split.
 
-    A short one is measured half as often, or measuring would take longer than training.
+    Attributes:
+        pairs: Number of pairs.
+        metrics: Values by name, with ``contrastive_loss``.
+        stderr: Standard errors by name, where known.
+    """
+
+    pairs: int
+    metrics: dict[str, float]
+    stderr: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Metrics of a control after some steps.
+
+    Attributes:
+        step: Number of steps.
+        train: Metrics of the training pairs.
+        val: Metrics of held-out pairs.
+    """
+
+    step: int
+    train: Split
+    val: Split
+
+
+def _from_json(records: list[dict[str, Any]]) -> list[Measurement]:
+    return [Measurement(r["step"], Split(**r["train"]), Split(**r["val"])) for r in records]
+
+
+def control_steps(steps: int) -> list[int]:
+    """Steps after which a control is measured.
+
+    A short control is measured half as often; measuring would else take longer than training.
 
     >>> control_steps(200), control_steps(100)
     ([0, 4, 10, 20, 30, 40, 60, 80, 110, 140, 170, 200], [0, 5, 15, 30, 55, 85, 100])
@@ -93,28 +128,27 @@ def run_control(
     device: str = "auto",
     threads: int = 0,
     say: Callable[[str], None] = lambda text: None,
-) -> list[dict[str, Any]]:
-    """Train a control, or go on with it, or read what a finished one found.
+) -> list[Measurement]:
+    """Train a control, continue an interrupted one, or read the records of a finished one.
 
-    A killed run goes on from its last measurement, with the weights it would have had.
+    An interrupted control continues from its last measurement and ends with the same weights.
 
     Args:
-        control: what to train.
-        folder: of its state; a finished control leaves its records alone there.
+        control: Configuration.
+        folder: Folder of its state; a finished control leaves only its records there.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: of the CPU; 0 leaves them alone.
-        say: told once, when training starts.
+        threads: CPU threads; 0 changes nothing.
+        say: Receives a line when training starts.
 
     Returns:
-        A record a measurement: ``step``, and for ``train`` and ``val`` the ``pairs``, ``metrics``
-        and ``stderr`` by name, ``contrastive_loss`` among them.
+        One record per measurement.
 
     Raises:
-        GeomkitError: for data that lack a view, an unknown name, or a loss that is not finite.
+        GeomkitError: For data that lack a view, an unknown name, or a loss that is not finite.
     """
     done = folder / f"{control.key}.json"
     if done.exists():
-        return list(json.loads(done.read_text("utf-8"))["records"])
+        return _from_json(json.loads(done.read_text("utf-8"))["records"])
     folder.mkdir(parents=True, exist_ok=True)
     before = torch.get_num_threads()
     device = resolve_device(device)
@@ -129,14 +163,16 @@ def run_control(
         torch.set_num_threads(before)
     with atomic_write(done, overwrite=True) as file:
         content = {"format": "geomkit-control", "schema_version": 1, "control": asdict(control)}
-        file.write(json.dumps({**content, "records": records}, indent=1).encode())
+        file.write(
+            json.dumps({**content, "records": list(map(asdict, records))}, indent=1).encode()
+        )
     (folder / f"{control.key}.pt").unlink(missing_ok=True)
     return records
 
 
 def _trained(
     control: Control, path: Path, device: str, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+) -> list[Measurement]:
     config = control.config
     architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
     preprocess, tokenizer = Preprocess.for_model(architecture), Tokenizer.for_model(architecture)
@@ -147,7 +183,7 @@ def _trained(
         )
         for split, pairs in (("train", config.pairs), ("val", None))
     }  # fmt: skip
-    # A batch that the data cannot fill is as large as they are.
+    # A batch is no larger than the data.
     size = min(config.batch_size, len(set(views["train"].data.names)))
     order = plan_order(views["train"].data, batch_size=size, seed=config.seed)
     precision = resolve_precision(config.precision, device)
@@ -161,7 +197,7 @@ def _trained(
     criterion = ContrastiveLoss(config.loss)
     weights = [w for w in towers.parameters() if w.requires_grad]
     step = 0
-    records: list[dict[str, Any]] = []
+    records: list[Measurement] = []
     sides = {
         split: (inputs_of(found.first, tokenizer), inputs_of(found.second, tokenizer))
         for split, found in views.items()
@@ -170,15 +206,15 @@ def _trained(
         sides = {split: (a, b.roll(-1, dims=0)) for split, (a, b) in sides.items()}
 
     def measure() -> None:
-        record: dict[str, Any] = {"step": step}
+        found = {}
         for split, (a, b) in sides.items():
             with autocast(device, precision):
                 x, y = towers.rows(a, b, preprocess)
-            record[split] = _measured(x, y, size, config)
-        records.append(record)
+            found[split] = _measured(x, y, size, config)
+        records.append(Measurement(step, **found))
         state = {
             "step": step,
-            "records": json.dumps(records),
+            "records": json.dumps(list(map(asdict, records))),
             "weights": towers.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
@@ -189,7 +225,7 @@ def _trained(
         stored = torch.load(path, map_location=device, weights_only=True)
         towers.load_state_dict(stored["weights"])
         optimizer.load_state_dict(stored["optimizer"])
-        step, records = stored["step"], json.loads(stored["records"])
+        step, records = stored["step"], _from_json(json.loads(stored["records"]))
     else:
         say(_describe(control, views))
         if control.closed:
@@ -220,19 +256,18 @@ def _trained(
     return records
 
 
-def _measured(x: Tensor, y: Tensor, size: int, config: TrainConfig) -> dict[str, Any]:
-    """Metrics of unit rows ``(n, d)``, and the contrastive loss in batches as training sees."""
+def _measured(x: Tensor, y: Tensor, size: int, config: TrainConfig) -> Split:
+    """Metrics of unit rows ``(n, d)``, and the contrastive loss in batches as in training."""
     scale = 1.0 / config.temperature
     size = min(size, len(x))
     starts = range(0, len(x) - size + 1, size)
     losses = [float(contrastive(x[i : i + size], y[i : i + size], scale)) for i in starts]
-    error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else None
     found = gap(x.numpy(), y.numpy(), metrics=METRICS, seed=config.seed)
-    return {
-        "pairs": len(x),
-        "metrics": {"contrastive_loss": float(np.mean(losses)), **found.metrics},
-        "stderr": {**({} if error is None else {"contrastive_loss": error}), **found.stderr},
-    }
+    stderr = {}
+    if len(losses) > 1:
+        stderr["contrastive_loss"] = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
+    metrics = {"contrastive_loss": float(np.mean(losses)), **found.metrics}
+    return Split(len(x), metrics, {**stderr, **found.stderr})
 
 
 def _describe(control: Control, views: dict[str, Views]) -> str:

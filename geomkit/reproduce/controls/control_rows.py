@@ -1,4 +1,4 @@
-"""Rows of controls: what they found, why some are missing, and how a step is compared."""
+"""Rows of controls: their metrics, the reason for missing ones, and comparisons of steps."""
 
 from __future__ import annotations
 
@@ -26,49 +26,37 @@ __all__ = ["at_end", "at_start", "control_rows", "curve", "last_step", "left_out
 
 
 def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:
-    """Train a control and lay out what it found, a row a number, step and split.
+    """Train a control and return its metrics, one row per metric, step and split.
 
     Args:
-        experiment: whose rows.
-        control: to be run, or gone on with.
-        context: whose ``work`` folder keeps it.
-        condition: keys that come before ``step`` in the alphabet.
+        experiment: Name of the experiment.
+        control: Control to run or to continue.
+        context: Context of the experiment; its folder ``work`` keeps the control.
+        condition: Conditions whose keys precede ``step`` in the alphabet.
 
     Raises:
-        GeomkitError: as :func:`geomkit.reproduce.controls.control.run_control`.
+        GeomkitError: As :func:`geomkit.reproduce.controls.control.run_control`.
     """
     from geomkit.reproduce.controls.control import run_control
 
     options, c = context.options, control.config
     records = run_control(
-        control,
-        context.folder / "work",
-        device=options.device,
-        threads=options.threads,
+        control, context.folder / "work", device=options.device, threads=options.threads,
         say=context.say,
-    )
+    )  # fmt: skip
     return Rows(
-        Row(
-            experiment,
-            f"{c.data} {split}",
-            c.dim,
-            c.loss,
-            c.seed,
-            name,
-            value,
-            record[split]["stderr"].get(name, math.nan),
-            f"{condition};step={record['step']}",
-        )
+        Row(experiment, f"{c.data} {split}", c.dim, c.loss, c.seed, name, value,
+            found.stderr.get(name, math.nan), f"{condition};step={record.step}")
         for record in records
-        for split in ("train", "val")
-        for name, value in record[split]["metrics"].items()
-    )
+        for split, found in (("train", record.train), ("val", record.val))
+        for name, value in found.metrics.items()
+    )  # fmt: skip
 
 
 def left_out(
     experiment: str, config: TrainConfig, condition: str, why: str, context: Context
 ) -> Row:
-    """A row that says why there are no others."""
+    """Row that gives the reason why a control has no other rows."""
     context.say(f"left out: {why}")
     reason = why.replace(";", ",").replace("=", " ")
     words = f"{condition};reason={reason}"

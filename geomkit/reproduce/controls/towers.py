@@ -1,4 +1,4 @@
-"""Two encoders of any kinds as one module, and the inputs they take."""
+"""Two encoders of any kinds as one module, and their inputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from geomkit.reproduce.controls.views import Inputs
 __all__ = ["ENCODERS", "Towers", "build_towers", "inputs_of"]
 
 ENCODERS = ("separate", "copied", "shared")
-"""Two encoders with weights of their own; the same weights in both at the start; one for both."""
+"""Separate weights; equal weights at the start; one encoder for both sides."""
 _BATCH = 256
 
 
 class Pictures(nn.Module):
-    """The image half of a model: standardised pixels to unit rows."""
+    """Image encoder of a model: standardised pixels to unit rows."""
 
     def __init__(self, model: TwoEncoder) -> None:
         super().__init__()
         self.visual: Any = model.clip.visual
 
     def ready(self, values: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
-        """Pixels of uint8 pictures ``(n, h, w, 3)``, on the device."""
+        """Standardised pixels of uint8 images ``(n, h, w, 3)``, on the device."""
         return preprocess.to_pixels(values, device=device)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Pictures(nn.Module):
 
 
 class Texts(nn.Module):
-    """The text half of a model: token ids to unit rows."""
+    """Text encoder of a model: token ids to unit rows."""
 
     def __init__(self, model: TwoEncoder) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Texts(nn.Module):
         self.model = model
 
     def ready(self, values: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
-        """Token ids, cut after the longest text, on the device."""
+        """Token ids, cut after the longest caption, on the device."""
         return self.model.tokens(values)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -57,11 +57,12 @@ class Texts(nn.Module):
 
 
 class Towers(nn.Module):
-    """Two encoders as a training step sees them: inputs in, unit rows and scale out.
+    """Two encoders as a training step uses them: inputs in, unit rows and scale out.
 
     Attributes:
-        first, second: :class:`Pictures` or :class:`Texts` each.
-        turn: fixed orthogonal map that the second's rows go through, ``(d, d)``.
+        first: First encoder, :class:`Pictures` or :class:`Texts`.
+        second: Second encoder, likewise.
+        turn: Fixed orthogonal map of the second encoder's rows, ``(d, d)``.
         scale: 1/τ, fixed.
     """
 
@@ -69,6 +70,7 @@ class Towers(nn.Module):
     scale: Tensor
 
     def __init__(self, first: nn.Module, second: nn.Module, dim: int, scale: Tensor) -> None:
+        """Join two encoders of dimension ``dim`` with the identity as map."""
         super().__init__()
         self.first: Any = first
         self.second: Any = second
@@ -76,14 +78,14 @@ class Towers(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Unit rows ``(n, d)`` of either side, and 1/τ."""
+        """Unit rows ``(n, d)`` of both sides, and 1/τ."""
         x, y = self.first(a), self.second(b)
         with torch.autocast(y.device.type, enabled=False):  # unit rows stay unit rows in bf16 too
             y = y @ self.turn.T
         return x, y, self.scale
 
     def ready(self, a: Tensor, b: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
-        """Pictures and token ids as the encoders take them, on their device."""
+        """Model inputs of images and token ids, on the encoders' device."""
         device = self.turn.device
         return (
             self.first.ready(a, preprocess, device),
@@ -107,16 +109,18 @@ class Towers(nn.Module):
 def build_towers(
     first: str, second: str, architecture: dict[str, Any], *, encoders: str, temperature: float
 ) -> Towers:
-    """Fresh encoders, drawn from torch's global random state.
+    """Fresh encoders, initialised from torch's global random state.
 
     Args:
-        first, second: views; their last word says picture or name.
+        first: View of the first encoder; its last word says picture or name.
+        second: View of the second encoder.
         architecture: open_clip's model config.
-        encoders: of :data:`ENCODERS`.
+        encoders: How the weights are related, one of :data:`ENCODERS`.
         temperature: τ.
 
     Raises:
-        GeomkitError: for unknown encoders, or a picture's and a text's that are to share weights.
+        GeomkitError: For unknown encoders, or if encoders of images and of texts shall share
+            weights.
     """
     if encoders not in ENCODERS:
         raise unknown_name("encoders", encoders, ENCODERS)
@@ -131,7 +135,7 @@ def build_towers(
     other: nn.Module
     if kinds[0] is not kinds[1]:
         if encoders != "separate":
-            raise GeomkitError("control: encoders of pictures and of texts cannot share weights")
+            raise GeomkitError("control: encoders of images and of texts cannot share weights")
         # The two halves of one model, as an ordinary training draws them.
         other = kinds[1](model)
     elif encoders == "shared":
@@ -142,7 +146,7 @@ def build_towers(
 
 
 def inputs_of(values: Inputs, tokenizer: Tokenizer) -> Tensor:
-    """Pictures as uint8 tensors, texts as token ids."""
+    """Images as uint8 tensors, captions as token ids."""
     if isinstance(values, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(values))
     return tokenizer.encode(values)

@@ -1,8 +1,8 @@
-"""Two views of one thing: what the encoders of a same-modality control are shown.
+"""Two views of each item: the inputs of both encoders of a control.
 
-A control needs pairs of one kind: the same input twice, or two forms of it. OpenMoji's pictures
-hold their outlines as a layer of their own, and its names exist in several languages; any other
-data set has smaller copies of its pictures, and often a second caption.
+A same-modality control needs pairs of one kind: the same input twice, or two forms of it. OpenMoji
+has drawings with their outlines as a layer, and names in several languages; any other data set has
+images at half their resolution, and often a second caption.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from geomkit.models.preprocess import Preprocess
 __all__ = ["LEAST_PAIRS", "VIEWS", "NoView", "Views", "load_views"]
 
 LEAST_PAIRS = 8
-"""Fewer give no folds to tell two clouds apart in."""
+"""Fewest pairs; fewer give no folds for the linear classifier."""
 OTHER_LANGUAGE = "de"
 
 Inputs = np.ndarray | list[str]
 
 
 class NoView(GeomkitError):
-    """The data lack a view: no reason to fail, but to leave a control out."""
+    """The data lack a view; the control is left out, and the experiment continues."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Pairs of inputs, one row each.
+    """Pairs of inputs.
 
     Attributes:
-        data: the rows that have both views.
-        first, second: uint8 pictures ``(n, size, size, 3)``, or ``n`` captions.
+        data: Rows of the data that have both views.
+        first: First view: uint8 images ``(n, size, size, 3)``, or ``n`` captions.
+        second: Second view, likewise.
     """
 
     data: PairData
@@ -45,6 +46,7 @@ class Views:
     second: Inputs
 
     def __len__(self) -> int:
+        """Number of pairs."""
         return len(self.data)
 
 
@@ -59,7 +61,7 @@ def _name(data: PairData) -> tuple[np.ndarray, Inputs]:
 
 
 def _other_picture(data: PairData) -> tuple[np.ndarray, Inputs]:
-    """The outlines alone where the drawings have them, else the picture at half its size."""
+    """Outlines where the drawings have them, else the image at half its resolution."""
     if parse_spec(data.spec)[0] == "openmoji":
         return np.arange(len(data)), np.stack([_outline(code, data.size) for code in data.ids])
     rows, pixels = _picture(data)
@@ -67,7 +69,7 @@ def _other_picture(data: PairData) -> tuple[np.ndarray, Inputs]:
 
 
 def _other_name(data: PairData) -> tuple[np.ndarray, Inputs]:
-    """The name in another language where there is one, else the second caption."""
+    """Name in another language where there is one, else the second caption."""
     name, _, options = parse_spec(data.spec)
     if name == "openmoji" and "language" not in options:
         other = load_data(with_options(data.spec, language=OTHER_LANGUAGE), split="all")
@@ -84,7 +86,7 @@ VIEWS: dict[str, Callable[[PairData], tuple[np.ndarray, Inputs]]] = {
     "name": _name,
     "other name": _other_name,
 }
-"""From a data set to the rows that have a view, and the view of each."""
+"""From a data set to the rows that have a view, and their views."""
 
 
 def load_views(
@@ -96,21 +98,22 @@ def load_views(
     preprocess: Preprocess,
     pairs: int | None = None,
 ) -> Views:
-    """Load a split of some data in two views.
+    """Load a split of a data set in two views.
 
-    Where the views differ, a row whose view equals an earlier one's is left out: two flags of one
-    outline could not be told apart by it.
+    Where the views differ, a row is left out if a view of it equals that of an earlier row: two
+    flags with one outline are no distinct pairs.
 
     Args:
         spec: DATA spec.
-        first, second: of :data:`VIEWS`.
+        first: First view, one of :data:`VIEWS`.
+        second: Second view.
         split: ``train`` or ``val``.
-        preprocess: of the model.
-        pairs: at most so many, chosen by a seeded hash.
+        preprocess: Preprocessing of the model.
+        pairs: Largest number of rows, chosen by a seeded hash; default: all.
 
     Raises:
-        GeomkitError: for an unknown view.
-        NoView: for too few pairs that have both.
+        GeomkitError: For an unknown view.
+        NoView: If too few pairs have both views.
     """
     for name in (first, second):
         if name not in VIEWS:
@@ -158,7 +161,7 @@ def _chosen(values: Inputs, places: list[int]) -> Inputs:
 
 
 def _halved(pixels: np.ndarray) -> np.ndarray:
-    """Pictures ``(n, s, s, 3)`` at half their resolution, in their own size."""
+    """Images ``(n, s, s, 3)`` at half their resolution, in their own size."""
     n, side = len(pixels), pixels.shape[1] // 2 * 2
     blocks = pixels[:, :side, :side].reshape(n, side // 2, 2, side // 2, 2, 3)
     small = blocks.mean(axis=(2, 4)).round().astype(np.uint8)
@@ -168,7 +171,7 @@ def _halved(pixels: np.ndarray) -> np.ndarray:
 
 
 def _outline(code: str, size: int) -> np.ndarray:
-    """The line layer of one of OpenMoji's drawings, black on white."""
+    """Line layer of one of OpenMoji's drawings, black on white."""
     import io
     from pathlib import Path
 
