@@ -1,7 +1,6 @@
 """Metrics: from moments, pairwise sums and rows to numbers with their errors and nulls."""
 
 from geomkit.functional import uniform_sphere_limit
-from geomkit.metrics.definitions.retrieval import RECALL_AT
 from geomkit.metrics.definitions.spectrum import (
     explained_variance,
     explained_variance_with_error,
@@ -16,7 +15,6 @@ from geomkit.metrics.statistics import Reduction, Statistics
 
 __all__ = [
     "METRICS",
-    "RECALL_AT",
     "GapResult",
     "Metric",
     "Number",
