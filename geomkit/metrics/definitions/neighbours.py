@@ -95,8 +95,8 @@ METRICS = [
         Metric(
             f"hubness_{modality}", "neighbours", of_statistics(hubness, modality),
             "0 = no hubs … large = a few rows are neighbours of most", reduction=ACROSS,
-            undefined="it needs more than 10 pairs and a comparison of all of them: it is left out "
-            "past the row budget",
+            undefined="it needs more than 10 pairs, and all of them: it is left out past the row "
+            "budget",
         )
         for modality in ("image", "text")
     ),
