@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -150,6 +150,9 @@ class _Chunk:
     crc32: int
     bad: tuple[Bad, ...]
 
+    def written(self) -> dict[str, Any]:
+        return {"crc32": self.crc32, "bad": [list(astuple(bad)) for bad in self.bad]}
+
     @staticmethod
     def read(content: dict[str, Any]) -> _Chunk:
         return _Chunk(content["crc32"], tuple(Bad(*entry) for entry in content["bad"]))
@@ -204,14 +207,14 @@ def _build(
                 if end % step == 0 or end == count:
                     chunks.append(_Chunk(crc, tuple(sorted(bad))))
                     _sync(pixels)  # a line of the journal vouches for pixels that are on disk
-                    lines.write(json.dumps(asdict(chunks[-1])).encode() + b"\n")
+                    lines.write(json.dumps(chunks[-1].written()).encode() + b"\n")
                     _sync(lines)
                     crc, bad = 0, []
                     data.check_bad(_bad(chunks))  # now rather than after hours
                 if progress:
                     progress(end, count)
         with atomic_write(file.with_suffix(".json"), overwrite=True) as out:
-            record = {**asdict(plan), "chunks": [asdict(chunk) for chunk in chunks]}
+            record = {**asdict(plan), "chunks": [chunk.written() for chunk in chunks]}
             out.write(json.dumps(record).encode())
         partial.replace(file)
         journal.unlink()

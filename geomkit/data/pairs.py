@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class Images(Protocol):
         ...
 
 
-class Bad(NamedTuple):
+@dataclass(frozen=True, order=True)
+class Bad:
     """An image that does not decode.
 
     Attributes:
