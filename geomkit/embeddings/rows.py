@@ -30,7 +30,7 @@ _IN_MEMORY = 1 << 29
 
 
 def fits_memory(size: int) -> bool:
-    """Whether a matrix of so many bytes is small enough to be kept in memory."""
+    """Whether a matrix of ``size`` bytes is small enough to be kept in memory."""
     return size <= _IN_MEMORY
 
 

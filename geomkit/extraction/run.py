@@ -178,14 +178,12 @@ def extract(
         watch(Progress("end", None, 0, len(folder), len(folder), manifest=start.manifest))
         return start.manifest
     wait = _meeting(team)
-    work = _Work(
-        checkpoint, data, folder, start, team.share(list(start.missing)), device,
-        resolve_workers(workers, data),
-    )  # fmt: skip
-    total = sum(stop - first for first, stop in map(folder.span, work.mine))
+    mine = team.share(list(start.missing))
+    work = _Work(checkpoint, data, folder, start, mine, device, resolve_workers(workers, data))
+    total = sum(stop - first for first, stop in map(folder.span, mine))
     state = Progress("start", start.plan, total, len(folder), len(folder) - len(start.missing))
     watch(state)
-    if work.mine:
+    if mine:
         _write_shards(work, watch, state)
     wait()
     manifest = _agreed(team, lambda: finish(folder, start.plan, data))
@@ -236,8 +234,7 @@ class _Work:
 def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progress) -> None:
     """Encode and write this process's shards, one being written while the next is encoded."""
     plan, bad, done = work.start.plan, list(work.start.bad), 0
-    double = plan.precision == "fp64"
-    work.checkpoint.model.to(work.device, torch.float64 if double else None)
+    work.checkpoint.model.to(work.device, torch.float64 if plan.precision == "fp64" else None)
     threads, started = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(plan.threads)
     waiting: tuple[int, Future[ShardRecord]] | None = None
