@@ -49,7 +49,6 @@ def load_parts(
         GeomkitError: As :func:`~geomkit.data.labelled.load_classes`; or if the two parts overlap or
             differ in their classes, or a class has too few images to divide.
     """
-
     part = partial(load_classes, spec, preprocess=preprocess, max_bad=max_bad, progress=progress)
     test = part(split=test_split)
     if train_split is None and test.train is None:
