@@ -15,7 +15,7 @@ from geomkit.reproduce.framework.claims import (
     mean_of,
 )
 from geomkit.reproduce.framework.experiment import Context
-from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.reproduce.framework.results import Row, Rows, rows_of
 from geomkit.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -44,13 +44,12 @@ def control_rows(experiment: str, control: Control, context: Context, condition:
         control, context.folder / "work", device=options.device, threads=options.threads,
         say=context.say,
     )  # fmt: skip
-    return Rows(
-        Row(experiment, f"{c.data} {split}", c.dim, c.loss, c.seed, name, value,
-            found.stderr.get(name, math.nan), f"{condition};step={record.step}")
-        for record in records
-        for split, found in (("train", record.train), ("val", record.val))
-        for name, value in found.metrics.items()
-    )  # fmt: skip
+    rows = Rows()
+    for record in records:
+        for split, found in (("train", record.train), ("val", record.val)):
+            when = f"{condition};step={record.step}"
+            rows += rows_of(experiment, c, split, found.metrics, found.stderr, when)
+    return rows
 
 
 def left_out(

@@ -1,17 +1,17 @@
-"""What the causes of the gap are judged by: cells of the main grid, and controls beside them."""
+"""Measurements for the suspected causes of the gap: cells of the main grid, and controls."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.reproduce.controls.control_rows import control_rows, left_out
+from geomkit.reproduce.experiments.tasks import kept
 from geomkit.reproduce.framework.common import QUICK_STEPS, cell_of, main_grid, measured
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
-from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
+from geomkit.reproduce.framework.results import Rows, rows_of
 from geomkit.training.config import TrainConfig
 
 __all__ = ["LONGER", "LOSSES", "METRICS", "cells", "initial_rows", "measure", "seconds"]
@@ -21,13 +21,13 @@ METRICS = ("centroid_distance", "linear_separability")
 CONE = ("intra_cosine_image", "intra_cosine_text", *METRICS)
 INITIALISATIONS = 20
 LONGER = 3
-"""The long run's steps, in those of the standard run."""
+"""Steps of the long run, in multiples of the standard run's."""
 LOSSES = ("clip", "cua")
 ENCODER_STEPS = 200
 SECONDS_A_STEP = 0.11
 """On two cores, of a batch of 64 pairs."""
 
-# (encoders, second view): the same picture twice says what copies do when nothing tells them apart.
+# (encoders, second view): the last shows what copies do on identical inputs.
 ENCODERS = (
     ("separate", "other picture"),
     ("copied", "other picture"),
@@ -49,16 +49,18 @@ def _long(options: Options) -> Cell:
 
 
 def cells(options: Options) -> list[Cell]:
+    """Cells of the main grid at one dimension, and the longer run."""
     return [*_standard(options), _long(options)]
 
 
 def _scratch(options: Options, loss: str, seed: int) -> TrainConfig:
-    """A main cell's configuration, from scratch: what the controls train."""
+    """Configuration of a main cell, trained from scratch, for the controls."""
     plain = replace(options, pretrained=None, model=options.model or "tiny")
     return cell_of(plain, loss=loss, dim=DIM, seed=seed).config
 
 
 def measure(context: Context) -> Rows:
+    """Rows of every cause."""
     return Rows(
         [*_cone(context), *_mismatch(context), *_training(context), *_encoders(context),
          *_start(context)]
@@ -71,27 +73,24 @@ def _cone(context: Context) -> Rows:
     rows = Rows()
     for seed in range(5 if options.quick else INITIALISATIONS):
         config = replace(_scratch(options, "clip", seed), seed=seed)
-        path = context.folder / "work" / f"initial-{seed}.csv"
-        if path.exists():
-            rows += read_rows(path)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = initial_rows(config, device=options.device, threads=options.threads)
-        write_rows(path, found, overwrite=True)
-        rows += found
+
+        def make(config: TrainConfig = config) -> Rows:
+            return initial_rows(config, device=options.device, threads=options.threads)
+
+        rows += kept(context, f"initial-{seed}", make)
     return rows
 
 
 def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0) -> Rows:
-    """The geometry of held-out pairs under a fresh model's random weights.
+    """Metrics of held-out pairs under the random weights of a fresh model.
 
     Args:
-        config: architecture, data and seed.
-        device: where to run it.
-        threads: of the CPU; 0 leaves them alone.
+        config: Architecture, data and random seed.
+        device: Device of the model.
+        threads: CPU threads; 0 changes nothing.
 
     Raises:
-        GeomkitError: as loading the data does.
+        GeomkitError: If the data cannot be loaded.
     """
     import torch
 
@@ -119,15 +118,11 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
     finally:
         torch.set_num_threads(before)
     found = gap(embeddings, metrics=CONE, seed=config.seed)
-    return Rows(
-        Row("causes", f"{config.data} val", config.dim, config.loss, config.seed, name, value,
-            found.stderr.get(name, math.nan), "cause=cone")
-        for name, value in found.metrics.items()
-    )  # fmt: skip
+    return rows_of("causes", config, "val", found.metrics, found.stderr, "cause=cone")
 
 
 def _mismatch(context: Context) -> Rows:
-    """Right partners, and wrong ones learnt."""
+    """Models of matched and of mismatched pairs."""
     rows = Rows()
     for cell in _standard(context.options):
         rows += measured(
@@ -149,11 +144,9 @@ def _training(context: Context) -> Rows:
         history = context.checkpoint(cell).history
         condition = f"cause=training;run={run}"
         for record in history[:-1]:
-            rows += [
-                Row("causes", f"{c.data} {record.split}", c.dim, c.loss, c.seed, name,
-                    record.metrics[name], math.nan, f"{condition};step={record.step}")
-                for name in METRICS
-            ]  # fmt: skip
+            found = {name: record.metrics[name] for name in METRICS}
+            when = f"{condition};step={record.step}"
+            rows += rows_of("causes", c, record.split, found, condition=when)
         last = f"{condition};step={history[-1].step}"
         rows += measured("causes", cell, context, metrics=METRICS, condition=last)
     return rows
@@ -172,7 +165,7 @@ def _encoders(context: Context) -> Rows:
 
 
 def _start(context: Context) -> Rows:
-    """Picture and name, the gap closed by the fixed map before training."""
+    """Images and captions, the gap closed by the fixed map before training."""
     rows = Rows()
     for loss in LOSSES:
         rows += _control(
@@ -200,6 +193,7 @@ def _control(
 
 
 def seconds(options: Options) -> float:
+    """Approximate seconds of the controls and of the fresh models."""
     share = QUICK_STEPS if options.quick else 1.0
     steps = sum(_scratch(options, loss, options.used_seeds[0]).steps for loss in LOSSES)
     mixed = steps / 2 if options.quick else steps

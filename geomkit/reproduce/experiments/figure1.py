@@ -25,7 +25,7 @@ from geomkit.reproduce.framework.claims import (
 )
 from geomkit.reproduce.framework.common import cell_of, training_pairs, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.results import Row, Rows, published
+from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,10 +95,7 @@ def snapshot_rows(cell: Cell, checkpoint: TrainedRun) -> Rows:
         end = f"epoch={epochs[step]:g};step={step}"
         clouds = [to_numpy(getattr(snapshot, side)) for side in SIDES]
         result = gap(Embeddings.of(*clouds), metrics=METRICS, seed=c.seed)
-        rows += [
-            Row(*start, name, value, result.stderr.get(name, math.nan), end)
-            for name, value in result.metrics.items()
-        ]
+        rows += rows_of("figure1", c, "train", result.metrics, result.stderr, end)
         rows.append(Row(*start, "loss", losses[step], condition=end))
         spectra = [explained_variance_with_error(cloud) for cloud in clouds]
         for k in (1, 2):

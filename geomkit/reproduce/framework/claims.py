@@ -44,6 +44,7 @@ class Interval:
     count: int
 
     def __str__(self) -> str:
+        """Estimate and bounds with three digits."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.how}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from geomkit.models.preprocess import Preprocess
 from geomkit.reproduce.framework.claims import mean_interval
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
-from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.reproduce.framework.results import Row, Rows, rows_of
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
@@ -92,7 +92,7 @@ def main_grid(
 
 
 def where(config: TrainConfig, split: str) -> str:
-    """The data column of a row."""
+    """Value of the column ``data``: DATA spec and split."""
     return f"{config.data} {split}"
 
 
@@ -105,25 +105,12 @@ def measured(
     split: str = "val",
     condition: str = "",
 ) -> Rows:
-    """Metrics of a trained cell with their standard errors, a row each."""
+    """Metrics of a trained cell with their standard errors, one row per metric."""
     from geomkit.metrics import gap
 
     c = cell.config
     result = gap(context.embeddings(cell, split), metrics=list(metrics), seed=c.seed)
-    return Rows(
-        Row(
-            experiment,
-            where(c, split),
-            c.dim,
-            c.loss,
-            c.seed,
-            name,
-            value,
-            result.stderr.get(name, math.nan),
-            condition,
-        )
-        for name, value in result.metrics.items()
-    )
+    return rows_of(experiment, c, split, result.metrics, result.stderr, condition)
 
 
 class Dot(NamedTuple):

@@ -54,6 +54,7 @@ class Options:
     simat: str | None = None
 
     def __post_init__(self) -> None:
+        """Refuse options that contradict each other."""
         if not self.seeds:
             raise GeomkitError("seeds: expected one or more, such as --seeds 24,42,44")
         if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):

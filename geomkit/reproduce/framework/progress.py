@@ -45,6 +45,7 @@ class Progress:
     """
 
     def __init__(self, planned: Plan, watch: Callable[[Event], None]) -> None:
+        """Start the clock of a planned run."""
         self.watch = watch
         self.clock = Clock(dict(planned.work))
         self.steps = {cell: (0, steps_of(cell.config)) for cell in planned.left}
@@ -80,6 +81,7 @@ class Clock:
     def __init__(
         self, work: Mapping[Cell | str, float], now: Callable[[], float] = time.perf_counter
     ) -> None:
+        """Start the clock."""
         self.work, self.now = dict(work), now
         self.shares = dict.fromkeys(self.work, 0.0)
         self.before = dict.fromkeys(self.work, 0.0)

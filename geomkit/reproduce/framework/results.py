@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write
 from geomkit.errors import GeomkitError
 
-__all__ = ["Row", "Rows", "published", "read_rows", "write_rows"]
+if TYPE_CHECKING:
+    from geomkit.training.config import TrainConfig
+
+__all__ = ["Row", "Rows", "published", "read_rows", "rows_of", "write_rows"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,32 @@ class Rows(list[Row]):
         if len(found) != 1:
             raise GeomkitError(f"results: {len(found)} rows with {equal}, expected one")
         return found[0]
+
+
+def rows_of(
+    experiment: str,
+    config: TrainConfig,
+    split: str,
+    metrics: Mapping[str, float],
+    stderr: Mapping[str, float] | None = None,
+    condition: str = "",
+) -> Rows:
+    """Metrics of one training as rows.
+
+    Args:
+        experiment: Name of the experiment.
+        config: Configuration of the training.
+        split: Split that was measured.
+        metrics: Values by name.
+        stderr: Standard errors by name, where known.
+        condition: Condition of the rows.
+    """
+    errors = stderr or {}
+    return Rows(
+        Row(experiment, f"{config.data} {split}", config.dim, config.loss, config.seed, name,
+            value, errors.get(name, math.nan), condition)
+        for name, value in metrics.items()
+    )  # fmt: skip
 
 
 def write_rows(path: Path, rows: Iterable[Row], *, overwrite: bool = False) -> None:
