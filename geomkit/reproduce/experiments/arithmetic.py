@@ -1,8 +1,8 @@
-"""Multimodal arithmetic by the same models: does a smaller gap make sums of modalities work?
+"""Multimodal arithmetic: does a smaller gap make sums of images and texts work better?
 
-The paper's data set is SIMAT, whose files a user supplies. OpenMoji asks the same kind of question
-of every reader's machine: an emoji moved from one skin tone to another, from man to woman, and the
-one right answer among all pictures.
+The paper's data set is SIMAT, whose files a user supplies. OpenMoji has queries of the same kind:
+an emoji moved from one skin tone to another, or from man to woman, with one right answer among all
+images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from geomkit.reproduce.experiments.tasks import (
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.common import LOSSES, cell_of, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.results import Row, Rows, published
+from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ NAME = "arithmetic"
 DIM = 128
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 SHOWN = "cua"
-"""The loss whose answers are shown as pictures."""
+"""Loss whose answers are shown as images."""
 MAIN = 1.0
 """λ of the paper."""
 
@@ -53,9 +53,9 @@ def _cells(options: Options) -> list[Cell]:
 
 
 def _queries(options: Options) -> tuple[str, str]:
-    """The data whose queries are asked, and the split: held-out variants, or all that there is.
+    """DATA spec and split of the queries: held-out variants of OpenMoji.
 
-    Models that were trained on other data know none of the emoji.
+    For models that were trained on other data, all emoji are held out.
     """
     if parse_spec(options.data)[0] != "openmoji":
         return "openmoji", "all"
@@ -108,46 +108,41 @@ def _simat(cell: Cell, context: Context) -> Rows:
 
 
 def _scores(cell: Cell, result: ArithmeticResult, before: str) -> Rows:
-    c = cell.config
-    data, condition = where(c, result.split), f"{before}lambda={result.strength:g}"
     rows = Rows()
     for metric, value in result.metrics.items():
-        error = result.stderr[metric]
-        rows.append(Row(NAME, data, c.dim, c.loss, c.seed, metric, value, error, condition))
+        rows += rows_of(
+            NAME, cell.config, result.split, {metric: value}, result.stderr,
+            f"{before}lambda={result.strength:g}",
+        )  # fmt: skip
         if result.strength == MAIN and result.difference == "words":
-            for what, number in (
-                ("chance", result.chance[metric]),
-                ("queries", float(result.counts[metric])),
-            ):
-                rows.append(Row(NAME, data, 0, "", -1, what, number, condition=f"of={metric}"))
+            data, condition = where(cell.config, result.split), f"of={metric}"
+            counts = {"chance": result.chance[metric], "queries": float(result.counts[metric])}
+            rows += [
+                Row(NAME, data, 0, "", -1, name, number, condition=condition)
+                for name, number in counts.items()
+            ]
     return rows
 
 
 def _details(cell: Cell, result: ArithmeticResult) -> Rows:
-    c = cell.config
-    data = where(c, result.split)
+    of_cell = partial(rows_of, NAME, cell.config, result.split)
     rows = Rows()
     for name, part in result.per_value.items():
-        condition = f"asked={name}"
-        rows.append(
-            Row(NAME, data, c.dim, c.loss, c.seed, "acc1_value", part.value, part.stderr, condition)
-        )
+        rows += of_cell({"acc1_value": part.value}, {"acc1_value": part.stderr}, f"asked={name}")
     for attribute, table in result.taken_for.items():
         for wanted, found in table.items():
             for name, share in found.items():
                 condition = f"attribute={attribute};found={name};wanted={wanted}"
-                rows.append(
-                    Row(NAME, data, c.dim, c.loss, c.seed, "taken_for", share, condition=condition)
-                )
+                rows += of_cell({"taken_for": share}, condition=condition)
     return rows
 
 
 def _keep_examples(cell: Cell, result: ArithmeticResult, context: Context) -> None:
-    """For the figure of pictures, which no row can hold."""
-    if not _is(cell, SHOWN, context.options.used_seeds[0]):
-        return
-    with atomic_write(context.folder / "examples.json", overwrite=True) as file:
-        file.write(json.dumps(result.to_json()["examples"], indent=1).encode())
+    """Write the examples of one model, for the figure of images."""
+    c = cell.config
+    if c.loss == SHOWN and c.seed == context.options.used_seeds[0]:
+        with atomic_write(context.folder / "examples.json", overwrite=True) as file:
+            file.write(json.dumps(result.to_json()["examples"], indent=1).encode())
 
 
 def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
@@ -160,10 +155,6 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
         title = f"{SHOWN}, d = {DIM}, seed {seed}"
         figures["arithmetic-examples"] = examples(found, title=title)
     return figures
-
-
-def _is(cell: Cell, loss: str, seed: int) -> bool:
-    return cell.config.loss == loss and cell.config.seed == seed
 
 
 def _better(loss: str) -> Claim:
