@@ -47,7 +47,7 @@ METRICS = (
 
 
 def weighted(weight: float) -> str:
-    """The loss with this weight on uniformity and alignment both.
+    """Loss with this weight on both uniformity and alignment.
 
     >>> weighted(0.1), weighted(1.0)
     ('clip + 0.1*uniformity + 0.1*alignment', 'cua')
@@ -82,7 +82,7 @@ def _measure(context: Context) -> Rows:
 def _of(cell: Cell, context: Context, *, condition: str = "") -> Rows:
     rows = measured("ablation", cell, context, metrics=METRICS, condition=condition)
     ways = rows.where(lambda row: row.metric.endswith("_" + RETRIEVAL))
-    # The two ways share their pairs: the error of their mean is at most the mean of their errors.
+    # Both directions share their pairs: the error of the mean is at most the mean of the errors.
     mean = sum(row.value for row in ways) / len(ways)
     error = sum(row.stderr for row in ways) / len(ways)
     rows.append(replace(ways[0], metric=RETRIEVAL, value=mean, stderr=error))

@@ -1,7 +1,7 @@
-"""What drives the gap: batch size, dimension and temperature, everything else the same.
+"""What drives the gap: batch size, dimension and temperature, with all else equal.
 
-Every model of the grid sees the same number of pairs. A smaller batch takes more steps for that, at
-a learning rate lower by the root of the ratio, as is usual with Adam.
+Every model of the grid is trained on the same number of pairs. A smaller batch takes more steps, at
+a learning rate that is lower by the square root of the ratio, as is usual with Adam.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = ["EXPERIMENT", "rank_correlation", "settings"]
 BATCHES, DIMS, TAUS = (16, 64, 256), (8, 32, 128), (0.01, 0.05, 0.2)
 QUICK = {"batches": (16, 256), "dims": (8, 128), "taus": (0.01, 0.2)}
 LEARNED_FROM = 0.07
-"""Where CLIP itself starts to learn its temperature."""
+"""Initial value of CLIP's learned temperature."""
 PAIRS_SEEN = 38_400
-"""As many as the standard recipe's: 600 steps of 64."""
+"""Pairs per model, as many as in the standard recipe: 600 steps of 64."""
 LR_AT_64 = 5e-4
 METRICS = (
     "centroid_distance",
@@ -48,9 +48,9 @@ METRICS = (
 
 
 def settings(options: Options) -> list[tuple[int, int, float, bool]]:
-    """The grid: batch size, dimension, τ, and whether it is learned from there.
+    """Grid of batch size, dimension, τ, and whether τ is learned from that value.
 
-    Batches that the data cannot fill with captions of their own are left out.
+    Batches larger than the number of different captions are left out.
     """
     pairs = training_pairs(options.data)
     batches = QUICK["batches"] if options.quick else BATCHES
@@ -69,12 +69,12 @@ def settings(options: Options) -> list[tuple[int, int, float, bool]]:
 
 
 def _cell(options: Options, batch: int, dim: int, tau: float, learned: bool) -> Cell:
-    # The small model whatever was asked for: what is asked here is asked of the loss.
+    # Always the small model: the experiment is about the loss.
     small = Options(data=options.data, model="nano", seeds=options.seeds, quick=options.quick)
     steps = PAIRS_SEEN // batch
     return cell_of(
         small, dim=dim, batch_size=batch, temperature=tau, learn_temperature=learned or None,
-        # Too short a warm-up and large batches collapse at a low temperature.
+        # With too short a warm-up, large batches collapse at a low temperature.
         steps=steps, warmup=max(1, min(steps // 4, max(50, steps // 12))), eval_every=steps,
         lr=LR_AT_64 * math.sqrt(batch / 64), seed=options.used_seeds[0],
     )  # fmt: skip
@@ -153,17 +153,17 @@ def _with_uniformity(rows: Rows) -> Interval:
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Spearman's with Bonett and Wright's interval (Psychometrika 65, 2000).
+    """Spearman's rank correlation with Bonett and Wright's interval (Psychometrika 65, 2000).
 
     Raises:
-        MissingRows: for fewer than five, or values that are all equal.
+        MissingRows: For fewer than five values, or values that are all equal.
     """
     from scipy import stats
 
     if len(a) < 5 or len(set(a)) == 1 or len(set(b)) == 1:
         raise MissingRows("too few different values to correlate")
     r = float(stats.spearmanr(a, b).statistic)
-    r = max(-(1 - len(a) ** -2), min(1 - len(a) ** -2, r))  # a perfect order is no certainty
+    r = max(-(1 - len(a) ** -2), min(1 - len(a) ** -2, r))  # keeps the interval finite
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((1 + r * r / 2) / (len(a) - 3))
     low, high = (math.tanh(math.atanh(r) + sign * half) for sign in (-1, 1))
     return Interval(r, low, high, f"{len(a)} settings", len(a))

@@ -1,4 +1,4 @@
-"""The command that trains a cell by itself."""
+"""Command line that trains one cell."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NOT_OPTIONS = {"recipe", "precision", "threads"}
 
 
 def train_command(cell: Cell, out: str) -> str:
-    """``geomkit train`` with those options that differ from the recipe's.
+    """``geomkit train`` with the options that differ from the recipe's defaults.
 
     >>> train_command(Cell(configure(loss="cua", dim=64, seed=24, temperature=0.05)), "a.pt")
     'geomkit train --loss cua --dim 64 --temperature 0.05 --seed 24 --out a.pt'
     """
     c = cell.config
     words = ["geomkit", "train", "--loss", c.loss, "--dim", str(c.dim)]
-    # The recipe is named where the command would take another by itself.
+    # The recipe is named where the command would choose another one.
     start = {"pretrained": c.pretrained} if c.pretrained else {}
     if c.pretrained:
         words += ["--pretrained", c.pretrained]
