@@ -73,8 +73,7 @@ def data(
         if text:
             typer.echo(f"{label + ':':<12} {text}")
     if out is not None:
-        from geomkit.plots import save_figure
-        from geomkit.plots.contact_sheet import contact_sheet
+        from geomkit.plots import contact_sheet, save_figure
 
         save_figure(contact_sheet(_samples(whole, seed), seed=seed), out, overwrite=overwrite)
         typer.echo(f"sheet:       {out}")

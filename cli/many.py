@@ -1,49 +1,76 @@
-"""Any number of SOURCES at once, each with a name that tells it from the others."""
+"""Any number of SOURCES, each with a distinct name, and the figure that a command makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
+from .options import ModelOptions
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from geomkit.embeddings.embeddings import Embeddings
 
-__all__ = ["colours", "load_all", "short_names"]
+__all__ = ["load_all", "load_one", "short_names", "write_figure"]
 
 
-def load_all(
-    sources: Sequence[str],
-    *,
-    data: str | None,
-    split: str | None,
-    device: str,
-    workers: int | None,
-    download: bool,
-) -> list[tuple[str, Embeddings, str | None]]:
-    """A short name, the embeddings and the loss (of our own checkpoints) of each source.
+def write_figure(out: Path, overwrite: bool, make: Callable[[], Figure]) -> None:
+    """Save the figure that a function makes, and print its path.
+
+    Args:
+        out: File to write; refused before the figure is made if it cannot be written.
+        overwrite: Whether to replace an existing file.
+        make: Function that returns the figure.
+    """
+    from geomkit.plots import check_figure_path, save_figure
+
+    check_figure_path(out, overwrite=overwrite)
+    save_figure(make(), out, overwrite=overwrite)
+    typer.echo(out)
+
+
+def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None]:
+    """Return the embeddings of a source and the split that they are, if known.
 
     Raises:
-        GeomkitError: if none are named, or as :func:`geomkit.sources.load_source`.
+        GeomkitError: As :func:`geomkit.sources.load_source`.
+    """
+    from geomkit.sources import load_source
+
+    return load_source(
+        source,
+        data=options.data,
+        split=options.split,
+        device=options.device,
+        download=options.download,
+        workers=options.workers,
+    )
+
+
+def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddings]:
+    """Return the embeddings of each source, by a short name with its split.
+
+    Raises:
+        GeomkitError: If there is no source, or as :func:`geomkit.sources.load_source`.
     """
     from geomkit.errors import GeomkitError
-    from geomkit.sources import load_source
 
     if not sources:
         raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
-    found = []
+    found: dict[str, Embeddings] = {}
     for name, source in zip(short_names(sources), sources, strict=True):
-        embeddings, part = load_source(
-            source, data=data, split=split, device=device, download=download, workers=workers
-        )
-        loss = embeddings.meta.get("loss")
-        label = name + (f", {part}" if part else "")
-        found.append((label, embeddings, loss if isinstance(loss, str) else None))
+        embeddings, split = load_one(source, options)
+        label = name + (f", {split}" if split else "")
+        found[f"{label} ({len(found) + 1})" if label in found else label] = embeddings
     return found
 
 
 def short_names(sources: Sequence[str]) -> list[str]:
-    """The end of each path, as much of it as tells it from the others.
+    """Return the end of each path, as much as distinguishes it from the others.
 
     >>> short_names(["runs/a/ckpt.pt", "runs/b/ckpt.pt"]), short_names(["x/clip.pt", "x/cua.pt"])
     (['a/ckpt.pt', 'b/ckpt.pt'], ['clip.pt', 'cua.pt'])
@@ -54,21 +81,3 @@ def short_names(sources: Sequence[str]) -> list[str]:
     while depth < longest and len({p[-depth:] for p in parts}) < len(set(parts)):
         depth += 1
     return ["/".join(p[-depth:]) for p in parts]
-
-
-def colours(losses: Sequence[str | None]) -> list[tuple[str, str]]:
-    """A colour and marker a source: its loss's, if all have one and no two the same.
-
-    >>> len({colour for colour, _ in colours([None, None, "cua"])})
-    3
-    """
-    from geomkit.plots.style import LOSS_COLOURS, loss_colour, loss_marker
-
-    found = [(loss_colour(loss), loss_marker(loss)) for loss in losses if loss is not None]
-    if len(found) == len(losses) and len(set(found)) == len(found):
-        return found
-    names = list(LOSS_COLOURS)
-    return [
-        (LOSS_COLOURS[names[k % len(names)]], loss_marker(names[k % len(names)]))
-        for k in range(len(losses))
-    ]

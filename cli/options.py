@@ -12,8 +12,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 __all__ = ["CacheImages", "CaptionColumn", "Data", "DataMaxBad", "Device", "Download",
-           "ImageColumn", "MaxBad", "ModelData", "ModelOptions", "ModelSplit", "Overwrite",
-           "Precision", "TaskOptions", "Workers", "grouped"]  # fmt: skip
+           "FigureOut", "ImageColumn", "MaxBad", "ModelData", "ModelOptions", "ModelSplit",
+           "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "Workers",
+           "grouped"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
@@ -41,6 +42,11 @@ CaptionColumn = Annotated[str | None, typer.Option(help="Column of captions in a
 DataMaxBad = Annotated[
     float | None, typer.Option(help="Share of images that may fail to decode, 0 to 1.")
 ]
+PlotSources = Annotated[
+    list[str], typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
+]
+PlotPairs = Annotated[int, typer.Option(help="Largest number of pairs to draw.")]
+FigureOut = Annotated[Path, typer.Option("--out", "-o", help="Figure file: .png, .pdf or .svg.")]
 Data = Annotated[
     str,
     typer.Option(

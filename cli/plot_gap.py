@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import console
-from .many import colours, load_all, short_names
-from .options import Device, Download, ModelData, ModelSplit, Overwrite, Workers
+from .many import load_all, short_names, write_figure
+from .options import FigureOut, ModelOptions, Overwrite, grouped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,77 +24,67 @@ SHOWN = (
 )
 
 
+@grouped
 def plot_gap(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Any number of checkpoints, models (with --data) or embeddings, a dot each; or "
-            "results.csv files of geomkit reproduce, drawn against the dimension by loss."
+            help="Checkpoints, models (with --data) or embeddings, a dot each; or results.csv "
+            "files of geomkit reproduce, drawn against the dimension by loss."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The picture: .png, .pdf or .svg.")
-    ] = Path("gap.png"),
+    *,
+    out: FigureOut = Path("gap.png"),
     metrics: Annotated[
         str, typer.Option(help="Names or groups, with commas; see geomkit metrics.")
     ] = SHOWN,
     published: Annotated[
-        bool, typer.Option("--published", help="For results.csv: the paper's numbers beside them.")
+        bool, typer.Option("--published", help="For results.csv: add the paper's numbers.")
     ] = False,
-    data: ModelData = None,
-    split: ModelSplit = None,
-    seed: Annotated[int, typer.Option(help="Of folds, samples and permutations.")] = 0,
-    device: Device = "auto",
-    workers: Workers = None,
-    download: Download = False,
+    seed: Annotated[int, typer.Option(help="Random seed of folds, samples and permutations.")] = 0,
+    options: ModelOptions,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw the gap: metrics of sources side by side, or of results against the dimension.
+    """Draw the modality gap: metrics of sources side by side, or results against the dimension.
 
-    Dots of sources have 95% intervals over pairs, and beside them stands the value without a gap
-    (or without pairing) on these very rows; lines of results have t intervals over seeds.
+    Dots of sources have 95% intervals over pairs; a grey bar is the value without a gap, or without
+    pairing, on the same rows. Lines of results have t intervals over seeds.
     """
-    from geomkit.errors import GeomkitError
-    from geomkit.metrics import select
-    from geomkit.plots import check_figure_path, save_figure
 
-    check_figure_path(out, overwrite=overwrite)
-    names = select([word.strip() for word in metrics.split(",")])
-    if metrics == SHOWN:  # in the order of the figure, which is not that of the table
-        names = SHOWN.split(",")
-    tables = [source.lower().endswith(".csv") for source in sources]
-    if any(tables):
-        if not all(tables):
-            raise GeomkitError("name results.csv files, or models and embeddings; not both at once")
-        for option, value in (("--data", data), ("--split", split)):
-            if value is not None:
-                raise GeomkitError(f"{option} applies to models, these are results")
-        figure = _of_results(sources, names, published)
-    elif published:
-        raise GeomkitError("--published goes with results.csv, which have a dimension and a loss")
-    else:
-        from geomkit.metrics import gap
-        from geomkit.plots.gap import Measured, side_by_side
+    def make() -> Figure:
+        from geomkit.errors import GeomkitError
+        from geomkit.metrics import gap, select
+        from geomkit.plots import gap_panels
 
-        loaded = load_all(
-            sources, data=data, split=split, device=device, workers=workers, download=download
-        )
-        measured = []
-        looks = colours([loss for _, _, loss in loaded])
-        for (name, embeddings, _), (colour, marker) in zip(loaded, looks, strict=True):
-            found = gap(embeddings, metrics=names, seed=seed)
-            measured.append(Measured(name, found.metrics, found.stderr, found.null, colour, marker))
-            console.line(f"{name}: n={found.n}, d={found.dim}")
-        figure = side_by_side(measured, names)
-    save_figure(figure, out, overwrite=overwrite)
-    typer.echo(out)
+        names = select([word.strip() for word in metrics.split(",")])
+        if metrics == SHOWN:  # in the order of the figure, which is not that of the table
+            names = SHOWN.split(",")
+        tables = [source.lower().endswith(".csv") for source in sources]
+        if any(tables):
+            if not all(tables):
+                raise GeomkitError(
+                    "name results.csv files, or models and embeddings; not both at once"
+                )
+            for option, value in (("--data", options.data), ("--split", options.split)):
+                if value is not None:
+                    raise GeomkitError(f"{option} applies to models, these are results")
+            return _of_results(sources, names, published)
+        if published:
+            raise GeomkitError("--published needs results.csv files, with a dimension and a loss")
+        results = {}
+        for name, embeddings in load_all(sources, options).items():
+            results[name] = gap(embeddings, metrics=names, seed=seed)
+            console.line(f"{name}: n={results[name].n}, d={results[name].dim}")
+        return gap_panels(results, names)
+
+    write_figure(out, overwrite, make)
 
 
 def _of_results(sources: list[str], names: list[str], published: bool) -> Figure:
     from dataclasses import replace
 
     from geomkit.errors import GeomkitError
-    from geomkit.reproduce.experiments.figure2 import by_dimension
+    from geomkit.reproduce.framework.figures import by_dimension
     from geomkit.reproduce.framework.results import Rows, read_rows
     from geomkit.reproduce.framework.results import published as read_published
 
@@ -111,15 +101,15 @@ def _of_results(sources: list[str], names: list[str], published: bool) -> Figure
     shown = [name for name in names if name in held]
     if not shown:
         raise GeomkitError(f"{', '.join(sources)}: hold none of {', '.join(names)}")
-    theirs = read_published("coco-finetune") if published else None
-    return by_dimension(rows, shown, theirs=theirs)
+    paper = read_published("coco-finetune") if published else None
+    return by_dimension(rows, shown, published=paper)
 
 
 def _comparable(rows: Rows, source: str) -> Rows:
-    """The rows that a dimension and a loss tell apart.
+    """The rows with a dimension and a loss.
 
     Raises:
-        GeomkitError: if there are none.
+        GeomkitError: If there are none.
     """
     from geomkit.errors import GeomkitError
 

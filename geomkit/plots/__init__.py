@@ -1,5 +1,27 @@
-"""Figures: functions that return a matplotlib ``Figure``, one style, and how to save one."""
+"""Figures: functions that take embeddings or results and return a matplotlib ``Figure``."""
 
-from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR, check_figure_path, save_figure
+from geomkit.plots.animation import can_save_mp4, frames, save_animation
+from geomkit.plots.gap import gap_panels
+from geomkit.plots.multiples import Panel, Series, draw_panel, small_multiples
+from geomkit.plots.planes import pca_planes
+from geomkit.plots.samples import contact_sheet
+from geomkit.plots.spectrum import spectrum_curves
+from geomkit.plots.sphere import Stage, project_to_sphere, sphere_row, training_stages
+from geomkit.plots.stages import stages_figure
+from geomkit.plots.style import (
+    IMAGE_COLOUR,
+    TEXT_COLOUR,
+    check_figure_path,
+    loss_colour,
+    loss_marker,
+    save_figure,
+)
+from geomkit.plots.umap import UmapOptions, umap_figure
 
-__all__ = ["IMAGE_COLOUR", "TEXT_COLOUR", "check_figure_path", "save_figure"]
+__all__ = [
+    "IMAGE_COLOUR", "TEXT_COLOUR", "Panel", "Series", "Stage", "UmapOptions", "can_save_mp4",
+    "check_figure_path", "contact_sheet", "draw_panel", "frames", "gap_panels", "loss_colour",
+    "loss_marker", "pca_planes", "project_to_sphere", "save_animation", "save_figure",
+    "small_multiples", "spectrum_curves", "sphere_row", "stages_figure", "training_stages",
+    "umap_figure",
+]  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
+from geomkit.plots.planes import modality_handles
 from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, style
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ __all__ = [
 MAX_STAGES = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """One sphere of a row.
 
     Attributes:
-        image, text: ``(n, 3)`` unit rows.
-        title: what stands above it.
+        image, text: Unit rows, shape ``(n, 3)``.
+        title: Title above the sphere.
     """
 
     image: np.ndarray
@@ -48,14 +49,14 @@ class Stage:
 
 
 def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
-    """The stages of a 3-D training run: its start, its end, and where most changed between.
+    """Return the stages of a 3-D training run: start, end, and those between with most change.
 
     Args:
-        checkpoint: of a 3-D model, with snapshots.
-        count: how many, 1 to 8; fewer if there are fewer snapshots. One means the end.
+        checkpoint: Content of the checkpoint of a 3-D model, with snapshots.
+        count: Number of stages, 1 to 8; fewer if there are fewer snapshots. One means the end.
 
     Raises:
-        GeomkitError: if the count is out of range or there are no snapshots.
+        GeomkitError: If the count is out of range or there are no snapshots.
     """
     if not 1 <= count <= MAX_STAGES:
         raise GeomkitError(f"stages: expected 1 to {MAX_STAGES}, got {count}")
@@ -75,15 +76,15 @@ def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
 
 
 def choose_stages(clouds: Sequence[np.ndarray], count: int) -> list[int]:
-    """Indices of ``count`` snapshots that cut the path of training into stretches of equal length.
+    """Return indices of ``count`` snapshots that divide the path of training into equal lengths.
 
-    The length of a step is how far the shape of the two clouds moved: the shares of variance of
-    their principal components (cone, arc, ring and sphere differ in them), how far out their
-    centroids lie, and the distance between these. No rotation of the sphere changes any of it.
+    The length of a step is the change in the shape of the two clouds: the variance ratios of their
+    principal components (which differ among cone, arc, ring and sphere), the norms of their
+    centroids, and the centroid distance. A rotation of the sphere changes none of them.
 
     Args:
-        clouds: images and texts of each snapshot, ``(2, n, 3)``.
-        count: how many to choose; the last is always among them, and from two on the first.
+        clouds: Images and texts of each snapshot, shape ``(2, n, 3)``.
+        count: Number of snapshots. The last is always chosen, and from two on the first.
 
     >>> square = np.eye(3)[None].repeat(2, 0)
     >>> choose_stages([square, square, -square, square * 0 + [1, 0, 0]], 2)
@@ -100,14 +101,14 @@ def choose_stages(clouds: Sequence[np.ndarray], count: int) -> list[int]:
     chosen = [0]
     for k in range(1, count - 1):
         target = path[-1] * k / (count - 1)
-        # Each choice leaves enough snapshots behind it for the choices still to come.
+        # Each choice leaves enough snapshots for the choices that follow.
         free = range(chosen[-1] + 1, last - (count - 2 - k))
         chosen.append(min(free, key=lambda i: abs(path[i] - target)))
     return [*chosen, last]
 
 
 def _shape(cloud: np.ndarray) -> np.ndarray:
-    """Two clouds as numbers that tell the stages of training apart, each between 0 and 1."""
+    """Two clouds as numbers between 0 and 1 that differ among the stages of training."""
     shares = np.stack([np.linalg.eigvalsh(np.cov(side.T, bias=True)) for side in cloud])
     total = shares.sum(axis=1, keepdims=True)
     shares = np.divide(shares, total, out=np.zeros_like(shares), where=total > 1e-12)
@@ -118,14 +119,22 @@ def _shape(cloud: np.ndarray) -> np.ndarray:
 
 
 def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
-    """Embeddings of d > 3 through their first three principal components, back on the sphere.
+    """Return embeddings with d > 3 on their first three principal components, as unit rows.
 
-    The components are those of images and texts together, **uncentred**, so that where the clouds
-    lie on the sphere, and with it the gap between them, survives; each row is then normalised. The
-    title says how much of the squared length the three components keep.
+    The components are those of images and texts together, **uncentred**, which keeps the positions
+    of the clouds and the gap between them. Each row is then normalised. The title says which share
+    of the squared length the three components have.
+
+    Args:
+        embeddings: Images and texts; the first caption of each image counts.
+        title: First line of the title.
 
     Raises:
-        GeomkitError: if d < 3.
+        GeomkitError: If d < 3.
+
+    >>> pairs = Embeddings.of(*np.random.default_rng(0).standard_normal((2, 9, 3)))
+    >>> project_to_sphere(pairs, title="no projection").image.shape
+    (9, 3)
     """
     x, y = (to_numpy(rows[:]).astype(np.float64) for rows in embeddings.pairs())
     if x.shape[1] != y.shape[1]:
@@ -149,50 +158,63 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
     return Stage(image, text, "\n".join(lines))
 
 
-def sphere_row(stages: Sequence[Stage], *, pairs: int = 1000) -> Figure:
-    """A row of spheres: images red, texts blue, the far side under the sphere's body.
+def sphere_row(
+    stages: Sequence[Stage],
+    *,
+    pairs: int = 1000,
+    lines: bool = False,
+    across: int = MAX_STAGES,
+    shared_view: bool = True,
+) -> Figure:
+    """Return a figure with a row of spheres: images red, texts blue.
 
-    All spheres are seen from one side, the one that has most of the points of the stages before
-    the last in front.
+    Points on the far side lie under the body of the sphere.
 
     Args:
-        stages: what to draw, left to right.
-        pairs: draw at most so many of each.
+        stages: Spheres to draw, left to right.
+        pairs: Largest number of pairs to draw.
+        lines: Whether to join the pairs along the sphere.
+        across: Spheres in a row.
+        shared_view: Whether all spheres are seen from one side, the one with most of the points of
+            the stages before the last in front; else each from where most of its points are.
 
     Raises:
-        GeomkitError: if there are no stages or no pairs.
+        GeomkitError: If there are no stages or no pairs.
+
+    >>> rows = np.eye(3)
+    >>> [axes.get_title() for axes in sphere_row([Stage(rows, -rows, "opposite")]).axes]
+    ['opposite']
     """
     if not stages or pairs < 1:
-        raise GeomkitError("expected at least one stage and one pair to draw")
+        raise GeomkitError("nothing to draw: expected at least one source and one pair")
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
+    across = min(across, len(stages))
+    rows = -(-len(stages) // across)
+    side, foot, head = (2.3 if len(stages) > 1 else 3.6), 0.32, 0.53
+    width, height = across * side, rows * (side + head) + foot
     camera = camera_for(stages)
     with style():
-        width = 2.3 * len(stages) if len(stages) > 1 else 3.6
-        side = width / len(stages)
-        height = side + 0.85
         figure = Figure(figsize=(width, height))
         for k, stage in enumerate(stages):
-            axes = figure.add_axes((k / len(stages), 0.32 / height, 1 / len(stages), side / height))
-            draw_sphere(axes, stage, camera, pairs=pairs)
-        handles = [
-            Line2D([], [], color=colour, marker="o", linestyle="none", markersize=4, label=name)
-            for colour, name in ((IMAGE_COLOUR, "images"), (TEXT_COLOUR, "texts"))
-        ]
-        figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False, borderpad=0.1)
+            row, column = divmod(k, across)
+            bottom = foot + (rows - 1 - row) * (side + head)
+            box = (column / across, bottom / height, 1 / across, side / height)
+            view = camera if shared_view else camera_for([stage])
+            draw_sphere(figure.add_axes(box), stage, view, pairs=pairs, lines=lines)
+        figure.legend(handles=modality_handles(4), loc="lower center", ncols=2, borderpad=0.1)
     return figure
 
 
 def camera_for(stages: Sequence[Stage]) -> np.ndarray:
-    """The side that all spheres are seen from: rows right, up and towards the viewer."""
+    """Return the side that spheres are seen from: rows right, up and towards the viewer."""
     early = stages[:-1] or stages
     points = np.concatenate([np.concatenate([s.image, s.text]) for s in early])
     towards = points.mean(axis=0)
     if np.linalg.norm(towards) < 0.05:
         towards = np.array([0.6, -0.6, 0.5])
     towards /= np.linalg.norm(towards)
-    # Seen from straight above a cone is a blob: step aside along the widest spread.
+    # From straight above, a cone is a disc: turn aside along the widest spread.
     _, vectors = np.linalg.eigh(np.cov(points.T))
     aside = vectors[:, -1] - (vectors[:, -1] @ towards) * towards
     if np.linalg.norm(aside) < 1e-6:
@@ -215,16 +237,16 @@ def draw_sphere(
     fontsize: float = 8.5,
     lines: bool = False,
 ) -> None:
-    """One sphere in axes of its own.
+    """Draw one sphere in axes of its own.
 
     Args:
-        axes: to draw in.
-        stage: what to draw.
-        camera: as :func:`camera_for` gives it.
-        pairs: draw at most so many of each.
-        scale: of the dots' areas, for spheres smaller than a row of five has.
-        fontsize: of the title, in pt.
-        lines: whether to join the pairs along the sphere.
+        axes: Axes to draw in.
+        stage: Sphere to draw.
+        camera: View, from :func:`camera_for`.
+        pairs: Largest number of pairs to draw.
+        scale: Factor of the dots' areas, for small spheres.
+        fontsize: Font size of the title in pt.
+        lines: Whether to join the pairs along the sphere.
     """
     from matplotlib.patches import Circle
 

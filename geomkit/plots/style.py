@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from geomkit.errors import GeomkitError
 from geomkit.losses import PRESETS, Preset, parse_loss
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -23,12 +23,14 @@ __all__ = [
     "LOSS_COLOURS",
     "MODALITY_COLOURS",
     "TEXT_COLOUR",
+    "axes_grid",
     "check_figure_path",
+    "distinct_looks",
+    "dress",
     "figure",
+    "label",
     "loss_colour",
     "loss_marker",
-    "panel",
-    "panels",
     "save_figure",
     "style",
 ]
@@ -91,6 +93,22 @@ def loss_marker(name: str) -> str:
     return preset.marker if preset else _OTHER_MARKERS[_number(name, _OTHER_MARKERS)]
 
 
+def distinct_looks(losses: Sequence[str | None]) -> list[tuple[str, str]]:
+    """A colour and marker per source: those of its loss if all have one and no two are the same.
+
+    Args:
+        losses: Loss of each source, ``None`` where unknown.
+
+    >>> len({colour for colour, _ in distinct_looks([None, None, "cua"])})
+    3
+    """
+    found = [(loss_colour(loss), loss_marker(loss)) for loss in losses if loss is not None]
+    if len(found) == len(losses) and len(set(found)) == len(found):
+        return found
+    names = list(LOSS_COLOURS)
+    return [(loss_colour(n), loss_marker(n)) for n in islice(cycle(names), len(losses))]
+
+
 def _preset(name: str) -> Preset | None:
     """The preset with a colour and marker that a loss is, however it is written."""
     try:
@@ -107,13 +125,13 @@ def _number(name: str, among: Sequence[str]) -> int:
 
 
 def figure(*, columns: int = 1, height: float = 2.4) -> Figure:
-    """An empty figure as wide as one column of a paper or both, laid out when it is drawn.
+    """Return an empty figure as wide as one column of a paper or both, laid out when it is drawn.
 
-    Axes are to be added within :func:`style`; :func:`panels` does both at once.
+    Axes have to be added within :func:`style`; :func:`axes_grid` does both at once.
 
     Args:
-        columns: 1 (3.3 in) or 2 (6.9 in).
-        height: inches.
+        columns: Columns that the figure spans: 1 (3.3 in) or 2 (6.9 in).
+        height: Height in inches.
     """
     from matplotlib.figure import Figure
 
@@ -121,49 +139,55 @@ def figure(*, columns: int = 1, height: float = 2.4) -> Figure:
         return Figure(figsize=(COLUMN_WIDTHS[columns], height), layout="constrained")
 
 
-def panels(
-    rows: int, across: int, *, columns: int = 2, height: float = 2.4, **subplots: Any
-) -> tuple[Figure, np.ndarray]:
-    """A figure of column width with a grid of axes.
+def axes_grid(
+    count: int, across: int, *, columns: int = 2, height: float = 2.4, **subplots: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with axes in rows.
 
     Args:
-        rows, across: of the grid.
-        columns: of the paper that it spans, 1 or 2.
-        height: inches.
-        subplots: further arguments of ``Figure.subplots``, such as ``sharex``.
+        count: Number of axes.
+        across: Axes in a row; the last row may have fewer.
+        columns: Columns of a paper that the figure spans, 1 or 2.
+        height: Height of the figure in inches.
+        **subplots: Further arguments of ``Figure.subplots``, such as ``sharex``.
 
     Returns:
-        The figure, and its axes in an array ``(rows, across)``.
+        The figure and its axes, row by row.
     """
     made = figure(columns=columns, height=height)
     with style():
-        axes = made.subplots(rows, across, squeeze=False, **subplots)
-    for one in axes.flat:
-        panel(one)
-    return made, axes
+        places = made.subplots(-(-count // across), across, squeeze=False, **subplots)
+    for unused in places.flat[count:]:
+        unused.remove()
+    return made, [dress(axes) for axes in places.flat[:count]]
 
 
-def panel(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = "") -> Axes:
-    """Dress axes as every figure has them: two spines, small ticks, labels of 7 to 8 pt.
+def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = "") -> Axes:
+    """Give axes the look of every figure: two spines, small ticks, labels of 7 to 8 pt.
 
     Args:
-        axes: to dress; given back.
-        title: above it.
-        x, y: labels, with units or range.
-        grid: ``x``, ``y`` or ``both``: faint lines to read values by.
+        axes: Axes to change and return.
+        title: Title above them.
+        x, y: Axis labels, with units or range.
+        grid: Faint lines to read values by: ``x``, ``y`` or ``both``.
     """
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=7, length=2.5, width=0.7, pad=2)
+    if grid:
+        axes.grid(axis=grid, color="#dddddd", linewidth=0.5)  # type: ignore[arg-type]
+        axes.set_axisbelow(True)
+    label(axes, title=title, x=x, y=y)
+    return axes
+
+
+def label(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
+    """Give axes a title and axis labels, where they are not empty."""
     if title:
         axes.set_title(title, fontsize=8, pad=4)
     if x:
         axes.set_xlabel(x, fontsize=8, labelpad=2)
     if y:
-        axes.set_ylabel(y, fontsize=8, labelpad=2)
-    if grid:
-        axes.grid(axis=grid, color="#dddddd", linewidth=0.5)  # type: ignore[arg-type]
-        axes.set_axisbelow(True)
-    return axes
+        axes.set_ylabel(y, fontsize=7.5, labelpad=2)
 
 
 def check_figure_path(path: Path, *, overwrite: bool = False) -> None:

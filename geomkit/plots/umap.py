@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,65 +12,108 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.plots.spectrum import Plane, modality_handles, spaced
-from geomkit.plots.sphere import Stage, camera_for, draw_sphere
-from geomkit.plots.style import panels, style
+from geomkit.plots.planes import Plane, plane_row, spaced
+from geomkit.plots.sphere import Stage, sphere_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["METRICS", "check_options", "globe_row", "umap_plane", "umap_sphere"]
+__all__ = ["METRICS", "UmapOptions", "umap_figure", "umap_plane", "umap_sphere"]
 
 METRICS = ("cosine", "euclidean", "correlation", "manhattan")
 FEWEST = 8
 
 
-def umap_plane(
-    embeddings: Embeddings,
-    *,
-    pairs: int = 1000,
-    metric: str = "cosine",
-    neighbours: int = 15,
-    min_dist: float = 0.1,
-    seed: int = 0,
-    title: str = "",
-) -> Plane:
-    """Images and texts in one plane, fitted together.
+@dataclass(frozen=True, kw_only=True)
+class UmapOptions:
+    """Options of a layout.
 
-    Args:
-        embeddings: whose first text an image counts.
-        pairs: fit at most so many, evenly spaced.
-        metric: between rows, of :data:`METRICS`.
-        neighbours: of each row that are to stay near.
-        min_dist: how closely points may be packed, 0 to 1.
-        seed: of the optimisation; the same seed gives the same picture on the same machine.
-        title: above the plane.
+    Attributes:
+        pairs: Largest number of pairs to fit and draw, evenly spaced.
+        metric: Distance between rows, one of :data:`METRICS`.
+        neighbours: Number of nearest rows that each row is to stay close to.
+        min_dist: Smallest distance between points, 0 to 1.
+        seed: Random seed. The same seed gives the same layout on the same machine.
 
     Raises:
-        GeomkitError: for too few pairs, modalities of different dimensions, or an option out of
-            range.
+        GeomkitError: For an unknown metric or a number out of range.
     """
-    points = _fit(embeddings, pairs, metric, neighbours, min_dist, seed, sphere=False)
+
+    pairs: int = 1000
+    metric: str = "cosine"
+    neighbours: int = 15
+    min_dist: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise unknown_name("UMAP metric", self.metric, METRICS)
+        for name, least in (("pairs", FEWEST), ("neighbours", 2), ("seed", 0)):
+            if (value := getattr(self, name)) < least:
+                raise GeomkitError(f"{name}: expected {least} or more, got {value}")
+        if not 0 <= self.min_dist <= 1:
+            raise GeomkitError(f"min dist: expected 0 to 1, got {self.min_dist:g}")
+
+
+_DEFAULT = UmapOptions()
+
+
+def umap_figure(
+    embeddings: Mapping[str, Embeddings],
+    options: UmapOptions = _DEFAULT,
+    *,
+    sphere: bool = False,
+    lines: bool = True,
+) -> Figure:
+    """Return a figure of the layouts of several sources.
+
+    Nearby points are nearby rows. Distances between far points mean nothing.
+
+    Args:
+        embeddings: Embeddings of each source, by name.
+        options: Options of the layouts.
+        sphere: Whether to lay out on the sphere instead of the plane.
+        lines: Whether to join the pairs.
+
+    Raises:
+        GeomkitError: If there are no embeddings, or as :func:`umap_plane`.
+
+    >>> pairs = Embeddings.of(*np.random.default_rng(0).standard_normal((2, 50, 8)))
+    >>> figure = umap_figure({"random": pairs}, UmapOptions(neighbours=5))  # doctest: +SKIP
+    """
+    if sphere:
+        stages = [umap_sphere(one, options, title=name) for name, one in embeddings.items()]
+        return sphere_row(stages, pairs=options.pairs, lines=lines, across=3, shared_view=False)
+    planes = [umap_plane(one, options, title=name) for name, one in embeddings.items()]
+    return plane_row(planes, lines=lines, equal=False)
+
+
+def umap_plane(
+    embeddings: Embeddings, options: UmapOptions = _DEFAULT, *, title: str = ""
+) -> Plane:
+    """Lay out images and texts in one plane, fitted together.
+
+    Args:
+        embeddings: Images and texts; the first caption of each image counts.
+        options: Options of the layout.
+        title: Title of the plane.
+
+    Raises:
+        GeomkitError: For too few pairs, or modalities with different dimensions.
+    """
+    points = _fit(embeddings, options, sphere=False)
     n = len(points) // 2
     return Plane(points[:n], points[n:], title)
 
 
 def umap_sphere(
-    embeddings: Embeddings,
-    *,
-    pairs: int = 1000,
-    metric: str = "cosine",
-    neighbours: int = 15,
-    min_dist: float = 0.1,
-    seed: int = 0,
-    title: str = "",
+    embeddings: Embeddings, options: UmapOptions = _DEFAULT, *, title: str = ""
 ) -> Stage:
-    """Images and texts on one sphere (haversine distances in the layout), fitted together.
+    """Lay out images and texts on one sphere (haversine distances), fitted together.
 
     Arguments and errors are those of :func:`umap_plane`.
     """
-    angles = _fit(embeddings, pairs, metric, neighbours, min_dist, seed, sphere=True)
-    polar, round_ = angles.T
+    polar, round_ = _fit(embeddings, options, sphere=True).T
     points = np.stack(
         [np.sin(polar) * np.cos(round_), np.sin(polar) * np.sin(round_), np.cos(polar)], axis=1
     )
@@ -77,55 +121,29 @@ def umap_sphere(
     return Stage(points[:n], points[n:], title)
 
 
-def check_options(*, pairs: int, metric: str, neighbours: int, min_dist: float, seed: int) -> None:
-    """Refuse, before a model runs, what no layout can be made with.
-
-    Raises:
-        GeomkitError: for an unknown metric or a number out of range.
-    """
-    if metric not in METRICS:
-        raise unknown_name("UMAP metric", metric, METRICS)
-    for name, value, least in (("pairs", pairs, FEWEST), ("neighbours", neighbours, 2),
-                               ("seed", seed, 0)):  # fmt: skip
-        if value < least:
-            raise GeomkitError(f"{name}: expected {least} or more, got {value}")
-    if not 0 <= min_dist <= 1:
-        raise GeomkitError(f"min dist: expected 0 to 1, got {min_dist:g}")
-
-
-def _fit(
-    embeddings: Embeddings,
-    pairs: int,
-    metric: str,
-    neighbours: int,
-    min_dist: float,
-    seed: int,
-    *,
-    sphere: bool,
-) -> np.ndarray:
+def _fit(embeddings: Embeddings, options: UmapOptions, *, sphere: bool) -> np.ndarray:
     """Points of the images, then of the texts, ``(2k, 2)``."""
-    check_options(pairs=pairs, metric=metric, neighbours=neighbours, min_dist=min_dist, seed=seed)
     if not embeddings.equal_dims:
         raise GeomkitError("UMAP of both modalities needs one dimension of both")
     if embeddings.n < FEWEST:
         raise GeomkitError(f"UMAP needs {FEWEST} pairs or more, got {embeddings.n}")
-    kept = spaced(embeddings.n, pairs)
+    kept = spaced(embeddings.n, options.pairs)
     rows = np.concatenate([to_numpy(side[kept]) for side in embeddings.pairs()])
     return _quietly(
         rows.astype(np.float32),
         n_components=2,
-        n_neighbors=min(neighbours, len(rows) - 1),
-        min_dist=min_dist,
-        metric=metric,
-        random_state=seed,
-        n_jobs=1,  # what a seed makes of it anyway
+        n_neighbors=min(options.neighbours, len(rows) - 1),
+        min_dist=options.min_dist,
+        metric=options.metric,
+        random_state=options.seed,
+        n_jobs=1,  # what UMAP sets anyway for a seed
         init="spectral" if len(rows) > 100 else "random",
         output_metric="haversine" if sphere else "euclidean",
     )
 
 
 def _quietly(rows: np.ndarray, **options: Any) -> np.ndarray:
-    """umap-learn and numba warn about their own dependencies, and of graphs in several parts."""
+    """Fit without the warnings of umap-learn and numba about their dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import umap
@@ -135,29 +153,3 @@ def _quietly(rows: np.ndarray, **options: Any) -> np.ndarray:
         except (ArithmeticError, TypeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise GeomkitError(f"UMAP cannot lay out these rows ({reason})") from error
-
-
-def globe_row(stages: Sequence[Stage], *, lines: bool = False, across: int = 3) -> Figure:
-    """Spheres side by side, each seen from where most of its points are.
-
-    Args:
-        stages: left to right.
-        lines: whether to join the pairs, along the sphere.
-        across: spheres in a row.
-
-    Raises:
-        GeomkitError: if there are none.
-    """
-    if not stages:
-        raise GeomkitError("nothing to draw: expected at least one source")
-    across = min(across, len(stages))
-    rows = -(-len(stages) // across)
-    side = (3.2, 3.2, 2.25)[across - 1] if across < 4 else 1.8
-    figure, axes = panels(rows, across, columns=1 if across == 1 else 2, height=side * rows + 0.4)
-    with style():
-        for place, stage in zip(axes.flat, stages, strict=False):
-            draw_sphere(place, stage, camera_for([stage]), fontsize=8, scale=0.8, lines=lines)
-        for place in axes.flat[len(stages) :]:
-            place.remove()
-        figure.legend(handles=modality_handles(), loc="outside lower center", ncols=2, fontsize=7.5)
-    return figure

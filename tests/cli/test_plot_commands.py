@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,9 @@ from PIL import Image
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import gap
-from geomkit.plots.animation import Trace, frames, save_animation
-from geomkit.plots.gap import Measured, side_by_side
+from geomkit.plots import Series, Stage, frames, gap_panels, save_animation
 from geomkit.plots.labels import value_range
-from geomkit.plots.spectrum import principal_plane
-from geomkit.plots.sphere import Stage
+from geomkit.plots.planes import principal_plane
 from geomkit.reproduce.framework.results import Row, Rows, write_rows
 
 PNG = b"\x89PNG"
@@ -55,8 +54,7 @@ def test_plot_gap_of_sources(cli, npz: str, tmp_path: Path) -> None:
 
 def test_dots_stand_where_gap_says() -> None:
     found = gap(*clouds(30, 5), metrics=["centroid_distance", "cka"])
-    measured = [Measured("a", found.metrics, found.stderr, found.null), Measured("b", {})]
-    figure = side_by_side(measured, ["centroid_distance", "cka"])
+    figure = gap_panels({"a": found, "b": replace(found, metrics={})}, ["centroid_distance", "cka"])
     first = figure.axes[0]
     (bar,) = first.containers
     assert bar.lines[0].get_xdata()[0] == found.metrics["centroid_distance"]
@@ -64,7 +62,7 @@ def test_dots_stand_where_gap_says() -> None:
     assert high - low == pytest.approx(2 * 1.96 * found.stderr["centroid_distance"])
     assert [t.get_text() for t in first.texts] == ["undefined"]
     with pytest.raises(GeomkitError, match="at least one source"):
-        side_by_side([], ["cka"])
+        gap_panels({}, ["cka"])
 
 
 def test_plot_gap_of_results(cli, results: str) -> None:
@@ -99,7 +97,7 @@ def test_the_plane_is_that_of_pca() -> None:
 
 
 def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
-    from geomkit.plots.umap import umap_plane, umap_sphere
+    from geomkit.plots.umap import UmapOptions, umap_plane, umap_sphere
 
     done = cli("plot-umap", npz, "--neighbours", "5")
     assert done.status == 0 and done.out == "umap.png\n", done.err
@@ -108,9 +106,9 @@ def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
     done = cli(*sphere)
     assert done.status == 0 and done.err == ""
     e = Embeddings.of(*clouds(30, 5))
-    one, two = (umap_plane(e, neighbours=5, seed=3) for _ in range(2))
+    one, two = (umap_plane(e, UmapOptions(neighbours=5, seed=3)) for _ in range(2))
     np.testing.assert_array_equal(one.image, two.image)
-    globe = umap_sphere(e, neighbours=5, pairs=12)
+    globe = umap_sphere(e, UmapOptions(neighbours=5, pairs=12))
     assert globe.image.shape == globe.text.shape == (12, 3)
     np.testing.assert_allclose(np.linalg.norm(globe.image, axis=1), 1.0)
 
@@ -150,7 +148,7 @@ def test_refusals(refused, npz: str, results: str, words: str, says: tuple[str, 
 def some_frames() -> list[Image.Image]:
     x, y = clouds(20, 3)
     stages = [Stage(x, y, "one"), Stage(y, x, "two")]
-    return frames(stages, [0.0, 2.0], [Trace("recall", [0.0, 0.5], "#6a3d9a")])
+    return frames(stages, [0.0, 2.0], [Series("recall", [0.0, 2.0], [0.0, 0.5], colour="#6a3d9a")])
 
 
 def test_an_animation_keeps_its_colours(tmp_path: Path) -> None:

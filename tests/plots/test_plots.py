@@ -11,9 +11,8 @@ from conftest import clouds, unit
 from geomkit.data import load_data
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
-from geomkit.plots import save_figure
-from geomkit.plots.contact_sheet import contact_sheet
-from geomkit.plots.sphere import Stage, choose_stages, project_to_sphere, sphere_row
+from geomkit.plots import Stage, contact_sheet, project_to_sphere, save_figure, sphere_row
+from geomkit.plots.sphere import choose_stages
 
 
 def ball(spread: float, n: int = 60, seed: int = 0) -> np.ndarray:

@@ -266,6 +266,6 @@ def test_the_figure_shows_its_rows_and_the_papers_points() -> None:
     for line, metric in enumerate(idealized.SHOWN):
         drawn = [tuple(curve.get_ydata()) for curve in grid[line].lines]
         assert any(found == pytest.approx((START[metric], end[metric])) for found in drawn)
-    marks = {tuple(curve.get_ydata()) for curve in grid[1].lines if curve.get_marker() == "D"}
-    assert marks == {(0.0,), (0.06,)}
+    marks = {y for curve in grid[1].lines if curve.get_marker() == "D" for y in curve.get_ydata()}
+    assert marks == {0.0, 0.06}
     assert last_step(rows) == "100"

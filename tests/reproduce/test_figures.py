@@ -19,6 +19,7 @@ from geomkit.plots.style import LOSS_COLOURS, loss_colour, loss_marker
 from geomkit.reproduce.experiments import figure1, figure2, spectrum
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import by_dimension
 from geomkit.reproduce.framework.grid import cell_path, train_cells
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
 from geomkit.sources import load_source
@@ -166,7 +167,7 @@ def test_figure_2_from_cells_to_figure(
         save_figure(figure, tmp_path / f"{name}.png", dpi=40)
     # Drawn means are those of the rows, and the same after a trip through CSV.
     write_rows(tmp_path / "r.csv", rows)
-    figure = figure2.by_dimension(read_rows(tmp_path / "r.csv"), ["centroid_distance"])
+    figure = by_dimension(read_rows(tmp_path / "r.csv"), ["centroid_distance"])
     line = figure.axes[0].lines[0]
     wanted = [
         np.mean([r.value for r in rows.where(metric="centroid_distance", loss="clip", dim=dim)])
@@ -203,8 +204,8 @@ def test_claims_of_figure_2() -> None:
 
 
 def test_the_papers_numbers_stand_apart() -> None:
-    figure = figure2.by_dimension(
-        like_the_paper(), ["linear_separability"], theirs=published("coco-finetune")
+    figure = by_dimension(
+        like_the_paper(), ["linear_separability"], published=published("coco-finetune")
     )
     hollow = [c for c in figure.axes[0].containers if c.lines[0].get_markerfacecolor() == "white"]
     assert len(hollow) == 3 and len(figure.axes[0].containers) == 6
@@ -212,7 +213,7 @@ def test_the_papers_numbers_stand_apart() -> None:
     bars = np.concatenate([np.array(c.lines[2][0].get_segments())[:, :, 1] for c in hollow])
     assert bars.max() <= 1.0  # no interval where no accuracy can be
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["clip", "cua", "cuaxu", "ours", "paper (ViT-B/32, COCO)"]
+    assert texts == ["clip", "cua", "cuaxu", "geomkit", "paper (ViT-B/32, COCO)"]
 
 
 def test_cumulative_variance_is_that_of_pca() -> None:

@@ -59,10 +59,10 @@ class Toy:
             return rows
 
         def draw(rows: Rows, context: Context) -> dict:
-            from geomkit.plots.style import panels
+            from geomkit.plots.style import axes_grid
 
-            figure, axes = panels(1, 1, columns=1)
-            axes[0, 0].plot([row.value for row in rows])
+            figure, (axes,) = axes_grid(1, 1, columns=1)
+            axes.plot([row.value for row in rows])
             return {name: figure, "values": figure}
 
         test = below(average(loss="clip"), 0, "pairs")

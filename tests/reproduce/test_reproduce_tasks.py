@@ -14,11 +14,13 @@ from task_samples import few_images, write_all
 from geomkit.data.labelled.attributes import ATTRIBUTES
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints import load_run
+from geomkit.plots import Panel, Series, small_multiples
 from geomkit.reproduce.experiments import arithmetic, arithmetic_figures, zeroshot
-from geomkit.reproduce.experiments.tasks import dots, openmoji_with
+from geomkit.reproduce.experiments.tasks import openmoji_with
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-from geomkit.reproduce.framework.common import LOSSES, dot_of
+from geomkit.reproduce.framework.common import LOSSES
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import dot_of
 from geomkit.reproduce.framework.grid import cell_path, train_cells
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
 
@@ -189,7 +191,7 @@ def test_the_figure_of_zero_shot_shows_the_rows() -> None:
     means = [line.get_ydata()[0] for line in ours.lines if line.get_label() in LOSSES]
     assert means == pytest.approx([0.3, 0.4, 0.5])
     assert [t.get_text() for t in theirs.get_xticklabels()][2] == "Caltech-101"
-    hollow = [line.get_ydata()[0] for line in theirs.lines if len(line.get_xdata()) == 1]
+    hollow = [y for line in theirs.lines if line.get_label() in LOSSES for y in line.get_ydata()]
     assert sorted(hollow) == sorted(row.value for row in published("zero-shot").where(dim=128))
     drawn(figure)
     with pytest.raises(GeomkitError, match="nothing to draw"):
@@ -203,7 +205,7 @@ def test_the_mean_of_zero_shot_against_the_dimension() -> None:
         for dim in (32, 64)
     )
     ours, theirs = zeroshot.by_dimension(rows).axes
-    assert ours.get_title() == "Ours: OpenMoji"
+    assert ours.get_title() == "geomkit: OpenMoji"
     courses = [line.get_ydata() for line in ours.lines if len(line.get_ydata()) == 2]
     assert len(courses) == 3 * len(LOSSES)  # of each loss the means and the caps of intervals
     assert [b - a for a, b in courses[::3]] == pytest.approx([0.032] * len(LOSSES))
@@ -328,7 +330,5 @@ def test_dots_and_their_intervals() -> None:
     theirs = dot_of([Row(*run, -1, "m", 0.5, 0.1)])
     assert theirs is not None and theirs.high == pytest.approx(0.5 + 4.303 * 0.1 / np.sqrt(2))
     assert dot_of([]) is None and dot_of([Row(*run, 0, "m", np.nan)]) is None
-    from matplotlib.figure import Figure
-
     with pytest.raises(GeomkitError, match="nothing to draw"):
-        dots(Figure().subplots(), ["a"], {"clip": [None]})
+        small_multiples([Panel([Series("clip", [0], [np.nan])], categories=["a"])])

@@ -11,7 +11,6 @@ from geomkit.reproduce.framework.claims import (
     Number,
     average,
     difference,
-    mean_interval,
     mean_of,
 )
 from geomkit.reproduce.framework.experiment import Context
@@ -19,10 +18,9 @@ from geomkit.reproduce.framework.results import Row, Rows, rows_of
 from geomkit.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from geomkit.plots.steps import Curve
     from geomkit.reproduce.controls.control import Control
 
-__all__ = ["at_end", "at_start", "control_rows", "curve", "last_step", "left_out", "rise"]
+__all__ = ["at_end", "at_start", "control_rows", "last_step", "left_out", "rise"]
 
 
 def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:
@@ -99,34 +97,3 @@ def rise(metric: str, **chosen: Any) -> Number:
         return difference(found, {"step": last_step(found)}, {"step": "0"}, metric=metric)
 
     return number
-
-
-def curve(rows: Rows, label: str, colour: str, **look: bool) -> Curve:
-    """Rows of one metric over training, with the interval of each step where one is known.
-
-    Args:
-        rows: a row a step and seed; a step that not all seeds have is left out.
-        label, colour: of the curve.
-        look: ``faint`` or ``dashed``.
-    """
-    import numpy as np
-
-    from geomkit.plots.labels import value_range
-    from geomkit.plots.steps import Curve
-
-    seeds: dict[int, dict[int, Row]] = {}
-    for row in rows:
-        seeds.setdefault(row.seed, {})[int(row.conditions["step"])] = row
-    steps = sorted(set.intersection(*(set(found) for found in seeds.values())))
-    values = np.array([[found[step].value for step in steps] for found in seeds.values()])
-    least, most = value_range(rows[0].metric)
-    bounds = []
-    for place, step in enumerate(steps):
-        errors = [found[step].stderr for found in seeds.values()]
-        try:
-            interval = mean_interval(values[:, place].tolist(), errors)
-            bounds.append((max(interval.low, least), min(interval.high, most)))
-        except ValueError:  # one seed, and no error over pairs
-            bounds.append((math.nan, math.nan))
-    low, high = np.array(bounds).T
-    return Curve(label, colour, np.array(steps), values, low, high, **look)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from geomkit.reproduce.experiments.ablation import PRESETS, RETRIEVAL, effect
-from geomkit.reproduce.framework.claims import Interval, mean_interval
+from geomkit.plots.multiples import Panel, Series, small_multiples
+from geomkit.plots.style import INK, loss_colour, loss_marker
+from geomkit.reproduce.framework.claims import difference
+from geomkit.reproduce.framework.figures import by_loss, series_of
 from geomkit.reproduce.framework.results import Rows
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["effects", "fronts", "pareto"]
 
-GAP = "centroid_distance"
+GAP, RETRIEVAL = "centroid_distance", "retrieval_recall@1"
 EFFECTS = {
     GAP: "Centroid distance",
     "linear_separability": "Separability",
@@ -27,7 +29,7 @@ EFFECTS = {
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points no other one beats: less of the first, more of the second; by the first.
+    """Return the points that no other one beats: less of the first, more of the second.
 
     >>> pareto([(0.7, 0.2), (0.1, 0.1), (0.3, 0.3), (0.4, 0.25)])
     [1, 2]
@@ -41,95 +43,61 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def fronts(rows: Rows) -> Figure:
-    """Gap against retrieval with the Pareto front, and both against the weight."""
-    from geomkit.plots.style import INK, loss_colour, loss_marker, panel, panels, style
-
-    figure, axes = panels(1, 3, height=2.5, width_ratios=(1.5, 1, 1))
-    left, middle, right = axes[0]
+    """Return the gap against retrieval with the Pareto front, and both against the weight."""
     presets = rows.where(condition="")
-    names = [loss for loss in PRESETS if presets.where(loss=loss)]
-    found = [
-        (_interval(presets, GAP, loss=loss), _interval(presets, RETRIEVAL, loss=loss))
-        for loss in names
-    ]
-    with style():
-        front = pareto([(gap.value, recall.value) for gap, recall in found])
-        left.plot(
-            [found[k][0].value for k in front], [found[k][1].value for k in front],
-            color="#b0b0b0", linewidth=1.0, zorder=1, label="Pareto front",
-        )  # fmt: skip
-        for name, (gap, recall) in zip(names, found, strict=True):
-            left.errorbar(
-                gap.value, recall.value, xerr=_arms(gap), yerr=_arms(recall), label=name,
-                color=loss_colour(name), marker=loss_marker(name), linestyle="none",
-                elinewidth=0.6, markersize=5,
-            )  # fmt: skip
-        panel(
-            left, x="Centroid distance (0: no gap)", y="Recall@1, both ways (0 to 1)", grid="both"
-        )
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=8, fontsize=7, columnspacing=0.9,
-            handletextpad=0.3, handlelength=1.2,
-        )  # fmt: skip
-        weights = sorted((w for w in rows.values("weight") if w is not None), key=float)
-        for one, metric, label in (
-            (middle, GAP, "Centroid distance"), (right, RETRIEVAL, "Recall@1, both ways"),
-        ):  # fmt: skip
-            _weights(one, rows, weights, metric, INK)
-            panel(one, x="Weight of U and A", y=label, grid="y")
+    gaps = {series.name: series for series in by_loss(presets, GAP)}
+    recalls = by_loss(presets, RETRIEVAL, line="", size=5.0)
+    points = [(gaps[series.name].value[0], series.value[0]) for series in recalls]
+    front = [points[k] for k in pareto(points)]
+    found = [replace(series, x=gaps[series.name].value) for series in recalls]
+    weighted = rows.where(lambda row: "weight" in row.conditions)
+
+    def by_weight(metric: str, label: str) -> Panel:
+        line = series_of(weighted.where(metric=metric), "weight", marker="o", size=4.0)
+        return Panel([line], x="Weight of U and A", y=label, log=True, grid="y")
+
+    figure = small_multiples(
+        [
+            Panel([Series.through(front, "Pareto front", colour="#b0b0b0", width=1.0), *found],
+                  x="Centroid distance (0: no gap)", y="Recall@1, both ways (0 to 1)", grid="both"),
+            by_weight(GAP, "Centroid distance"),
+            by_weight(RETRIEVAL, "Recall@1, both ways"),
+        ],
+        height=2.05,
+        width_ratios=(1.5, 1, 1),
+    )  # fmt: skip
+    for series in recalls:
+        gap = gaps[series.name]
+        figure.axes[0].hlines(series.value, gap.low, gap.high, colors=gap.colour, linewidth=0.8)
     return figure
 
 
-def _weights(axes: Axes, rows: Rows, weights: Sequence[str], metric: str, colour: str) -> None:
-    found = [_interval(rows, metric, weight=w) for w in weights]
-    arms = [_arms(one) for one in found]
-    axes.errorbar(
-        [float(w) for w in weights],
-        [one.value for one in found],
-        yerr=[[a[0][0] for a in arms], [a[1][0] for a in arms]],
-        color=colour, marker="o", capsize=2, elinewidth=0.8,
-    )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xticks([float(w) for w in weights], list(weights))
-    axes.minorticks_off()
-
-
-def _interval(rows: Rows, metric: str, **more: Any) -> Interval:
-    chosen = rows.where(metric=metric, **more)
-    try:
-        return mean_interval([r.value for r in chosen], [r.stderr for r in chosen])
-    except ValueError:  # a number without an error, or none
-        value = chosen[0].value if chosen else math.nan
-        return Interval(value, value, value, "nothing", 0)
-
-
-def _arms(interval: Interval) -> list[list[float]]:
-    return [[interval.value - interval.low], [interval.high - interval.value]]
-
-
 def effects(rows: Rows) -> Figure:
-    """Each preset's difference from clip, a panel a metric, with intervals over seeds."""
-    from geomkit.plots.style import INK, loss_colour, loss_marker, panel, panels, style
+    """Return each preset's difference from clip, with intervals over seeds: a panel per metric."""
+    presets = rows.where(condition="")
+    names = [loss for loss in presets.values("loss") if loss != "clip"]
 
-    names = [loss for loss in PRESETS if loss != "clip" and rows.where(loss=loss, condition="")]
-    metrics = [metric for metric in EFFECTS if rows.where(metric=metric)]
-    figure, axes = panels(1, len(metrics), height=0.75 + 0.24 * len(names), sharey=True)
-    with style():
-        for one, metric in zip(axes[0], metrics, strict=True):
-            one.axvline(0.0, color=INK, linewidth=0.7, zorder=1)
-            for place, name in enumerate(names):
-                try:
-                    found = effect(rows, name, "clip", metric)
-                except ValueError:
-                    continue
-                one.errorbar(
-                    found.value, place, xerr=_arms(found), color=loss_colour(name),
-                    marker=loss_marker(name), capsize=2, elinewidth=1.0, markersize=4.5,
-                )  # fmt: skip
-            one.set_yticks(range(len(names)), names)
-            one.locator_params(axis="x", nbins=4)
-            panel(one, title=EFFECTS[metric], grid="x")
-        axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-        figure.supxlabel("Difference from clip, 95% interval", fontsize=8)
+    def panel(metric: str, title: str) -> Panel:
+        series = []
+        for at, name in enumerate(names):
+            try:
+                found = difference(presets, {"loss": name}, {"loss": "clip"}, metric=metric)
+            except ValueError:  # no seed with both
+                continue
+            series.append(
+                Series("", [at], [found.value], [found.low], [found.high], line="", size=4.5,
+                       colour=loss_colour(name), marker=loss_marker(name))
+            )  # fmt: skip
+        return Panel(series, title, categories=names, horizontal=True, grid="x")
+
+    panels = [
+        panel(metric, title) for metric, title in EFFECTS.items() if rows.where(metric=metric)
+    ]
+    figure = small_multiples(
+        panels, across=len(panels), columns=2, height=0.3 + 0.24 * len(names), sharey=True
+    )
+    for axes in figure.axes:
+        axes.axvline(0.0, color=INK, linewidth=0.7, zorder=1)
+        axes.locator_params(axis="x", nbins=4)
+    figure.supxlabel("Difference from clip, 95% interval", fontsize=8, color=INK)
     return figure

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomkit.reproduce.controls.control_rows import at_end, curve, last_step, rise
+from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
+from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, loss_colour
+from geomkit.reproduce.controls.control_rows import at_end, last_step, rise
 from geomkit.reproduce.experiments.cause_runs import (
     LONGER,
     LOSSES,
@@ -32,6 +34,7 @@ from geomkit.reproduce.framework.claims import (
     together,
 )
 from geomkit.reproduce.framework.experiment import Context, Experiment
+from geomkit.reproduce.framework.figures import curve, over_steps
 from geomkit.reproduce.framework.results import Rows
 
 if TYPE_CHECKING:
@@ -53,63 +56,60 @@ _ENCODER_LOOKS = {
 
 
 def by_cause(rows: Rows) -> Figure:
-    """Centroid distance and separability of held-out pairs over training, a column a cause."""
-    from geomkit.plots.steps import Grid, over_steps
-    from geomkit.plots.style import loss_colour
-
-    shown = _held_out(rows)
+    """Return centroid distance and separability of held-out pairs over training, by cause."""
+    shown = _held_out(rows).where(lambda row: "step" in row.conditions)
     usual = shown.where(cause="training", run="standard")
-    grid = Grid(["Mismatched pairs", "Longer training", "Encoders", "Gap closed at the start"])
-    changed = (
-        (0, shown.where(cause="mismatch", pairs="mismatched"), "mismatched", "matched"),
-        (1, shown.where(cause="training", run="long"), f"{LONGER}× steps", "usual"),
-        (3, shown.where(cause="start", gap="closed"), "closed", "open"),
-    )
-    for metric in METRICS:
-        for column, found, after, before in changed:
-            for loss in LOSSES:
-                pairs = ((usual, before, False), (found, after, True))
-                for chosen, what, dashed in pairs:
-                    some = chosen.where(loss=loss, metric=metric)
-                    some = some.where(lambda row: "step" in row.conditions)
-                    if some:
-                        drawn = curve(some, f"{loss}, {what}", loss_colour(loss), dashed=dashed)
-                        grid.add(column, metric, drawn)
-        for (encoders, views), (label, colour) in _ENCODER_LOOKS.items():
-            some = shown.where(cause="encoders", encoders=encoders, views=views, metric=metric)
-            if some:
-                grid.add(2, metric, curve(some, label, colour))
-    for column, cause in ((0, "mismatch"), (2, "encoders"), (3, "start")):
-        for row in rows.where(cause=cause, metric="left_out")[:1]:
-            grid.notes[column] = row.conditions["reason"]
-    return over_steps(grid, METRICS, by_column=True)
+    changed = {
+        0: (shown.where(cause="mismatch", pairs="mismatched"), "mismatched", "matched"),
+        1: (shown.where(cause="training", run="long"), f"{LONGER}× steps", "usual"),
+        3: (shown.where(cause="start", gap="closed"), "closed", "open"),
+    }
+
+    def curves(column: int, metric: str) -> list[Series]:
+        if column == 2:
+            return [
+                curve(found, label, colour, width=1.4)
+                for (encoders, views), (label, colour) in _ENCODER_LOOKS.items()
+                if (found := shown.where(cause="encoders", encoders=encoders, views=views,
+                                         metric=metric))
+            ]  # fmt: skip
+        after, name, before = changed[column]
+        return [
+            curve(found, f"{loss}, {what}", loss_colour(loss), width=1.4, line=line)
+            for loss in LOSSES
+            for chosen, what, line in ((usual, before, "-"), (after, name, DASHED))
+            if (found := chosen.where(loss=loss, metric=metric))
+        ]
+
+    notes = {
+        column: row.conditions["reason"]
+        for column, cause in ((0, "mismatch"), (2, "encoders"), (3, "start"))
+        for row in rows.where(cause=cause, metric="left_out")[:1]
+    }
+    titles = ["Mismatched pairs", "Longer training", "Encoders", "Gap closed at the start"]
+    return over_steps(titles, METRICS, curves, notes=notes, legend="column", height=1.55)
 
 
 def cones(rows: Rows) -> Figure:
-    """Geometry before training: a dot an initialisation, the mean across them."""
-    from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, panel, panels, style
-
+    """Return geometry before training: a dot per initialisation, and their mean."""
     labels = {
         "intra_cosine_image": ("Cosine,\nimages", IMAGE_COLOUR),
         "intra_cosine_text": ("Cosine,\ntexts", TEXT_COLOUR),
         "centroid_distance": ("Centroid\ndistance", INK),
         "linear_separability": ("Linear\nseparability", INK),
     }
-    made, axes = panels(1, 1, columns=1, height=2.2)
-    place = axes[0, 0]
-    with style():
-        for at, (metric, (_, colour)) in enumerate(labels.items()):
-            values = np.array([row.value for row in rows.where(cause="cone", metric=metric)])
-            if not len(values):
-                continue
-            spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-            place.scatter(at + spread, values, s=7, color=colour, alpha=0.6, linewidths=0)
-            place.plot([at - 0.25, at + 0.25], [values.mean()] * 2, color=colour, linewidth=1.4)
-        place.set_xticks(range(len(labels)), [name for name, _ in labels.values()], fontsize=7.5)
-        panel(place, y="Before training", grid="y")
-        place.set_ylim(bottom=0.0)
-        place.set_xlim(-0.5, len(labels) - 0.5)
-    return made
+    series = []
+    for at, (metric, (_, colour)) in enumerate(labels.items()):
+        values = [row.value for row in rows.where(cause="cone", metric=metric)]
+        if values:
+            series.append(
+                Series("", [at], [float(np.mean(values))], each=[values], colour=colour,
+                       marker="_", size=28.0, line="")
+            )  # fmt: skip
+    names = [name for name, _ in labels.values()]
+    panel = Panel(series, "", "", "Before training", categories=names, spread=0.16, grid="y",
+                  limits=(0.0, None))  # fmt: skip
+    return small_multiples([panel], height=1.75)
 
 
 def _held_out(rows: Rows) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,11 @@ from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.functional import uniform_sphere_limit
 from geomkit.metrics import explained_variance_with_error, gap
+from geomkit.plots.animation import can_save_mp4, frames, save_animation
+from geomkit.plots.multiples import Panel, Series
+from geomkit.plots.sphere import Stage
+from geomkit.plots.stages import stages_figure
+from geomkit.plots.style import loss_colour
 from geomkit.reproduce.framework.claims import (
     NOT_REPRODUCED,
     Claim,
@@ -25,14 +29,13 @@ from geomkit.reproduce.framework.claims import (
 )
 from geomkit.reproduce.framework.common import cell_of, training_pairs, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import series_of
 from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geomkit.models.checkpoints import Snapshot, TrainedRun
-    from geomkit.plots.sphere import Stage
-    from geomkit.plots.stages import Course, TimePanel
 
 __all__ = ["EXPERIMENT", "cells", "snapshot_rows"]
 
@@ -124,35 +127,27 @@ def over_time(rows: Rows, metric: str, loss: str = "clip") -> Rows:
 
 
 def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    """The figure; the spheres come from the snapshots, and so does the animation beside it."""
-    from geomkit.plots.animation import Trace, can_save_mp4, frames, save_animation
-    from geomkit.plots.stages import stages_figure
-
+    """The figure, and the animation of the same snapshots beside it."""
     runs = {
         cell.config.loss: stages_of(rows, cell.config.loss, context.checkpoint(cell).snapshots)
         for cell in cells(context.options)
     }
     panels = time_panels(rows, list(runs))
-    courses = [*panels[1].courses[:1], *panels[0].courses]
+    shown = [panels[1].series[0], *(s for s in panels[0].series if not s.published)]
     names = ("I→T recall@1", "variance, PC1", "variance, PC1+PC2")
-    traces = [
-        Trace(name, course.values, course.colour, course.dashes)
-        for name, course in zip(names, courses, strict=True)
-    ]
-    pictures = frames(runs["clip"], courses[0].epochs, traces)
-    save_animation(pictures, context.folder / "figure1.gif", overwrite=True)
+    traces = [replace(series, name=name) for series, name in zip(shown, names, strict=True)]
+    images = frames(runs["clip"], list(traces[0].x), traces)
+    save_animation(images, context.folder / "figure1.gif", overwrite=True)
     if can_save_mp4():
         try:
-            save_animation(pictures, context.folder / "figure1.mp4", overwrite=True)
-        except GeomkitError as error:  # an ffmpeg without the codec takes nothing from the rest
+            save_animation(images, context.folder / "figure1.mp4", overwrite=True)
+        except GeomkitError as error:  # an ffmpeg without the codec; the rest is drawn
             context.say(str(error))
-    return {"figure1": stages_figure(runs, panels, theirs="paper (squares: PC1+PC2)")}
+    return {"figure1": stages_figure(runs, panels, published="paper (squares: PC1+PC2)")}
 
 
 def stages_of(rows: Rows, loss: str, snapshots: list[Snapshot]) -> list[Stage]:
     """Every snapshot of a run as a sphere, with its epoch and recall above it."""
-    from geomkit.plots.sphere import Stage
-
     recall = over_time(rows, "text_retrieval_recall@1", loss)
     return [
         Stage(
@@ -164,33 +159,33 @@ def stages_of(rows: Rows, loss: str, snapshots: list[Snapshot]) -> list[Stage]:
     ]
 
 
-def time_panels(rows: Rows, losses: list[str]) -> list[TimePanel]:
-    """What stands under the spheres: clip's shares of variance, and three metrics of each loss."""
-    from geomkit.plots.stages import Course, TimePanel
-    from geomkit.plots.style import loss_colour
+def time_panels(rows: Rows, losses: list[str]) -> list[Panel]:
+    """The panels below the spheres: clip's variance ratios, and three metrics of each loss."""
 
-    def course(metric: str, loss: str, name: str, colour: str, **look: Any) -> Course:
-        found = over_time(rows, metric, loss)
-        epochs = [float(row.conditions["epoch"]) for row in found]
-        half = [1.96 * row.stderr if math.isfinite(row.stderr) else 0.0 for row in found]
+    def course(metric: str, loss: str, name: str, marker: str = "o", **look: Any) -> list[Series]:
+        found = series_of(over_time(rows, metric, loss), "epoch", name=name, **look)
         marks = _published(metric) if loss == "clip" else []
-        return Course(name, epochs, [r.value for r in found], half, colour, marks=marks, **look)
+        look |= {"marker": marker, "line": "", "published": True}
+        return [found, Series.through(marks, **look)] if marks else [found]
 
-    def by_loss(metric: str) -> list[Course]:
-        return [course(metric, loss, loss, loss_colour(loss)) for loss in losses]
+    def panel(metric: str, title: str, low: float, high: float | None = None, **more: Any) -> Panel:
+        series = [
+            one for loss in losses for one in course(metric, loss, loss, colour=loss_colour(loss))
+        ]
+        return Panel(series, title, "Epoch", limits=(low, high), bands=True, grid="y", **more)
 
     variance = [
-        course("cumulative_variance@1", "clip", "PC1", VARIANCE_COLOUR),
-        course("cumulative_variance@2", "clip", "PC1+PC2", VARIANCE_COLOUR, dashes="--",
-               marker="s"),
-    ]  # fmt: skip
-    whole = uniform_sphere_limit(3), "whole sphere"
-    return [
-        TimePanel("Explained variance, clip", variance, 0.0, 1.04),
-        TimePanel("I→T recall@1", by_loss("text_retrieval_recall@1"), -0.02, 1.02),
-        TimePanel("Centroid distance", by_loss("centroid_distance"), 0.0),
-        TimePanel("Uniformity, mean", by_loss("uniformity"), -2.25, 0.05, whole),
+        *course("cumulative_variance@1", "clip", "PC1", colour=VARIANCE_COLOUR),
+        *course("cumulative_variance@2", "clip", "PC1+PC2", "s", colour=VARIANCE_COLOUR, line="--"),
     ]
+    return [
+        Panel(variance, "Explained variance, clip", "Epoch", bands=True, grid="y",
+              limits=(0.0, 1.04)),
+        panel("text_retrieval_recall@1", "I→T recall@1", -0.02, 1.02),
+        panel("centroid_distance", "Centroid distance", 0.0),
+        panel("uniformity", "Uniformity, mean", -2.25, 0.05,
+              references={uniform_sphere_limit(3): "whole sphere"}),
+    ]  # fmt: skip
 
 
 def _published(metric: str) -> list[tuple[float, float]]:

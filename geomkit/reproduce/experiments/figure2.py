@@ -7,16 +7,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
-from geomkit.reproduce.framework.common import DIMS, MARGIN, dot_of, main_grid, measured
+from geomkit.reproduce.framework.common import DIMS, MARGIN, main_grid, measured
 from geomkit.reproduce.framework.experiment import Context, Experiment
-from geomkit.reproduce.framework.results import Row, Rows, published
+from geomkit.reproduce.framework.figures import by_dimension, with_uniformity
+from geomkit.reproduce.framework.results import Rows, published
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.plots.gap import Line
-
-__all__ = ["EXPERIMENT", "GEOMETRY", "METRICS", "RETRIEVAL", "by_dimension"]
+__all__ = ["EXPERIMENT", "GEOMETRY", "METRICS", "RETRIEVAL"]
 
 GEOMETRY = (
     "centroid_distance",
@@ -43,7 +42,6 @@ METRICS = (
     "intra_cosine_text",
     *RETRIEVAL,
 )
-_REFERENCES = {"linear_separability": 0.5, "linear_separability_auc": 0.5}
 
 
 def _measure(context: Context) -> Rows:
@@ -55,83 +53,11 @@ def _measure(context: Context) -> Rows:
 
 
 def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    theirs = published("coco-finetune")
+    paper = published("coco-finetune")
     return {
-        "figure2": by_dimension(rows, GEOMETRY, theirs=theirs),
-        "figure2-retrieval": by_dimension(rows, RETRIEVAL, theirs=theirs),
+        "figure2": by_dimension(rows, GEOMETRY, published=paper),
+        "figure2-retrieval": by_dimension(rows, RETRIEVAL, published=paper),
     }
-
-
-def by_dimension(
-    rows: Rows, metrics: Sequence[str], *, theirs: Rows | None = None, across: int = 4
-) -> Figure:
-    """Metrics against the dimension, a line a loss, with t intervals over seeds.
-
-    Args:
-        rows: ours.
-        metrics: names, a panel each; those that no row has are left out.
-        theirs: the paper's, drawn apart.
-        across: panels in a row.
-
-    Raises:
-        GeomkitError: if no row has any of the metrics.
-    """
-    from geomkit.plots.gap import Panel, against
-    from geomkit.plots.labels import axis_label, range_label
-
-    shown = []
-    for metric in metrics:
-        lines = lines_of(with_uniformity(rows), metric)
-        if theirs is not None:
-            lines += lines_of(with_uniformity(theirs), metric, theirs=True)
-        if lines:
-            shown.append(
-                Panel(axis_label(metric), lines, range_label(metric), _REFERENCES.get(metric))
-            )
-    return against(shown, across=across, theirs="paper (ViT-B/32, COCO)")
-
-
-def with_uniformity(rows: Rows) -> Rows:
-    """Rows, and the mean uniformity of those that have it by modality alone."""
-    have = {_run(row) for row in rows if row.metric == "uniformity"}
-    texts = {_run(row): row for row in rows if row.metric == "uniformity_text"}
-    more = [
-        Row(row.experiment, row.data, row.dim, row.loss, row.seed, "uniformity",
-            (row.value + texts[_run(row)].value) / 2, condition=row.condition)
-        for row in rows
-        if row.metric == "uniformity_image" and _run(row) in texts and _run(row) not in have
-    ]  # fmt: skip
-    return Rows([*rows, *more])
-
-
-def _run(row: Row) -> tuple:
-    return row.data, row.dim, row.loss, row.seed, row.condition
-
-
-def lines_of(rows: Rows, metric: str, *, theirs: bool = False) -> list[Line]:
-    """A metric against the dimension, a line a loss.
-
-    Args:
-        rows: of it and others.
-        metric: which.
-        theirs: whether the numbers are the paper's.
-    """
-    from geomkit.plots.gap import Line, Point
-    from geomkit.plots.labels import value_range
-    from geomkit.plots.style import loss_colour, loss_marker
-
-    chosen = rows.where(metric=metric)
-    least, most = value_range(metric)  # what cannot be is not drawn
-    lines = []
-    for loss in chosen.values("loss"):
-        of_loss = chosen.where(loss=loss)
-        found = {
-            dim: dot_of(of_loss.where(dim=dim), least=least, most=most)
-            for dim in sorted(of_loss.values("dim"))
-        }
-        points = [Point(float(dim), *dot) for dim, dot in found.items() if dot is not None]
-        lines.append(Line(loss, points, loss_colour(loss), loss_marker(loss), theirs))
-    return lines
 
 
 _NAMES = {

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from geomkit.plots.multiples import DOTTED, Series
+from geomkit.plots.style import loss_colour
 from geomkit.reproduce.controls.control_rows import (
     at_end,
     at_start,
     control_rows,
-    curve,
     last_step,
     left_out,
     rise,
@@ -31,6 +32,7 @@ from geomkit.reproduce.framework.claims import (
 )
 from geomkit.reproduce.framework.common import QUICK_STEPS
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import curve, over_steps
 from geomkit.reproduce.framework.results import Rows, published
 from geomkit.training.config import TrainConfig, configure
 
@@ -154,35 +156,39 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
 
 
 def by_step(rows: Rows) -> Figure:
-    """Loss, centroid distance and separability over training, a column a control."""
-    from geomkit.plots.steps import Grid, Mark, over_steps
-    from geomkit.plots.style import loss_colour
-
-    theirs = published("idealized-same-modality")
+    """Return loss, centroid distance and separability over training, a column per control."""
+    paper = published("idealized-same-modality")
     own = bool(rows) and rows[0].data.startswith("openmoji")
     names = list(dict.fromkeys(run.name for run in RUNS))
-    grid = Grid([next(r.title[0 if own else 1] for r in RUNS if r.name == n) for n in names])
-    for column, name in enumerate(names):
-        chosen = rows.where(control=name)
-        for row in chosen.where(metric="left_out")[:1]:
-            grid.notes[column] = row.conditions["reason"]
-        for metric in SHOWN:
+    left_out = [rows.where(metric="left_out", control=name)[:1] for name in names]
+
+    def curves(column: int, metric: str) -> list[Series]:
+        name, series = names[column], []
+        chosen = rows.where(control=name, metric=metric)
+        for split, look in (("train", {"width": 1.4}), ("val", {"width": 0.9, "line": DOTTED})):
             for run in (run for run in RUNS if run.name == name):
                 colour = loss_colour(run.loss) if run.closed else OPEN_COLOUR
                 if run.schedule != "constant":
                     colour = ANNEALED_COLOUR
-                for split in ("train", "val"):
-                    found = _rows_of(chosen.where(metric=metric), run, split)
-                    if found:
-                        drawn = curve(found, run.label, colour, faint=split == "val")
-                        grid.add(column, metric, drawn)
-            if name == "pictures" and chosen:
-                last = int(last_step(chosen))
-                for at, when in ((0, "start"), (last, "end")):
-                    mark = theirs.where(metric=f"{metric}_{when}")
-                    if mark:
-                        grid.mark(column, metric, Mark(at, mark[0].value))
-    return over_steps(grid, SHOWN)
+                if found := _rows_of(chosen, run, split):
+                    label = run.label if split == "train" else "held-out pairs"
+                    line = curve(found, label, colour, **look)
+                    series.append(line if split == "train" else replace(line, low=(), high=()))
+        ends = [paper.where(metric=f"{metric}_{when}")[:1] for when in ("start", "end")]
+        if name == "pictures" and chosen and all(ends):
+            at = (0, int(last_step(rows.where(control=name))))
+            series.append(
+                Series("", at, [mark.value for (mark,) in ends], marker="D", size=4.5, line="",
+                       published=True)
+            )  # fmt: skip
+        return series
+
+    return over_steps(
+        [next(r.title[0 if own else 1] for r in RUNS if r.name == name) for name in names],
+        SHOWN,
+        curves,
+        notes={k: row.conditions["reason"] for k, found in enumerate(left_out) for row in found},
+    )
 
 
 def _rows_of(rows: Rows, run: Run, split: str) -> Rows:

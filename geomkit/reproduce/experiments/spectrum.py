@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.metrics import METRICS, explained_variance_with_error
+from geomkit.plots.multiples import Series
+from geomkit.plots.spectrum import cumulative_panels
+from geomkit.plots.style import loss_colour
 from geomkit.reproduce.framework.claims import (
     Check,
     Claim,
@@ -21,14 +22,14 @@ from geomkit.reproduce.framework.claims import (
 )
 from geomkit.reproduce.framework.common import LOSSES, main_grid, measured, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment
+from geomkit.reproduce.framework.figures import series_of
 from geomkit.reproduce.framework.results import Row, Rows, published
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.plots.spectrum import Curve
 
-__all__ = ["EXPERIMENT", "curve"]
+__all__ = ["EXPERIMENT"]
 
 SIDES = ("image", "text")
 SCALARS = tuple(
@@ -66,40 +67,16 @@ def _measure(context: Context) -> Rows:
     return rows
 
 
-def curve(rows: Rows, side: str, *, name: str, colour: str, dashes: str = "-") -> Curve | None:
-    """The curve of some rows of one loss and dimension, with the spread of their seeds.
+def _curve(rows: Rows, side: str, name: str, **look: Any) -> Series:
+    """The curve of rows of one loss and dimension, with intervals over seeds or pairs."""
 
-    Args:
-        rows: of one loss and dimension, any seeds.
-        side: ``image`` or ``text``.
-        name, colour, dashes: of the curve.
+    def component(row: Row) -> float:
+        return float(row.metric.partition("@")[2].removesuffix(f"_{side}"))
 
-    Returns:
-        The mean over seeds; of several seeds with a t interval, of fewer with the error
-        over pairs; ``None`` if the rows hold no curve.
-    """
-    from geomkit.plots.spectrum import Curve
-    from geomkit.reproduce.framework.claims import mean_interval
-
-    at: dict[int, list[Row]] = {}
-    for row in rows:
-        start, _, end = row.metric.partition("_variance@")
-        if start == "cumulative" and end.endswith(f"_{side}"):
-            at.setdefault(int(end.removesuffix(f"_{side}")), []).append(row)
-    # A published point or two is no curve.
-    if not at or sorted(at) != list(range(1, len(at) + 1)):
-        return None
-    values, bounds = [], []
-    for k in sorted(at):
-        found = at[k]
-        values.append(float(np.mean([row.value for row in found])))
-        try:
-            interval = mean_interval([r.value for r in found], [r.stderr for r in found])
-            bounds.append((max(interval.low, 0.0), min(interval.high, 1.0)))
-        except ValueError:
-            bounds.append((values[-1], values[-1]))
-    low, high = np.array(bounds).T
-    return Curve(name, np.array(values), colour, dashes, low, high)
+    chosen = rows.where(
+        lambda row: row.metric.startswith("cumulative_variance@") and row.metric.endswith(side)
+    )
+    return series_of(chosen, component, name=name, ends=(0, 1), **look)
 
 
 def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
@@ -109,50 +86,43 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
 
 
 def by_loss(rows: Rows, *, dim: int = 128) -> Figure:
-    """Images and texts beside each other, a curve a loss, the paper's points on them."""
-    from dataclasses import replace
-
-    from geomkit.plots.spectrum import cumulative_curves
-    from geomkit.plots.style import loss_colour
-
-    theirs = published("pca").where(dim=dim)
-    shown = []
+    """Return the curves of images and of texts, one per loss, with the paper's points."""
+    here, paper = rows.where(dim=dim), published("pca").where(dim=dim)
+    shown = {}
     for side in SIDES:
         curves = []
-        for loss in rows.where(dim=dim).values("loss"):
-            found = curve(rows.where(dim=dim, loss=loss), side, name=loss, colour=loss_colour(loss))
-            points = theirs.where(loss=loss)
-            if found is not None:
-                marks = [(8, row.value) for row in points.where(
-                    metric=f"cumulative_variance@8_{side}")]  # fmt: skip
-                marks += [(int(row.value), 0.8) for row in points.where(
-                    metric=f"components_to_80_{side}")]  # fmt: skip
-                curves.append(replace(found, marks=marks))
-        shown.append((f"{side.capitalize()}s, d = {dim}", curves))
-    return cumulative_curves(shown, theirs="paper, at 8 components and at 80%")
+        for loss in here.values("loss"):
+            colour = loss_colour(loss)
+            curves.append(_curve(here.where(loss=loss), side, loss, colour=colour))
+            points = {row.metric: row.value for row in paper.where(loss=loss)}
+            marks = [
+                (x, y)
+                for x, y in (
+                    (8, points.get(f"cumulative_variance@8_{side}")),
+                    (points.get(f"components_to_80_{side}"), 0.8),
+                )
+                if x is not None and y is not None and x <= dim
+            ]
+            if marks:
+                curves.append(
+                    Series.through(marks, colour=colour, marker="o", line="", published=True)
+                )
+        shown[f"{side.capitalize()}s, d = {dim}"] = curves
+    return cumulative_panels(shown, published="paper, at 8 components and at 80%")
 
 
 def by_dimension(rows: Rows) -> Figure:
-    """A panel a dimension: losses in their colours, images solid and texts dashed."""
-    from geomkit.plots.spectrum import cumulative_curves
-    from geomkit.plots.style import loss_colour
-
-    shown = []
-    for dim in sorted(rows.values("dim")):
-        curves = []
-        for loss in rows.where(dim=dim).values("loss"):
-            for side, dashes in zip(SIDES, ("-", "--"), strict=True):
-                found = curve(
-                    rows.where(dim=dim, loss=loss),
-                    side,
-                    name=f"{loss}, {side}s",
-                    colour=loss_colour(loss),
-                    dashes=dashes,
-                )
-                if found is not None:
-                    curves.append(found)
-        shown.append((f"d = {dim}", curves))
-    return cumulative_curves(shown, across=3)
+    """Return a panel per dimension: losses in their colours, images solid and texts dashed."""
+    shown = {
+        f"d = {dim}": [
+            _curve(rows.where(dim=dim, loss=loss), side, f"{loss}, {side}s", line=line,
+                   colour=loss_colour(loss))
+            for loss in rows.where(dim=dim).values("loss")
+            for side, line in zip(SIDES, ("-", "--"), strict=True)
+        ]
+        for dim in sorted(rows.values("dim"))
+    }  # fmt: skip
+    return cumulative_panels(shown, across=3)
 
 
 def _paper(metric: str, loss: str) -> str:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from geomkit.data import parse_spec, with_options
-from geomkit.errors import GeomkitError
-from geomkit.reproduce.framework.common import Dot
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
 from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from geomkit.models.checkpoints import Checkpoint
 
 __all__ = [
     "cell_model",
     "distinct",
-    "dots",
     "kept",
     "openmoji_with",
     "running_on",
-    "slant",
 ]
 
 
@@ -66,68 +59,3 @@ def distinct(rows: Iterable[Row]) -> Rows:
     for row in rows:
         first.setdefault((row.data, row.dim, row.loss, row.seed, row.metric, row.condition), row)
     return Rows(first.values())
-
-
-def dots(
-    axes: Axes,
-    names: Sequence[str],
-    series: Mapping[str, Sequence[Dot | None]],
-    *,
-    chance: Sequence[float | None] = (),
-    hollow: bool = False,
-) -> None:
-    """Groups of dots with intervals: a group a name, a dot a loss, beside each other.
-
-    Args:
-        axes: to draw in.
-        names: of the groups, left to right.
-        series: by loss, a dot for each group, or ``None``.
-        chance: for each group the level that guessing reaches.
-        hollow: another's numbers.
-
-    Raises:
-        GeomkitError: if there is nothing to draw.
-    """
-    from geomkit.plots.style import INK, loss_colour, loss_marker
-
-    if not any(dot for found in series.values() for dot in found):
-        raise GeomkitError("nothing to draw: expected at least one finite value")
-    step = 0.7 / max(len(series), 1)
-    for k, (loss, found) in enumerate(series.items()):
-        shift = (k - (len(series) - 1) / 2) * step
-        colour = loss_colour(loss)
-        for group, dot in enumerate(found):
-            if dot is None:
-                continue
-            x = group + shift
-            if math.isfinite(dot.low):
-                axes.plot([x, x], [dot.low, dot.high], color=colour, linewidth=1.0, zorder=2)
-            if len(dot.each) > 1:
-                axes.plot([x] * len(dot.each), dot.each, ".", color=colour, alpha=0.45, ms=2.5)
-            axes.plot(
-                [x],
-                [dot.value],
-                loss_marker(loss),
-                color=colour,
-                markerfacecolor="white" if hollow else colour,
-                label=loss if group == 0 else None,
-                zorder=3,
-            )
-    for group, level in enumerate(chance):
-        if level is not None:
-            axes.plot(
-                [group - 0.42, group + 0.42],
-                [level, level],
-                color=INK,
-                linewidth=0.8,
-                linestyle=(0, (3, 2)),
-                zorder=1,
-            )
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-
-
-def slant(axes: Axes, degrees: float = 25.0) -> None:
-    """Turn long names of groups, their ends at their ticks."""
-    for label in axes.get_xticklabels():
-        label.set(rotation=degrees, ha="right", rotation_mode="anchor")

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit.data import parse_spec
-from geomkit.reproduce.experiments.figure2 import lines_of
+from geomkit.errors import GeomkitError
+from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
 from geomkit.reproduce.experiments.tasks import (
     cell_model,
     distinct,
-    dots,
     kept,
     openmoji_with,
     running_on,
-    slant,
 )
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
-from geomkit.reproduce.framework.common import DIMS, LOSSES, Dot, cell_of, dot_of, where
+from geomkit.reproduce.framework.common import DIMS, LOSSES, cell_of, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import by_loss
 from geomkit.reproduce.framework.results import Row, Rows, published
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from geomkit.data.labelled import ClassData
@@ -50,6 +49,8 @@ _LABELS = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
 }
+_CLASSES = {"imagenet": 1000, "dtd": 47, "caltech101": 101, "cifar10": 10, "cifar100": 100}
+"""Number of classes of the paper's data sets."""
 
 
 @dataclass(frozen=True)
@@ -176,93 +177,84 @@ def _few(classes: ClassData) -> str:
 
 
 def by_task(rows: Rows, *, dim: int = 128) -> Figure:
-    """Accuracy by task and loss, the paper's beside it.
+    """Return accuracy by task and loss, with the paper's beside it.
 
     Args:
-        rows: ours.
-        dim: of both, if the paper has it.
+        rows: Rows of the experiment.
+        dim: Dimension of both, if the paper has it.
 
     Raises:
-        GeomkitError: if there is nothing to draw.
+        GeomkitError: If there is nothing to draw.
     """
-    from geomkit.plots.style import panel, panels, style
-
-    attributes = [t for t in rows.values("task") if t in ATTRIBUTE_TASKS]
-    given = [t for t in rows.values("task") if t and t not in ATTRIBUTE_TASKS]
-    theirs = published("zero-shot")
-    its_dim = dim if dim in theirs.values("dim") else 128
-    theirs = theirs.where(dim=its_dim)
-    shown = [("Held-out OpenMoji", "Mean recall per class", attributes, rows, False)]
-    if given:
-        shown.append(("Other data sets, ours", "Accuracy", given, rows, False))
-    shown.append(
-        (f"Paper, ViT-B/32, d = {its_dim}", "Accuracy", theirs.values("data"), theirs, True)
+    here = rows.where(dim=(dim, 0))  # the level of chance has no dimension
+    recalls = here.where(metric=("mean_per_class_recall", "chance"), task=ATTRIBUTE_TASKS)
+    given = here.where(
+        lambda row: row.conditions.get("task", "") not in ("", *ATTRIBUTE_TASKS),
+        metric=("acc1", "chance"),
     )
-    widths = [max(2, len(tasks)) for _, _, tasks, _, _ in shown]
-    figure, axes = panels(1, len(shown), columns=2, height=2.5, width_ratios=widths)
-    with style():
-        for place, (title, label, tasks, numbers, hollow) in zip(axes.flat, shown, strict=True):
-            _panel(place, tasks, numbers, dim, hollow)
-            panel(place, title=title, y=f"{label} (0 to 1)", grid="y")
-        handles = axes.flat[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=len(LOSSES), fontsize=7.5)
-    return figure
+    paper = published("zero-shot")
+    its_dim = dim if dim in paper.values("dim") else 128
+    paper = Rows(
+        replace(row, metric=name, value=value, condition=f"task={row.data}")
+        for row in paper.where(dim=its_dim)
+        for name, value in (("acc1", row.value), ("chance", 1 / _CLASSES[row.data]))
+    )
+    if not recalls and not given:
+        raise GeomkitError("nothing to draw: no accuracy of any task")
+    panels = [
+        _panel("Held-out OpenMoji", "Mean recall per class (0 to 1)", recalls),
+        _panel("Other data sets, geomkit", "Accuracy (0 to 1)", given),
+        _panel(f"Paper, ViT-B/32, d = {its_dim}", "Accuracy (0 to 1)", paper, published=True),
+    ]
+    shown = [panel for panel in panels if panel.series]
+    widths = [max(2, len(panel.categories)) for panel in shown]
+    return small_multiples(shown, columns=2, height=2.05, width_ratios=widths)
 
 
-def _panel(axes: Axes, tasks: Sequence[str], rows: Rows, dim: int, hollow: bool) -> None:
-    def chosen(task: str, loss: str) -> Dot | None:
-        if hollow:
-            return dot_of(rows.where(data=task, loss=loss))
-        metric = "mean_per_class_recall" if task in ATTRIBUTE_TASKS else "acc1"
-        return dot_of(rows.where(task=task, loss=loss, dim=dim, metric=metric))
-
-    tasks = [t for t in tasks if any(chosen(t, loss) for loss in LOSSES)]
-    losses = [loss for loss in LOSSES if any(chosen(t, loss) for t in tasks)]
-    chance = [] if hollow else [r.value for t in tasks for r in rows.where(metric="chance", task=t)]
-    if hollow:
-        classes = {"imagenet": 1000, "dtd": 47, "caltech101": 101, "cifar10": 10, "cifar100": 100}
-        chance = [1 / classes[t] for t in tasks]
-    names = [_LABELS.get(t, t) for t in tasks]
-    series = {loss: [chosen(t, loss) for t in tasks] for loss in losses}
-    dots(axes, names, series, chance=chance, hollow=hollow)
-    if len(tasks) > 3:
-        slant(axes)
-    axes.set_ylim(0.0, 1.0)
+def _panel(title: str, label: str, rows: Rows, **look: Any) -> Panel:
+    scores = rows.where(lambda row: row.metric != "chance")
+    tasks = scores.values("task")
+    series = []
+    for metric in scores.values("metric"):
+        series += by_loss(scores, metric, lambda row: tasks.index(row.conditions["task"]),
+                          line="", ends=(0, 1), **look)  # fmt: skip
+    for row in distinct(rows.where(metric="chance", task=tasks)):
+        at = tasks.index(row.conditions["task"])
+        series.append(
+            Series("chance", [at - 0.42, at + 0.42], [row.value] * 2, line=DASHED, width=0.8)
+        )
+    return Panel(series, title, "", label, categories=[_LABELS.get(t, t) for t in tasks],
+                 dodge=True, grid="y", limits=(0.0, 1.0))  # fmt: skip
 
 
 def by_dimension(rows: Rows) -> Figure:
-    """The mean over tasks against the dimension, the paper's over its data sets beside it.
+    """Return the mean over tasks against the dimension, with the paper's over its data sets.
 
     Args:
-        rows: ours; the data sets that were given, or else OpenMoji's attributes.
+        rows: Rows of the experiment; the data sets that were given, or else OpenMoji's attributes.
 
     Raises:
-        GeomkitError: if there is nothing to draw.
+        GeomkitError: If there is nothing to draw.
     """
-    from geomkit.plots.gap import Panel, against
-
     means = rows.where(metric="zeroshot_mean")
-    ours, title, label = means.where(tasks="given"), "Ours: data sets given", "Accuracy"
-    if not ours:
-        ours, title, label = means.where(tasks="openmoji"), "Ours: OpenMoji", "Mean recall"
-    all_theirs = published("zero-shot")
-    theirs = Rows(
+    own, title, label = means.where(tasks="given"), "geomkit: data sets given", "Accuracy"
+    if not own:
+        own, title, label = means.where(tasks="openmoji"), "geomkit: OpenMoji", "Mean recall"
+    all_published = published("zero-shot")
+    paper = Rows(
         Row(NAME, "", dim, loss, -1, "zeroshot_mean", sum(r.value for r in found) / len(found))
-        for dim in all_theirs.values("dim")
+        for dim in all_published.values("dim")
         for loss in LOSSES
-        if (found := all_theirs.where(dim=dim, loss=loss))
+        if (found := all_published.where(dim=dim, loss=loss))
     )
-    return against(
-        [
-            Panel(title, lines_of(ours, "zeroshot_mean"), f"{label}, 0 to 1"),
-            Panel(
-                "Paper: five data sets",
-                lines_of(theirs, "zeroshot_mean", theirs=True),
-                "Accuracy, 0 to 1",
-            ),
-        ],
-        theirs="paper (ViT-B/32)",
-    )
+    panels = [
+        Panel(by_loss(found, "zeroshot_mean", published=found is paper), name,
+              "Embedding dimension", f"{what}, 0 to 1", log=True, dodge=True)
+        for name, what, found in (
+            (title, label, own), ("Paper: five data sets", "Accuracy", paper),
+        )
+    ]  # fmt: skip
+    return small_multiples(panels, published="paper (ViT-B/32)")
 
 
 def _better(loss: str) -> Claim:

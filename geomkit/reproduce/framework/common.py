@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from geomkit.models.preprocess import Preprocess
-from geomkit.reproduce.framework.claims import mean_interval
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
-from geomkit.reproduce.framework.results import Row, Rows, rows_of
+from geomkit.reproduce.framework.results import Rows, rows_of
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
-    "DIMS", "LOSSES", "MARGIN", "Dot", "cell_of", "dot_of", "main_grid", "measured",
+    "DIMS", "LOSSES", "MARGIN", "cell_of", "main_grid", "measured",
     "training_pairs", "where",
 ]  # fmt: skip
 
@@ -111,41 +109,3 @@ def measured(
     c = cell.config
     result = gap(context.embeddings(cell, split), metrics=list(metrics), seed=c.seed)
     return rows_of(experiment, c, split, result.metrics, result.stderr, condition)
-
-
-class Dot(NamedTuple):
-    """A mean with its interval; NaN bounds where there is none.
-
-    Attributes:
-        value, low, high: the estimate and its bounds.
-        each: one value a seed.
-    """
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    each: tuple[float, ...] = ()
-
-
-def dot_of(rows: Sequence[Row], *, least: float = 0.0, most: float = 1.0) -> Dot | None:
-    """Mean over seeds with its t interval at 95%; ``None`` of no rows.
-
-    A published mean over the paper's three seeds (seed −1) has the interval that their population
-    deviation gives.
-
-    Args:
-        rows: one a seed.
-        least, most: intervals end where the number does.
-    """
-    rows = [row for row in rows if math.isfinite(row.value)]
-    values = tuple(row.value for row in rows)
-    if not values:
-        return None
-    if len(values) == 1 and rows[0].seed < 0:
-        half = 4.303 * rows[0].stderr / math.sqrt(2)  # t quantile, n − 1 = 2
-        return Dot(values[0], max(values[0] - half, least), min(values[0] + half, most))
-    try:
-        found = mean_interval(values, [row.stderr for row in rows])
-    except ValueError:  # one seed without an error
-        return Dot(sum(values) / len(values), each=values)
-    return Dot(found.value, max(found.low, least), min(found.high, most), values)

@@ -18,16 +18,20 @@ __all__ = ["contact_sheet"]
 
 
 def contact_sheet(data: PairData, *, samples: int = 64, columns: int = 8, seed: int = 0) -> Figure:
-    """Pictures in a grid, each over its captions, with the attribution below.
+    """Return a figure with a grid of images, each above its captions, and the attribution.
 
     Args:
-        data: the pictures.
-        samples: how many, chosen with the seed.
-        columns: how many side by side.
-        seed: of the choice.
+        data: Pairs to choose from.
+        samples: Number of images.
+        columns: Images in a row.
+        seed: Random seed for the choice.
 
     Raises:
-        GeomkitError: if fewer than one sample or column is asked for.
+        GeomkitError: If there is not at least one sample and one column.
+
+    >>> from geomkit.data import load_data
+    >>> data = load_data("openmoji,n=8", split="all")  # doctest: +SKIP
+    >>> figure = contact_sheet(data, samples=4, columns=2)  # doctest: +SKIP
     """
     if samples < 1 or columns < 1:
         raise GeomkitError("expected at least one sample and one column")
@@ -35,35 +39,22 @@ def contact_sheet(data: PairData, *, samples: int = 64, columns: int = 8, seed: 
 
     count = min(samples, len(data))
     rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:count])
-    pictures = data.pixels(rows)
     lines = -(-count // columns)
     cell, caption, foot = 1.0, 0.33, 0.3
     width, height = columns * cell, lines * (cell + caption) + foot
     with style():
         figure = Figure(figsize=(width, height))
-        for k, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
+        for k, (row, pixels) in enumerate(zip(rows, data.pixels(rows), strict=True)):
             line, column = divmod(k, columns)
             bottom = height - line * (cell + caption) - cell
-            axes = figure.add_axes(
-                (
-                    (column + 0.08) * cell / width,
-                    bottom / height,
-                    0.84 * cell / width,
-                    0.92 * cell / height,
-                )
-            )
-            axes.imshow(picture, interpolation="nearest" if data.size < 64 else None)
+            left, side = (column + 0.08) * cell / width, 0.84 * cell / width
+            axes = figure.add_axes((left, bottom / height, side, 0.92 * cell / height))
+            axes.imshow(pixels, interpolation="nearest" if data.size < 64 else None)
             axes.set_axis_off()
             text = textwrap.fill(" · ".join(data.captions[row]), 19, max_lines=3, placeholder=" …")
             figure.text(
-                (column + 0.5) * cell / width,
-                (bottom - 0.02) / height,
-                text,
-                ha="center",
-                va="top",
-                fontsize=5.5,
-                linespacing=1.1,
-                color=INK,
-            )
+                (column + 0.5) * cell / width, (bottom - 0.02) / height, text, ha="center",
+                va="top", fontsize=5.5, linespacing=1.1, color=INK,
+            )  # fmt: skip
         figure.text(0.5, 0.12 / height, data.attribution, ha="center", fontsize=6, color=INK)
     return figure

@@ -1,0 +1,170 @@
+"""Pairs as points of a plane: images red, texts blue, each pair joined if asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geomkit._core.array import to_numpy
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.errors import GeomkitError
+from geomkit.plots.style import INK, MODALITY_COLOURS, axes_grid, label, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+__all__ = ["Plane", "draw_pairs", "modality_handles", "pca_planes", "plane_row",
+           "principal_plane", "spaced"]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Paired points of a plane.
+
+    Attributes:
+        image, text: Points, shape ``(n, 2)``.
+        title: Title above the plane.
+        labels: Labels of the two axes. Empty: neither scale nor direction means anything.
+    """
+
+    image: np.ndarray
+    text: np.ndarray
+    title: str
+    labels: tuple[str, str] = ("", "")
+
+
+def pca_planes(
+    embeddings: Mapping[str, Embeddings], *, pairs: int = 1000, lines: bool = False
+) -> Figure:
+    """Return a figure of pairs on the first two principal components of both modalities together.
+
+    Args:
+        embeddings: Embeddings of each source, by name.
+        pairs: Largest number of pairs to draw; the components are those of all pairs.
+        lines: Whether to join the pairs.
+
+    Raises:
+        GeomkitError: If there are no embeddings, or as :func:`principal_plane`.
+
+    >>> pairs = Embeddings.of(*np.random.default_rng(0).standard_normal((2, 50, 8)))
+    >>> pca_planes({"random": pairs}, lines=True).axes[0].get_title()
+    'random'
+    """
+    planes = [principal_plane(one, pairs=pairs, title=name) for name, one in embeddings.items()]
+    return plane_row(planes, lines=lines)
+
+
+def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "") -> Plane:
+    """Return the pairs on the first two principal components of both modalities, centred.
+
+    The labels say which share of the variance of both each axis has.
+
+    Args:
+        embeddings: Images and texts; the first caption of each image counts.
+        pairs: Largest number of pairs to keep; the components are those of all pairs.
+        title: Title of the plane.
+
+    Raises:
+        GeomkitError: For fewer than 2 dimensions, or modalities with different dimensions.
+    """
+    if not embeddings.equal_dims or embeddings.image.shape[1] < 2:
+        raise GeomkitError(
+            "a plane of both modalities needs two or more dimensions that they share"
+        )
+    x, y = (to_numpy(rows[:]).astype(np.float64) for rows in embeddings.pairs())
+    both = np.concatenate([x, y])
+    mean = both.mean(axis=0)
+    values, vectors = np.linalg.eigh((both - mean).T @ (both - mean))
+    basis = vectors[:, ::-1][:, :2]
+    # An arbitrary sign would flip the figure from one machine to the next.
+    basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), [0, 1]])
+    total = values.sum()
+    shares = values[::-1][:2] / total if total > 0 else np.full(2, np.nan)
+    kept = spaced(len(x), pairs)
+    first, second = (f"PC {k} ({100 * s:.0f}% of the variance)" for k, s in enumerate(shares, 1))
+    return Plane((x[kept] - mean) @ basis, (y[kept] - mean) @ basis, title, (first, second))
+
+
+def spaced(n: int, most: int) -> np.ndarray:
+    """At most ``most`` of n row numbers, evenly spaced, so that they do not depend on a draw.
+
+    >>> spaced(10, 4).tolist()
+    [0, 3, 6, 9]
+    """
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+def plane_row(
+    planes: Sequence[Plane], *, lines: bool = False, equal: bool = True, across: int = 3
+) -> Figure:
+    """Return a figure of planes: images red, texts blue.
+
+    Args:
+        planes: Planes, row by row.
+        lines: Whether to join the pairs.
+        equal: Whether both axes have one scale.
+        across: Planes in a row.
+
+    Raises:
+        GeomkitError: If there are no planes.
+    """
+    if not planes:
+        raise GeomkitError("nothing to draw: expected at least one source")
+    across = min(across, len(planes))
+    rows = -(-len(planes) // across)
+    side = (3.0, 3.1, 2.2)[across - 1] if across < 4 else 1.8
+    figure, places = axes_grid(
+        len(planes), across, columns=1 if across == 1 else 2, height=side * rows + 0.3
+    )
+    with style():
+        for axes, plane in zip(places, planes, strict=True):
+            draw_pairs(axes, plane.image, plane.text, lines=lines)
+            label(axes, title=plane.title, x=plane.labels[0], y=plane.labels[1])
+            if equal:
+                axes.set_aspect("equal", adjustable="datalim")
+            if not any(plane.labels):
+                axes.set_xticks([])
+                axes.set_yticks([])
+        figure.legend(handles=modality_handles(), loc="outside lower center", ncols=2, fontsize=7.5)
+    return figure
+
+
+def modality_handles(size: float = 3.6) -> list[Line2D]:
+    """Red dots for images and blue ones for texts, for a legend."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=colour, marker="o", linestyle="none", markersize=size, label=f"{key}s")
+        for key, colour in MODALITY_COLOURS.items()
+    ]
+
+
+def draw_pairs(axes: Axes, image: np.ndarray, text: np.ndarray, *, lines: bool) -> None:
+    """Dots of both modalities in a shuffled order, so that neither is always on top."""
+    from matplotlib.collections import LineCollection
+
+    n = len(image)
+    if lines:
+        axes.add_collection(
+            LineCollection(
+                np.stack([image, text], axis=1).tolist(), colors=INK, linewidths=0.35,
+                alpha=float(np.clip(60 / n, 0.06, 0.4)), zorder=1,
+            )
+        )  # fmt: skip
+    points = np.concatenate([image, text])
+    colours = np.repeat([MODALITY_COLOURS["image"], MODALITY_COLOURS["text"]], n)
+    order = np.random.default_rng(0).permutation(2 * n)
+    axes.scatter(
+        points[order, 0],
+        points[order, 1],
+        c=colours[order],
+        s=float(np.clip(2600 / (2 * n), 1.5, 10.0)),
+        alpha=0.75,
+        linewidths=0,
+        zorder=2,
+    )
