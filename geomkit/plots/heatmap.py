@@ -32,7 +32,8 @@ def heat_map(
     Args:
         axes: Axes to draw in.
         values: Table; NaN for a field without a number.
-        across, down: Names of the columns and rows.
+        across: Names of the columns.
+        down: Names of the rows.
         ends: Values of the first and the last colour.
         colours: matplotlib colour map.
         upwards: Whether the first row is at the bottom.

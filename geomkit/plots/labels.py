@@ -25,7 +25,7 @@ _LABELS = {
 
 
 def axis_label(metric: str) -> str:
-    """A metric's name for people.
+    """Return the label of a metric on an axis.
 
     >>> axis_label("text_retrieval_recall@5"), axis_label("effective_rank_image")
     ('Recall@5, I→T', 'Effective rank, images')

@@ -37,8 +37,8 @@ __all__ = [
 
 IMAGE_COLOUR = "#d1342f"
 TEXT_COLOUR = "#2464b4"
-"""Red for images, blue for texts, as in the paper; of unequal lightness, so that they stay apart
-for a reader who does not tell hues apart."""
+"""Red for images, blue for texts, as in the paper; their lightness differs too, for readers who
+cannot distinguish the hues."""
 MODALITY_COLOURS = {"image": IMAGE_COLOUR, "text": TEXT_COLOUR}
 INK = "#333333"
 
@@ -48,14 +48,14 @@ _OTHER_COLOURS = ("#7f9f3f", "#a65628", "#5f8f9f", "#b8a000", "#9f5f8f")
 _OTHER_MARKERS = "Xph<>"
 
 COLUMN_WIDTHS = {1: 3.3, 2: 6.9}
-"""Inches, of a figure across one column of a paper or both."""
+"""Width in inches of a figure across one or both columns of a paper."""
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's settings while a figure is made; the user's own are left alone."""
+    """Apply the settings of matplotlib for figures; the user's own are restored afterwards."""
     import matplotlib
 
     settings: dict[Any, Any] = {
@@ -78,7 +78,10 @@ def style() -> Iterator[None]:
 
 
 def loss_colour(name: str) -> str:
-    """The colour of a loss: its preset's, however it is written; else one its name decides.
+    """Return the colour of a loss: that of its preset, or else one chosen from its name.
+
+    Args:
+        name: Preset or weighted sum of terms.
 
     >>> loss_colour("clip + uniformity + alignment") == LOSS_COLOURS["cua"]
     True
@@ -88,13 +91,20 @@ def loss_colour(name: str) -> str:
 
 
 def loss_marker(name: str) -> str:
-    """The marker that goes with :func:`loss_colour`, for who does not tell the colours apart."""
+    """Return the marker that goes with :func:`loss_colour`.
+
+    Args:
+        name: Preset or weighted sum of terms.
+
+    >>> loss_marker("clip")
+    'o'
+    """
     preset = _preset(name)
     return preset.marker if preset else _OTHER_MARKERS[_number(name, _OTHER_MARKERS)]
 
 
 def distinct_looks(losses: Sequence[str | None]) -> list[tuple[str, str]]:
-    """A colour and marker per source: those of its loss if all have one and no two are the same.
+    """Return a colour and marker per source: those of its loss if all have different losses.
 
     Args:
         losses: Loss of each source, ``None`` where unknown.
@@ -168,7 +178,8 @@ def dress(axes: Axes, *, title: str = "", x: str = "", y: str = "", grid: str = 
     Args:
         axes: Axes to change and return.
         title: Title above them.
-        x, y: Axis labels, with units or range.
+        x: Label of the horizontal axis, with unit or range.
+        y: Label of the vertical axis, with unit or range.
         grid: Faint lines to read values by: ``x``, ``y`` or ``both``.
     """
     axes.spines[["top", "right"]].set_visible(False)
@@ -191,10 +202,17 @@ def label(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
 
 
 def check_figure_path(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse, before anything is drawn, a path that no figure can be saved under.
+    """Check that a figure can be saved under a path, before it is drawn.
+
+    Args:
+        path: File to write: ``.png``, ``.pdf`` or ``.svg``.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        GeomkitError: for an unknown suffix, or as :func:`geomkit._core.files.check_target`.
+        GeomkitError: For an unknown suffix, or as :func:`geomkit._core.files.check_target`.
+
+    >>> from pathlib import Path
+    >>> check_figure_path(Path("gap.pdf"), overwrite=True)
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise GeomkitError(
@@ -206,8 +224,14 @@ def check_figure_path(path: Path, *, overwrite: bool = False) -> None:
 def save_figure(figure: Figure, path: Path, *, overwrite: bool = False, dpi: int = 200) -> None:
     """Save a figure atomically, in the format of the path's suffix.
 
+    Args:
+        figure: Figure to save.
+        path: File to write: ``.png``, ``.pdf`` or ``.svg``.
+        overwrite: Whether to replace an existing file.
+        dpi: Resolution of a ``.png``.
+
     Raises:
-        GeomkitError: as :func:`check_figure_path`.
+        GeomkitError: As :func:`check_figure_path`.
     """
     check_figure_path(path, overwrite=overwrite)
     with style(), atomic_write(path, overwrite=overwrite) as file:

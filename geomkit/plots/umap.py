@@ -46,6 +46,7 @@ class UmapOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Check the options."""
         if self.metric not in METRICS:
             raise unknown_name("UMAP metric", self.metric, METRICS)
         for name, least in (("pairs", FEWEST), ("neighbours", 2), ("seed", 0)):

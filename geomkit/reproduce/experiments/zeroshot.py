@@ -71,8 +71,10 @@ class Asked:
 
     @property
     def metric(self) -> str:
-        """What counts: the paper's accuracy; of attributes whose classes are unequally many, the
-        mean recall of the classes."""
+        """Name of the score: accuracy as in the paper; mean recall per class for attributes.
+
+        The classes of an attribute differ in size.
+        """
         return "acc1" if self.given else "mean_per_class_recall"
 
 

@@ -48,7 +48,8 @@ def dot_of(rows: Sequence[Row], *, least: float = 0.0, most: float = 1.0) -> Dot
 
     Args:
         rows: One row per seed.
-        least, most: Range of the number, at which intervals end.
+        least: Lower end of the number's range, at which intervals end.
+        most: Upper end of that range.
     """
     rows = [row for row in rows if math.isfinite(row.value)]
     values = tuple(row.value for row in rows)
