@@ -251,7 +251,7 @@ def test_plan_counts(toy: Toy, tmp_path: Path) -> None:
 
 def test_quick_is_three_tenths_of_whatever_the_length_is_given_in() -> None:
     from geomkit.reproduce.experiments.cause_runs import cells
-    from geomkit.reproduce.framework.common import cell_of
+    from geomkit.reproduce.framework.cells import cell_of
 
     for pretrained, length, lengths in ((None, "steps", (600, 180)), ("hf:x", "epochs", (9, 3))):
         full, quick = (

@@ -16,12 +16,12 @@ from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints import load_run
 from geomkit.plots import Panel, Series, small_multiples
 from geomkit.reproduce.experiments import arithmetic, arithmetic_figures, zeroshot
-from geomkit.reproduce.experiments.tasks import openmoji_with
+from geomkit.reproduce.framework.cells import LOSSES
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-from geomkit.reproduce.framework.common import LOSSES
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import dot_of
 from geomkit.reproduce.framework.grid import cell_path, train_cells
+from geomkit.reproduce.framework.measuring import openmoji_with
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from geomkit.reproduce.experiments import ablation, ablation_figures, sweeps
-from geomkit.reproduce.framework import catalogue, common, planning, runner
+from geomkit.reproduce.framework import catalogue, cells, planning, runner
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.experiment import Experiment, Options
 from geomkit.reproduce.framework.record import Outcome
@@ -154,13 +154,13 @@ def test_heat_maps_show_every_value() -> None:
 
 
 def test_ablation_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configure = common.configure
+    configure = cells.configure
 
     def short(**fields: object) -> object:
         more = {"batch_size": 20, "steps": 2, "warmup": 1, "eval_every": 2}
         return configure(**{**fields, **more})
 
-    monkeypatch.setattr(common, "configure", short)
+    monkeypatch.setattr(cells, "configure", short)
     monkeypatch.setattr(ablation, "DIM", 8)
     outcome, _ = run(ablation.EXPERIMENT, tmp_path, OPTIONS, monkeypatch)
     rows = outcome.rows
@@ -178,7 +178,7 @@ def test_ablation_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_ablation_shares_the_main_grid() -> None:
     options = Options()
-    shared = set(common.main_grid(options, dims=(128,)))
+    shared = set(cells.main_grid(options, dims=(128,)))
     own = set(ablation.EXPERIMENT.cells(options)) - shared
     assert shared <= set(ablation.EXPERIMENT.cells(options))
     assert len(own) == 4 * 3 + 4

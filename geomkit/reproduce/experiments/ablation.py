@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 from geomkit.losses import PRESETS as LOSSES
 from geomkit.losses import parse_loss
+from geomkit.reproduce.framework.cells import MARGIN, main_grid
 from geomkit.reproduce.framework.claims import (
     Check,
     Claim,
-    Interval,
     Number,
     above,
     below,
     contrast,
-    difference,
     equivalent,
 )
-from geomkit.reproduce.framework.common import MARGIN, main_grid, measured
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.measuring import measured
 from geomkit.reproduce.framework.results import Rows
 
 if TYPE_CHECKING:
@@ -93,15 +92,6 @@ def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
     from geomkit.reproduce.experiments.ablation_figures import effects, fronts
 
     return {"ablation": fronts(rows), "ablation-effects": effects(rows)}
-
-
-def effect(rows: Rows, loss: str, against: str, metric: str) -> Interval:
-    """What a preset's number is more than another's, paired by seed.
-
-    Raises:
-        ValueError: see :func:`geomkit.reproduce.framework.claims.difference`.
-    """
-    return difference(rows.where(condition=""), {"loss": loss}, {"loss": against}, metric=metric)
 
 
 def _test(test: Callable[[Number, float, str], Check], metric: str, loss: str, against: str,

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write
 from geomkit.data import parse_spec
-from geomkit.reproduce.experiments.tasks import (
+from geomkit.reproduce.framework.cells import LOSSES, cell_of
+from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.measuring import (
     cell_model,
     distinct,
     kept,
     openmoji_with,
     running_on,
+    where,
 )
-from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
-from geomkit.reproduce.framework.common import LOSSES, cell_of, where
-from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:

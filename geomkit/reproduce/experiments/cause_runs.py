@@ -8,9 +8,9 @@ from typing import Any
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.reproduce.controls.control_rows import control_rows, left_out
-from geomkit.reproduce.experiments.tasks import kept
-from geomkit.reproduce.framework.common import QUICK_STEPS, cell_of, main_grid, measured
+from geomkit.reproduce.framework.cells import QUICK_STEPS, cell_of, main_grid
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
+from geomkit.reproduce.framework.measuring import kept, measured
 from geomkit.reproduce.framework.results import Rows, rows_of
 from geomkit.training.config import TrainConfig
 

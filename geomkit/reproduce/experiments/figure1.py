@@ -17,6 +17,7 @@ from geomkit.plots.multiples import Panel, Series
 from geomkit.plots.sphere import Stage
 from geomkit.plots.stages import stages_figure
 from geomkit.plots.style import loss_colour
+from geomkit.reproduce.framework.cells import cell_of, training_pairs
 from geomkit.reproduce.framework.claims import (
     NOT_REPRODUCED,
     Claim,
@@ -27,9 +28,9 @@ from geomkit.reproduce.framework.claims import (
     mean_of,
     together,
 )
-from geomkit.reproduce.framework.common import cell_of, training_pairs, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import series_of
+from geomkit.reproduce.framework.measuring import where
 from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:

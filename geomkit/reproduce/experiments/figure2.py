@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from geomkit.reproduce.framework.cells import DIMS, MARGIN, main_grid
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
-from geomkit.reproduce.framework.common import DIMS, MARGIN, main_grid, measured
 from geomkit.reproduce.framework.experiment import Context, Experiment
 from geomkit.reproduce.framework.figures import by_dimension, with_uniformity
+from geomkit.reproduce.framework.measuring import measured
 from geomkit.reproduce.framework.results import Rows, published
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from geomkit.reproduce.controls.control_rows import (
     left_out,
     rise,
 )
+from geomkit.reproduce.framework.cells import QUICK_STEPS
 from geomkit.reproduce.framework.claims import (
     Claim,
     Interval,
@@ -30,7 +31,6 @@ from geomkit.reproduce.framework.claims import (
     equivalent,
     together,
 )
-from geomkit.reproduce.framework.common import QUICK_STEPS
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import curve, over_steps
 from geomkit.reproduce.framework.results import Rows, published

@@ -11,6 +11,7 @@ from geomkit.metrics import METRICS, explained_variance_with_error
 from geomkit.plots.multiples import Series
 from geomkit.plots.spectrum import cumulative_panels
 from geomkit.plots.style import loss_colour
+from geomkit.reproduce.framework.cells import LOSSES, main_grid
 from geomkit.reproduce.framework.claims import (
     Check,
     Claim,
@@ -20,9 +21,9 @@ from geomkit.reproduce.framework.claims import (
     contrast,
     equivalent,
 )
-from geomkit.reproduce.framework.common import LOSSES, main_grid, measured, where
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment
 from geomkit.reproduce.framework.figures import series_of
+from geomkit.reproduce.framework.measuring import measured, where
 from geomkit.reproduce.framework.results import Row, Rows, published
 
 if TYPE_CHECKING:

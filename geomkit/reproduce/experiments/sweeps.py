@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from geomkit.reproduce.framework.cells import cell_of, training_pairs
 from geomkit.reproduce.framework.claims import (
     LEVEL,
     Claim,
@@ -21,8 +22,8 @@ from geomkit.reproduce.framework.claims import (
     average,
     contrast,
 )
-from geomkit.reproduce.framework.common import cell_of, measured, training_pairs
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.measuring import measured
 from geomkit.reproduce.framework.results import Row, Rows
 
 if TYPE_CHECKING:

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 from geomkit.data import parse_spec
 from geomkit.errors import GeomkitError
 from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
-from geomkit.reproduce.experiments.tasks import (
+from geomkit.reproduce.framework.cells import DIMS, LOSSES, cell_of
+from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import by_loss
+from geomkit.reproduce.framework.measuring import (
     cell_model,
     distinct,
     kept,
     openmoji_with,
     running_on,
+    where,
 )
-from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
-from geomkit.reproduce.framework.common import DIMS, LOSSES, cell_of, where
-from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.figures import by_loss
 from geomkit.reproduce.framework.results import Row, Rows, published
 
 if TYPE_CHECKING:

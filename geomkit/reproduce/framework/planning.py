@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geomkit.reproduce.framework import catalogue
-from geomkit.reproduce.framework.common import training_pairs
+from geomkit.reproduce.framework.cells import training_pairs
 from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
 from geomkit.reproduce.framework.grid import finished, seconds_of
 from geomkit.reproduce.framework.record import is_done

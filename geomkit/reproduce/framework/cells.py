@@ -1,4 +1,4 @@
-"""What several experiments share: their trained cells, and the metrics of a cell as rows."""
+"""Cells that several experiments share, and how options become configurations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from functools import cache
 from typing import Any
 
 from geomkit.models.preprocess import Preprocess
-from geomkit.reproduce.framework.experiment import Cell, Context, Options
-from geomkit.reproduce.framework.results import Rows, rows_of
+from geomkit.reproduce.framework.experiment import Cell, Options
 from geomkit.training.config import TrainConfig, configure
 
-__all__ = [
-    "DIMS", "LOSSES", "MARGIN", "cell_of", "main_grid", "measured",
-    "training_pairs", "where",
-]  # fmt: skip
+__all__ = ["DIMS", "LOSSES", "MARGIN", "QUICK_STEPS", "cell_of", "main_grid", "training_pairs"]
 
 LOSSES = ("clip", "cua", "cuaxu")
 DIMS = (32, 64, 128)
@@ -87,25 +83,3 @@ def main_grid(
         for loss in losses
         for seed in (options.used_seeds if seeds is None else seeds)
     ]
-
-
-def where(config: TrainConfig, split: str) -> str:
-    """Value of the column ``data``: DATA spec and split."""
-    return f"{config.data} {split}"
-
-
-def measured(
-    experiment: str,
-    cell: Cell,
-    context: Context,
-    *,
-    metrics: Iterable[str],
-    split: str = "val",
-    condition: str = "",
-) -> Rows:
-    """Metrics of a trained cell with their standard errors, one row per metric."""
-    from geomkit.metrics import gap
-
-    c = cell.config
-    result = gap(context.embeddings(cell, split), metrics=list(metrics), seed=c.seed)
-    return rows_of(experiment, c, split, result.metrics, result.stderr, condition)

@@ -1,4 +1,4 @@
-"""What the experiments on tasks share: a cell's model, parts that are kept, dots with intervals."""
+"""What experiments share while they measure: metrics as rows, models of cells, and kept parts."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit.data import parse_spec, with_options
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
-from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
+from geomkit.reproduce.framework.results import Row, Rows, read_rows, rows_of, write_rows
+from geomkit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints import Checkpoint
 
-__all__ = [
-    "cell_model",
-    "distinct",
-    "kept",
-    "openmoji_with",
-    "running_on",
-]
+__all__ = ["cell_model", "distinct", "kept", "measured", "openmoji_with", "running_on", "where"]
 
 
 def openmoji_with(options: Options, **wanted: object) -> str:
-    """The DATA spec asked for; OpenMoji's with options set as wanted, ``None`` for its default."""
+    """DATA spec of the run; for OpenMoji with these options, where ``None`` means the default."""
     name, _, given = parse_spec(options.data)
     return with_options("openmoji", **{**given, **wanted}) if name == "openmoji" else options.data
 
 
 def cell_model(context: Context, cell: Cell) -> Checkpoint:
-    """The trained model of a cell."""
+    """Trained model of a cell."""
     from geomkit.models.checkpoints.opening import opened_run
 
     return opened_run(context.checkpoint(cell), cell.label)
 
 
 def running_on(options: Options) -> dict[str, Any]:
-    """Device and precision, as resolved."""
+    """Arguments for the resolved device and precision."""
     from geomkit._core.runtime import resolve_device, resolve_precision
 
     device = resolve_device(options.device)
@@ -43,7 +38,7 @@ def running_on(options: Options) -> dict[str, Any]:
 
 
 def kept(context: Context, name: str, make: Callable[[], Rows]) -> Rows:
-    """Rows that are made once, even if the run is killed after."""
+    """Rows under a name, made once and kept if the run is interrupted."""
     path = context.folder / "work" / f"{name}.csv"
     if path.exists():
         return read_rows(path)
@@ -54,8 +49,30 @@ def kept(context: Context, name: str, make: Callable[[], Rows]) -> Rows:
 
 
 def distinct(rows: Iterable[Row]) -> Rows:
-    """The first of each number: what belongs to the data, not to a model, comes with every cell."""
+    """First row of each number; numbers of the data alone are measured with every cell."""
     first: dict[tuple, Row] = {}
     for row in rows:
         first.setdefault((row.data, row.dim, row.loss, row.seed, row.metric, row.condition), row)
     return Rows(first.values())
+
+
+def where(config: TrainConfig, split: str) -> str:
+    """Value of the column ``data``: DATA spec and split."""
+    return f"{config.data} {split}"
+
+
+def measured(
+    experiment: str,
+    cell: Cell,
+    context: Context,
+    *,
+    metrics: Iterable[str],
+    split: str = "val",
+    condition: str = "",
+) -> Rows:
+    """Metrics of a trained cell with their standard errors, one row per metric."""
+    from geomkit.metrics import gap
+
+    c = cell.config
+    result = gap(context.embeddings(cell, split), metrics=list(metrics), seed=c.seed)
+    return rows_of(experiment, c, split, result.metrics, result.stderr, condition)
