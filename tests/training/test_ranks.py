@@ -141,7 +141,7 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         before = path.stat().st_mtime_ns if path.exists() else 0
-        for _ in range(1200):
+        for _ in range(6000):
             if child.poll() is not None or (path.exists() and path.stat().st_mtime_ns > before):
                 break
             time.sleep(0.05)

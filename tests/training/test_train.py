@@ -93,7 +93,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         [sys.executable, "-m", "geomkit_cli", "train", *options],
         cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    for _ in range(1200):
+    for _ in range(6000):
         if path.exists() or child.poll() is not None:
             break
         time.sleep(0.05)
