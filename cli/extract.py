@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomkit.models.checkpoints.kinds import model_forms
+
 from . import console, options
 from .progress import Display
 
@@ -20,10 +22,7 @@ __all__ = ["extract"]
 def extract(
     source: Annotated[
         str,
-        typer.Argument(
-            help="Model: a geomkit checkpoint, open_clip:NAME/TAG_OR_PATH, hf:DIR, openai:FILE or "
-            "paper:FILE."
-        ),
+        typer.Argument(help=f"Model: a geomkit checkpoint, {model_forms(' or ')}."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write embeddings to.")],
     data: Annotated[

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit.models.checkpoints.kinds import model_forms
+
 from . import console
 from .options import Device, Download, ModelData, ModelSplit, Workers
 
@@ -25,9 +27,8 @@ def gap(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Checkpoints; third-party models, with --data (open_clip:NAME/TAG_OR_PATH, "
-            "hf:DIR, openai:FILE, paper:FILE); or embeddings: .npz, .npy (2, n, d), .safetensors, "
-            ".pt, .parquet, or a folder of them."
+            help=f"Checkpoints; third-party models, with --data ({model_forms()}); or embeddings: "
+            ".npz, .npy (2, n, d), .safetensors, .pt, .parquet, or a folder of them."
         ),
     ] = None,
     image: Annotated[
@@ -77,10 +78,10 @@ def gap(
     """
     from geomkit._core.parallel import Team
     from geomkit.errors import GeomkitError
+    from geomkit.extraction.load import load_modalities, load_source
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
     from geomkit.metrics.result import to_csv, to_json
-    from geomkit.sources import load_modalities, load_source
 
     if as_json and as_csv:
         raise GeomkitError("--json and --csv exclude each other; give one")

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from geomkit.models.checkpoints.kinds import model_forms
+
 from .options import Download
 
 __all__ = ["inspect"]
@@ -15,15 +17,12 @@ __all__ = ["inspect"]
 def inspect(
     source: Annotated[
         str,
-        typer.Argument(
-            help="A checkpoint, open_clip:NAME/TAG_OR_PATH, open_clip:DIR, hf:DIR, openai:FILE, "
-            "paper:FILE, or embeddings."
-        ),
+        typer.Argument(help=f"SOURCE: a geomkit checkpoint, {model_forms()}, or embeddings."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     download: Download = False,
 ) -> None:
-    """Say what a model or a file of embeddings is: architecture, inputs, weights, recipe."""
+    """Describe a model or a file of embeddings: architecture, inputs, weights, recipe."""
     from geomkit.inspection import describe
 
     found = describe(source, download=download)
@@ -40,7 +39,7 @@ def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("source", f"{found['source']} ({found['what']})"),
         ("images", f"{found['n']:,}"),
-        ("texts", f"{found['m']:,}"),
+        ("captions", f"{found['m']:,}"),
         ("dimension", f"{found['dim']}"),
         ("stored as", f"{', '.join(found['dtype'])}, shards: {found['shards']}"),
     ]
@@ -54,9 +53,9 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
     place = found["tokenizer"].get("path")
     rows = [
         ("source", f"{found['source']} ({found['what']})"),
-        ("architecture", f"{shape['name'] or 'no known name'} ({shape['class']}{gelu})"),
-        ("image tower", _sizes(image)),
-        ("text tower", _sizes(text)),
+        ("architecture", f"{shape['name'] or 'unknown name'} ({shape['class']}{gelu})"),
+        ("image encoder", _sizes(image)),
+        ("text encoder", _sizes(text)),
         ("dimension", f"{found['dim']}"),
         ("temperature", f"{found['temperature']:.6g} (logit scale {1 / found['temperature']:.6g})"),
         ("logit bias", bias),
@@ -65,10 +64,10 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{pixels['size']} px, {pixels['resize_mode']}, {pixels['interpolation']}, mean "
             f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {meta['preprocess_from']}",
         ),
-        ("tokenizer", f"{found['tokenizer']['name']}{f' of {place}' if place else ''}"),
+        ("tokenizer", f"{found['tokenizer']['name']}{f' in {place}' if place else ''}"),
         (
             "parameters",
-            f"{counts['image']:,} image, {counts['text']:,} text, {counts['all']:,} in all",
+            f"{counts['image']:,} image, {counts['text']:,} text, {counts['all']:,} total",
         ),
     ]
     for name in ("weights", "other_weights", "epoch", "step", "loss"):
@@ -87,8 +86,8 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sizes(tower: dict[str, Any]) -> str:
-    told = [f"{name.replace('_', ' ')} {value}" for name, value in tower.items() if value]
-    return ", ".join(told)
+    shown = [f"{name.replace('_', ' ')} {value}" for name, value in tower.items() if value]
+    return ", ".join(shown)
 
 
 def _numbers(values: list[float]) -> str:

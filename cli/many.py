@@ -37,9 +37,9 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
     """Return the embeddings of a source and the split that they are, if known.
 
     Raises:
-        GeomkitError: As :func:`geomkit.sources.load_source`.
+        GeomkitError: As :func:`geomkit.extraction.load.load_source`.
     """
-    from geomkit.sources import load_source
+    from geomkit.extraction.load import load_source
 
     return load_source(
         source,
@@ -55,7 +55,7 @@ def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddi
     """Return the embeddings of each source, by a short name with its split.
 
     Raises:
-        GeomkitError: If there is no source, or as :func:`geomkit.sources.load_source`.
+        GeomkitError: If there is no source, or as :func:`geomkit.extraction.load.load_source`.
     """
     from geomkit.errors import GeomkitError
 

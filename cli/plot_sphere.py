@@ -13,7 +13,6 @@ from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, grouped
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.models.checkpoints import TrainedRun
 
 __all__ = ["plot_sphere"]
 
@@ -38,8 +37,9 @@ def plot_sphere(
 
     def make() -> Figure:
         from geomkit.plots import project_to_sphere, sphere_row, training_stages
+        from geomkit.sources import run_of
 
-        run = _run(source) if options.data is None and options.split is None else None
+        run = run_of(source) if options.data is None and options.split is None else None
         if run is not None and run.snapshots:
             return sphere_row(training_stages(run, stages), pairs=pairs)
         embeddings, split = load_one(source, options)
@@ -48,17 +48,3 @@ def plot_sphere(
         return sphere_row([project_to_sphere(embeddings, title=title)], pairs=pairs)
 
     write_figure(out, overwrite, make)
-
-
-def _run(source: str) -> TrainedRun | None:
-    """The content of a geomkit checkpoint, if the source is one."""
-    from geomkit._core.files import is_torch_file
-    from geomkit.sources import has_model_prefix
-
-    if has_model_prefix(source) or not Path(source).is_file() or not is_torch_file(Path(source)):
-        return None
-    from geomkit.models.checkpoints import TrainedRun, read_torch_file
-
-    content = read_torch_file(source)
-    tensors = isinstance(content, dict) and {"image", "text"} <= set(content)
-    return None if tensors else TrainedRun.from_dict(content, source)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geomkit.embeddings import Embeddings
     from geomkit.errors import GeomkitError
-    from geomkit.extraction import extract
+    from geomkit.extraction import extract, load_source
     from geomkit.losses import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
-    from geomkit.sources import load_source
     from geomkit.training import TrainConfig, configure, train
 
 __all__ = [
@@ -38,7 +37,7 @@ _HOMES = {
     "configure": "training",
     "extract": "extraction",
     "gap": "metrics",
-    "load_source": "sources",
+    "load_source": "extraction",
     "train": "training",
 }
 

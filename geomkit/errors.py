@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["GeomkitError", "unknown_name"]
+__all__ = ["GeomkitError", "reason", "unknown_name"]
 
 
 class GeomkitError(ValueError):
@@ -28,3 +28,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> GeomkitError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return GeomkitError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of an exception's message, or its type's name if it has none.
+
+    For an error of the system it is the system's own words.
+
+    >>> reason(KeyError()), reason(OSError(2, "No such file or directory"))
+    ('KeyError', 'No such file or directory')
+    """
+    text = str(getattr(error, "strerror", None) or error)
+    return (text.splitlines() or [type(error).__name__])[0]

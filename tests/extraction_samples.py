@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from geomkit.data import PairData, load_data
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
+from geomkit.models.two_encoder import build
 
 DIM = 6
 CONFIG = model_config("nano", dim=DIM)

@@ -13,10 +13,11 @@ from PIL import Image
 from geomkit.data.openmoji import neutral
 from geomkit.data.pairs import seeded_hash
 from geomkit.data.queries import arithmetic_data
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
+from geomkit.models.two_encoder import build
 from geomkit.tasks import arithmetic as module
 
 

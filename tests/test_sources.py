@@ -13,10 +13,13 @@ import pytest
 import torch
 from model_files import open_clip_model
 
+from geomkit.errors import GeomkitError
+from geomkit.extraction.load import load_source
 from geomkit.inspection import architecture_name, describe
-from geomkit.models.checkpoints import open_model, weights_sha256
-from geomkit.models.two_encoder import model_config
-from geomkit.sources import has_model_prefix, load_source, open_source
+from geomkit.models.architectures import model_config
+from geomkit.models.checkpoints import find_kind, open_model, weights_sha256
+from geomkit.models.checkpoints.kinds import prefixes
+from geomkit.sources import open_source
 
 DATA = "openmoji,n=8"
 
@@ -61,8 +64,14 @@ def test_what_is_refused(
 
 
 def test_prefixes() -> None:
-    assert has_model_prefix("hf:a") and has_model_prefix("open_clip:ViT-B-32//a/b.pt")
-    assert not any(map(has_model_prefix, ("hf", "C:\\hf:a", "./hf:a", "emb/x.npz", "clip:a")))
+    assert prefixes() == ["open_clip", "hf", "openai", "paper"]
+    for source in ("hf:a", "open_clip:ViT-B-32//a/b.pt"):
+        assert find_kind(source).name == source.partition(":")[0]
+    for path in ("hf", "C:\\hf:a", "./hf:a", "emb/x.npz"):
+        with pytest.raises(GeomkitError, match="no such file"):
+            find_kind(path)
+    with pytest.raises(GeomkitError, match="unknown prefix"):
+        find_kind("clip:a")
 
 
 def test_a_path_that_looks_like_a_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +95,7 @@ def test_inspect_says_what_a_model_is(tmp_path: Path, cli: Callable[..., Any]) -
     assert found["weights_sha256"] == weights_sha256(model.state_dict())
     assert found["architecture"]["image"]["patch_size"] == 16
     text = cli("inspect", "openai:w.pt").out
-    assert f"{whole:,} in all" in text and found["weights_sha256"] in text
+    assert f"{whole:,} total" in text and found["weights_sha256"] in text
 
 
 def test_inspect_says_what_a_checkpoint_of_ours_is(cli: Callable[..., Any]) -> None:
@@ -141,4 +150,4 @@ def test_a_folder_of_transformers_through_the_command_line(
     (tmp_path / "m").mkdir()
     model_files.hf_clip(tmp_path / "m")
     text = cli("inspect", "hf:m").out
-    assert "folder of transformers'" in text and "SimpleTokenizer" in text
+    assert "folder that transformers saved" in text and "SimpleTokenizer" in text

@@ -178,7 +178,7 @@ _SHAPE = "images/A cat sitting on a grass/98316.jpg"
 
 
 def _oscar(path: Path, tables: Simat) -> np.ndarray:
-    from geomkit.models.checkpoints.own import read_torch_file
+    from geomkit.models.checkpoints.torch_file import read_torch_file
 
     scores = read_torch_file(path)
     n, captions = len(tables.regions), int(tables.target.max()) + 1

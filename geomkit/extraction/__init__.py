@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from geomkit._core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from geomkit.extraction.encode import embed
+    from geomkit.extraction.load import load_source
     from geomkit.extraction.run import Progress, extract
     from geomkit.extraction.store import Manifest
 
-__all__ = ["Manifest", "Progress", "embed", "extract"]
+__all__ = ["Manifest", "Progress", "embed", "extract", "load_source"]
 
-_HOMES = {"Manifest": "store", "Progress": "run", "embed": "encode", "extract": "run"}
-
-
-def __getattr__(name: str) -> Any:
-    # Lazily: the command line checks its options before torch is imported.
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# The command line checks its options before torch is imported.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "encode": ["embed"],
+        "load": ["load_source"],
+        "run": ["Progress", "extract"],
+        "store": ["Manifest"],
+    },
+)

@@ -78,7 +78,7 @@ def embed(
         >>> from geomkit.models.checkpoints import Checkpoint
         >>> from geomkit.models.preprocess import Preprocess
         >>> from geomkit.models.tokenizers import Tokenizer
-        >>> from geomkit.models.two_encoder import build, model_config
+        >>> from geomkit.models import build, model_config
         >>> config = model_config("nano", dim=3)
         >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
         >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)

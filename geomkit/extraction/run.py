@@ -129,7 +129,7 @@ def extract(
         >>> import tempfile
         >>> from geomkit.data import load_data
         >>> from geomkit.models.preprocess import Preprocess
-        >>> from geomkit.models.two_encoder import build, model_config
+        >>> from geomkit.models import build, model_config
         >>> config = model_config("nano", dim=3)
         >>> parts = Preprocess.for_model(config), Tokenizer.for_model(config)
         >>> fresh = Checkpoint(build(config), "geomkit", "fresh", config, *parts)

@@ -85,8 +85,7 @@ class Preprocess:
             }
             return Preprocess(**given, stored=tuple(content))
         except TypeError as error:
-            reason = str(error).replace("Preprocess.__init__() ", "")
-            raise GeomkitError(f"preprocess: damaged entries ({reason})") from None
+            raise GeomkitError(f"preprocess: damaged entries ({error})") from None
 
     def as_dict(self) -> dict[str, Any]:
         """The entries to store, as plain values.
@@ -97,13 +96,19 @@ class Preprocess:
         values = {name: getattr(self, name) for name in self.stored}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
-    def explicit(self) -> Preprocess:
-        """The same preprocessing with ``fill_color`` among the stored entries.
+    def explicit(self, *, first: bool = False) -> Preprocess:
+        """Return the same preprocessing with ``fill_color`` among the stored entries.
+
+        Args:
+            first: Whether it comes first among them rather than last.
 
         >>> list(Preprocess(32).explicit().as_dict())[-1]
         'fill_color'
         """
-        return replace(self, stored=tuple(dict.fromkeys([*self.stored, "fill_color"])))
+        if "fill_color" in self.stored:
+            return self
+        added = ("fill_color",)
+        return replace(self, stored=added + self.stored if first else self.stored + added)
 
     def to_pixels(
         self, images: Tensor | np.ndarray, *, device: torch.device | str | None = None

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.errors import GeomkitError, unknown_name
+from geomkit.errors import GeomkitError, reason, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,8 +101,7 @@ class Tokenizer:
         try:
             return Tokenizer(**content)
         except TypeError as error:
-            reason = str(error).replace("Tokenizer.__init__() ", "")
-            raise GeomkitError(f"tokenizer: damaged entries ({reason})") from None
+            raise GeomkitError(f"tokenizer: damaged entries ({error})") from None
 
     def as_dict(self) -> dict[str, Any]:
         """The entries to store, as plain values.
@@ -172,8 +171,7 @@ def _from_folder(stored: str) -> Any:
             **{**entry.options, "local_files_only": True, "trust_remote_code": False},
         )
     except Exception as error:  # transformers raises what its readers raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise GeomkitError(f"{path}: its tokenizer cannot be read ({reason})") from None
+        raise GeomkitError(f"{path}: its tokenizer cannot be read ({reason(error)})") from None
     if entry.clean == "none":
         tokenizer.clean_fn = str
     if tokenizer.tokenizer.pad_token is None:

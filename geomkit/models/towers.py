@@ -1,4 +1,4 @@
-"""open_clip's model of a config, its classes untouched, and the one tower they cannot size."""
+"""open_clip's model of a model config, and the one tower that open_clip cannot size."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import Any
 
 from torch import nn
 
+from geomkit.models.architectures import ModelConfig
+
 __all__ = ["open_clip_model", "timm_tower"]
 
 _STUB = {"image_size": 1, "patch_size": 1, "width": 8, "head_width": 8, "layers": 1}
-"""The smallest tower open_clip builds, to be replaced by one it cannot."""
+"""The smallest tower that open_clip builds; it is replaced by one that open_clip cannot build."""
 
 
-def open_clip_model(config: dict[str, Any], *, init_logit_scale: float) -> nn.Module:
-    """A CLIP, CustomTextCLIP or CoCa with fresh weights, as open_clip chooses among them.
+def open_clip_model(config: ModelConfig, *, init_logit_scale: float) -> nn.Module:
+    """Return a CLIP, CustomTextCLIP or CoCa with fresh weights, chosen as open_clip does.
 
-    Nothing is downloaded: towers of timm and transformers start from fresh weights too.
+    Nothing is downloaded: towers from timm and transformers get fresh weights too.
 
     Args:
         config: open_clip's model config. ``vision_cfg`` may hold ``timm_kwargs``, arguments for
-            the timm model, which open_clip's own classes have no place for.
-        init_logit_scale: log 1/τ, in place of the config's own.
+            the timm model that open_clip's own classes do not pass on.
+        init_logit_scale: Initial log 1/τ, instead of the config's.
     """
     from open_clip.coca_model import CoCa
     from open_clip.model import CLIP, CustomTextCLIP
@@ -46,13 +48,13 @@ def open_clip_model(config: dict[str, Any], *, init_logit_scale: float) -> nn.Mo
 
 
 def timm_tower(vision: dict[str, Any], dim: int) -> nn.Module:
-    """open_clip's TimmModel around a timm model with arguments of its own.
+    """Return open_clip's TimmModel around a timm model with any arguments.
 
     Args:
-        vision: a ``vision_cfg`` with ``timm_model_name``, ``timm_pool``, ``image_size`` and
+        vision: A ``vision_cfg`` with ``timm_model_name``, ``timm_pool``, ``image_size`` and
             ``timm_kwargs`` (timm's arguments, and ``norm_eps``); its ``timm_proj`` is ``none`` or
             ``linear``.
-        dim: of a projection.
+        dim: Dimension of a linear projection.
     """
     import timm
     from open_clip.timm_model import TimmModel

@@ -10,7 +10,7 @@ from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.losses import PRESETS, TERMS, parse_loss
-from geomkit.models import FREEZES
+from geomkit.models.freezing import FREEZES
 
 __all__ = [
     "RECIPES",
@@ -91,7 +91,7 @@ class TrainConfig:
     model: str = _model("tiny", "Architecture to train: tiny, nano or an open_clip name.")
     pretrained: str | None = _model(None, _PRETRAINED)
     keep_projection: bool = _model(False, "Keep the projections of the pretrained model.")
-    freeze: str | None = _model(None, _FREEZE, choices=FREEZES, choice="part to freeze")
+    freeze: str | None = _model(None, _FREEZE, choices=tuple(FREEZES), choice="part to freeze")
     lock_image: int | None = _model(None, _LOCK.format("image"), listed=False)
     lock_text: int | None = _model(None, _LOCK.format("text"), listed=False)
     data: str = _data("openmoji", "DATA spec, NAME[:PATH][,key=value…].")

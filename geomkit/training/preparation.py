@@ -18,11 +18,13 @@ from geomkit._core.runtime import resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import Checkpoint, TrainedRun, load_run
+from geomkit.models.freezing import freeze, without_biases
 from geomkit.models.preprocess import Preprocess
-from geomkit.models.projections import change_dim, freeze, without_biases
+from geomkit.models.projections import change_dim
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import TwoEncoder, build, model_config
+from geomkit.models.two_encoder import TwoEncoder, build
 from geomkit.sources import open_source
 from geomkit.training.config import TrainConfig, differences
 from geomkit.training.order import Order, plan_order

@@ -89,7 +89,8 @@ def test_training_step(benchmark, loss: str) -> None:
     import torch
 
     from geomkit.losses.contrastive import ContrastiveLoss
-    from geomkit.models.two_encoder import build, model_config
+    from geomkit.models.architectures import model_config
+    from geomkit.models.two_encoder import build
 
     config = model_config("tiny", dim=128)
     model, criterion = build(config), ContrastiveLoss(loss)

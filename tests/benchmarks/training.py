@@ -35,9 +35,10 @@ from geomkit._core.runtime import autocast, resolve_device, resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.extraction.encode import encode
 from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.models.architectures import model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import TwoEncoder, build, model_config
+from geomkit.models.two_encoder import TwoEncoder, build
 from geomkit.training.config import configure
 from geomkit.training.loop import train
 from geomkit.training.step import optimizer_for

@@ -294,7 +294,7 @@ def test_bad_checkpoints(refused, tmp_path: Path, checkpoint: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.pt")
     refused("gap", "foreign.pt", says=("neither a checkpoint written by geomkit nor tensors",))
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    refused("plot-sphere", "tensor.pt", says=("not a checkpoint written by geomkit",))
+    refused("plot-sphere", "tensor.pt", says=("neither a checkpoint written by geomkit",))
     whole = checkpoint.read_bytes()
     for share in (0.0, 0.1, 0.9):
         (tmp_path / "cut.pt").write_bytes(whole[: int(share * len(whole))])

@@ -19,8 +19,8 @@ from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_emb
 from geomkit.embeddings.reading import natural_order
 from geomkit.embeddings.rows import ArrayShard, FileShard, Rows
 from geomkit.errors import GeomkitError
+from geomkit.extraction.load import load_modalities, load_source
 from geomkit.metrics import METRICS, gap
-from geomkit.sources import load_modalities, load_source
 
 x, y = clouds(50, 6)
 pa = pytest.importorskip("pyarrow")

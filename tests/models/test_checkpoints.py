@@ -18,12 +18,11 @@ import torch
 from model_files import CAPTIONS, SIZE, clip_config, open_clip_model, pictures
 
 from geomkit.errors import GeomkitError
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import Checkpoint, open_model, weights_sha256
-from geomkit.models.checkpoints.opening import OPENERS
 from geomkit.models.checkpoints.torchscript import read_torchscript
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
-from geomkit.sources import MODEL_PREFIXES
+from geomkit.models.two_encoder import build
 
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 
@@ -306,10 +305,6 @@ def test_sources_that_are_not_there(
     refused(source, *says)
 
 
-def test_prefixes_are_the_same_everywhere() -> None:
-    assert tuple(OPENERS) == MODEL_PREFIXES
-
-
 # transformers
 
 
@@ -406,7 +401,7 @@ def test_folders_of_transformers_that_say_too_little(written: Path, tmp_path: Pa
     with_(size={"shortest_edge": 40})
     refused(f"hf:{folder}", "resizes to 40 px and crops to 32")
     with_(size={"shortest_edge": 64}, crop_size=64)
-    refused(f"hf:{folder}", "pictures of 64 px, the model takes 32")
+    refused(f"hf:{folder}", "images of 64 px, the model takes 32")
     with_(resample=5)
     refused(f"hf:{folder}", "resample 5")
     with_(size=SIZE, crop_size=SIZE, resample=2)  # as old versions wrote it

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from geomkit.errors import GeomkitError
+from geomkit.extraction.load import load_source
 from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import load_run
 from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.freezing import freeze, projection_names
 from geomkit.models.preprocess import Preprocess
-from geomkit.models.projections import change_dim, freeze, projection_names
+from geomkit.models.projections import change_dim
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
-from geomkit.sources import load_source
+from geomkit.models.two_encoder import build
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 from geomkit.training.step import backward

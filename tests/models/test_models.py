@@ -9,9 +9,10 @@ import torch
 from open_clip.model import CLIP
 
 from geomkit.errors import GeomkitError
+from geomkit.models.architectures import model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
+from geomkit.models.two_encoder import build
 
 CAPTIONS = ["a", "flag of the United Kingdom", "woman in motorized wheelchair facing right", "🦊"]
 

@@ -146,7 +146,7 @@ def test_copied_encoders_on_one_input_stay_one(tmp_path: Path) -> None:
 
 
 def test_shared_encoders_have_one_set_of_weights() -> None:
-    from geomkit.models.two_encoder import model_config
+    from geomkit.models.architectures import model_config
 
     architecture = model_config("nano", dim=8)
     counts = {

@@ -12,6 +12,7 @@ import pytest
 from conftest import clouds
 from PIL import Image
 
+from geomkit.extraction.load import load_source
 from geomkit.metrics import explained_variance_with_error
 from geomkit.models.checkpoints import load_run
 from geomkit.plots import save_figure
@@ -22,7 +23,6 @@ from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Op
 from geomkit.reproduce.framework.figures import by_dimension
 from geomkit.reproduce.framework.grid import cell_path, train_cells
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
-from geomkit.sources import load_source
 from geomkit.training.config import configure
 
 OPTIONS = Options(data="openmoji,n=40", model="nano", seeds=(1, 2), threads=1)

@@ -18,10 +18,11 @@ from geomkit.data.labelled.prompts import fill, imagenet_templates
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import gap
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
+from geomkit.models.two_encoder import build
 from geomkit.tasks import class_weights, retrieval_json, zeroshot
 from geomkit.tasks.scores import score
 

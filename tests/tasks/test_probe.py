@@ -13,10 +13,11 @@ import torch
 
 from geomkit.data.labelled import load_parts
 from geomkit.errors import GeomkitError
+from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import build, model_config
+from geomkit.models.two_encoder import build
 from geomkit.tasks import fit_probe, probe
 from geomkit.tasks.scores import score
 

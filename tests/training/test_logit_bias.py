@@ -49,7 +49,7 @@ def test_the_bias_is_trained_saved_and_resumed(term: Term, tmp_path: Path, accum
     whole = train(config, tmp_path / "whole.pt")
     bias = whole.state_dict["logit_bias"].item()
     assert bias != -4.0 and whole.model_config["init_logit_bias"] == -4.0
-    assert whole.model().logit_bias.item() == bias  # type: ignore[union-attr]
+    assert whole.opened().model.logit_bias.item() == bias  # type: ignore[union-attr]
     # AdamW's first steps are of the learning rate's size: 2e-3 warmed up and annealed.
     assert abs(bias + 4.0) < 4 * config.lr
     seen: list[int] = []
@@ -73,7 +73,7 @@ def test_a_pretrained_model_without_a_bias_gets_one(term: Term, tmp_path: Path) 
     options = {"recipe": "sphere", "pairs": 32, "batch_size": 16, "steps": 2, "warmup": 0}
     tuned = train(configure(loss="siglip", pretrained=str(start), **options), tmp_path / "t.pt")
     assert tuned.state_dict["logit_bias"].item() != -4.0
-    assert tuned.model().logit_bias is not None
+    assert tuned.opened().model.logit_bias is not None
     # A softmax does not depend on a bias: it stays, and the other weights do not notice it.
     spared = train(
         configure(loss="clip", pretrained=str(tmp_path / "t.pt"), **options), tmp_path / "c.pt"

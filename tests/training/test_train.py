@@ -137,11 +137,11 @@ def test_open_clip_loads_the_weights(finished: Path) -> None:
     content = load_run(finished)
     model = CLIP(**content.model_config)
     model.load_state_dict(content.state_dict)
-    assert torch.equal(model.text_projection, content.model().clip.text_projection)
+    assert torch.equal(model.text_projection, content.opened().model.clip.text_projection)
 
 
 def test_snapshots_are_what_the_model_gives(finished: Path) -> None:
-    from geomkit.sources import load_source
+    from geomkit.extraction.load import load_source
 
     embeddings, split = load_source(finished, split="train")
     assert split == "train" and embeddings.n == 32

@@ -23,6 +23,8 @@ def of_content(path: Path, content: Any) -> Loaded:
     """
     import torch
 
+    from geomkit.models.checkpoints.kinds import named_as
+
     found = content if isinstance(content, dict) else {}
     arrays = {
         key: ArrayShard(to_numpy(found[key]))
@@ -32,8 +34,7 @@ def of_content(path: Path, content: Any) -> Loaded:
     if not {"image", "text"} <= set(arrays):
         raise GeomkitError(
             f"{path}: a torch file, but neither a checkpoint written by geomkit nor tensors "
-            f"'image' and 'text'; name a third-party model as open_clip:NAME/{path}, "
-            f"openai:{path} or paper:{path}"
+            f"'image' and 'text'; name another model as {named_as(path)}"
         )
     with naming(path):
         return named(arrays)

@@ -1,26 +1,29 @@
-"""Checkpoints: ours, open_clip's, Hugging Face's, OpenAI's and the paper's."""
+"""Checkpoints of every kind: geomkit's own, open_clip's, transformers', OpenAI's, the paper's.
+
+A new kind is one more module of this package that declares a :class:`CheckpointKind` at its top
+level. It imports torch inside its functions, so that prefixes are known without torch.
+"""
 
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.models.checkpoints.opening import open_model
-from geomkit.models.checkpoints.own import (
-    FORMAT,
-    SCHEMA_VERSION,
+from geomkit.models.checkpoints.kinds import CheckpointKind, find_kind, kinds, open_model
+from geomkit.models.checkpoints.torch_file import read_torch_file
+from geomkit.models.checkpoints.trained_run import (
     Record,
     Snapshot,
     TrainedRun,
     load_run,
-    read_torch_file,
     save_run,
-    weights_sha256,
 )
+from geomkit.models.checkpoints.weights import weights_sha256
 
 __all__ = [
-    "FORMAT",
-    "SCHEMA_VERSION",
     "Checkpoint",
+    "CheckpointKind",
     "Record",
     "Snapshot",
     "TrainedRun",
+    "find_kind",
+    "kinds",
     "load_run",
     "open_model",
     "read_torch_file",

@@ -1,36 +1,40 @@
-"""Checkpoint: a model of whatever origin, with everything needed to feed it."""
+"""Checkpoint: an opened model of any kind, with everything needed to give it inputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from geomkit.models.architectures import ModelConfig
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import TwoEncoder
+
+if TYPE_CHECKING:
+    from geomkit.models.two_encoder import TwoEncoder
 
 __all__ = ["Checkpoint"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A two-encoder model as it was found.
+    """A two-encoder model, its inputs and where it comes from.
 
     Attributes:
-        model: on the CPU, in float32 and evaluation mode.
-        kind: ``geomkit``, ``open_clip``, ``hf``, ``openai`` or ``paper``.
-        source: the SOURCE that names it.
+        model: The model on the CPU, in float32 and evaluation mode.
+        kind: Name of the checkpoint kind, such as ``geomkit`` or ``hf``.
+        source: The SOURCE that names it.
         model_config: open_clip's model config.
-        preprocess: what it does to an image.
-        tokenizer: what it does to a caption.
-        meta: what else the file says: for a checkpoint of ours its ``loss``, ``step``, ``data``,
-            ``config``.
+        preprocess: Image preprocessing of the model.
+        tokenizer: Tokenizer of the model.
+        meta: What else the file says: for a geomkit checkpoint ``loss``, ``step``, ``epoch``,
+            ``data``, ``config``, ``versions``; for others ``weights``, ``architecture``, ...; for
+            all ``preprocess_from``.
     """
 
     model: TwoEncoder
     kind: str
     source: str
-    model_config: dict[str, Any]
+    model_config: ModelConfig
     preprocess: Preprocess
     tokenizer: Tokenizer
     meta: dict[str, Any] = field(default_factory=dict)

@@ -1,71 +1,71 @@
-"""Weights into a model: every key of both has to match, and the first that does not is named."""
+"""Weights into a model: the keys of both must match, and the first that does not is named."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
-from geomkit.models.two_encoder import TwoEncoder, build
+from geomkit.models.architectures import ModelConfig
 
-__all__ = ["fit", "fitted"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geomkit.models.two_encoder import TwoEncoder
+
+__all__ = ["fitted"]
 
 _DERIVED = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")
-"""Stored among the weights by other versions and by OpenAI's archives, and known without."""
-
-
-def fit(
-    model: TwoEncoder, state_dict: dict[str, Tensor], source: str, *, what: str = "its model"
-) -> TwoEncoder:
-    """Put weights into a model, cast to its own precision, and set it to evaluation.
-
-    Args:
-        model: as :func:`geomkit.models.two_encoder.build` makes it.
-        state_dict: in open_clip's names.
-        source: what to call the weights in an error.
-        what: what to call the model in an error.
-
-    Raises:
-        GeomkitError: if a key is missing, unknown or of another shape.
-    """
-    wanted = model.clip.state_dict()
-    found = {
-        k: v for k, v in state_dict.items() if k in wanted or k.rpartition(".")[2] not in _DERIVED
-    }
-    for key in ("logit_scale", "logit_bias"):  # a number, or one number in a row
-        if key in wanted and key in found and found[key].numel() == 1:
-            found[key] = found[key].reshape(wanted[key].shape)
-    missing = [f"'{k}'" for k in wanted if k not in found]
-    unknown = [f"'{k}'" for k in found if k not in wanted]
-    shapes = [
-        f"'{k}' {tuple(v.shape)} for {tuple(wanted[k].shape)}"
-        for k, v in found.items()
-        if k in wanted and v.shape != wanted[k].shape
-    ]
-    problems = [
-        f"{word} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        for word, names in (("missing", missing), ("unknown", unknown), ("shape of", shapes))
-        if names
-    ]
-    if problems:
-        raise GeomkitError(f"{source}: its weights do not fit {what}: {'; '.join(problems)}")
-    model.clip.load_state_dict(found)
-    return model.eval()
+"""Entries that other versions and OpenAI's archives store among the weights; not needed."""
 
 
 def fitted(
-    config: dict[str, Any], state_dict: dict[str, Tensor], source: str, *, what: str = "its model"
+    config: ModelConfig, state_dict: dict[str, Tensor], source: str, *, what: str = "its model"
 ) -> TwoEncoder:
-    """A model of a config with these weights, on the CPU; no random state is consumed.
+    """Return a model with the given weights, cast to its precision, in evaluation mode.
+
+    No random state is consumed.
+
+    Args:
+        config: open_clip's model config.
+        state_dict: Weights in open_clip's names.
+        source: Name of the weights in errors.
+        what: Name of the model in errors.
 
     Raises:
-        GeomkitError: as :func:`geomkit.models.two_encoder.build` and :func:`fit`.
+        GeomkitError: If open_clip refuses the config, or a key is missing, unknown or of another
+            shape.
     """
+    import torch
+
+    from geomkit.models.two_encoder import build
+
     try:
         with torch.random.fork_rng(devices=[]):
             model = build(config)
     except GeomkitError as error:
         raise GeomkitError(f"{source}: {error}") from None
-    return fit(model, state_dict, source, what=what)
+    wanted = model.clip.state_dict()
+    found = {
+        k: v for k, v in state_dict.items() if k in wanted or k.rpartition(".")[2] not in _DERIVED
+    }
+    for key in ("logit_scale", "logit_bias"):  # a scalar, or a vector of one number
+        if key in wanted and key in found and found[key].numel() == 1:
+            found[key] = found[key].reshape(wanted[key].shape)
+    problems = {
+        "missing": [f"'{k}'" for k in wanted if k not in found],
+        "unknown": [f"'{k}'" for k in found if k not in wanted],
+        "shape of": [
+            f"'{k}' {tuple(v.shape)} for {tuple(wanted[k].shape)}"
+            for k, v in found.items()
+            if k in wanted and v.shape != wanted[k].shape
+        ],
+    }
+    told = [
+        f"{word} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for word, names in problems.items()
+        if names
+    ]
+    if told:
+        raise GeomkitError(f"{source}: its weights do not fit {what}: {'; '.join(told)}")
+    model.clip.load_state_dict(found)
+    return model.eval()

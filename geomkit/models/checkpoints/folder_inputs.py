@@ -1,4 +1,4 @@
-"""What a folder of transformers' says about the pictures and texts its model takes."""
+"""What a folder that transformers saved says about the images and captions its model takes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["as_written", "folder_preprocess", "has_tokenizer", "read_json", "tokenizer_in"]
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers, which the file stores."""
+"""Names of Pillow's numbers, which the file stores."""
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model", "vocab.txt")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Return a JSON object from a file.
 
     Raises:
-        GeomkitError: if it cannot be read or is no object.
+        GeomkitError: If it cannot be read or is no object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise GeomkitError(f"{path}: cannot be read ({reason(error)})") from None
     except ValueError as error:
         raise GeomkitError(f"{path}: no valid JSON ({error})") from None
     if not isinstance(content, dict):
@@ -38,25 +38,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def as_written(path: Path) -> Iterator[None]:
-    """Turn what a value of a wrong type does to its reader into an error that names the file."""
+    """Turn the exception that a value of a wrong type causes into an error that names the file."""
     try:
         yield
     except GeomkitError:
         raise
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise GeomkitError(f"{path}: a value in it is not of the right type ({reason})") from None
+        raise GeomkitError(
+            f"{path}: a value in it is not of the right type ({reason(error)})"
+        ) from None
 
 
 def folder_preprocess(folder: Path, image_size: int) -> Preprocess:
-    """The preprocessing of ``preprocessor_config.json``, in geomkit's words.
+    """Return the preprocessing that ``preprocessor_config.json`` describes.
 
     Args:
-        folder: that also holds the model.
-        image_size: side of the pictures the model takes, in px.
+        folder: Folder that also holds the model.
+        image_size: Side of the images that the model takes, in px.
 
     Raises:
-        GeomkitError: if there is no such file, or it asks for what is not done here.
+        GeomkitError: If there is no such file, or it describes something that is not supported.
     """
     path = folder / "preprocessor_config.json"
     if path.exists():
@@ -74,14 +75,12 @@ def folder_preprocess(folder: Path, image_size: int) -> Preprocess:
 
 
 def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> Preprocess:
-    needed = ["size", "resample"]
-    if config.get("do_normalize", True):
-        needed += ["image_mean", "image_std"]
-    for key in needed:
+    normal = config.get("do_normalize", True)
+    for key in ("size", "resample", *(("image_mean", "image_std") if normal else ())):
         if key not in config:
             raise GeomkitError(f"{path}: says nothing about '{key}'; add it")
     if not config.get("do_resize", True):
-        raise GeomkitError(f"{path}: do_resize is off; expected pictures resized to {image_size}")
+        raise GeomkitError(f"{path}: do_resize is off; expected images resized to {image_size} px")
     scaled = config.get("do_rescale", True)
     if not scaled or abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         raise GeomkitError(f"{path}: expected pixels rescaled by 1/255")
@@ -89,8 +88,7 @@ def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> Preproce
         raise GeomkitError(f"{path}: resample {config['resample']} is not supported")
     size, mode = _geometry(config, path)
     if size != image_size:
-        raise GeomkitError(f"{path}: gives pictures of {size} px, the model takes {image_size}")
-    normal = config.get("do_normalize", True)
+        raise GeomkitError(f"{path}: gives images of {size} px, the model takes {image_size}")
     return Preprocess(
         size,
         mean=tuple(map(float, config["image_mean"])) if normal else (0.0, 0.0, 0.0),
@@ -101,11 +99,11 @@ def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> Preproce
 
 
 def _geometry(config: dict[str, Any], path: Path) -> tuple[int, str]:
-    """The side of the final picture in px, and how it comes about."""
+    """The side of the final image in px, and the resize mode."""
     size: Any = config["size"]
     crop: Any = config.get("crop_size")
     cropped = config.get("do_center_crop", crop is not None)
-    if isinstance(size, int):  # of old versions: CLIP's means the short side
+    if isinstance(size, int):  # old versions: CLIP's is the short side
         kind = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
         size = {"height": size, "width": size} if "Siglip" in kind else {"shortest_edge": size}
     if isinstance(crop, int):
@@ -129,21 +127,21 @@ def _geometry(config: dict[str, Any], path: Path) -> tuple[int, str]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's files."""
+    """Return whether a folder holds a tokenizer's files."""
     return any((folder / name).exists() for name in _TOKENIZER_FILES)
 
 
 def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a folder: open_clip's own if its vocabulary is the same.
+    """Return the tokenizer of a folder: open_clip's own if the vocabulary is the same.
 
     Args:
-        folder: with ``vocab.json`` and ``merges.txt``, ``tokenizer.json``, or what else
-            transformers reads.
-        context_length: tokens the model takes.
-        vocab_size: token ids the model knows.
+        folder: Folder with ``vocab.json`` and ``merges.txt``, ``tokenizer.json``, or any other
+            tokenizer file that transformers reads.
+        context_length: Number of tokens that the model takes.
+        vocab_size: Number of token ids that the model knows.
 
     Raises:
-        GeomkitError: if there is none, or its files are damaged.
+        GeomkitError: If there is no tokenizer, or its files are damaged.
     """
     if not has_tokenizer(folder):
         raise GeomkitError(
@@ -175,12 +173,11 @@ def _is_open_clips_own(folder: Path) -> bool:
     else:
         return False
     own = SimpleTokenizer()
-    special = 2  # the start and the end token, which are called otherwise
+    special = 2  # the start and the end token, which have other names here
     words = {w: i for w, i in own.encoder.items() if i < len(own.encoder) - special}
-    ranks = sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
     return (
         isinstance(vocabulary, dict)
         and len(vocabulary) == len(own.encoder)
         and all(vocabulary.get(w) == i for w, i in words.items())
-        and merges == ranks
+        and merges == sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
     )

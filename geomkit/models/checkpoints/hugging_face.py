@@ -1,18 +1,17 @@
 """``hf:DIR``: a folder that transformers' CLIPModel or SiglipModel was saved in.
 
-The weights are put into open_clip's classes; transformers itself is not needed, save for a
-tokenizer that open_clip does not bring.
+The weights are put into open_clip's classes. transformers itself is needed only for a tokenizer
+that open_clip does not have.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError
+from geomkit.models.architectures import ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.folder_inputs import (
@@ -21,10 +20,14 @@ from geomkit.models.checkpoints.folder_inputs import (
     read_json,
     tokenizer_in,
 )
+from geomkit.models.checkpoints.kinds import CheckpointKind
 from geomkit.models.checkpoints.transformers_names import clip_names, siglip_names
 from geomkit.models.checkpoints.weights import read_weights
 
-__all__ = ["open_hugging_face"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["KIND"]
 
 # What transformers assumes where a config.json says nothing.
 _CLIP_TEXT = {
@@ -69,49 +72,38 @@ _SIGLIP_VISION = {
 _TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
-def open_hugging_face(folder: str, *, source: str, download: bool = False) -> Checkpoint:
-    """A CLIP or SigLIP model that transformers saved.
-
-    Args:
-        folder: with ``config.json``, the weights (safetensors or ``.bin``, whole or in shards),
-            ``preprocessor_config.json``, and the tokenizer's files.
-        source: the SOURCE that names it.
-        download: without effect; everything lies in the folder.
-
-    Raises:
-        GeomkitError: if a file is missing or damaged, or the model is of another kind.
-    """
-    path = Path(folder)
+def _open(place: str, *, source: str, download: bool) -> Checkpoint:
+    path = Path(place)
     if not path.is_dir():
         what = "a file" if path.exists() else "no such folder"
         raise GeomkitError(f"{source}: {what}; hf: takes a folder that save_pretrained wrote")
-    if not (path / "config.json").exists():
+    file = path / "config.json"
+    if not file.exists():
         raise GeomkitError(f"{source}: no config.json in it; hf: takes a folder transformers saved")
-    config = read_json(path / "config.json")
-    kind = config.get("model_type")
-    if kind not in ("clip", "siglip"):
+    described = read_json(file)
+    kind = described.get("model_type")
+    if kind not in _TYPES:
         raise GeomkitError(
             f"{source}: a model of type '{kind}'; supported are clip and siglip, with both encoders"
         )
-    with as_written(path / "config.json"):
-        model_config = (_clip_config if kind == "clip" else _siglip_config)(config, source)
-    weights, file = _weights(path, source)
-    names = (clip_names if kind == "clip" else siglip_names)(weights, source)
-    model = fitted(model_config, names, source, what="the model of its config.json")
-    text = model_config["text_cfg"]
-    preprocess = folder_preprocess(path, model_config["vision_cfg"]["image_size"])
+    config_of, names_of = _TYPES[kind]
+    with as_written(file):
+        config = config_of(described, source)
+    weights, weights_file = _weights(path, source)
+    model = fitted(config, names_of(weights, source), source, what="the model of its config.json")
+    text = config["text_cfg"]
     return Checkpoint(
         model,
         "hf",
         source,
-        model_config,
-        preprocess,
+        config,
+        folder_preprocess(path, config["vision_cfg"]["image_size"]),
         tokenizer_in(path, context_length=text["context_length"], vocab_size=text["vocab_size"]),
-        {"weights": file, "model_type": kind, "preprocess_from": "the folder's own file"},
+        {"weights": weights_file, "model_type": kind, "preprocess_from": "the folder's own file"},
     )
 
 
-def _clip_config(config: dict[str, Any], source: str) -> dict[str, Any]:
+def _clip_config(config: dict[str, Any], source: str) -> ModelConfig:
     text, vision = _part(config, "text", _CLIP_TEXT), _part(config, "vision", _CLIP_VISION)
     acts = {text["hidden_act"], vision["hidden_act"]}
     if "quick_gelu" in acts and len(acts) > 1:
@@ -135,14 +127,14 @@ def _clip_config(config: dict[str, Any], source: str) -> dict[str, Any]:
         raise GeomkitError(f"{source}: {vision['num_channels']} colour channels; expected 3")
     if acts == {"quick_gelu"}:
         whole["quick_gelu"] = True
-    # The end token is the largest id, as open_clip assumes, or one that has to be looked for.
+    # open_clip takes the largest id for the end token; any other must be looked for.
     end = text["eos_token_id"]
     if end not in (2, text["vocab_size"] - 1):
         whole["text_cfg"] |= {"pool_type": "eos", "eos_id": end}
     return whole
 
 
-def _siglip_config(config: dict[str, Any], source: str) -> dict[str, Any]:
+def _siglip_config(config: dict[str, Any], source: str) -> ModelConfig:
     text, vision = _part(config, "text", _SIGLIP_TEXT), _part(config, "vision", _SIGLIP_VISION)
     width = vision["hidden_size"]
     if not vision["vision_use_head"] or vision["num_channels"] != 3:
@@ -186,7 +178,7 @@ def _siglip_config(config: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _part(config: dict[str, Any], name: str, assumed: dict[str, Any]) -> dict[str, Any]:
-    # Old versions wrote what differs from text_config a second time, under text_config_dict.
+    # Old versions repeat what differs from text_config under text_config_dict.
     written = (config.get(f"{name}_config"), config.get(f"{name}_config_dict"))
     return {**assumed, **(written[0] or {}), **(written[1] or {})}
 
@@ -202,7 +194,7 @@ def _text(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finer(part: dict[str, Any], eps: float, source: str) -> dict[str, Any]:
-    """What open_clip's config says only where it is not open_clip's default."""
+    """The entries of open_clip's config that differ from its defaults."""
     found: dict[str, Any] = {}
     act = part["hidden_act"]
     if act in _TANH:
@@ -237,7 +229,7 @@ def _side(value: Any, name: str, source: str) -> int:
 
 
 def _weights(folder: Path, source: str) -> tuple[dict[str, Tensor], str]:
-    """All tensors of a folder, and the file that named them."""
+    """All tensors of a folder, and the file that names them."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).exists():
             return read_weights(folder / name)[0], name
@@ -254,8 +246,14 @@ def _weights(folder: Path, source: str) -> tuple[dict[str, Tensor], str]:
             found |= read_weights(folder / shard)[0]
         missing = [key for key in places if key not in found]
         if missing:
-            raise GeomkitError(f"{index}: '{missing[0]}' and its like ({len(missing)}) in no shard")
+            raise GeomkitError(
+                f"{index}: '{missing[0]}' and {len(missing) - 1} more are in no shard"
+            )
         return found, index.name
     raise GeomkitError(
         f"{source}: no weights in it (model.safetensors, pytorch_model.bin, or their index)"
     )
+
+
+_TYPES = {"clip": (_clip_config, clip_names), "siglip": (_siglip_config, siglip_names)}
+KIND = CheckpointKind("hf", "folder that transformers saved", _open, ("hf:DIR",))

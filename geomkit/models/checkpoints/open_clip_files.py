@@ -1,24 +1,34 @@
-"""``open_clip:…``: pretrained tags, training checkpoints, and folders of open_clip's."""
+"""``open_clip:…``: open_clip's pretrained tags, training checkpoints and folders.
+
+The words after the colon are ``NAME/TAG`` for pretrained weights of open_clip, ``NAME/PATH`` for a
+weights file of an architecture (``PATH#KEY`` for the entry KEY of a training checkpoint, such as
+``state_dict_ema``), or a folder with ``open_clip_config.json``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from geomkit.errors import GeomkitError, unknown_name
+from geomkit.errors import GeomkitError, reason, unknown_name
+from geomkit.models.architectures import OWN_CONFIGS, ModelConfig, model_config, model_names
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.folder_inputs import as_written, has_tokenizer, read_json
+from geomkit.models.checkpoints.kinds import CheckpointKind
 from geomkit.models.checkpoints.weights import read_weights
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import OWN_CONFIGS, model_config, model_names
 
-__all__ = ["open_open_clip"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geomkit.models.two_encoder import TwoEncoder
+
+__all__ = ["KIND"]
 
 _CONFIG = "open_clip_config.json"
 _PREFERRED = (
@@ -34,26 +44,13 @@ _PREFERRED = (
 """In open_clip's own order."""
 
 
-def open_open_clip(words: str, *, source: str, download: bool = False) -> Checkpoint:
-    """A model of open_clip's.
-
-    Args:
-        words: ``NAME/TAG``, one of open_clip's pretrained weights; ``NAME/PATH``, weights for an
-            architecture of open_clip's (or ``tiny``, ``nano``), of a training checkpoint
-            ``PATH#KEY`` reads the entry KEY, such as ``state_dict_ema``; or a folder with
-            ``open_clip_config.json``.
-        source: the SOURCE that names it.
-        download: let a tag be fetched that is not in the local cache.
-
-    Raises:
-        GeomkitError: if there is no such model or file, the weights do not fit, or they would have
-            to be downloaded.
-    """
-    if (Path(words) / _CONFIG).is_file():
-        return _from_folder(Path(words), source, download)
-    name, _, rest = words.partition("/")
+def _open(place: str, *, source: str, download: bool) -> Checkpoint:
+    if (Path(place) / _CONFIG).is_file():
+        with as_written(Path(place) / _CONFIG):
+            return _from_folder(Path(place), source, download)
+    name, _, rest = place.partition("/")
     if name not in model_names():
-        if Path(words).is_dir():
+        if Path(place).is_dir():
             raise GeomkitError(f"{source}: no {_CONFIG} in the folder")
         raise unknown_name("model", name, model_names())
     if not rest:
@@ -67,40 +64,30 @@ def open_open_clip(words: str, *, source: str, download: bool = False) -> Checkp
             f"{source}: {path} is a folder; name its weights file, or open_clip:{path} if it "
             f"holds {_CONFIG}"
         )
+    config = model_config(name)
+    settings: dict[str, Any] = {}
     if path.exists():
-        return _from_file(name, path, key, source, download)
-    tag = _tag(name, rest)
-    if tag is not None:
-        return _from_tag(name, tag, source, download)
-    raise GeomkitError(f"{source}: no file '{rest}', and no weights of that name{_or_tags(name)}")
+        weights, facts = read_weights(path, key=key)
+        facts["preprocess_from"] = "open_clip's defaults for an architecture"
+    elif (tag := _tag(name, rest)) is not None:
+        import open_clip
 
-
-def _from_file(name: str, path: Path, key: str | None, source: str, download: bool) -> Checkpoint:
-    config = model_config(name)
-    weights, facts = read_weights(path, key=key)
-    facts["preprocess_from"] = "open_clip's defaults for an architecture"
-    return _loaded(config, weights, {}, facts, name=name, source=source, download=download)
-
-
-def _from_tag(name: str, tag: str, source: str, download: bool) -> Checkpoint:
-    import open_clip
-
-    settings: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    config = model_config(name)
-    if settings.get("quick_gelu") and not config.get("quick_gelu"):
-        # open_clip warns and computes another function than the one that was trained.
-        config["quick_gelu"] = True
-    weights, _ = read_weights(_tag_file(settings, name, tag, download))
-    facts = {"weights": f"pretrained tag {tag}", "preprocess_from": f"open_clip's tag {tag}"}
-    return _loaded(config, weights, settings, facts, name=name, source=source, download=download)
+        settings = open_clip.get_pretrained_cfg(name, tag)
+        if settings.get("quick_gelu") and not config.get("quick_gelu"):
+            # open_clip warns and computes another function than the one that was trained.
+            config["quick_gelu"] = True
+        weights, _ = read_weights(_tag_file(settings, name, tag, download))
+        facts = {"weights": f"pretrained tag {tag}", "preprocess_from": f"open_clip's tag {tag}"}
+    else:
+        raise GeomkitError(
+            f"{source}: no file '{rest}', and no weights of that name{_or_tags(name)}"
+        )
+    facts = {"architecture": name, **facts}
+    return _opened(config, weights, settings, facts, source, download, what=name)
 
 
 def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
-    with as_written(folder / _CONFIG):
-        return _folder_model(folder, read_json(folder / _CONFIG), source, download)
-
-
-def _folder_model(folder: Path, whole: dict[str, Any], source: str, download: bool) -> Checkpoint:
+    whole = read_json(folder / _CONFIG)
     config = whole.get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise GeomkitError(f"{folder / _CONFIG}: no whole model_cfg in it")
@@ -113,54 +100,47 @@ def _folder_model(folder: Path, whole: dict[str, Any], source: str, download: bo
         raise GeomkitError(f"{source}: expected {_PREFERRED[0]} in it, found weights: {found}")
     file = (preferred or files)[0]
     weights, facts = read_weights(file)
-    facts["weights"] = file.name
     settings = whole.get("preprocess_cfg") or {}
+    facts["weights"] = file.name
     facts["preprocess_from"] = _CONFIG if settings else "open_clip's defaults; the folder has none"
-    return _loaded(
-        config, weights, settings, facts, source=source, download=download, folder=folder
-    )
+    return _opened(config, weights, settings, facts, source, download, folder=folder)
 
 
-def _loaded(
-    config: dict[str, Any],
+def _opened(
+    config: ModelConfig,
     weights: dict[str, Tensor],
     settings: dict[str, Any],
     facts: dict[str, Any],
-    *,
     source: str,
     download: bool,
-    name: str | None = None,
+    *,
+    what: str = "the model of its config",
     folder: Path | None = None,
 ) -> Checkpoint:
-    weights = _in_todays_names(weights, config)
+    weights = _current_names(weights, config)
     if "logit_bias" in weights and config.get("init_logit_bias") is None:
         # Trained with open_clip's --siglip, which adds it to any architecture.
         config["init_logit_bias"] = weights["logit_bias"].item()
     tokenizer = _tokenizer(config, folder, source, download)
     with _network(download):
-        model = fitted(config, weights, source, what=name or "the model of its config")
-    if name:
-        facts = {"architecture": name, **facts}
-    return Checkpoint(
-        model, "open_clip", source, config, _preprocess(config, model, settings), tokenizer, facts
-    )
+        model = fitted(config, weights, source, what=what)
+    preprocess = _preprocess(config, model, settings)
+    return Checkpoint(model, "open_clip", source, config, preprocess, tokenizer, facts)
 
 
-def _preprocess(config: dict[str, Any], model: Any, settings: dict[str, Any]) -> Preprocess:
-    """open_clip's defaults, what a tag or a folder says over them, and the tower's own size."""
+def _preprocess(config: ModelConfig, model: TwoEncoder, settings: dict[str, Any]) -> Preprocess:
+    """open_clip's defaults, with what a tag or a folder says, and the image encoder's own size."""
     size = getattr(model.clip.visual, "image_size", None) or config["vision_cfg"]["image_size"]
-    found = Preprocess.for_model({"vision_cfg": {"image_size": size}}).explicit().as_dict()
-    for key in ("mean", "std", "interpolation", "resize_mode", "fill_color"):
-        if settings.get(key) is not None:
-            value = settings[key]
-            found[key] = list(map(float, value)) if key in ("mean", "std") else value
-    if found["interpolation"] == "random":  # of training; open_clip evaluates with bicubic
-        found["interpolation"] = "bicubic"
-    return Preprocess.from_dict(found)
+    keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+    said = {key: settings[key] for key in keys if settings.get(key) is not None}
+    said |= {key: tuple(map(float, said[key])) for key in ("mean", "std") if key in said}
+    if said.get("interpolation") == "random":  # in training; open_clip evaluates with bicubic
+        said["interpolation"] = "bicubic"
+    return replace(Preprocess.for_model({"vision_cfg": {"image_size": size}}).explicit(), **said)
 
 
-def _in_todays_names(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    """Weights of either layout of the text tower, under the one this config has."""
+def _current_names(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Weights with either layout of the text encoder, under the names that this config has."""
     custom = config.get("custom_text") or "hf_model_name" in config["text_cfg"]
     old = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
     if custom and "text_projection" in weights:
@@ -186,7 +166,7 @@ def _or_tags(name: str) -> str:
 
 
 def _tag_file(settings: dict[str, Any], name: str, tag: str, download: bool) -> Path:
-    """The weights of a tag: from open_clip's caches, or, if allowed, from the network."""
+    """The weights of a tag: from open_clip's caches or, if allowed, from the network."""
     import open_clip
 
     if "file" in settings:
@@ -194,9 +174,10 @@ def _tag_file(settings: dict[str, Any], name: str, tag: str, download: bool) -> 
     if download:
         try:
             return Path(open_clip.download_pretrained(settings))
-        except Exception as error:  # whatever the network makes of it
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise GeomkitError(f"open_clip:{name}/{tag}: not downloaded ({reason})") from None
+        except Exception as error:  # a network client can raise anything
+            raise GeomkitError(
+                f"open_clip:{name}/{tag}: not downloaded ({reason(error)})"
+            ) from None
     with _network(False), contextlib.suppress(Exception):
         if settings.get("hf_hub"):
             return Path(open_clip.download_pretrained({"hf_hub": settings["hf_hub"]}))
@@ -206,9 +187,7 @@ def _tag_file(settings: dict[str, Any], name: str, tag: str, download: bool) -> 
     raise GeomkitError(f"open_clip:{name}/{tag}: not in the local cache; --download fetches it")
 
 
-def _tokenizer(
-    config: dict[str, Any], folder: Path | None, source: str, download: bool
-) -> Tokenizer:
+def _tokenizer(config: ModelConfig, folder: Path | None, source: str, download: bool) -> Tokenizer:
     text = config["text_cfg"]
     name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     if not name or (folder is not None and has_tokenizer(folder)):
@@ -218,16 +197,16 @@ def _tokenizer(
     wanted = ["*.json", "*.txt", "*.model"]
     try:
         place = snapshot_download(name, allow_patterns=wanted, local_files_only=not download)
-    except Exception as error:  # whatever the hub's client makes of it
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        state = f"not downloaded ({reason})" if download else "not cached; --download fetches it"
+    except Exception as error:  # a network client can raise anything
+        told = f"not downloaded ({reason(error)})"
+        state = told if download else "not cached; --download fetches it"
         raise GeomkitError(f"{source}: its tokenizer '{name}' is {state}") from None
     return Tokenizer.for_model(config, folder=place)
 
 
 @contextlib.contextmanager
 def _network(allowed: bool) -> Iterator[None]:
-    """Keep the hub's client, which open_clip and transformers use, from asking anybody."""
+    """Keep the hub's client, which open_clip and transformers use, off the network."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -236,3 +215,11 @@ def _network(allowed: bool) -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+KIND = CheckpointKind(
+    "open_clip",
+    "open_clip model",
+    _open,
+    ("open_clip:NAME/TAG", "open_clip:NAME/FILE", "open_clip:DIR"),
+)

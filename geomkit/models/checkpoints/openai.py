@@ -6,48 +6,49 @@ The weights are read, the program is not run; the architecture follows from thei
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError
+from geomkit.models.architectures import ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
+from geomkit.models.checkpoints.kinds import CheckpointKind
 from geomkit.models.checkpoints.weights import read_weights
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
-__all__ = ["architecture_of_shapes", "open_openai"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-VOCABULARY = 49408
-"""Of the byte-pair tokenizer that OpenAI's models share."""
+__all__ = ["KIND", "opened_by_shapes"]
+
+_VOCABULARY = 49408
+"""Size of the vocabulary that all of OpenAI's models share."""
 
 
-def open_openai(file: str, *, source: str, download: bool = False) -> Checkpoint:
-    """A CLIP of OpenAI's.
+def opened_by_shapes(
+    weights: dict[str, Tensor], kind: str, source: str, meta: dict[str, Any], *, what: str
+) -> Checkpoint:
+    """Return the model of CLIP weights in OpenAI's names, with OpenAI's inputs.
 
     Args:
-        file: the ``.pt`` archive, or a state dict in the same names.
-        source: the SOURCE that names it.
-        download: without effect; the file is here or it is not.
+        weights: Weights of a ViT or a ResNet, and of the text encoder.
+        kind: Name of the checkpoint kind.
+        source: The SOURCE that names it.
+        meta: Facts about the file.
+        what: Name of the model in errors.
 
     Raises:
-        GeomkitError: if the file is missing or damaged, or its weights are of another kind.
+        GeomkitError: If a weight is missing or does not fit.
     """
-    weights, facts = read_weights(Path(file))
-    config = architecture_of_shapes(weights, source)
-    model = fitted(config, weights, source, what="an architecture of OpenAI's")
-    facts["preprocess_from"] = "OpenAI's own"
+    config = _config(weights, source)
+    model = fitted(config, weights, source, what=what)
     preprocess, tokenizer = Preprocess.for_model(config).explicit(), Tokenizer.for_model(config)
-    return Checkpoint(model, "openai", source, config, preprocess, tokenizer, facts)
+    return Checkpoint(model, kind, source, config, preprocess, tokenizer, meta)
 
 
-def architecture_of_shapes(weights: dict[str, Tensor], source: str) -> dict[str, Any]:
-    """open_clip's config of an OpenAI CLIP, a ViT or a ResNet, from its weights.
-
-    Raises:
-        GeomkitError: if a weight that tells is missing.
-    """
+def _config(weights: dict[str, Tensor], source: str) -> ModelConfig:
+    """open_clip's config of an OpenAI CLIP, from the shapes of its weights."""
 
     def shape(key: str) -> tuple[int, ...]:
         if key not in weights:
@@ -66,9 +67,9 @@ def architecture_of_shapes(weights: dict[str, Tensor], source: str) -> dict[str,
         "heads": max(1, width // 64),
         "layers": count("transformer.resblocks."),
     }
-    if text["vocab_size"] != VOCABULARY:
+    if text["vocab_size"] != _VOCABULARY:
         raise GeomkitError(
-            f"{source}: a vocabulary of {text['vocab_size']}; OpenAI's models have {VOCABULARY}"
+            f"{source}: a vocabulary of {text['vocab_size']}; OpenAI's models have {_VOCABULARY}"
         )
     if "visual.proj" in weights:
         vision_width, _, _, patch = shape("visual.conv1.weight")
@@ -89,3 +90,12 @@ def architecture_of_shapes(weights: dict[str, Tensor], source: str) -> dict[str,
         }
     dim = shape("text_projection")[1]
     return {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+
+
+def _open(place: str, *, source: str, download: bool) -> Checkpoint:
+    weights, facts = read_weights(Path(place))
+    facts["preprocess_from"] = "OpenAI's own"
+    return opened_by_shapes(weights, "openai", source, facts, what="an architecture of OpenAI's")
+
+
+KIND = CheckpointKind("openai", "CLIP in OpenAI's weight names", _open, ("openai:FILE",))

@@ -1,8 +1,8 @@
 """The tensors of a TorchScript archive, read without compiling or running its code.
 
 Such an archive is a zip: ``data.pkl`` describes the module's attributes, ``data/N`` holds the
-bytes of storage N, ``code/`` the program, which stays unread. The pickle is taken apart by an
-unpickler that knows how to rebuild a tensor and refuses every other name.
+bytes of storage N, ``code/`` the program, which is not read. The pickle is read by an unpickler
+that can rebuild a tensor and refuses every other name.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from geomkit.errors import GeomkitError, reason
 
-from geomkit.errors import GeomkitError
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["is_torchscript", "read_torchscript"]
 
 _STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
 }
 _LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive that ``torch.jit.save`` wrote."""
+    """Return whether a file is an archive that ``torch.jit.save`` wrote."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"PK\x03\x04":
                 return False
         with zipfile.ZipFile(path) as archive:
             return any(n.endswith("/constants.pkl") for n in archive.namelist())
-    except Exception:  # a damaged directory; whoever reads the file says so
+    except Exception:  # a damaged directory: the reader of the file reports it
         return False
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the archive's module under its dotted name, as ``state_dict`` names it.
+    """Return every tensor of the archive's module under its name in a ``state_dict``.
 
     Raises:
-        GeomkitError: if the archive is damaged, or its pickle asks for anything but tensors.
+        GeomkitError: If the archive is damaged, or its pickle names anything but tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -70,10 +70,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         text = str(error)
         raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
     except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except Exception as error:  # whatever a damaged zip or pickle makes of its reader
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise GeomkitError(f"{path}: damaged TorchScript archive ({reason})") from None
+        raise GeomkitError(f"{path}: cannot be read ({reason(error)})") from None
+    except Exception as error:  # a damaged zip or pickle can raise anything
+        raise GeomkitError(f"{path}: damaged TorchScript archive ({reason(error)})") from None
     found: dict[str, Tensor] = {}
     _collect(module, "", found, set())
     if not found:
@@ -82,7 +81,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class _Module:
-    """Stands for any module of the archive; only its attributes are kept."""
+    """Any module of the archive; only its attributes are kept."""
 
     def __setstate__(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}
@@ -111,17 +110,19 @@ class _Reader(pickle.Unpickler):
         if module == "torch" and name in _STORAGES:
             return _Storage(name)
         raise GeomkitError(
-            f"its pickle asks for {module}.{name}, which is no tensor; refused, since loading it "
+            f"its pickle names {module}.{name}, which is no tensor; refused, since loading it "
             "could run code"
         )
 
     def persistent_load(self, pid: Any) -> Tensor:
+        import torch
+
         kind, storage, key, _, count = pid
         if kind != "storage" or not isinstance(storage, _Storage):
             raise GeomkitError(f"its pickle names an unknown object ({kind})")
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
-            dtype = _STORAGES[storage.name]
+            dtype = getattr(torch, _STORAGES[storage.name])
             if len(data) != count * dtype.itemsize:
                 raise GeomkitError(f"storage {key} is truncated")
             self.storages[key] = (
@@ -131,7 +132,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _Storage:
-    """Names the type of a storage; nothing to call."""
+    """The type of a storage; calling it is refused."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -141,11 +142,13 @@ class _Storage:
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    # Out of bounds is refused by as_strided itself.
+    # as_strided itself refuses what is out of bounds.
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
 def _collect(module: Any, prefix: str, found: dict[str, Tensor], open_modules: set[int]) -> None:
+    from torch import Tensor
+
     if id(module) in open_modules:  # an archive may be made to contain itself
         return
     open_modules.add(id(module))

@@ -1,17 +1,17 @@
-"""transformers' names of CLIP and SigLIP weights, in open_clip's.
+"""transformers' names of CLIP and SigLIP weights, translated to open_clip's.
 
-A name that is not recognised is passed on as it is, so that whoever puts the weights into a model
-reports it.
+An unknown name is passed on unchanged, so that the error about weights that do not fit names it.
 """
 
 from __future__ import annotations
 
 import re
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["clip_names", "siglip_names"]
 
@@ -70,10 +70,10 @@ _SIGLIP = {
 
 
 def clip_names(state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Weights of transformers' CLIPModel under the names of open_clip's CLIP.
+    """Return weights of transformers' CLIPModel under the names of open_clip's CLIP.
 
     Raises:
-        GeomkitError: if a layer lacks one of its query, key and value weights.
+        GeomkitError: If a layer lacks one of its query, key and value weights.
     """
     found, rest = _layers(
         state_dict,
@@ -92,10 +92,10 @@ def clip_names(state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
 
 def siglip_names(state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Weights of transformers' SiglipModel under the names of open_clip's SigLIP models.
+    """Return weights of transformers' SiglipModel under the names of open_clip's models.
 
     Raises:
-        GeomkitError: if a layer lacks one of its query, key and value weights.
+        GeomkitError: If a layer lacks one of its query, key and value weights.
     """
     found, rest = _layers(
         state_dict, {"text": ("text.", _OPEN_CLIP_BLOCK)}, "transformer.resblocks.", source
@@ -121,7 +121,9 @@ def _layers(
     blocks: str,
     source: str,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The layers of some towers renamed, query, key and value in one; and all the rest."""
+    """The layers of some towers, renamed, with query, key and value in one; and the rest."""
+    import torch
+
     found: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}

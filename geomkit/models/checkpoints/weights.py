@@ -1,60 +1,67 @@
-"""Tensors by name, out of whatever file holds them, without running anything it contains."""
+"""Tensors by name from any file that holds them, without executing anything in it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from geomkit.errors import GeomkitError
-from geomkit.models.checkpoints.own import read_torch_file
+from geomkit.errors import GeomkitError, reason
+from geomkit.models.checkpoints.torch_file import read_torch_file
 from geomkit.models.checkpoints.torchscript import is_torchscript, read_torchscript
 
-__all__ = ["read_weights", "strip_prefixes"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["is_state_dict", "read_weights", "strip_prefixes", "weights_sha256"]
 
 _TRAINED = ("state_dict", "model_state_dict", "model")
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema")
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""Prefixes that DistributedDataParallel and torch.compile add to every name."""
 
 
 def read_weights(path: Path, *, key: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict of a file: plain, inside a training checkpoint, safetensors or TorchScript.
+    """Return the weights of a file: state dict, training checkpoint, safetensors or TorchScript.
 
-    Of a training checkpoint that holds both, the trained weights are read, not their running
-    average (EMA), unless ``key`` names it.
+    If a training checkpoint holds both, the trained weights are read, not their running average
+    (EMA), unless ``key`` names it.
 
     Args:
-        path: the file.
-        key: which entry of a training checkpoint to read.
+        path: The file.
+        key: Entry of a training checkpoint to read.
 
     Returns:
-        The tensors, and what is worth telling: ``weights`` (the entry read), ``other_weights``
-        (entries that were not), ``epoch``, ``name``.
+        The tensors, and facts about the file: ``weights`` (the entry read), ``other_weights`` (the
+        entries not read), ``epoch``, ``name``.
 
     Raises:
-        GeomkitError: if the file is missing, foreign, damaged, or would have to be executed.
+        GeomkitError: If the file is missing, foreign, damaged, or would have to be executed.
     """
     if not path.exists():
         raise GeomkitError(f"{path}: no such file")
+    reader = None
     if path.suffix == ".safetensors":
-        return _named(_read_safetensors(path), path, key), {"weights": "safetensors"}
-    if is_torchscript(path):
-        return _named(read_torchscript(path), path, key), {"weights": "TorchScript"}
+        reader, form = _read_safetensors, "safetensors"
+    elif is_torchscript(path):
+        reader, form = read_torchscript, "TorchScript"
+    if reader is not None:
+        if key is not None:
+            raise GeomkitError(f"{path}: holds one set of weights; leave '#{key}' out")
+        return strip_prefixes(reader(path)), {"weights": form}
     content = read_torch_file(path)
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise GeomkitError(f"{path}: expected weights by name, got a {kind}")
-    dicts = [k for k, v in content.items() if _is_state_dict(v)]
+    dicts = [k for k, v in content.items() if is_state_dict(v)]
     if key is not None:
         if key not in dicts:
             raise GeomkitError(
                 f"{path}: no weights under '{key}' (there are: {', '.join(dicts) or 'none'})"
             )
         chosen = key
-    elif _is_state_dict(content):
+    elif is_state_dict(content):
         return strip_prefixes(content), {"weights": "state dict"}
     else:
         known = [k for k in (*_TRAINED, *_AVERAGED) if k in dicts]
@@ -75,9 +82,10 @@ def read_weights(path: Path, *, key: str | None = None) -> tuple[dict[str, Tenso
 
 
 def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights without what a wrapper of the model put before every name.
+    """Return the same weights without the prefix that a wrapper of the model added to every name.
 
-    >>> list(strip_prefixes({"module.a.weight": Tensor()}))
+    >>> import torch
+    >>> list(strip_prefixes({"module.a.weight": torch.ones(1)}))
     ['a.weight']
     """
     while True:
@@ -87,18 +95,34 @@ def strip_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         state_dict = {k.removeprefix(prefix): v for k, v in state_dict.items()}
 
 
-def _named(state_dict: dict[str, Tensor], path: Path, key: str | None) -> dict[str, Tensor]:
-    if key is not None:
-        raise GeomkitError(f"{path}: holds one set of weights; leave '#{key}' out")
-    return strip_prefixes(state_dict)
+def weights_sha256(state_dict: dict[str, Tensor]) -> str:
+    """Return a checksum over names, shapes, types and bytes of all weights, in order of names.
+
+    Args:
+        state_dict: Weights by name.
+
+    >>> import torch
+    >>> weights_sha256({"a": torch.zeros(1)}) == weights_sha256({"a": torch.zeros(1)})
+    True
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _is_state_dict(value: Any) -> bool:
+def is_state_dict(value: Any) -> bool:
+    """Whether a value is a dictionary of tensors by name, and not empty."""
+    from torch import Tensor
+
     return (
         isinstance(value, dict)
         and len(value) > 0
-        and all(isinstance(k, str) for k in value)
-        and all(isinstance(v, Tensor) for v in value.values())
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
     )
 
 
@@ -114,7 +138,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        reason = (str(error).splitlines() or ["unknown reason"])[0]
-        raise GeomkitError(f"{path}: not safetensors, or truncated ({reason})") from None
+        raise GeomkitError(f"{path}: not safetensors, or truncated ({reason(error)})") from None
     except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise GeomkitError(f"{path}: cannot be read ({reason(error)})") from None

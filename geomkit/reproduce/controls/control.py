@@ -26,9 +26,9 @@ from geomkit.functional import contrastive
 from geomkit.interventions import Procrustes
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
+from geomkit.models.architectures import model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
-from geomkit.models.two_encoder import model_config
 from geomkit.reproduce.controls.towers import build_towers, inputs_of
 from geomkit.reproduce.controls.views import Views, load_views
 from geomkit.training.config import TrainConfig, learning_rate

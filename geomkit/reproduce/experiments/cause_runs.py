@@ -98,8 +98,9 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
     from geomkit.data import load_data
     from geomkit.extraction import embed
     from geomkit.metrics import gap
+    from geomkit.models.architectures import model_config
     from geomkit.models.checkpoints import Checkpoint
-    from geomkit.models.two_encoder import build, model_config
+    from geomkit.models.two_encoder import build
 
     device = resolve_device(device)
     before = torch.get_num_threads()

@@ -63,7 +63,7 @@ def training_pairs(spec: str) -> int:
     if spec == "openmoji":  # known without drawing it
         return 1481
     from geomkit.data import load_data
-    from geomkit.models.two_encoder import model_config
+    from geomkit.models.architectures import model_config
 
     preprocess = Preprocess.for_model(model_config("nano"))
     return len(set(load_data(spec, split="train", preprocess=preprocess).names))

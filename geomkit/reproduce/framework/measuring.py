@@ -24,9 +24,7 @@ def openmoji_with(options: Options, **wanted: object) -> str:
 
 def cell_model(context: Context, cell: Cell) -> Checkpoint:
     """Trained model of a cell."""
-    from geomkit.models.checkpoints.opening import opened_run
-
-    return opened_run(context.checkpoint(cell), cell.label)
+    return context.checkpoint(cell).opened(cell.label)
 
 
 def running_on(options: Options) -> dict[str, Any]:

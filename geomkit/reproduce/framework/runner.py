@@ -215,8 +215,8 @@ class _Run:
 
     def _context(self, folder: Path) -> Context:
         from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_embeddings
+        from geomkit.extraction.load import load_source
         from geomkit.models.checkpoints import load_run
-        from geomkit.sources import load_source
 
         cells, options = self.out / CELLS, self.options
 

@@ -1,0 +1,170 @@
+"""From a SOURCE string to embeddings: read from files, or made with a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.formats.npy import read_matrix
+from geomkit.embeddings.reading import naming
+from geomkit.embeddings.rows import Rows
+from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.checkpoints.kinds import find_kind
+from geomkit.sources import open_source, read_source
+
+__all__ = ["load_modalities", "load_source", "to_device"]
+
+
+def load_source(
+    source: str | Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    download: bool = False,
+    workers: int | None = None,
+) -> tuple[Embeddings, str | None]:
+    """Return the embeddings of a SOURCE, and their split (``None`` if the files do not say it).
+
+    Args:
+        source: A model (see :func:`geomkit.models.open_model`), or the path of embeddings: a
+            ``.npz``, ``.npy``, ``.safetensors``, ``.parquet`` or ``.pt`` file, or a folder. The
+            content of a path decides which.
+        data: DATA spec for a model; default: what a geomkit checkpoint was trained on.
+        split: Split of the data, for a model: ``train``, ``val`` or ``all``; default: ``val``.
+        device: Device that runs a model, or that embeddings are put on; ``auto`` leaves embeddings
+            on the CPU.
+        download: Whether a model's files may be downloaded.
+        workers: Number of processes that decode images, for a model; default: one per core.
+
+    Returns:
+        The embeddings and the name of the split.
+
+    Raises:
+        GeomkitError: If there is no such file, it cannot be read, an option does not apply, or a
+            model has no data.
+
+    Example:
+        >>> import numpy as np, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "e.npy")
+        >>> np.save(path, np.random.default_rng(0).standard_normal((2, 10, 4)))
+        >>> embeddings, split = load_source(path)
+        >>> embeddings.n, embeddings.dim, split
+        (10, 4, None)
+    """
+    kind = find_kind(source)
+    if kind is not None:
+        if data is None and not kind.knows_data:  # before anything large is read
+            raise GeomkitError(f"{source}: a model needs data; name some, as --data openmoji")
+        checkpoint = open_source(source, download=download)
+        return _embed(checkpoint, data, split or "val", device=device, workers=workers)
+    for name, value in (("--data", data), ("--split", split)):
+        if value is not None:
+            raise GeomkitError(f"{source}: {name} applies to checkpoints, these are embeddings")
+    embeddings, split = read_source(source)
+    return to_device(embeddings, device), split
+
+
+def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") -> list[Embeddings]:
+    """Return embeddings for every pair of two or more named matrices.
+
+    Row i of each matrix belongs to row i of the others.
+
+    Args:
+        paths: ``.npy`` file, or folder of such files, of each modality.
+        device: Device for the rows; ``auto`` leaves them on the CPU.
+
+    Raises:
+        GeomkitError: For fewer than two matrices, or files that cannot be read or differ in rows.
+    """
+    if len(paths) < 2:
+        raise GeomkitError(f"modalities: expected two or more, got {', '.join(paths) or 'none'}")
+    matrices = {}
+    for name, path in paths.items():
+        if not Path(path).exists():
+            raise GeomkitError(f"{path}: no such file")
+        with naming(Path(path)):
+            matrices[name] = Rows(read_matrix(Path(path)), name=name)
+    lengths = {name: len(rows) for name, rows in matrices.items()}
+    if len(set(lengths.values())) > 1:
+        counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
+        raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")
+    return [
+        to_device(
+            Embeddings.of(
+                matrices[a],
+                matrices[b],
+                modalities=(a, b),
+                meta={"path": f"{paths[a]} {paths[b]}"},
+            ),
+            device,
+        )
+        for a, b in combinations(matrices, 2)
+    ]
+
+
+def to_device(embeddings: Embeddings, device: str) -> Embeddings:
+    """Return the same rows as tensors on a device; ``auto`` and ``cpu`` leave them as they are.
+
+    Raises:
+        GeomkitError: If this machine has no such device, or it has no float64.
+    """
+    if device in ("auto", "cpu"):
+        return embeddings
+    import torch
+
+    from geomkit._core.runtime import resolve_device
+
+    target = resolve_device(device)
+    if target == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU per rank of a machine
+        target = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    if target == "mps":
+        raise GeomkitError("device 'mps': has no float64, which sums need; measure on the CPU")
+
+    def moved(rows: Any) -> torch.Tensor:
+        step = 65_536
+        parts = [torch.from_numpy(rows[i : i + step]) for i in range(0, len(rows), step)]
+        return torch.cat([part.to(target) for part in parts])
+
+    image, text = moved(embeddings.image), moved(embeddings.text)
+    meta = {**embeddings.meta, "norms": embeddings.norms, "device": target}
+    return replace(embeddings, image=image, text=text, meta=meta)
+
+
+def _embed(
+    checkpoint: Checkpoint, data: str | None, split: str, *, device: str, workers: int | None
+) -> tuple[Embeddings, str | None]:
+    """A split of some data through a model."""
+    from geomkit._core import runtime
+    from geomkit.data import load_data
+    from geomkit.extraction.encode import embed
+
+    device = runtime.resolve_device(device)
+    own: dict[str, Any] = checkpoint.meta if checkpoint.kind == "geomkit" else {}
+    trained_on: dict[str, Any] = own.get("data") or {}
+    spec = data or trained_on["spec"]
+    pairs = load_data(
+        spec,
+        split=split,
+        preprocess=checkpoint.preprocess,
+        n=trained_on.get("n") if data is None and split == "train" else None,
+    )
+    precision = own["config"]["precision"] if own else runtime.resolve_precision("auto", device)
+    embeddings = embed(checkpoint, pairs, device=device, precision=precision, workers=workers)
+    told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
+    meta = {
+        **embeddings.meta,
+        "path": checkpoint.source,
+        "kind": checkpoint.kind,
+        "data": spec,
+        **{key: checkpoint.meta[key] for key in told if key in checkpoint.meta},
+        "device": device,
+        "precision": precision,
+    }
+    return replace(embeddings, meta=meta), split
