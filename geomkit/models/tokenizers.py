@@ -49,6 +49,7 @@ class Tokenizer:
     vocab_size: int | None = None
 
     def __post_init__(self) -> None:
+        """Refuse an unknown name."""
         if self.name not in TOKENIZERS:
             raise unknown_name("tokenizer", self.name, TOKENIZERS)
 

@@ -44,6 +44,7 @@ class TwoEncoder(nn.Module):
     """
 
     def __init__(self, clip: nn.Module) -> None:
+        """Wrap an open_clip model."""
         super().__init__()
         self.clip = clip
 
