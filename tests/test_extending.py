@@ -63,7 +63,7 @@ assert "hinge" in help_text or "ch," in help_text, help_text
 call("train", "--loss", "ch", "--dim", "4", "--recipe", "standard", "--model", "nano", "--data",
      "dots", "--steps", "2", "--batch-size", "8", "--eval-every", "2", "--quiet")
 from geomkit.models.checkpoints import load_run
-terms = load_run("ckpt.pt").history[-1]["train_terms"]
+terms = load_run("ckpt.pt").history[-1].train_terms
 assert any("hinge" in name for name in terms), terms
 assert "dots" in call("data")
 
