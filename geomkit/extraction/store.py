@@ -92,7 +92,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
-        return json.loads(json.dumps(_plain(self)))
+        return json.loads(json.dumps(asdict(self)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,19 +257,11 @@ class ShardFolder:
             "image_index": pyarrow.array(index, pyarrow.int64()),
         }
         table = pyarrow.table(columns).replace_schema_metadata(
-            {_RECORD: json.dumps(_plain(record), ensure_ascii=False)}
+            {_RECORD: json.dumps(asdict(record), ensure_ascii=False)}
         )
         with atomic_write(self.path / names["metadata"], overwrite=True) as file:
             pyarrow.parquet.write_table(table, file)
         return record
-
-
-def _plain(content: Plan | ShardRecord) -> dict[str, Any]:
-    """The fields as they are written."""
-    plain = asdict(content)
-    if "bad" in plain:  # asdict leaves named tuples alone
-        plain["bad"] = [Bad(*entry)._asdict() for entry in plain["bad"]]
-    return plain
 
 
 def _norms(rows: np.ndarray, kind: str, ids: Sequence[str]) -> list[float] | None:
@@ -477,7 +469,7 @@ def _short(value: Any) -> str:
 
 def _write_json(path: Path, content: Plan) -> None:
     """Write JSON atomically, over what is there; a file that would not change is left alone."""
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(asdict(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if path.exists() and path.read_bytes() == text.encode():
         return
     with atomic_write(path, overwrite=True) as file:
