@@ -62,7 +62,7 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "preprocessing",
             f"{pixels['size']} px, {pixels['resize_mode']}, {pixels['interpolation']}, mean "
-            f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {meta['preprocess_from']}",
+            f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {meta.get('preprocess_from', 'origin not recorded')}",
         ),
         ("tokenizer", f"{found['tokenizer']['name']}{f' in {place}' if place else ''}"),
         (

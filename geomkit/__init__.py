@@ -5,12 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geomkit._core.lazy import lazy_exports
+
 if TYPE_CHECKING:
+    __version__: str
+    from geomkit import data, functional, interventions, losses, metrics, plots
     from geomkit.embeddings import Embeddings
     from geomkit.errors import GeomkitError
     from geomkit.extraction import extract, load_source
     from geomkit.losses import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
+    from geomkit.tasks import probe, zeroshot
     from geomkit.training import TrainConfig, configure, train
 
 __all__ = [
@@ -20,35 +25,43 @@ __all__ = [
     "GapResult",
     "GeomkitError",
     "TrainConfig",
+    "__version__",
     "configure",
+    "data",
     "extract",
+    "functional",
     "gap",
+    "interventions",
     "load_source",
+    "losses",
+    "metrics",
+    "plots",
+    "probe",
     "train",
+    "zeroshot",
 ]
 
-_HOMES = {
-    "ContrastiveLoss": "losses",
-    "Embeddings": "embeddings",
-    "GapResult": "metrics",
-    "GeomkitError": "errors",
-    "METRICS": "metrics",
-    "TrainConfig": "training",
-    "configure": "training",
-    "extract": "extraction",
-    "gap": "metrics",
-    "load_source": "extraction",
-    "train": "training",
-}
+_name = lazy_exports(
+    __name__,
+    {
+        "embeddings": ("Embeddings",),
+        "errors": ("GeomkitError",),
+        "extraction": ("extract", "load_source"),
+        "losses": ("ContrastiveLoss",),
+        "metrics": ("METRICS", "GapResult", "gap"),
+        "tasks": ("probe", "zeroshot"),
+        "training": ("TrainConfig", "configure", "train"),
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
     # Lazily, so that measuring a file of embeddings never waits for torch.
-    if name in _HOMES:
-        value = getattr(import_module(f"geomkit.{_HOMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'geomkit' has no attribute '{name}'")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("geomkit")
+    if name in ("data", "functional", "interventions", "losses", "metrics", "plots"):
+        return import_module(f"geomkit.{name}")
+    return _name(name)
 
 
 def __dir__() -> list[str]:
