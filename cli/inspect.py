@@ -51,6 +51,7 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
     gelu = ", QuickGELU" if shape["quick_gelu"] else ""
     bias = "none" if found["logit_bias"] is None else f"{found['logit_bias']:.6g}"
     place = found["tokenizer"].get("path")
+    origin = meta.get("preprocess_from", "origin not recorded")
     rows = [
         ("source", f"{found['source']} ({found['what']})"),
         ("architecture", f"{shape['name'] or 'unknown name'} ({shape['class']}{gelu})"),
@@ -62,7 +63,7 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "preprocessing",
             f"{pixels['size']} px, {pixels['resize_mode']}, {pixels['interpolation']}, mean "
-            f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {meta.get('preprocess_from', 'origin not recorded')}",
+            f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {origin}",
         ),
         ("tokenizer", f"{found['tokenizer']['name']}{f' in {place}' if place else ''}"),
         (
