@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +144,23 @@ def _fit(embeddings: Embeddings, options: UmapOptions, *, sphere: bool) -> np.nd
     )
 
 
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """Restore the OpenMP threads of the process: numba changes them, and so torch's results."""
+    from threadpoolctl import ThreadpoolController
+
+    pools = ThreadpoolController().select(user_api="openmp").lib_controllers
+    before = [pool.num_threads for pool in pools]
+    try:
+        yield
+    finally:
+        for pool, threads in zip(pools, before, strict=True):
+            pool.set_num_threads(threads)
+
+
 def _quietly(rows: np.ndarray, **options: Any) -> np.ndarray:
     """Fit without the warnings of umap-learn and numba about their dependencies."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _same_threads():
         warnings.simplefilter("ignore")
         import umap
 
