@@ -97,8 +97,11 @@ def test_the_plane_is_that_of_pca() -> None:
 
 
 def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
+    import torch
+
     from geomkit.plots.umap import UmapOptions, umap_plane, umap_sphere
 
+    threads = torch.get_num_threads()
     done = cli("plot-umap", npz, "--neighbours", "5")
     assert done.status == 0 and done.out == "umap.png\n", done.err
     assert done.err == "e.npz: laying out 45 of 45 pairs, seed 0\n"
@@ -111,6 +114,7 @@ def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
     globe = umap_sphere(e, UmapOptions(neighbours=5, pairs=12))
     assert globe.image.shape == globe.text.shape == (12, 3)
     np.testing.assert_allclose(np.linalg.norm(globe.image, axis=1), 1.0)
+    assert torch.get_num_threads() == threads  # numba sets those of the whole process
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.plots import Stage, contact_sheet, project_to_sphere, save_figure, sphere_row
 from geomkit.plots.sphere import choose_stages
-from geomkit.plots.umap import UmapOptions, umap_plane
 
 
 def ball(spread: float, n: int = 60, seed: int = 0) -> np.ndarray:
@@ -105,15 +104,3 @@ def test_contact_sheet_shows_pictures_with_captions(tmp_path: Path) -> None:
 def test_paths_that_no_figure_can_have_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(GeomkitError):
         save_figure(sphere_row([Stage(*ball(1.0), "t")]), tmp_path / name)
-
-
-def test_umap_leaves_the_threads_of_torch_alone() -> None:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        umap_plane(Embeddings.of(*clouds(30, 8)), UmapOptions(neighbours=5))
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
