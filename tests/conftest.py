@@ -10,21 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SLOW = (
-    "test_jobs_train_the_same_cells",
-    "test_torchrun_killed_and_terminated_and_resumed_reaches_the_same",
-    "test_plot_umap_to_plane_and_sphere",
-    "test_killed_and_resumed_equals_uninterrupted",
-    "test_arithmetic_end_to_end",
-    "test_one_file_each_is_enough",
-)
-"""Tests of ten seconds and more: run first, or one of two processes waits for them at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests first."""
-    items.sort(key=lambda item: item.name not in SLOW)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
