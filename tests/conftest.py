@@ -13,8 +13,9 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Pictures are drawn once a test run, away from the user's cache."""
-    folder = tmp_path_factory.mktemp("cache")
+    """Images are drawn once per test run, away from the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     before = os.environ.get("GEOMKIT_CACHE")
     os.environ["GEOMKIT_CACHE"] = str(folder)
     yield folder

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import clouds
-from rank_processes import run_ranks
+from processes import run_ranks
 
 from geomkit._core.parallel import Team
 from geomkit.embeddings.embeddings import Embeddings
@@ -62,3 +64,17 @@ def test_ranks_find_what_one_process_finds(
             for name, value in alone[part].items():
                 expected = value if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)
                 assert found[part][name] == expected, (part, name)
+
+
+def test_torchrun_prints_once_what_one_process_prints(tmp_path: Path) -> None:
+    x, y = clouds(60, 5)
+    np.savez(tmp_path / "pairs.npz", image=x, text=y)
+    words = ["-m", "geomkit_cli", "gap", "pairs.npz", "--metrics", "gap,retrieval", "--json"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for launcher in ([], torchrun):
+        command = [sys.executable, *launcher, *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(json.loads(done.stdout)["results"][0]["metrics"])
+    assert found[1] == pytest.approx(found[0], rel=1e-9)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import clouds
-from rank_processes import run_ranks
+from processes import run_ranks, start_torchrun
 
 from geomkit._core.parallel import Team
 from geomkit.losses.contrastive import ContrastiveLoss
@@ -130,27 +128,20 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
     words = "--loss cuaxu --dim 8 --recipe standard --model nano --pairs 64 --batch-size 16"
     words += " --steps 40 --warmup 2 --eval-every 5 --precision fp64 --temperature 0.05"
     words += " --eval-split train"
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "geomkit_cli", "train", *words.split(), "--out", "c.pt", "--resume",
-    ]  # fmt: skip
+    words = ["train", *words.split(), "--out", "c.pt", "--resume"]
     path = tmp_path / "c.pt"
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        child = subprocess.Popen(
-            command, cwd=tmp_path, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    for number, end in ((signal.SIGKILL, os.killpg), (signal.SIGTERM, os.kill)):
+        child = start_torchrun(2, words, tmp_path)
         before = path.stat().st_mtime_ns if path.exists() else 0
-        for _ in range(6000):
-            if child.poll() is not None or (path.exists() and path.stat().st_mtime_ns > before):
-                break
+        while child.is_alive() and not (path.exists() and path.stat().st_mtime_ns > before):
             time.sleep(0.05)
-        os.killpg(child.pid, number)
-        child.wait()
+        end(child.pid, number)
+        child.join()
         assert 0 <= load_run(path).step < 40
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip() == "c.pt"  # the first rank speaks for all
+    child = start_torchrun(2, words, tmp_path)
+    child.join()
+    assert child.exitcode == 0, (tmp_path / "stderr").read_text()[-3000:]
+    assert (tmp_path / "stdout").read_text().strip() == "c.pt"  # one rank prints for all
     config = configure(**{**SMALL, "loss": "cuaxu", "steps": 40, "eval_every": 5})
     train(config, tmp_path / "alone.pt")
     assert_same_weights(path, tmp_path / "alone.pt", within=1e-8)

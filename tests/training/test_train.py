@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from processes import start_command
 
 from geomkit.errors import GeomkitError
 from geomkit.losses.contrastive import ContrastiveLoss
@@ -75,31 +73,14 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    options = [
-        "--dim",
-        "3",
-        "--loss",
-        "cua",
-        "--model",
-        "nano",
-        "--pairs",
-        "32",
-        "--batch-size",
-        "16",
-    ]
-    options += ["--steps", "60", "--warmup", "2", "--eval-every", "3", "--out", "killed.pt"]
+    words = "train --loss cua --dim 3 --model nano --pairs 32 --batch-size 16 --steps 60 --warmup 2"
     path = tmp_path / "killed.pt"
-    child = subprocess.Popen(
-        [sys.executable, "-m", "geomkit_cli", "train", *options],
-        cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    for _ in range(6000):
-        if path.exists() or child.poll() is not None:
-            break
+    child = start_command([*words.split(), "--eval-every", "3", "--out", path.name], tmp_path)
+    while child.is_alive() and not path.exists():
         time.sleep(0.05)
     time.sleep(0.4)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
+    child.join()
     reached = load_run(path).step
     assert reached < 60
     config = small(steps=60, eval_every=3)

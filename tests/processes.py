@@ -1,0 +1,124 @@
+"""Processes that share one import of torch and open_clip: ranks, commands, torchrun."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["open_clip", "geomkit.training.loop"])
+
+
+def run_ranks(function: Callable[..., None], ranks: int, folder: Path, *args: Any) -> None:
+    """Call ``function(team, *args)`` in ``folder`` on every rank, as torchrun would start it.
+
+    Args:
+        function: Function at the top of a test module.
+        ranks: Number of processes.
+        folder: Working directory of each.
+        args: Further arguments, pickled.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    errors = _SERVER.SimpleQueue()
+    started = [
+        _SERVER.Process(target=_rank, args=(rank, ranks, port, folder, errors, function, args))
+        for rank in range(ranks)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    failed = [] if errors.empty() else [errors.get()]
+    assert [process.exitcode for process in started] == [0] * ranks, failed
+
+
+def _rank(
+    rank: int,
+    ranks: int,
+    port: int,
+    folder: Path,
+    errors: Any,
+    function: Callable[..., None],
+    args: tuple,
+) -> None:
+    from geomkit._core.parallel import Team
+
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(ranks),
+        LOCAL_WORLD_SIZE=str(ranks),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        OMP_NUM_THREADS="1",
+    )
+    os.chdir(folder)
+    try:
+        team = Team.from_environment()
+        function(team, *args)
+        team.close()
+    except BaseException:
+        errors.put(traceback.format_exc())
+        raise
+
+
+def start_command(words: list[str], folder: Path) -> Any:
+    """Start ``geomkit WORDS`` in ``folder``, output to its files ``stdout`` and ``stderr``.
+
+    The process leads a process group of its own.
+    """
+    process = _SERVER.Process(target=_command, args=(words, folder))
+    process.start()
+    return process
+
+
+def _command(words: list[str], folder: Path) -> None:
+    from geomkit_cli.app import run
+
+    with _apart(folder):
+        raise SystemExit(run(words))
+
+
+def start_torchrun(ranks: int, words: list[str], folder: Path) -> Any:
+    """Start ``torchrun --standalone --nproc-per-node RANKS -m geomkit_cli WORDS``.
+
+    Output and process group are as in :func:`start_command`.
+    """
+    process = _SERVER.Process(target=_torchrun, args=(ranks, words, folder))
+    process.start()
+    return process
+
+
+def _torchrun(ranks: int, words: list[str], folder: Path) -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        1, 1, ranks, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
+    )
+    with _apart(folder):
+        elastic_launch(config, _torchrun_rank)(words)
+
+
+def _torchrun_rank(words: list[str]) -> None:
+    from geomkit_cli.app import run
+
+    if status := run(words):  # a function that returns has succeeded for torchrun
+        raise SystemExit(status)
+
+
+@contextlib.contextmanager
+def _apart(folder: Path) -> Iterator[None]:
+    os.setsid()
+    os.chdir(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    yield
