@@ -7,9 +7,9 @@ skin tone, or the same person as a man or a woman.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from geomkit.data.queries import arithmetic_data, arithmetic_spec
 from geomkit.errors import unknown_name
 from geomkit.metrics.number import mean_with_error
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.tasks.features import class_weights, placed
+from geomkit.tasks.features import Runner, Running
 from geomkit.tasks.queries import Answers, Task, answer, tasks_of
-from geomkit.tasks.result import ArithmeticResult, Example, Part, model_names
+from geomkit.tasks.result import ArithmeticResult, Example, Part, in_columns, model_names
 
 __all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic"]
 
@@ -41,26 +41,20 @@ def arithmetic(
     split: str = "val",
     strengths: Sequence[float] = (1.0,),
     differences: Sequence[str] = ("words",),
-    device: str = "cpu",
-    precision: str = "fp32",
-    batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
+    **running: Unpack[Running],
 ) -> list[ArithmeticResult]:
     """Return the accuracy of skin tone and gender arithmetic with OpenMoji's images.
 
     Args:
-        checkpoint: The model; it is moved to ``device``.
+        checkpoint: The model; it is moved to the device.
         spec: DATA spec, ``openmoji`` with options; see
             :func:`~geomkit.data.queries.arithmetic_spec`.
         split: ``val`` for queries from training images to held-out ones, ``all`` for queries
             between all images. Every query searches all images except its own.
         strengths: Values of λ.
         differences: Names from :data:`DIFFERENCES`.
-        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
-        precision: ``fp32``, ``bf16`` or ``fp64``.
-        batch_size: Images and texts per batch.
-        progress: Function of the number of images drawn and the total; called if they are not
-            cached yet.
+        running: Device, precision and batch size, see :class:`~geomkit.tasks.features.Running`;
+            its function of progress is called if the images are not cached yet.
 
     Returns:
         One result per difference and strength.
@@ -76,18 +70,14 @@ def arithmetic(
     for name in differences:
         if name not in DIFFERENCES:
             raise unknown_name("difference", name, DIFFERENCES)
+    on = Runner(checkpoint, **running)
     spec = arithmetic_spec(spec)
-    data, held_out = arithmetic_data(spec, checkpoint.preprocess, progress=progress)
+    data, held_out = arithmetic_data(spec, checkpoint.preprocess, progress=on.progress)
     masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
     tasks = tasks_of(data.ids, **masks)
-    options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
-    model = placed(checkpoint, device=device, precision=precision)
-    found = embed(checkpoint, data, **options)
+    found = embed(checkpoint, data, **on.options)
     image, names = np.asarray(found.image), np.asarray(found.text)[: len(data)]
-    words = [
-        class_weights(model, task.values, ["{}"], checkpoint.tokenizer, **options).numpy().T
-        for task in tasks
-    ]
+    words = [on.text_rows(task.values) for task in tasks]
     places = np.arange(len(data))
     results = []
     for difference, strength in product(differences, strengths):
@@ -109,8 +99,8 @@ def arithmetic(
                     "licence": data.licence,
                     "attribution": data.attribution,
                     "trained_on": (checkpoint.meta.get("config") or {}).get("data"),
-                    "device": device,
-                    "precision": precision,
+                    "device": on.device,
+                    "precision": on.precision,
                 },
                 **_scores(tasks, answers, data),
             )
@@ -121,7 +111,7 @@ def arithmetic(
 def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[str, Any]:
     """Return the scores of a result; their errors take each emoji as one group."""
     emoji_of = _numbers([neutral(code) for code in data.ids])
-    metrics, stderr, counts, per_value, taken_for = {}, {}, {}, {}, {}
+    per_value, taken_for = {}, {}
     credit = np.concatenate([a.credit for a in answers])
     groups = np.concatenate([emoji_of[task.target] for task in tasks])
     parts = {"acc1": _part(credit, groups)}
@@ -129,22 +119,17 @@ def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[s
         parts[f"acc1_{task.attribute}"] = _part(a.credit, emoji_of[task.target])
         asked = task.value[task.target]
         names = [*task.values, ELSEWHERE]
-        taken_for[task.attribute] = {
-            task.values[v]: dict(zip(names, a.found[asked == v].mean(axis=0).tolist(), strict=True))
-            for v in np.unique(asked)
-        }
+        taken_for[task.attribute] = shares = {}
         for v in np.unique(asked):
             mine = asked == v
+            found = a.found[mine].mean(axis=0).tolist()
+            shares[task.values[v]] = dict(zip(names, found, strict=True))
             per_value[f"{task.attribute}: {task.values[v]}"] = _part(
                 a.credit[mine], emoji_of[task.target[mine]]
             )
-    for name, part in parts.items():
-        metrics[name], stderr[name], counts[name] = part
     return {
-        "metrics": metrics,
-        "stderr": stderr,
-        "counts": counts,
-        "chance": dict.fromkeys(metrics, 1.0 / (len(data) - 1)),
+        **in_columns(parts),
+        "chance": dict.fromkeys(parts, 1.0 / (len(data) - 1)),
         "per_value": per_value,
         "taken_for": taken_for,
         "examples": _examples(tasks, answers, data, emoji_of),

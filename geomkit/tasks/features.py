@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,13 +19,94 @@ from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["class_weights", "image_rows", "placed"]
+__all__ = ["Runner", "Running", "class_weights"]
 
 
-def placed(checkpoint: Checkpoint, *, device: str, precision: str) -> TwoEncoder:
-    """Return the model on a device, in float64 for ``fp64``."""
-    model = checkpoint.model.to(device)
-    return model.double() if precision == "fp64" else model
+class Running(TypedDict, total=False):
+    """How a task runs its model: the keyword arguments that every task takes.
+
+    Attributes:
+        device: Device to compute on, such as ``cpu`` (the default) or ``cuda:0``.
+        precision: ``fp32`` (the default), ``bf16`` or ``fp64``.
+        batch_size: Images and texts per batch; default: 256.
+        workers: Processes that decode images; ``None``, the default, for one per core.
+        progress: Function of the number of images done and the total.
+    """
+
+    device: str
+    precision: str
+    batch_size: int
+    workers: int | None
+    progress: Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A model on a device, and how it is run; see :class:`Running` for the other attributes.
+
+    Attributes:
+        checkpoint: The model; it is moved to ``device``, in float64 for ``fp64``.
+    """
+
+    checkpoint: Checkpoint
+    device: str = "cpu"
+    precision: str = "fp32"
+    batch_size: int = 256
+    workers: int | None = None
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Move the model."""
+        model = self.checkpoint.model.to(self.device)
+        if self.precision == "fp64":
+            model.double()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Device, precision and batch size, which everything that computes takes."""
+        return {name: getattr(self, name) for name in ("device", "precision", "batch_size")}
+
+    def text_rows(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> np.ndarray:
+        """Return a unit row ``(C, d)`` for each name; see :func:`class_weights`."""
+        model, tokenizer = self.checkpoint.model, self.checkpoint.tokenizer
+        return class_weights(model, names, templates, tokenizer, **self.options).numpy().T
+
+    def image_rows(self, data: PairData) -> tuple[np.ndarray, np.ndarray, tuple[Bad, ...]]:
+        """Return embeddings of the images that decode.
+
+        Args:
+            data: ``n`` images of the size that the model takes.
+
+        Returns:
+            Unit rows ``(k, d)`` in float32 (float64 for fp64), their row numbers in ``data``, and
+            the images that did not decode.
+
+        Raises:
+            GeomkitError: If too many images are bad, or the model gives embeddings that are not
+                finite.
+        """
+        source, bad = self.checkpoint.source, list[Bad]()
+        done = 0
+
+        def seen(batch: Batch) -> None:
+            nonlocal done
+            bad.extend(batch.bad)
+            data.check_bad(bad)  # as early as possible
+            done += len(batch.rows) + len(batch.bad)
+            if self.progress:
+                self.progress(done, len(data))
+
+        found = encode(
+            self.checkpoint.model, data, None, self.checkpoint.preprocess,
+            workers=self.workers, seen=seen, **self.options,
+        )  # fmt: skip
+        if not len(found.rows):
+            raise GeomkitError(f"'{data.spec}' ({data.split}): no image decodes")
+        if not found.image.isfinite().all():
+            raise GeomkitError(
+                f"{source}: gives image embeddings that are not finite; try --precision fp32"
+            )
+        return found.image.numpy(), found.rows, tuple(bad)
 
 
 def class_weights(
@@ -69,55 +151,3 @@ def class_weights(
     if not weights.isfinite().all():
         raise GeomkitError("the model gives embeddings of prompts that are not finite; try fp32")
     return weights
-
-
-def image_rows(
-    checkpoint: Checkpoint,
-    data: PairData,
-    *,
-    device: str = "cpu",
-    precision: str = "fp32",
-    batch_size: int = 256,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[np.ndarray, np.ndarray, list[Bad]]:
-    """Return embeddings of the images that decode.
-
-    Args:
-        checkpoint: The model; it is moved to ``device``.
-        data: ``n`` images of the size that the model takes.
-        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
-        precision: ``fp32``, ``bf16`` or ``fp64``.
-        batch_size: Images per batch.
-        workers: Processes that decode images; ``None`` for one per core.
-        progress: Function of the number of images done and the total.
-
-    Returns:
-        Unit rows ``(k, d)`` in float32 (float64 for fp64), their row numbers in ``data``, and the
-        images that did not decode.
-
-    Raises:
-        GeomkitError: If too many images are bad, or the model gives embeddings that are not
-            finite.
-    """
-    model = placed(checkpoint, device=device, precision=precision)
-    bad: list[Bad] = []
-    done = 0
-
-    def seen(batch: Batch) -> None:
-        nonlocal done
-        bad.extend(batch.bad)
-        data.check_bad(bad)  # as early as possible
-        done += len(batch.rows) + len(batch.bad)
-        if progress:
-            progress(done, len(data))
-
-    options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
-    found = encode(model, data, None, checkpoint.preprocess, **options, workers=workers, seen=seen)
-    if not len(found.rows):
-        raise GeomkitError(f"'{data.spec}' ({data.split}): no image decodes")
-    if not found.image.isfinite().all():
-        raise GeomkitError(
-            f"{checkpoint.source}: gives image embeddings that are not finite; try --precision fp32"
-        )
-    return found.image.numpy(), found.rows, bad

@@ -10,18 +10,16 @@ training split with standardisation in each fold. The test split is only scored.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from geomkit.data.labelled.classes import ClassData
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.tasks.features import image_rows
-from geomkit.tasks.result import TaskResult, model_names
-from geomkit.tasks.scores import score
+from geomkit.tasks.features import Runner, Running
+from geomkit.tasks.result import TaskResult, class_result
 
 __all__ = ["FOLDS", "GRID", "MAX_ITERATIONS", "Probe", "fit_probe", "probe"]
 
@@ -76,7 +74,6 @@ def fit_probe(
     folds: int = FOLDS,
     max_iterations: int = MAX_ITERATIONS,
     seed: int = 0,
-    progress: Callable[[float, float], None] | None = None,
 ) -> Probe:
     """Fit the classifier; cross-validation chooses C unless it is given.
 
@@ -87,7 +84,6 @@ def fit_probe(
         folds: Number of folds; fewer if no class has that many images.
         max_iterations: Largest number of iterations of L-BFGS.
         seed: Random seed of the folds.
-        progress: Function of each C tried and its accuracy.
 
     Returns:
         The fitted classifier.
@@ -116,7 +112,7 @@ def fit_probe(
         folds = min(folds, int(counts.max()))
         if folds < 2:
             raise GeomkitError("probe: one image per class is too few to choose C; give --C")
-        C = _sweep(rows, labels, tried, folds, max_iterations, seed, progress)
+        C = _sweep(rows, labels, tried, folds, max_iterations, seed)
     model, converged = _fit(rows, labels, C, max_iterations)
     return Probe(C, chosen, tried, folds if chosen else 0, converged, present, model)
 
@@ -128,7 +124,6 @@ def _sweep(
     folds: int,
     max_iterations: int,
     seed: int,
-    progress: Callable[[float, float], None] | None,
 ) -> float:
     from sklearn.model_selection import StratifiedKFold
 
@@ -146,8 +141,6 @@ def _sweep(
                     model, _ = _fit(rows[train], labels[train], candidate, max_iterations)
                     right.append(model.predict(rows[held_out]) == labels[held_out])
                 tried[candidate] = float(np.concatenate(right).mean())
-                if progress:
-                    progress(candidate, tried[candidate])
         # The strongest penalty wins a tie.
         return max(sorted(tried), key=lambda c: tried[c])
 
@@ -188,70 +181,47 @@ def probe(
     *,
     C: float | None = None,
     seed: int = 0,
-    device: str = "cpu",
-    precision: str = "fp32",
-    batch_size: int = 256,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    **running: Unpack[Running],
 ) -> TaskResult:
     """Fit a linear probe on one split of a data set and score it on another.
 
     Args:
-        checkpoint: The model; it is moved to ``device``.
+        checkpoint: The model; it is moved to the device.
         train: Labelled images to fit on, see :func:`geomkit.data.labelled.load_parts`.
         test: Labelled images to score.
         C: Inverse strength of the L2 penalty; ``None`` for cross-validation.
         seed: Random seed of the folds.
-        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
-        precision: ``fp32``, ``bf16`` or ``fp64``.
-        batch_size: Images per batch.
-        workers: Processes that decode images; ``None`` for one per core.
-        progress: Function of the number of images done and the total, for each split.
+        running: Device, precision, batch size, workers and progress (for each split), see
+            :class:`~geomkit.tasks.features.Running`.
 
     Returns:
         The scores; ``meta`` holds ``C``, ``C_chosen``, ``cross_validation``, ``converged``,
         ``train_n``, ``train_split`` and the classes without a training image.
 
     Raises:
-        GeomkitError: As :func:`fit_probe` and :func:`~geomkit.tasks.features.image_rows`.
+        GeomkitError: As :func:`fit_probe` and :meth:`~geomkit.tasks.features.Runner.image_rows`.
     """
-    options: dict[str, Any] = {
-        "device": device,
-        "precision": precision,
-        "batch_size": batch_size,
-        "workers": workers,
-        "progress": progress,
-    }
-    x_train, kept, bad_train = image_rows(checkpoint, train.data, **options)
+    on = Runner(checkpoint, **running)
+    x_train, kept, bad_train = on.image_rows(train.data)
     y_train = train.labels[kept]
-    x_test, kept, bad_test = image_rows(checkpoint, test.data, **options)
+    x_test, kept, bad_test = on.image_rows(test.data)
+    y_test = test.labels[kept]
     fitted = fit_probe(x_train, y_train, C=C, seed=seed)
-    classes = len(test.class_names)
-    unseen = np.setdiff1d(np.unique(test.labels[kept]), fitted.classes)
-    return TaskResult(
-        task="linear_probe",
-        scored=score([(fitted.scores(x_test, classes), test.labels[kept])], classes),
-        class_names=test.class_names,
-        dataset=test.dataset,
-        split=test.data.split,
-        **model_names(checkpoint),
-        bad=(*bad_train, *bad_test),
-        meta={
-            "data": test.data.spec,
-            "data_source": test.data.source,
-            "licence": test.data.licence,
-            "attribution": test.data.attribution,
-            "train_split": train.data.split,
-            "train_n": len(x_train),
-            "C": fitted.C,
-            "C_chosen": fitted.chosen,
-            "cross_validation": {f"{c:g}": a for c, a in sorted(fitted.cross_validation.items())},
-            "folds": fitted.folds,
-            "converged": fitted.converged,
-            "unseen_classes": [test.class_names[i] for i in unseen],
-            "standardised": "each coordinate, by the training part's mean and deviation",
-            "seed": seed,
-            "device": device,
-            "precision": precision,
-        },
+    unseen = np.setdiff1d(y_test, fitted.classes)
+    return class_result(
+        "linear_probe",
+        on,
+        test,
+        [(fitted.scores(x_test, len(test.class_names)), y_test)],
+        bad_train + bad_test,
+        train_split=train.data.split,
+        train_n=len(x_train),
+        C=fitted.C,
+        C_chosen=fitted.chosen,
+        cross_validation={f"{c:g}": a for c, a in sorted(fitted.cross_validation.items())},
+        folds=fitted.folds,
+        converged=fitted.converged,
+        unseen_classes=[test.class_names[i] for i in unseen],
+        standardised="each coordinate, by the training part's mean and deviation",
+        seed=seed,
     )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+import numpy as np
+
+from geomkit._core.table import Table
+from geomkit.data.labelled.classes import ClassData
 from geomkit.data.pairs import Bad
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.tasks.scores import Scored
+from geomkit.tasks.features import Runner
+from geomkit.tasks.scores import Scored, score
 
 if TYPE_CHECKING:
     from geomkit.metrics import GapResult
@@ -24,6 +28,8 @@ __all__ = [
     "Part",
     "Result",
     "TaskResult",
+    "class_result",
+    "in_columns",
     "model_names",
     "plain",
     "retrieval_json",
@@ -55,14 +61,6 @@ class Part(NamedTuple):
     n: int
 
 
-class _Row(NamedTuple):
-    """A line of the table: a label, and one value and standard error per result."""
-
-    label: str
-    cells: Sequence[tuple[float, float]]
-    reference: Sequence[str] = ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What the result of every task holds; prints as a table.
@@ -86,10 +84,6 @@ class Result:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def _title(self) -> str:
-        raise NotImplementedError
-
-    @property
     def reasons(self) -> dict[str, str]:
         """Reason for each metric that is undefined."""
         return {}
@@ -102,11 +96,9 @@ class Result:
         """
         raise NotImplementedError
 
-    def _rows(self, results: Sequence[Any], detail: bool) -> Iterator[_Row | None]:
-        """Lines of a table of several results; ``None`` is a rule."""
+    def _table(self, results: Sequence[Any], detail: bool) -> Table:
+        """Table of several results of this kind, of which this is the first."""
         raise NotImplementedError
-
-    _columns: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __str__(self) -> str:
         return plain([self])
@@ -125,7 +117,6 @@ class TaskResult(Result):
     task: str
     scored: Scored
     class_names: tuple[str, ...]
-    _columns = ("metric", "chance", "majority")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -184,20 +175,24 @@ class TaskResult(Result):
             ]
         return found
 
-    @property
-    def _title(self) -> str:
-        name = Path(self.source).name if self.source else "value"
-        return f"{name} {self.split}\nn={self.scored.n:,}, {len(self.class_names)} classes"
-
-    def _rows(self, results: Sequence[TaskResult], detail: bool) -> Iterator[_Row | None]:
-        for name in self.metrics:
-            majority = f"{self.scored.majority_share:.4f}" if name == "acc1" else ""
-            cells = [(r.metrics[name], r.stderr[name]) for r in results]
-            yield _Row(name, cells, (_number(self.scored.chance[name]), majority))
-        yield None
-        for i, name in enumerate(self.class_names) if detail else ():
-            label = f"recall: {name} (n={self.scored.counts[i]:,})"
-            yield _Row(label, [(float(r.scored.recall[i]), math.nan) for r in results])
+    def _table(self, results: Sequence[TaskResult], detail: bool) -> Table:
+        titles = [
+            f"{Path(r.source).name or 'value'} {r.split}\nn={r.scored.n:,}, "
+            f"{len(r.class_names)} classes"
+            for r in results
+        ]
+        majority = {"acc1": f"{self.scored.majority_share:.4f}"}
+        scores = [
+            [name, *(_number(r.metrics[name], r.stderr[name]) for r in results),
+             _number(chance), majority.get(name, "")]
+            for name, chance in self.scored.chance.items()
+        ]  # fmt: skip
+        recalls = [
+            [f"recall: {name} (n={self.scored.counts[i]:,})",
+             *(_number(r.scored.recall[i]) for r in results), "", ""]
+            for i, name in enumerate(self.class_names)
+        ]  # fmt: skip
+        return Table(["metric", *titles, "chance", "majority"], [scores, recalls if detail else []])
 
 
 @dataclass(frozen=True)
@@ -246,7 +241,6 @@ class ArithmeticResult(Result):
     per_value: Mapping[str, Part] = field(default_factory=dict)
     taken_for: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
-    _columns = ("score", "chance")
 
     def to_json(self, *, detail: bool = False) -> dict[str, Any]:
         """Return the result as plain values; a number that is not finite becomes ``None``."""
@@ -281,18 +275,18 @@ class ArithmeticResult(Result):
             "meta": dict(self.meta),
         }
 
-    @property
-    def _title(self) -> str:
-        return f"{Path(self.source).name or 'value'}\nλ={self.strength:g}"
-
-    def _rows(self, results: Sequence[ArithmeticResult], detail: bool) -> Iterator[_Row | None]:
-        for name, count in self.counts.items():
-            cells = [(r.metrics[name], r.stderr[name]) for r in results]
-            yield _Row(f"{name} (n={count:,})", cells, (_number(self.chance[name]),))
-        yield None
-        for name, part in self.per_value.items() if detail else ():
-            parts = [r.per_value[name] for r in results]
-            yield _Row(f"to {name} (n={part.n:,})", [(p.value, p.stderr) for p in parts])
+    def _table(self, results: Sequence[ArithmeticResult], detail: bool) -> Table:
+        titles = [f"{Path(r.source).name or 'value'}\nλ={r.strength:g}" for r in results]
+        scores = [
+            [f"{name} (n={count:,})", *(_number(r.metrics[name], r.stderr[name]) for r in results),
+             _number(self.chance[name])]
+            for name, count in self.counts.items()
+        ]  # fmt: skip
+        values = [
+            [f"to {name} (n={part.n:,})", *(_number(*r.per_value[name][:2]) for r in results), ""]
+            for name, part in self.per_value.items()
+        ]
+        return Table(["score", *titles, "chance"], [scores, values if detail else []])
 
 
 def plain(results: Sequence[Result], *, detail: bool = False) -> str:
@@ -302,23 +296,7 @@ def plain(results: Sequence[Result], *, detail: bool = False) -> str:
         results: Results of one task on one data set and split.
         detail: Whether to add the scores of each class or value.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    first = results[0]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    label, *references = first._columns
-    for i, heading in enumerate([label, *(r._title for r in results), *references]):
-        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-    for row in first._rows(results, detail):
-        if row is None:
-            table.add_section()
-        else:
-            table.add_row(row.label, *(_number(*cell) for cell in row.cells), *row.reference)
-    out = io.StringIO()
-    Console(file=out, width=200 + 40 * len(results), highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return results[0]._table(results, detail).plain()
 
 
 def _number(value: float, error: float = math.nan) -> str:
@@ -333,6 +311,51 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 def _bad(bad: Sequence[Bad]) -> list[dict[str, str]]:
     return [{"id": b.id, "reason": b.reason} for b in bad]
+
+
+def class_result(
+    task: str,
+    on: Runner,
+    classes: ClassData,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    bad: tuple[Bad, ...],
+    **meta: Any,
+) -> TaskResult:
+    """Return the result of a classification.
+
+    Args:
+        task: Name of the task.
+        on: The model.
+        classes: Images that were classified.
+        blocks: Scores and labels of blocks of images, as :func:`~geomkit.tasks.scores.score`.
+        bad: Images that did not decode.
+        meta: Settings of the task.
+    """
+    data = classes.data
+    return TaskResult(
+        task=task,
+        scored=score(blocks, len(classes.class_names)),
+        class_names=classes.class_names,
+        dataset=classes.dataset,
+        split=data.split,
+        **model_names(on.checkpoint),
+        bad=bad,
+        meta={
+            "data": data.spec,
+            "data_source": data.source,
+            "licence": data.licence,
+            "attribution": data.attribution,
+            **meta,
+            "device": on.device,
+            "precision": on.precision,
+        },
+    )
+
+
+def in_columns(parts: Mapping[str, Part]) -> dict[str, Any]:
+    """Return scores by name as the mappings of a result: ``metrics``, ``stderr`` and ``counts``."""
+    columns = ("metrics", "stderr", "counts")
+    return {c: {name: part[i] for name, part in parts.items()} for i, c in enumerate(columns)}
 
 
 def model_names(checkpoint: Checkpoint) -> ModelNames:

@@ -80,25 +80,16 @@ def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scor
     hits = ranks.hits(1)
     with np.errstate(invalid="ignore"):
         recall = np.bincount(label, weights=hits, minlength=classes) / counts
-    seen = counts > 0
     acc1, error1 = mean_with_error(hits)
     acc5, error5 = mean_with_error(ranks.hits(TOP)) if classes >= TOP else (NAN, NAN)
+    mean_recall = float(recall[counts > 0].mean())
+    recall_error = _recall_error(hits, label, recall, counts)
+    chance5 = TOP / classes if classes >= TOP else NAN
+    names = ("acc1", "acc5", "mean_per_class_recall")
     return Scored(
-        metrics={
-            "acc1": acc1,
-            "acc5": acc5,
-            "mean_per_class_recall": float(recall[seen].mean()),
-        },
-        stderr={
-            "acc1": error1,
-            "acc5": error5,
-            "mean_per_class_recall": _recall_error(hits, label, recall, counts),
-        },
-        chance={
-            "acc1": 1.0 / classes,
-            "acc5": TOP / classes if classes >= TOP else NAN,
-            "mean_per_class_recall": 1.0 / classes,
-        },
+        metrics=dict(zip(names, (acc1, acc5, mean_recall), strict=True)),
+        stderr=dict(zip(names, (error1, error5, recall_error), strict=True)),
+        chance=dict(zip(names, (1.0 / classes, chance5, 1.0 / classes), strict=True)),
         majority_share=float(counts.max() / counts.sum()),
         counts=counts,
         recall=recall,

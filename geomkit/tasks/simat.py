@@ -9,17 +9,18 @@ dominate. The user supplies tables, images and OSCAR's matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
 from geomkit.data.simat import Simat, load_simat
 from geomkit.models.checkpoints.checkpoint import Checkpoint
-from geomkit.tasks.features import class_weights, image_rows, placed
+from geomkit.tasks.features import Runner, Running
 from geomkit.tasks.queries import moved, nearest
-from geomkit.tasks.result import ArithmeticResult, Part, model_names
+from geomkit.tasks.result import ArithmeticResult, Part, in_columns, model_names
 
 __all__ = ["simat", "simat_scores", "weighted"]
 
@@ -56,27 +57,20 @@ def simat(
     *,
     split: str = "dev",
     strengths: Sequence[float] = (1.0,),
-    device: str = "cpu",
-    precision: str = "fp32",
-    batch_size: int = 256,
-    workers: int | None = None,
     max_bad: float = 0.01,
-    progress: Callable[[int, int], None] | None = None,
+    **running: Unpack[Running],
 ) -> list[ArithmeticResult]:
     """Return SIMAT's score, in percent.
 
     Args:
-        checkpoint: The model; it is moved to ``device``.
+        checkpoint: The model; it is moved to the device.
         root: Folder of the data set, see :func:`geomkit.data.simat.simat_tables`.
         split: ``dev``, as in the paper, or ``test``.
         strengths: Values of λ.
-        device: Device to compute on, such as ``cpu`` or ``cuda:0``.
-        precision: ``fp32``, ``bf16`` or ``fp64``.
-        batch_size: Images and words per batch.
-        workers: Processes that decode images; ``None`` for one per core.
         max_bad: Largest share of images that may fail to decode, 0 to 1; queries from them are
             left out.
-        progress: Function of the number of images done and the total.
+        running: Device, precision, batch size, workers and progress, see
+            :class:`~geomkit.tasks.features.Running`.
 
     Returns:
         One result per strength.
@@ -88,51 +82,43 @@ def simat(
     tables, data, right = load_simat(
         root, preprocess=checkpoint.preprocess, split=split, max_bad=max_bad
     )
-    options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
+    on = Runner(checkpoint, **running)
     vocabulary = sorted(set(tables.words.flat))
-    model = placed(checkpoint, device=device, precision=precision)
-    rows = class_weights(model, vocabulary, ["{}"], checkpoint.tokenizer, **options).numpy().T
-    image, kept, bad = image_rows(checkpoint, data, workers=workers, progress=progress, **options)
+    words = dict(zip(vocabulary, on.text_rows(vocabulary), strict=True))
+    image, kept, bad = on.image_rows(data)
     if len(kept) < len(data):
         place = np.full(len(data), -1)
         place[kept] = np.arange(len(kept))
         tables = tables.take(place[tables.source] >= 0)
-        tables = Simat(tables.regions, tables.folders, place[tables.source], *_rest(tables))
+        tables = replace(tables, source=place[tables.source])
         right = right[kept]
-    words = dict(zip(vocabulary, rows, strict=True))
     chance = (right.sum(axis=0)[tables.target] - right[tables.source, tables.target]) / (
         len(image) - 1
     )
+    groups = {"simat_score": np.full(len(tables), True)}
+    groups |= {f"simat_score_{name}": tables.field == name for name in np.unique(tables.field)}
+    by_chance = {
+        name: weighted(chance[some], tables.take(some)).value for name, some in groups.items()
+    }
     results = []
     for strength in strengths:
         credit = simat_scores(image, words, tables, right, strength=strength)
-        parts = {"simat_score": weighted(credit, tables)}
-        by_chance = {"simat_score": weighted(chance, tables).value}
-        for name in np.unique(tables.field):
-            some = tables.field == name
-            parts[f"simat_score_{name}"] = weighted(credit[some], tables.take(some))
-            by_chance[f"simat_score_{name}"] = weighted(chance[some], tables.take(some)).value
+        parts = {name: weighted(credit[some], tables.take(some)) for name, some in groups.items()}
         results.append(
             ArithmeticResult(
                 dataset=data.spec,
                 split=split,
                 strength=strength,
                 difference="words",
-                metrics={k: p.value for k, p in parts.items()},
-                stderr={k: p.stderr for k, p in parts.items()},
-                counts={k: p.n for k, p in parts.items()},
+                **in_columns(parts),
                 chance=by_chance,
                 gallery=len(image),
                 **model_names(checkpoint),
-                bad=tuple(bad),
-                meta={"weights": "norm2^-0.5", "device": device, "precision": precision},
+                bad=bad,
+                meta={"weights": "norm2^-0.5", "device": on.device, "precision": on.precision},
             )
         )
     return results
-
-
-def _rest(tables: Simat) -> tuple[np.ndarray, ...]:
-    return tables.target, tables.words, tables.field, tables.weight
 
 
 def weighted(credit: np.ndarray, tables: Simat) -> Part:
