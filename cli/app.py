@@ -17,6 +17,7 @@ from .extract import extract
 from .gap import gap
 from .inspect import inspect
 from .metrics import metrics
+from .options import as_command
 from .plot_gap import plot_gap
 from .plot_pca import plot_pca
 from .plot_sphere import plot_sphere
@@ -83,7 +84,7 @@ _COMMANDS: tuple[tuple[Callable[..., Any], dict[str, Any], tuple[str, str]], ...
 for _function, _settings, _examples in _COMMANDS:
     _name = _function.__name__.replace("_", "-")
     _shown = "\n".join(f"$ geomkit {_name} {words}".rstrip() for words in _examples)
-    app.command(_name, epilog=f"\b\nExamples:\n{_shown}", **_settings)(_function)
+    app.command(_name, epilog=f"\b\nExamples:\n{_shown}", **_settings)(as_command(_function))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from geomkit.errors import GeomkitError
 
 from . import console
-from .options import TaskOptions, grouped
+from .options import TaskOptions
 from .tasks import Models, drawing, evaluate
 
 if TYPE_CHECKING:
@@ -18,40 +18,31 @@ if TYPE_CHECKING:
 __all__ = ["arithmetic"]
 
 
-@grouped
 def arithmetic(
     sources: Models,
+    *,
     options: TaskOptions,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="DATA spec: openmoji (skin tones and genders, with exact answers), or simat:ROOT "
-            "(SIMAT's tables, images and oscar_similarity_matrix.pt)."
-        ),
-    ] = "openmoji",
-    strengths: Annotated[
-        list[float] | None,
-        typer.Option("--lambda", help="Factor of the difference of texts; may be repeated."),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Queries to ask. OpenMoji: val (from training images to held-out ones; default) "
-            "or all. SIMAT: dev (default) or test."
-        ),
-    ] = None,
-    difference: Annotated[
-        str,
-        typer.Option(help="OpenMoji: texts to subtract: the attribute's words, or whole names."),
-    ] = "words",
-    per_value: Annotated[
-        bool, typer.Option("--per-value", help="Show the score of each value asked for.")
-    ] = False,
+    data: str = "openmoji",
+    strengths: list[float] | None = None,
+    split: str | None = None,
+    difference: str = "words",
+    per_value: bool = False,
 ) -> None:
-    """Multimodal arithmetic: an image plus a difference of texts; is the nearest image right?"""
+    """Multimodal arithmetic: an image plus a difference of texts; is the nearest image right?
+
+    Args:
+        sources: Models.
+        options: How models are evaluated.
+        data: DATA spec: openmoji (skin tones and genders, with exact answers), or simat:ROOT
+            (SIMAT's tables, images and oscar_similarity_matrix.pt).
+        strengths (--lambda): Factor of the difference of texts; may be repeated.
+        split: Queries to ask. OpenMoji: val (from training images to held-out ones; default) or
+            all. SIMAT: dev (default) or test.
+        difference: OpenMoji: texts to subtract: the attribute's words, or whole names.
+        per_value: Show the score of each value asked for.
+    """
     from geomkit.data import parse_spec
     from geomkit.data.queries import arithmetic_spec
-    from geomkit.errors import GeomkitError
     from geomkit.tasks.arithmetic import arithmetic as compute
     from geomkit.tasks.simat import simat
 

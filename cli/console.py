@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from geomkit.errors import GeomkitError
+
 __all__ = ["Settings", "fail", "interactive", "line", "settings"]
 
 
@@ -32,8 +34,6 @@ def line(text: str) -> None:
 
 def fail(error: Exception) -> int:
     """Say in one line what went wrong and return the exit status for it."""
-    from geomkit.errors import GeomkitError
-
     if hasattr(error, "format_message"):  # a usage error, of typer's or of click's
         text = error.format_message()
         command = getattr(getattr(error, "ctx", None), "command_path", "geomkit")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomkit.errors import GeomkitError
+
 from . import console
-from .options import CaptionColumn, DataMaxBad, ImageColumn
+from .options import DataOptions, Overwrite
 
 if TYPE_CHECKING:
     from geomkit.data import PairData
@@ -17,37 +19,34 @@ __all__ = ["data"]
 
 
 def data(
-    spec: Annotated[
-        str | None, typer.Argument(help="DATA spec; without one the data sets are listed.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Draw 64 samples here, as .png, .pdf or .svg."),
-    ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Side of the images in px.")] = 72,
-    seed: Annotated[int, typer.Option(help="Random seed for the choice of samples.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --out if it exists.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Decode every image and list those that fail.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes that decode for --check; default: one per core."),
-    ] = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    max_bad: DataMaxBad = None,
+    spec: str | None = None,
+    *,
+    out: Path | None = None,
+    size: Annotated[int, typer.Option(min=1)] = 72,
+    seed: int = 0,
+    overwrite: Overwrite = False,
+    check: bool = False,
+    workers: int | None = None,
+    options: DataOptions,
 ) -> None:
-    """List the data sets, or show one: counts, licence, attribution, a sheet of samples."""
-    from geomkit.data import datasets, load_data, parse_spec, with_options
+    """List the data sets, or show one: counts, licence, attribution, a sheet of samples.
+
+    Args:
+        spec: DATA spec; without one the data sets are listed.
+        out (--out, -o): Draw 64 samples here, as .png, .pdf or .svg.
+        size: Side of the images in px.
+        seed: Random seed for the choice of samples.
+        overwrite: Whether to replace the figure.
+        check: Decode every image and list those that fail.
+        workers: Processes that decode for --check; default: one per core.
+        options: Options that complete the DATA spec.
+    """
+    from geomkit.data import datasets, load_data, parse_spec
 
     if spec is None:
         _list()
         return
-    given = {"image_column": image_column, "caption_column": caption_column, "max_bad": max_bad}
-    spec = with_options(spec, **given)
+    spec = options.complete(spec)
     dataset = datasets()[parse_spec(spec).name]
     if out is not None:
         from geomkit.plots import check_figure_path
@@ -102,7 +101,6 @@ def _list() -> None:
 def _splits(spec: str, size: int, names: tuple[str, ...]) -> str:
     """The count of each split, or why there is none."""
     from geomkit.data import load_data
-    from geomkit.errors import GeomkitError
 
     counts = []
     for name in names:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console, options
@@ -24,43 +25,46 @@ def extract(
         str,
         typer.Argument(help=f"Model: a geomkit checkpoint, {model_forms(' or ')}."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write embeddings to.")],
-    data: Annotated[
-        str | None,
-        typer.Option(help="DATA spec; default for a geomkit checkpoint: its training data."),
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="Number type of the stored rows: float32, or float16 at half the size (metrics "
-            "agree to about 2e-3, retrieval ranks to about one place)."
-        ),
-    ] = "float32",
-    shard_rows: Annotated[
-        int, typer.Option(help="Images per shard: the most that is lost when killed.")
-    ] = 10_000,
-    batch_size: Annotated[int, typer.Option(help="Images, and captions, per forward pass.")] = 256,
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o")],
+    data: str | None = None,
+    split: str = "val",
+    dtype: str = "float32",
+    shard_rows: int = 10_000,
+    batch_size: int = 256,
     workers: options.Workers = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
-    max_bad: options.DataMaxBad = None,
-    image_column: options.ImageColumn = None,
-    caption_column: options.CaptionColumn = None,
+    given: options.DataOptions,
     cache_images: options.CacheImages = False,
     download: options.Download = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue in --out at the first missing shard.")
-    ] = False,
+    resume: bool = False,
     overwrite: options.Overwrite = False,
 ) -> int:
     """Embed a data set into a folder of shards that gap and clip-retrieval's tools read.
 
     A run that was killed continues with --resume at the first missing shard, and ends with the same
     bytes. Under torchrun the ranks share the shards, each on its own device.
+
+    Args:
+        source: Model.
+        out: Folder to write embeddings to.
+        data: DATA spec; default for a geomkit checkpoint: its training data.
+        split: train, val, test or all.
+        dtype: Number type of the stored rows: float32, or float16 at half the size (metrics agree
+            to about 2e-3, retrieval ranks to about one place).
+        shard_rows: Images per shard: the most that is lost when killed.
+        batch_size: Images, and captions, per forward pass.
+        workers: Processes.
+        device: Device.
+        precision: Precision.
+        given: Options that complete the DATA spec.
+        cache_images: Whether to cache images.
+        download: Whether to download weights.
+        resume: Continue in --out at the first missing shard.
+        overwrite: Whether to replace the folder.
     """
     from geomkit._core.parallel import Team
-    from geomkit.errors import GeomkitError
     from geomkit.extraction.store import check_folder, check_options
 
     check_options(shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
@@ -68,7 +72,7 @@ def extract(
         check_folder(out, resume=resume, overwrite=overwrite)
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
     from geomkit import extraction
-    from geomkit.data import load_data, with_options
+    from geomkit.data import load_data
     from geomkit.sources import open_source
 
     loaded = open_source(source, download=download)
@@ -76,12 +80,11 @@ def extract(
     spec = data or trained_on.get("spec")
     if spec is None:
         raise GeomkitError(f"{source}: needs --data, since geomkit has not trained this model")
-    named = {"max_bad": max_bad, "image_column": image_column, "caption_column": caption_column}
     team = Team.from_environment()
     try:
         with _Watcher(quiet=team.rank > 0) as watcher:
             pairs = load_data(
-                with_options(spec, **named),
+                given.complete(spec),
                 split=split,
                 preprocess=loaded.preprocess,
                 n=trained_on.get("n") if data is None and split == "train" else None,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console
-from .options import Device, Download, ModelData, ModelSplit, Workers
+from .many import load_one
+from .options import ModelOptions
 
 if TYPE_CHECKING:
     from geomkit.embeddings.embeddings import Embeddings
@@ -31,54 +33,42 @@ def gap(
             ".npz, .npy (2, n, d), .safetensors, .pt, .parquet, or a folder of them."
         ),
     ] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="A .npy (n, d) of image embeddings; goes with --text.")
-    ] = None,
-    text: Annotated[Path | None, typer.Option(help="A .npy (n, d) of text embeddings.")] = None,
-    modality: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE, repeatable: every pair of modalities is measured."),
-    ] = None,
-    split: ModelSplit = None,
-    data: ModelData = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Comma-separated metrics or groups. Default: all.")
-    ] = None,
-    caption_index: Annotated[
-        int, typer.Option(help="Which text of each image every metric but retrieval uses, from 0.")
-    ] = 0,
-    folds: Annotated[
-        str,
-        typer.Option(
-            help="Folds of the linear separability: a number, or paper for one 80/20 split."
-        ),
-    ] = "5",
-    seed: Annotated[
-        int, typer.Option(help="Random seed of folds, samples, projections and permutations.")
-    ] = 0,
-    exact_limit: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of rows up to which all pairs are compared; past it sampled rows are "
-            "compared with all rows. Default: exact if it takes at most two minutes."
-        ),
-    ] = None,
-    device: Device = "auto",
-    workers: Workers = None,
-    download: Download = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV, one line per source and metric.")
-    ] = False,
+    *,
+    image: Path | None = None,
+    text: Path | None = None,
+    modality: list[str] | None = None,
+    options: ModelOptions,
+    metrics: str | None = None,
+    caption_index: int = 0,
+    folds: str = "5",
+    seed: int = 0,
+    exact_limit: int | None = None,
+    as_json: bool = False,
+    as_csv: bool = False,
 ) -> int:
     """Measure the modality gap: one table for any number of sources.
 
     Any metric can have a limit, --max-NAME or --min-NAME with a number: the exit status is 1 if a
     source misses it.
+
+    Args:
+        context: Arguments that are no options of the command.
+        sources: What to measure.
+        image: A .npy (n, d) of image embeddings; goes with --text.
+        text: A .npy (n, d) of text embeddings.
+        modality: NAME=FILE, repeatable: every pair of modalities is measured.
+        options: How models become embeddings.
+        metrics: Comma-separated metrics or groups. Default: all.
+        caption_index: Which text of each image every metric but retrieval uses, from 0.
+        folds: Folds of the linear separability: a number, or paper for one 80/20 split.
+        seed: Random seed of folds, samples, projections and permutations.
+        exact_limit: Number of rows up to which all pairs are compared; past it sampled rows are
+            compared with all rows. Default: exact if it takes at most two minutes.
+        as_json (--json): Print one JSON object.
+        as_csv (--csv): Print CSV, one line per source and metric.
     """
     from geomkit._core.parallel import Team
-    from geomkit.errors import GeomkitError
-    from geomkit.extraction.load import load_modalities, load_source
+    from geomkit.extraction.load import load_modalities
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
     from geomkit.metrics.result import to_csv, to_json
@@ -95,20 +85,10 @@ def gap(
     team = Team.from_environment()
 
     def loaded() -> Iterator[tuple[str, Embeddings, str | None]]:
-        for e in load_modalities(named, device=device) if named else ():
+        for e in load_modalities(named, device=options.device) if named else ():
             yield " ".join(str(named[m]) for m in e.modalities), e, None
         for source in sources:
-            yield (
-                source,
-                *load_source(
-                    source,
-                    data=data,
-                    split=split,
-                    device=device,
-                    download=download,
-                    workers=workers,
-                ),
-            )
+            yield source, *load_one(source, options)
 
     results = [
         measure(
@@ -140,8 +120,6 @@ def _modalities(
     image: Path | None, text: Path | None, more: list[str] | None
 ) -> dict[str, str | Path]:
     """The named matrices, in the order given."""
-    from geomkit.errors import GeomkitError
-
     named: dict[str, str | Path] = {}
     if image:
         named["image"] = image
@@ -162,7 +140,6 @@ def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
 
     Every metric has a limit, so limits are parsed here and not declared one by one.
     """
-    from geomkit.errors import GeomkitError, unknown_name
     from geomkit.metrics import METRICS
 
     by_option = {name.replace("_", "-"): name for name in METRICS}

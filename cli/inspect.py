@@ -19,10 +19,17 @@ def inspect(
         str,
         typer.Argument(help=f"SOURCE: a geomkit checkpoint, {model_forms()}, or embeddings."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    as_json: bool = False,
     download: Download = False,
 ) -> None:
-    """Describe a model or a file of embeddings: architecture, inputs, weights, recipe."""
+    """Describe a model or a file of embeddings: architecture, inputs, weights, recipe.
+
+    Args:
+        source: What to describe.
+        as_json (--json): Print one JSON object.
+        download: Whether to download weights.
+    """
     from geomkit.inspection import describe
 
     found = describe(source, download=download)

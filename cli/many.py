@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from geomkit.errors import GeomkitError
+
 from .options import ModelOptions
 
 if TYPE_CHECKING:
@@ -57,8 +59,6 @@ def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddi
     Raises:
         GeomkitError: If there is no source, or as :func:`geomkit.extraction.load.load_source`.
     """
-    from geomkit.errors import GeomkitError
-
     if not sources:
         raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
     found: dict[str, Embeddings] = {}

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
+
+from geomkit.errors import unknown_name
 
 __all__ = ["metrics"]
 
 
-def metrics(
-    name: Annotated[str | None, typer.Argument(help="Metric to describe in full.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """List the metrics, one per line, with what their extremes mean and what they cost."""
+def metrics(name: str | None = None, *, as_json: bool = False) -> None:
+    """List the metrics, one per line, with what their extremes mean and what they cost.
+
+    Args:
+        name: Metric to describe in full.
+        as_json (--json): Print one JSON object.
+    """
     import inspect
 
-    from geomkit.errors import unknown_name
     from geomkit.metrics import METRICS
 
     if name is not None:

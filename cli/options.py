@@ -1,46 +1,36 @@
-"""Options that several commands share: one wording, one meaning."""
+"""From functions to commands, and the options that several commands share.
+
+A command is a function: its positional parameters are arguments, its keyword-only ones are options.
+Their help is what its docstring says of them under ``Args:``; an option that is not called as its
+parameter has its names in parentheses there.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from copy import copy
+from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin
 
 import typer
 
-__all__ = ["CacheImages", "CaptionColumn", "Data", "DataMaxBad", "Device", "Download",
-           "FigureOut", "ImageColumn", "MaxBad", "ModelData", "ModelOptions", "ModelSplit",
+__all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
            "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "Workers",
-           "grouped"]  # fmt: skip
+           "as_command", "parameters"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode images; default: one per core.")
 ]
-MaxBad = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Share of images that may fail to decode, 0 to 1.")
-]
 Download = Annotated[bool, typer.Option("--download", help="Allow the download of model weights.")]
-ModelData = Annotated[
-    str | None,
-    typer.Option(help="DATA spec to embed with a model; default: a checkpoint's own data."),
-]
-ModelSplit = Annotated[
-    str | None,
-    typer.Option(help="Split to embed with a model: train, val, test or all; default: val."),
-]
 Precision = Annotated[str, typer.Option(help="Precision: auto, fp32, bf16 or fp64.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
 CacheImages = Annotated[
     bool, typer.Option("--cache-images", help="Keep decoded, resized images in the cache.")
-]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of image files in a csv: data set.")]
-CaptionColumn = Annotated[str | None, typer.Option(help="Column of captions in a csv: data set.")]
-DataMaxBad = Annotated[
-    float | None, typer.Option(help="Share of images that may fail to decode, 0 to 1.")
 ]
 PlotSources = Annotated[
     list[str], typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
@@ -56,60 +46,123 @@ Data = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """How a SOURCE that is a model becomes embeddings."""
+    """How a SOURCE that is a model becomes embeddings.
 
-    data: ModelData = None
-    split: ModelSplit = None
+    Attributes:
+        data: DATA spec to embed with a model; default: a checkpoint's own data.
+        split: Split to embed with a model: train, val, test or all; default: val.
+        device: Device.
+        workers: Processes.
+        download: Whether to download weights.
+    """
+
+    data: str | None = None
+    split: str | None = None
     device: Device = "auto"
     workers: Workers = None
     download: Download = False
 
 
-@dataclass(frozen=True)
-class TaskOptions:
-    """How models are evaluated on a task, and where the result goes."""
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Options that complete a DATA spec.
 
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write.")] = None
+    Attributes:
+        max_bad: Share of images that may fail to decode, 0 to 1.
+        image_column: Column of image files in a csv: data set.
+        caption_column: Column of captions in a csv: data set.
+    """
+
+    max_bad: float | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+
+    def complete(self, spec: str) -> str:
+        """Return a DATA spec with the options that were given."""
+        from geomkit.data import with_options
+
+        return with_options(spec, **vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """How models are evaluated on a task, and where the result goes.
+
+    Attributes:
+        as_json (--json): Print JSON.
+        out (--out, -o): JSON file to write.
+        overwrite: Whether to replace it.
+        device: Device.
+        precision: Precision.
+        batch_size: Images and texts per batch.
+        workers: Processes.
+        max_bad: Share of images that may fail to decode, 0 to 1.
+        download: Whether to download weights.
+    """
+
+    as_json: bool = False
+    out: Path | None = None
     overwrite: Overwrite = False
     device: Device = "auto"
     precision: Precision = "auto"
-    batch_size: Annotated[int, typer.Option(min=1, help="Images and texts per batch.")] = 256
+    batch_size: Annotated[int, typer.Option(min=1)] = 256
     workers: Workers = None
-    max_bad: MaxBad = 0.01
+    max_bad: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.01
     download: Download = False
 
 
-def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Spread each parameter whose type is a dataclass of options into these options.
+_ENTRY = re.compile(r"^ {4}(\w+)(?: \((.+)\))?: (.+(?:\n {8}.+)*)", re.MULTILINE)
+"""What a docstring says of a parameter: its name, the names of its option, its meaning."""
 
-    The command receives the dataclass; the command line shows its fields in its place.
+
+def parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a command as Typer takes them, all keyword-only.
+
+    A parameter whose type is a dataclass of options is spread into its fields.
     """
-    own = inspect.signature(command, eval_str=True)
-    groups = {
-        name: p.annotation for name, p in own.parameters.items()
-        if p.annotation in (ModelOptions, TaskOptions)
-    }  # fmt: skip
-    spread: list[inspect.Parameter] = []
-    for name, parameter in own.parameters.items():
-        if name not in groups:
-            spread.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        hints = get_type_hints(groups[name], include_extras=True)
-        spread += [
-            inspect.Parameter(
-                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
+    entries = {name: rest for name, *rest in _ENTRY.findall(inspect.getdoc(command) or "")}
+    found = []
+    for p in inspect.signature(command, eval_str=True).parameters.values():
+        kind: Any = p.annotation
+        if is_dataclass(kind):
+            found += parameters(kind)
+        elif kind is typer.Context:
+            found.append(p.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        elif p.kind is not inspect.Parameter.VAR_KEYWORD:
+            names, meaning = entries.get(p.name, ("", ""))
+            if get_origin(kind) is Annotated:
+                kind, info = kind.__origin__, copy(kind.__metadata__[0])
+            else:
+                flag = f"--{p.name.replace('_', '-')}" if p.default is False else ""
+                declared = filter(None, (names or flag).split(", "))
+                option = p.kind is inspect.Parameter.KEYWORD_ONLY
+                info = typer.Option(*declared) if option else typer.Argument()
+            info.help = info.help or " ".join(meaning.split())
+            found.append(
+                p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info])
             )
-            for f in fields(groups[name])
-        ]
+    return found
 
-    @wraps(command)
+
+def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function for Typer with the parameters of :func:`parameters`.
+
+    It collects the fields of each dataclass of options again. Its docstring is the help.
+    """
+    groups: dict[str, Any] = {
+        name: p.annotation
+        for name, p in inspect.signature(function, eval_str=True).parameters.items()
+        if is_dataclass(p.annotation)
+    }
+
+    @wraps(function)
     def call(**given: Any) -> Any:
         for name, group in groups.items():
-            given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})
-        return command(**given)
+            given[name] = group(**{f: given.pop(f) for f in group.__dataclass_fields__})
+        return function(**given)
 
-    call.__signature__ = own.replace(parameters=spread)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(parameters(function))  # type: ignore[attr-defined]
+    call.__doc__ = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     return call

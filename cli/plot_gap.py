@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from geomkit.errors import GeomkitError
 
 from . import console
 from .many import load_all, short_names, write_figure
-from .options import FigureOut, ModelOptions, Overwrite, grouped
+from .options import FigureOut, ModelOptions, Overwrite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,24 +24,13 @@ SHOWN = (
 )
 
 
-@grouped
 def plot_gap(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            help="Checkpoints, models (with --data) or embeddings, a dot each; or results.csv "
-            "files of geomkit reproduce, drawn against the dimension by loss."
-        ),
-    ],
+    sources: list[str],
     *,
     out: FigureOut = Path("gap.png"),
-    metrics: Annotated[
-        str, typer.Option(help="Names or groups, with commas; see geomkit metrics.")
-    ] = SHOWN,
-    published: Annotated[
-        bool, typer.Option("--published", help="For results.csv: add the paper's numbers.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Random seed of folds, samples and permutations.")] = 0,
+    metrics: str = SHOWN,
+    published: bool = False,
+    seed: int = 0,
     options: ModelOptions,
     overwrite: Overwrite = False,
 ) -> None:
@@ -49,10 +38,19 @@ def plot_gap(
 
     Dots of sources have 95% intervals over pairs; a grey bar is the value without a gap, or without
     pairing, on the same rows. Lines of results have t intervals over seeds.
+
+    Args:
+        sources: Checkpoints, models (with --data) or embeddings, a dot each; or results.csv files
+            of geomkit reproduce, drawn against the dimension by loss.
+        out: Figure file.
+        metrics: Names or groups, with commas; see geomkit metrics.
+        published: For results.csv: add the paper's numbers.
+        seed: Random seed of folds, samples and permutations.
+        options: How models become embeddings.
+        overwrite: Whether to replace the figure.
     """
 
     def make() -> Figure:
-        from geomkit.errors import GeomkitError
         from geomkit.metrics import gap, select
         from geomkit.plots import gap_panels
 
@@ -83,7 +81,6 @@ def plot_gap(
 def _of_results(sources: list[str], names: list[str], published: bool) -> Figure:
     from dataclasses import replace
 
-    from geomkit.errors import GeomkitError
     from geomkit.reproduce.framework.figures import by_dimension
     from geomkit.reproduce.framework.results import Rows, read_rows
     from geomkit.reproduce.framework.results import published as read_published
@@ -111,8 +108,6 @@ def _comparable(rows: Rows, source: str) -> Rows:
     Raises:
         GeomkitError: If there are none.
     """
-    from geomkit.errors import GeomkitError
-
     found = rows.where(lambda row: row.dim > 0 and bool(row.loss), condition="")
     if not found:
         raise GeomkitError(

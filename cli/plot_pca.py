@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from geomkit.errors import GeomkitError
 
 from .many import load_all, write_figure
-from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, PlotSources, grouped
+from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, PlotSources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,16 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["plot_pca"]
 
 
-@grouped
 def plot_pca(
     sources: PlotSources,
     *,
     out: FigureOut = Path("pca.png"),
-    scatter: Annotated[
-        bool,
-        typer.Option("--scatter", help="Draw pairs on the first two components of both together."),
-    ] = False,
-    lines: Annotated[bool, typer.Option("--lines", help="Join the pairs of --scatter.")] = False,
+    scatter: bool = False,
+    lines: bool = False,
     pairs: PlotPairs = 1000,
     options: ModelOptions,
     overwrite: Overwrite = False,
@@ -34,10 +30,18 @@ def plot_pca(
 
     Components are those of each modality, centred; bands are 95% intervals over pairs.
     With --scatter, the pairs are drawn on the first two components of images and texts together.
+
+    Args:
+        sources: What to draw.
+        out: Figure file.
+        scatter: Draw pairs on the first two components of both together.
+        lines: Join the pairs of --scatter.
+        pairs: Number of pairs.
+        options: How models become embeddings.
+        overwrite: Whether to replace the figure.
     """
 
     def make() -> Figure:
-        from geomkit.errors import GeomkitError
         from geomkit.plots import pca_planes, spectrum_curves
 
         if lines and not scatter:

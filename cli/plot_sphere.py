@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from .many import load_one, write_figure
-from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, grouped
+from .options import FigureOut, ModelOptions, Overwrite, PlotPairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,14 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["plot_sphere"]
 
 
-@grouped
 def plot_sphere(
+    source: str = "ckpt.pt",
     *,
-    source: Annotated[
-        str, typer.Argument(help="A geomkit checkpoint, or any SOURCE: a model or embeddings.")
-    ] = "ckpt.pt",
     out: FigureOut = Path("sphere.png"),
-    stages: Annotated[int, typer.Option(help="Number of spheres in the row, 1 to 8.")] = 5,
+    stages: int = 5,
     pairs: PlotPairs = 1000,
     options: ModelOptions,
     overwrite: Overwrite = False,
@@ -33,6 +28,14 @@ def plot_sphere(
 
     The stages are snapshots that a 3-D checkpoint stores. With --data, --split or another SOURCE,
     its embeddings are drawn.
+
+    Args:
+        source: A geomkit checkpoint, or any SOURCE: a model or embeddings.
+        out: Figure file.
+        stages: Number of spheres in the row, 1 to 8.
+        pairs: Number of pairs.
+        options: How models become embeddings.
+        overwrite: Whether to replace the figure.
     """
 
     def make() -> Figure:

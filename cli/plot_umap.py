@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from . import console
 from .many import load_all, write_figure
-from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, PlotSources, grouped
+from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, PlotSources
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,33 +15,36 @@ if TYPE_CHECKING:
 __all__ = ["plot_umap"]
 
 
-@grouped
 def plot_umap(
     sources: PlotSources,
     *,
     out: FigureOut = Path("umap.png"),
-    sphere: Annotated[
-        bool, typer.Option("--sphere", help="Lay out on the sphere instead of the plane.")
-    ] = False,
+    sphere: bool = False,
     pairs: PlotPairs = 1000,
-    metric: Annotated[
-        str,
-        typer.Option(help="Distance between rows: cosine, euclidean, correlation or manhattan."),
-    ] = "cosine",
-    neighbours: Annotated[
-        int, typer.Option(help="Number of nearest rows that each row is to stay close to.")
-    ] = 15,
-    min_dist: Annotated[
-        float, typer.Option(help="Smallest distance between points, 0 to 1.")
-    ] = 0.1,
-    lines: Annotated[bool, typer.Option(help="Join the pairs.")] = True,
-    seed: Annotated[int, typer.Option(help="Random seed of the layout.")] = 0,
+    metric: str = "cosine",
+    neighbours: int = 15,
+    min_dist: float = 0.1,
+    lines: bool = True,
+    seed: int = 0,
     options: ModelOptions,
     overwrite: Overwrite = False,
 ) -> None:
     """Lay out images and texts together by UMAP: nearby points are nearby rows.
 
     Distances between far points mean nothing; geomkit gap measures the modality gap.
+
+    Args:
+        sources: What to draw.
+        out: Figure file.
+        sphere: Lay out on the sphere instead of the plane.
+        pairs: Number of pairs.
+        metric: Distance between rows: cosine, euclidean, correlation or manhattan.
+        neighbours: Number of nearest rows that each row is to stay close to.
+        min_dist: Smallest distance between points, 0 to 1.
+        lines: Join the pairs.
+        seed: Random seed of the layout.
+        options: How models become embeddings.
+        overwrite: Whether to replace the figure.
     """
 
     def make() -> Figure:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from . import console
-from .options import Data, TaskOptions, grouped
-from .tasks import Models, PerClass, drawing, evaluate
+from .options import Data, TaskOptions
+from .tasks import Models, drawing, evaluate
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
@@ -17,31 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
-@grouped
 def probe(
     sources: Models,
+    *,
     data: Data,
     options: TaskOptions,
-    train_split: Annotated[
-        str | None,
-        typer.Option(help="Split to train on; default: the data set's own, such as train+val."),
-    ] = None,
-    test_split: Annotated[
-        str | None,
-        typer.Option(help="Split to test on; default: the data set's own, else 1/5 of each class."),
-    ] = None,
-    C: Annotated[
-        float | None,
-        typer.Option(
-            "--C", help="Inverse strength of the L2 penalty; default: chosen by cross-validation."
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Random seed for the folds, and for a split where there is none.")
-    ] = 0,
-    per_class: PerClass = False,
+    train_split: str | None = None,
+    test_split: str | None = None,
+    C: float | None = None,
+    seed: int = 0,
+    per_class: bool = False,
 ) -> None:
-    """Linear probe: logistic regression on image embeddings, scored on held-out images."""
+    """Linear probe: logistic regression on image embeddings, scored on held-out images.
+
+    Args:
+        sources: Models.
+        data: DATA spec.
+        options: How models are evaluated.
+        train_split: Split to train on; default: the data set's own, such as train+val.
+        test_split: Split to test on; default: the data set's own, else 1/5 of each class.
+        C (--C): Inverse strength of the L2 penalty; default: chosen by cross-validation.
+        seed: Random seed for the folds, and for a split where there is none.
+        per_class: Show the recall of each class.
+    """
     from geomkit.data.labelled import load_parts
     from geomkit.tasks import probe as fit_and_score
 

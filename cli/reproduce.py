@@ -6,9 +6,11 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from geomkit.errors import GeomkitError
 
 from . import console
 from .options import Device, Download, Workers
@@ -22,70 +24,51 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Names of experiments, or all. Default: list, which shows them."),
-    ] = None,
-    data: Annotated[str, typer.Option(help="DATA spec to train on.")] = "openmoji",
-    model: Annotated[
-        str | None, typer.Option(help="Architecture: tiny, nano, or one of open_clip.")
-    ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            help="SOURCE to fine-tune by the paper's recipe; default: train from scratch."
-        ),
-    ] = None,
-    seeds: Annotated[
-        str, typer.Option(help="Random seeds of the trainings, with commas.")
-    ] = "24,42,44",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder of results; default: reports/DATA[-quick]."),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Use one seed, three tenths of the steps, the corners of large grids."
-        ),
-    ] = False,
-    jobs: Annotated[int, typer.Option(help="Number of trainings at a time.")] = 1,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="DATA spec of a further zero-shot task, such as cifar10:ROOT; repeatable."
-        ),
-    ] = None,
-    simat: Annotated[Path | None, typer.Option(help="Folder of SIMAT's tables and images.")] = None,
+    names: list[str] | None = None,
+    *,
+    data: str = "openmoji",
+    model: str | None = None,
+    pretrained: str | None = None,
+    seeds: str = "24,42,44",
+    out: Path | None = None,
+    quick: bool = False,
+    jobs: int = 1,
+    task: list[str] | None = None,
+    simat: Path | None = None,
     device: Device = "auto",
     workers: Workers = None,
-    threads: Annotated[
-        int, typer.Option(help="CPU threads per training; 0: all cores, shared among the jobs.")
-    ] = 0,
+    threads: int = 0,
     download: Download = False,
-    only_plan: Annotated[
-        bool,
-        typer.Option(
-            "--plan", help="Print what would be done and about how long it takes, and stop."
-        ),
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Keep finished experiments, continue the others.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Measure finished experiments again.")
-    ] = False,
-    redraw: Annotated[
-        bool,
-        typer.Option("--redraw", help="Draw and judge finished experiments from their results."),
-    ] = False,
+    only_plan: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    redraw: bool = False,
 ) -> int:
     """Reproduce the paper's experiments: train, measure, draw, and judge its claims.
 
     Trained models are kept and shared among the experiments. An interrupted run continues where it
     stopped.
+
+    Args:
+        names: Names of experiments, or all. Default: list, which shows them.
+        data: DATA spec to train on.
+        model: Architecture: tiny, nano, or one of open_clip.
+        pretrained: SOURCE to fine-tune by the paper's recipe; default: train from scratch.
+        seeds: Random seeds of the trainings, with commas.
+        out (--out, -o): Folder of results; default: reports/DATA[-quick].
+        quick: Use one seed, three tenths of the steps, the corners of large grids.
+        jobs: Number of trainings at a time.
+        task: DATA spec of a further zero-shot task, such as cifar10:ROOT; repeatable.
+        simat: Folder of SIMAT's tables and images.
+        device: Device.
+        workers: Processes.
+        threads: CPU threads per training; 0: all cores, shared among the jobs.
+        download: Whether to download weights.
+        only_plan (--plan): Print what would be done and about how long it takes, and stop.
+        resume: Keep finished experiments, continue the others.
+        overwrite: Measure finished experiments again.
+        redraw: Draw and judge finished experiments from their results.
     """
-    from geomkit.errors import GeomkitError
     from geomkit.reproduce import Options
     from geomkit.reproduce.framework.catalogue import all_experiments
     from geomkit.reproduce.framework.planning import plan
@@ -138,7 +121,6 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
 
 
 def _numbers(seeds: str) -> tuple[int, ...]:
-    from geomkit.errors import GeomkitError
 
     words = [word.strip() for word in seeds.split(",") if word.strip()]
     if not all(word.isdigit() for word in words):
@@ -149,7 +131,6 @@ def _numbers(seeds: str) -> tuple[int, ...]:
 def _check(options: Options, *, jobs: int) -> None:
     """Refuse bad options before anything is trained."""
     from geomkit.data.registry import parse_spec
-    from geomkit.errors import GeomkitError
 
     if jobs < 1:
         raise GeomkitError(f"--jobs: expected 1 or more, got {jobs}")

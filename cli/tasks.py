@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
     from geomkit.tasks.result import Result
 
-__all__ = ["Models", "PerClass", "drawing", "evaluate"]
+__all__ = ["Models", "drawing", "evaluate"]
 
 Models = Annotated[
     list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG and other SOURCEs.")
 ]
-PerClass = Annotated[bool, typer.Option("--per-class", help="Show the recall of each class.")]
 
 
 def evaluate(

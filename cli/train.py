@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import signal
 from collections.abc import Callable
-from copy import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from geomkit.errors import GeomkitError
 from geomkit.training.config import Option, TrainConfig, configure, default_words
 
 from . import console, options
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-_PANELS = {
-    "": ("out", "resume", "overwrite"),
-    "Data": ("repeat_captions", "cache_images", "max_bad", "image_column", "caption_column"),
-    "Model": ("lock", "download"),
-    "Optimisation": (),
-    "Evaluation and logging": ("log",),
-    "Machine": ("device", "workers", "compile"),
+_PANELS = ("", "Data", "Model", "Optimisation", "Evaluation and logging", "Machine")
+"""Panels of --help, in order."""
+_AFTER = {
+    **dict.fromkeys(("out", "resume", "overwrite"), "dim"),
+    "repeat_captions": "captions",
+    **dict.fromkeys(("cache_images", "max_bad", "image_column", "caption_column"), "pairs"),
+    "lock": "freeze",
+    "download": "image_size",
+    "weight_decay": "lr",
+    "log": "eval_split",
+    "device": "precision",
+    **dict.fromkeys(("workers", "compile"), "threads"),
 }
-"""Panels of --help in order, with the options that are not fields of the configuration."""
-_FOLLOWS = {
-    "lock": "freeze", "repeat_captions": "captions", "weight_decay": "lr", "device": "precision",
-}  # fmt: skip
-"""Options that --help lists behind another one rather than at the end of their panel."""
+"""Fields of the configuration behind which --help lists an option, in the same panel."""
 
 
 def _config_option(name: str, kind: Any, default: Any, words: str, option: Option) -> Any:
@@ -49,7 +50,6 @@ def _config_option(name: str, kind: Any, default: Any, words: str, option: Optio
         *([f"--{name.replace('_', '-')}"] if kind is bool else []),
         help=option.help,
         show_default=words if default is None and words != "none" else True,
-        rich_help_panel=option.panel,
     )
     kind = kind | None if default is None else kind
     return inspect.Parameter(
@@ -60,72 +60,61 @@ def _config_option(name: str, kind: Any, default: Any, words: str, option: Optio
 def _with_config(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command an option for each listed field of the configuration, in order of panels."""
     hints = get_type_hints(TrainConfig)
+    described: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(TrainConfig)}
     found = [
-        _config_option(f.name, hints[f.name], f.default, default_words(f), f.metadata["option"])
+        _config_option(f.name, hints[f.name], f.default, default_words(f), described[f.name])
         for f in fields(TrainConfig)
-        if f.metadata["option"].listed
-    ]
-    panels = {option: panel for panel, names in _PANELS.items() for option in names}
-    own = inspect.signature(command, eval_str=True)
-    for parameter in own.parameters.values():
-        if parameter.name in panels:
-            info = copy(parameter.annotation.__metadata__[0])
-            info.rich_help_panel = panels[parameter.name]
-            kind = parameter.annotation.__origin__
-            found.append(parameter.replace(annotation=Annotated[kind, info]))
-    order = list(_PANELS)
-    found.sort(key=lambda p: order.index(p.annotation.__metadata__[0].rich_help_panel))
-    for parameter in found:  # typer names the first panel itself
-        info = parameter.annotation.__metadata__[0]
-        info.rich_help_panel = info.rich_help_panel or None
-    for name, before in _FOLLOWS.items():
-        places = {p.name: k for k, p in enumerate(found)}
-        moved = found.pop(places[name])
-        found.insert(places[before] + (places[before] < places[name]), moved)
-    command.__signature__ = own.replace(parameters=found)  # type: ignore[attr-defined]
-    return command
+        if described[f.name].listed
+    ] + options.parameters(command)
+
+    def place(parameter: inspect.Parameter) -> tuple[int, int, bool]:
+        behind = _AFTER.get(parameter.name, parameter.name)
+        panel = described[behind].panel
+        parameter.annotation.__metadata__[0].rich_help_panel = panel or None  # "": typer's own
+        return _PANELS.index(panel), list(described).index(behind), behind != parameter.name
+
+    made = options.as_command(command)
+    made.__signature__ = inspect.Signature(sorted(found, key=place))  # type: ignore[attr-defined]
+    return made
 
 
 @_with_config
 def train(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write.")] = Path(
-        "ckpt.pt"
-    ),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue --out if it exists.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("ckpt.pt"),
+    resume: bool = False,
     overwrite: options.Overwrite = False,
-    repeat_captions: Annotated[
-        bool, typer.Option("--repeat-captions", help="Allow equal captions in one batch.")
-    ] = False,
+    repeat_captions: bool = False,
     cache_images: options.CacheImages = False,
-    max_bad: options.DataMaxBad = None,
-    image_column: options.ImageColumn = None,
-    caption_column: options.CaptionColumn = None,
-    lock: Annotated[
-        list[str] | None,
-        typer.Option(help="image[=N] or text[=N]: train only the last N layers of that encoder."),
-    ] = None,
+    given: options.DataOptions,
+    lock: list[str] | None = None,
     download: options.Download = False,
-    log: Annotated[
-        list[str] | None, typer.Option(help="Tracker: tensorboard or wandb; may be repeated.")
-    ] = None,
+    log: list[str] | None = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Run the model through torch.compile.")
-    ] = False,
+    compile: bool = False,
     **config: Any,
 ) -> int:
     """Train a two-encoder model and write its checkpoint.
 
     Under torchrun (torchrun --nproc-per-node N -m geomkit_cli train …) the ranks share each batch.
-    """
-    from geomkit.data import with_options
-    from geomkit.errors import GeomkitError
 
-    config["data"] = with_options(
-        config["data"], max_bad=max_bad, image_column=image_column, caption_column=caption_column
-    )
+    Args:
+        out: Checkpoint to write.
+        resume: Continue --out if it exists.
+        overwrite: Whether to replace the checkpoint.
+        repeat_captions: Allow equal captions in one batch.
+        cache_images: Whether to cache images.
+        given: Options that complete the DATA spec.
+        lock: image[=N] or text[=N]: train only the last N layers of that encoder.
+        download: Whether to download weights.
+        log: Tracker: tensorboard or wandb; may be repeated.
+        device: Device.
+        workers: Processes.
+        compile: Run the model through torch.compile.
+        config: Fields of the configuration.
+    """
+    config["data"] = given.complete(config["data"])
     config["distinct_captions"] = not repeat_captions
     asked = configure(**config, **_locks(lock or []))
     if log and len(set(log)) < len(log):
@@ -164,8 +153,6 @@ def train(
 
 def _locks(words: list[str]) -> dict[str, Any]:
     """The fields of the configuration that ``--lock image=2`` stands for."""
-    from geomkit.errors import GeomkitError
-
     locks = {}
     for word in words:
         side, _, layers = word.partition("=")

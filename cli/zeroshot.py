@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from . import console
-from .options import Data, TaskOptions, grouped
-from .tasks import Models, PerClass, drawing, evaluate
+from .options import Data, TaskOptions
+from .tasks import Models, drawing, evaluate
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
@@ -18,24 +16,27 @@ if TYPE_CHECKING:
 __all__ = ["zeroshot"]
 
 
-@grouped
 def zeroshot(
     sources: Models,
+    *,
     data: Data,
     options: TaskOptions,
-    split: Annotated[
-        str | None, typer.Option(help="Split to classify; default: the data set's test or val.")
-    ] = None,
-    classnames: Annotated[
-        Path | None, typer.Option(help="File of class names: one per line, or a JSON list.")
-    ] = None,
-    templates: Annotated[
-        Path | None,
-        typer.Option(help="File of prompts with {} or {c}: one per line, or a JSON list."),
-    ] = None,
-    per_class: PerClass = False,
+    split: str | None = None,
+    classnames: Path | None = None,
+    templates: Path | None = None,
+    per_class: bool = False,
 ) -> None:
-    """Zero-shot classification: accuracy, top-5 accuracy and mean recall per class."""
+    """Zero-shot classification: accuracy, top-5 accuracy and mean recall per class.
+
+    Args:
+        sources: Models.
+        data: DATA spec.
+        options: How models are evaluated.
+        split: Split to classify; default: the data set's test or val.
+        classnames: File of class names: one per line, or a JSON list.
+        templates: File of prompts with {} or {c}: one per line, or a JSON list.
+        per_class: Show the recall of each class.
+    """
     from geomkit.data.labelled import load_classes
     from geomkit.tasks import zeroshot as classify
 

@@ -111,7 +111,8 @@ def arithmetic(
 def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[str, Any]:
     """Return the scores of a result; their errors take each emoji as one group."""
     emoji_of = _numbers([neutral(code) for code in data.ids])
-    per_value, taken_for = {}, {}
+    per_value: dict[str, Part] = {}
+    taken_for: dict[str, dict[str, dict[str, float]]] = {}
     credit = np.concatenate([a.credit for a in answers])
     groups = np.concatenate([emoji_of[task.target] for task in tasks])
     parts = {"acc1": _part(credit, groups)}
