@@ -9,11 +9,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 
-__all__ = ["atomic_write", "cache_dir", "check_target", "is_torch_file"]
+__all__ = ["atomic_write", "cache_dir", "check_target", "is_torch_file", "refusing"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+
+
+@contextlib.contextmanager
+def refusing(*kinds: type[Exception], says: str, advice: str = "") -> Iterator[None]:
+    """Raise errors of some kinds, such as damaged files cause, as GeomkitErrors of one line.
+
+    Args:
+        kinds: Kinds of errors; a GeomkitError is raised as it is.
+        says: What is wrong, and where; the reason follows in brackets.
+        advice: What to do.
+
+    >>> with refusing(KeyError, says="a.json: not as expected", advice="; write it again"):
+    ...     {}["name"]
+    Traceback (most recent call last):
+    geomkit.errors.GeomkitError: a.json: not as expected (no 'name'); write it again
+    """
+    try:
+        yield
+    except GeomkitError:
+        raise
+    except kinds as error:
+        why = f"no {error}" if isinstance(error, KeyError) else reason(error)
+        raise GeomkitError(f"{says} ({why}){advice}") from None
 
 
 def check_target(path: Path, *, overwrite: bool = False) -> None:
@@ -53,26 +76,21 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         GeomkitError: As :func:`check_target`, or if writing fails (a full disk).
     """
     check_target(path, overwrite=overwrite)
-    try:
+    unchanged = "; the target is unchanged"
+    with refusing(OSError, says=f"{path}: cannot be written", advice=unchanged):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be written ({error.strerror or error})") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield cast(BinaryIO, file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        raise GeomkitError(
-            f"{path}: cannot be written ({error.strerror or error}); the target is unchanged"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield cast(BinaryIO, file)
+                file.flush()
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     # The rename must survive a power cut too; not every file system can sync a folder.
     with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
@@ -97,11 +115,8 @@ def is_torch_file(path: Path) -> bool:
     Raises:
         GeomkitError: if it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(6)
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+    with refusing(OSError, says=f"{path}: cannot be read"), path.open("rb") as file:
+        head = file.read(6)
     if head == b"\x93NUMPY":
         return False
     if head[:4] != b"PK\x03\x04":

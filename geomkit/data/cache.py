@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from geomkit._core.files import atomic_write, cache_dir
+from geomkit._core.files import atomic_write, cache_dir, refusing
 from geomkit.data.declarations import Progress
 from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
@@ -32,6 +32,8 @@ CHUNK = 1024
 
 _FORMAT, _SCHEMA_VERSION = "geomkit-pictures", 1
 _BATCH = 64
+_Chunk = dict[str, Any]
+"""A line of the journal: ``crc32`` of a chunk, and ``bad``, the images that did not decode."""
 _GEOMETRY = ("size", "interpolation", "resize_mode", "fill_color")
 
 
@@ -42,13 +44,9 @@ def cache_folder(*names: str) -> Path:
         GeomkitError: If it cannot be made.
     """
     folder = cache_dir().joinpath(*names)
-    try:
+    advice = "; set GEOMKIT_CACHE to a folder that can be written"
+    with refusing(OSError, says=f"{folder}: the cache cannot be made", advice=advice):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GeomkitError(
-            f"{folder}: the cache cannot be made ({error.strerror}); "
-            "set GEOMKIT_CACHE to a folder that can be written"
-        ) from None
     return folder
 
 
@@ -121,11 +119,6 @@ class _Plan:
     fill_color: int
 
     @property
-    def image_bytes(self) -> int:
-        """Length of one image."""
-        return 3 * self.size**2
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of all the images."""
         return self.count, self.size, self.size, 3
@@ -138,24 +131,17 @@ class _Plan:
         np.lib.format.write_array_header_1_0(out, header)
         return out.getvalue()
 
+    def bytes_of(self, images: int) -> int:
+        """Length of the pixels of some images."""
+        return images * 3 * self.size**2
+
     def chunk_bytes(self, number: int) -> int:
         """Length of a chunk; the last one may be shorter."""
-        return max(0, min(self.chunk, self.count - number * self.chunk)) * self.image_bytes
+        return self.bytes_of(max(0, min(self.chunk, self.count - number * self.chunk)))
 
-
-@dataclass(frozen=True)
-class _Chunk:
-    """A line of the journal: checksum of a chunk, and the images that did not decode."""
-
-    crc32: int
-    bad: tuple[Bad, ...]
-
-    def written(self) -> dict[str, Any]:
-        return {"crc32": self.crc32, "bad": [list(astuple(bad)) for bad in self.bad]}
-
-    @staticmethod
-    def read(content: dict[str, Any]) -> _Chunk:
-        return _Chunk(content["crc32"], tuple(Bad(*entry) for entry in content["bad"]))
+    def length(self, images: int) -> int:
+        """Length of a file that holds the first images."""
+        return len(self.head) + self.bytes_of(images)
 
 
 def _plan(data: PairData, preprocess: Preprocess) -> _Plan:
@@ -176,17 +162,15 @@ def _exists(file: Path) -> bool:
 
 
 def _build(
-    data: PairData,
-    plan: _Plan,
-    file: Path,
-    workers: int | None,
-    progress: Progress | None,
+    data: PairData, plan: _Plan, file: Path, workers: int | None, progress: Progress | None
 ) -> None:
     from geomkit.data.loading import batches, resolve_workers
 
     partial, journal = file.with_suffix(".partial"), file.with_suffix(".journal")
     step, count = plan.chunk, plan.count
-    try:
+    says = f"{partial}: the image cache cannot be written"
+    advice = "; make room or set GEOMKIT_CACHE, and start again: it continues where it stopped"
+    with refusing(OSError, says=says, advice=advice):
         chunks = _resume(data, partial, journal, plan)
         with partial.open("ab") as pixels, journal.open("ab") as lines:
             jobs = [
@@ -198,31 +182,25 @@ def _build(
             bad: list[Bad] = []
             done = batches(data, jobs, workers=resolve_workers(workers, data))
             for job, batch in zip(jobs, done, strict=True):
-                whole = np.zeros((len(job), plan.image_bytes), np.uint8)
-                whole[batch.rows - job[0]] = batch.images.numpy().reshape(-1, plan.image_bytes)
+                whole = np.zeros((len(job), plan.bytes_of(1)), np.uint8)
+                whole[batch.rows - job[0]] = batch.images.numpy().reshape(-1, plan.bytes_of(1))
                 pixels.write(whole.data)
                 crc = zlib.crc32(whole.data, crc)
                 bad += batch.bad
                 end = int(job[-1]) + 1
                 if end % step == 0 or end == count:
-                    chunks.append(_Chunk(crc, tuple(sorted(bad))))
+                    chunks.append({"crc32": crc, "bad": [list(astuple(b)) for b in sorted(bad)]})
                     _sync(pixels)  # a line of the journal vouches for pixels that are on disk
-                    lines.write(json.dumps(chunks[-1].written()).encode() + b"\n")
+                    lines.write(json.dumps(chunks[-1]).encode() + b"\n")
                     _sync(lines)
                     crc, bad = 0, []
                     data.check_bad(_bad(chunks))  # now rather than after hours
                 if progress:
                     progress(end, count)
         with atomic_write(file.with_suffix(".json"), overwrite=True) as out:
-            record = {**asdict(plan), "chunks": [chunk.written() for chunk in chunks]}
-            out.write(json.dumps(record).encode())
+            out.write(json.dumps({**asdict(plan), "chunks": chunks}).encode())
         partial.replace(file)
         journal.unlink()
-    except OSError as error:
-        raise GeomkitError(
-            f"{partial}: the image cache cannot be written ({error.strerror or error}); make "
-            "room or set GEOMKIT_CACHE, and start again: it continues where it stopped"
-        ) from None
 
 
 def _resume(data: PairData, partial: Path, journal: Path, plan: _Plan) -> list[_Chunk]:
@@ -230,30 +208,28 @@ def _resume(data: PairData, partial: Path, journal: Path, plan: _Plan) -> list[_
     partial.touch()
     journal.touch()
     whole: list[_Chunk] = []
-    kept = end = 0
+    kept = 0
     with partial.open("r+b") as pixels, journal.open("r+b") as lines:
         if pixels.read(len(plan.head)) == plan.head:
             for line in lines:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    chunk = _Chunk.read(json.loads(line))
-                    size = plan.chunk_bytes(len(whole))
-                    intact = line.endswith(b"\n") and _crc32(pixels, size) == chunk.crc32
-                    if intact and not _decodes_now(data, chunk.bad):
+                    chunk = json.loads(line)
+                    crc = _crc32(pixels, plan.chunk_bytes(len(whole)))
+                    intact = line.endswith(b"\n") and crc == chunk["crc32"]
+                    if intact and not _decodes_now(data, _bad([chunk])):
                         whole.append(chunk)
                         kept += len(line)
-                        end = (end or len(plan.head)) + size
                         continue
                 break
         lines.truncate(kept)
-        pixels.truncate(end)
-        if not whole:
-            pixels.seek(0)
-            pixels.write(plan.head)
+        pixels.seek(0)
+        pixels.write(plan.head)
+        pixels.truncate(plan.length(min(plan.count, plan.chunk * len(whole))))
     return whole
 
 
 def _bad(chunks: Sequence[_Chunk]) -> list[Bad]:
-    return [bad for chunk in chunks for bad in chunk.bad]
+    return [Bad(*entry) for chunk in chunks for entry in chunk["bad"]]
 
 
 def _decodes_now(data: PairData, bad: Sequence[Bad]) -> bool:
@@ -264,12 +240,9 @@ def _decodes_now(data: PairData, bad: Sequence[Bad]) -> bool:
 def _crc32(file: BinaryIO, length: int) -> int | None:
     """Checksum of the next bytes of a file; ``None`` if there are fewer."""
     crc = 0
-    while length:
-        piece = file.read(min(length, 1 << 22))
-        if not piece:
-            return None
+    while length and (piece := file.read(min(length, 1 << 22))):
         crc, length = zlib.crc32(piece, crc), length - len(piece)
-    return crc
+    return None if length else crc
 
 
 def _sync(file: BinaryIO) -> None:
@@ -279,26 +252,22 @@ def _sync(file: BinaryIO) -> None:
 
 def _open(file: Path, plan: _Plan) -> tuple[np.ndarray, list[Bad]]:
     """The pixels of a cache that is whole, and the images that are not in it."""
-    try:
+    damage = (OSError, ValueError, KeyError, TypeError, EOFError)
+    advice = "; delete it, and it is made again"
+    with refusing(*damage, says=f"{file}: the image cache is damaged", advice=advice):
         record = json.loads(file.with_suffix(".json").read_bytes())
-        if {key: record.get(key) for key in asdict(plan)} != asdict(plan):
+        chunks = record["chunks"]
+        if record != {**asdict(plan), "chunks": chunks}:
             raise ValueError("of another data set")
-        chunks = [_Chunk.read(chunk) for chunk in record["chunks"]]
         pixels = np.load(file, mmap_mode="r")
         if pixels.shape != plan.shape or pixels.dtype != np.uint8:
             raise ValueError(f"shape {pixels.shape}, expected {plan.shape}")
         if len(chunks) != -(-plan.count // plan.chunk):
             raise ValueError(f"{len(chunks)} checksums")
-        whole = len(plan.head) + plan.count * plan.image_bytes
-        if file.stat().st_size != whole:
-            raise ValueError(f"{file.stat().st_size:,} bytes, expected {whole:,}")
+        if (length := file.stat().st_size) != plan.length(plan.count):
+            raise ValueError(f"{length:,} bytes, expected {plan.length(plan.count):,}")
         _check(file, chunks, plan)
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GeomkitError(
-            f"{file}: the image cache is damaged ({reason}); delete it, and it is made again"
-        ) from None
-    return pixels, _bad(chunks)
+        return pixels, _bad(chunks)
 
 
 def _check(file: Path, chunks: Sequence[_Chunk], plan: _Plan) -> None:
@@ -309,9 +278,9 @@ def _check(file: Path, chunks: Sequence[_Chunk], plan: _Plan) -> None:
     if seen.exists() and seen.read_text("utf-8") == state:
         return
     with file.open("rb") as pixels:
-        pixels.seek(len(plan.head))
+        pixels.seek(plan.length(0))
         for number, chunk in enumerate(chunks):
-            if _crc32(pixels, plan.chunk_bytes(number)) != chunk.crc32:
+            if _crc32(pixels, plan.chunk_bytes(number)) != chunk["crc32"]:
                 raise ValueError(f"images from {number * plan.chunk:,} on")
     with contextlib.suppress(GeomkitError), atomic_write(seen, overwrite=True) as out:
         out.write(state.encode())

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import Place, open_zip
 from geomkit.data.pairs import PairData
@@ -34,6 +35,8 @@ PUBLISHED = {
 
 _KARPATHY = "dataset_coco.json"
 _Json = Path | zipfile.Path
+_UNLIKE = (KeyError, TypeError, AttributeError)
+"""What reading entries of JSON that has another shape raises."""
 
 
 class _Image(NamedTuple):
@@ -67,26 +70,26 @@ def load_coco(
     there = {y: sources for y in YEARS if (sources := _annotations(root, y))}
     chosen = year or next(iter(there), "2017")
     if chosen not in there:
-        wanted = _KARPATHY if chosen == "karpathy" else f"captions_train{chosen}.json"
-        zipped = "" if chosen == "karpathy" else f", or in annotations_trainval{chosen}.zip"
+        wanted = f"captions_train{chosen}.json in it, in its annotations folder"
+        wanted += f", or in annotations_trainval{chosen}.zip"
+        if chosen == "karpathy":
+            wanted = f"{_KARPATHY} in it, in its annotations folder"
         also = f"; found: {', '.join(there)}" if there else ""
-        raise GeomkitError(
-            f"coco: {root}: no {wanted} in it, in its annotations folder{zipped}{also}"
-        )
-    notes = []
-    if year is None and len(there) > 1:
-        notes = [f"{chosen}'s layout, as no year= was given ({', '.join(there)} found)"]
+        raise GeomkitError(f"coco: {root}: no {wanted}{also}")
     alone = chosen != "karpathy" and list(there[chosen]) == ["train"]
     part = "all" if alone and request.split != "test" else request.split
     found = list(_read(root, chosen, there[chosen], part))
     images = [image for image in found if image.captions]
-    notes.append(_count(len(found), chosen, "train" if alone else part))
-    if alone and request.split != "all":
-        notes.append(f"no captions_val{chosen}.json")
-    if len(images) < len(found):
-        notes.append(f"{len(found) - len(images)} images without captions left out")
     if not images:
         raise GeomkitError(f"coco: {root}: no image with a caption in {part} ({chosen})")
+    several = f"{chosen}'s layout, as no year= was given ({', '.join(there)} found)"
+    bare = len(found) - len(images)
+    notes = [
+        several if year is None and len(there) > 1 else "",
+        _count(len(found), chosen, "train" if alone else part),
+        f"no captions_val{chosen}.json" if alone and request.split != "all" else "",
+        f"{bare} images without captions left out" if bare else "",
+    ]
     folders = sorted({image.folder for image in images})
     places, inside = zip(*(_images(root, folder) for folder in folders), strict=True)
     place = [folders.index(image.folder) for image in images]
@@ -150,32 +153,27 @@ def _count(count: int, year: str, split: str) -> str:
 
 
 def _load(file: _Json) -> Any:
-    try:
+    damage = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError)
+    with refusing(*damage, says=f"coco: {file}: not JSON, or cut short"):
         return json.loads(file.read_bytes())
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise GeomkitError(f"coco: {file}: not JSON, or cut short ({reason})") from None
 
 
 def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:
     content = _load(source)
-    try:
+    advice = "; expected images with file_name and id, annotations with image_id, id and caption"
+    with refusing(*_UNLIKE, says=f"coco: {source}: not COCO's captions", advice=advice):
         by_image: dict[int, list[tuple[int, str]]] = {}
         for entry in content["annotations"]:
             by_image.setdefault(entry["image_id"], []).append((entry["id"], entry["caption"]))
         for image in content["images"]:
             texts = by_image.get(image["id"], [])
             yield _Image(folder, image["file_name"], str(image["id"]), split, _ordered(texts))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _unlike(
-            source, "COCO's captions", error, "images with file_name and id, annotations with "
-            "image_id, id and caption"
-        ) from None  # fmt: skip
 
 
 def _karpathy(source: _Json) -> Iterator[_Image]:
     content = _load(source)
-    try:
+    advice = "; expected images with filepath, filename, cocoid, split and sentences"
+    with refusing(*_UNLIKE, says=f"coco: {source}: not Karpathy's split of COCO", advice=advice):
         for image in content["images"]:
             texts = [(s["sentid"], s["raw"]) for s in image["sentences"]]
             split = "train" if image["split"] == "restval" else image["split"]
@@ -183,20 +181,10 @@ def _karpathy(source: _Json) -> Iterator[_Image]:
             yield _Image(
                 image["filepath"], image["filename"], str(image["cocoid"]), split, _ordered(texts)
             )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _unlike(
-            source, "Karpathy's split of COCO", error, "images with filepath, filename, "
-            "cocoid, split and sentences"
-        ) from None  # fmt: skip
 
 
 def _ordered(texts: list[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(caption.strip() for _, caption in sorted(texts))
-
-
-def _unlike(file: _Json, what: str, error: Exception, expected: str) -> GeomkitError:
-    reason = f"no {error}" if isinstance(error, KeyError) else "another shape"
-    return GeomkitError(f"coco: {file}: not {what} ({reason}); expected {expected}")
 
 
 def _images(root: Path, name: str) -> tuple[Place, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from geomkit.errors import GeomkitError, unknown_name
+from geomkit.errors import GeomkitError, reason, unknown_name
 from geomkit.models.preprocess import Preprocess
 
 __all__ = ["INTERPOLATIONS", "RESIZE_MODES", "decode", "prepare"]
@@ -67,10 +67,10 @@ def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) 
         empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
         raise GeomkitError(f"does not decode ({'empty' if empty else 'not an image'})") from None
     except Exception as error:  # a damaged file makes Pillow's plugins raise many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        why = reason(error)
         if isinstance(source, Path):
-            reason = reason.replace(str(source), "it").replace(repr(str(source)), "it")
-        raise GeomkitError(f"does not decode ({reason})") from None
+            why = why.replace(str(source), "it").replace(repr(str(source)), "it")
+        raise GeomkitError(f"does not decode ({why})") from None
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:

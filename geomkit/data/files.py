@@ -7,11 +7,11 @@ share the directory of a zip file without sharing a place in it.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from geomkit._core.files import refusing
 from geomkit.data.decode import decode, prepare
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 from geomkit.models.preprocess import Preprocess
 
 __all__ = ["SUFFIXES", "FileImages", "PixelImages", "Place", "open_zip"]
@@ -80,35 +81,27 @@ class FileImages:
         Raises:
             GeomkitError: If it does not decode.
         """
-        place = self.places[self.place[row]]
+        place, name = self.places[self.place[row]], self.names[row]
         source: Path | bytes
         if place.kind == "folder":
-            source = self._file(row)
+            source = _file(place, name)
         elif place.kind == "zip":
-            source = _from_zip(place.path, self.names[row])
+            source = _from_zip(place.path, name)
         else:
             source = _from_tar(place.path, *self._span(row))
         return decode(source, self.preprocess, draft=self.draft)
 
     def describe(self, row: int) -> str:
         """Its length in bytes, or that it is missing."""
-        place = self.places[self.place[row]]
+        place, name = self.places[self.place[row]], self.names[row]
         try:
             if place.kind == "folder":
-                return str(self._file(row).stat().st_size)
+                return str(_file(place, name).stat().st_size)
             if place.kind == "zip":
-                return str(open_zip(place.path).getinfo(self.names[row]).file_size)
+                return str(open_zip(place.path).getinfo(name).file_size)
             return str(self._span(row)[1])
         except (OSError, KeyError):
             return "missing"
-
-    def _file(self, row: int) -> Path:
-        place = self.places[self.place[row]]
-        found = Path(place.path, self.names[row])
-        if place.instead is not None and not found.exists():
-            other = Path(place.instead, self.names[row])
-            return other if other.exists() else found
-        return found
 
     def _span(self, row: int) -> tuple[int, int]:
         assert self.spans is not None
@@ -146,36 +139,6 @@ class PixelImages:
         return hashlib.sha256(self.array[row].tobytes()).hexdigest()
 
 
-class _ByPosition(io.FileIO):
-    """A file with a position of its own in each process.
-
-    Forked processes share the position the system keeps of an open file, so it is not used.
-    """
-
-    _at = 0
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length()}
-        self._at = start[whence] + offset
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            size = self._length() - self._at
-        content = os.pread(self.fileno(), size, self._at)
-        self._at += len(content)
-        return content
-
-    def __del__(self) -> None:  # ZipFile leaves a file that it was given open
-        self.close()
-
-    def _length(self) -> int:
-        return os.fstat(self.fileno()).st_size
-
-
 def open_zip(path: str | Path) -> zipfile.ZipFile:
     """A zip file for reading, opened once per process.
 
@@ -184,36 +147,50 @@ def open_zip(path: str | Path) -> zipfile.ZipFile:
     """
     try:
         stat = Path(path).stat()
-        return _open_zip(str(path), stat.st_size, stat.st_mtime_ns)
+        return _open_zip(str(path), stat.st_size, stat.st_mtime_ns, os.getpid())
     except zipfile.BadZipFile:
         raise GeomkitError(f"{path}: no zip file, or cut short; fetch it again") from None
     except OSError as error:
-        raise GeomkitError(f"{path}: {error.strerror or error}") from None
+        raise GeomkitError(f"{path}: {reason(error)}") from None
 
 
 @cache
-def _open_zip(path: str, length: int, changed: int) -> zipfile.ZipFile:
-    # Without pread (Windows) there is no fork either.
-    return zipfile.ZipFile(_ByPosition(path) if hasattr(os, "pread") else path)
+def _open_zip(path: str, length: int, changed: int, process: int) -> zipfile.ZipFile:
+    """A zip file with its directory, which forked processes share, and a file of its own.
+
+    Forked processes also share the position that the system keeps of an open file.
+    """
+    archive = copy(_directory(path, length, changed))
+    archive.fp = Path(path).open("rb")  # noqa: SIM115 - the archive closes it
+    return archive
+
+
+@cache
+def _directory(path: str, length: int, changed: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _file(place: Place, name: str) -> Path:
+    found = Path(place.path, name)
+    if place.instead is None or found.exists():
+        return found
+    other = Path(place.instead, name)
+    return other if other.exists() else found
 
 
 def _from_zip(path: str, name: str) -> bytes:
-    archive = open_zip(path)
-    try:
+    damage = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+    archive, file = open_zip(path), Path(path).name
+    if name not in archive.NameToInfo:
+        raise GeomkitError(f"is not in {file}")
+    with refusing(*damage, says=f"is damaged in {file}"):
         return archive.read(name)
-    except KeyError:
-        raise GeomkitError(f"is not in {Path(path).name}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise GeomkitError(f"is damaged in {Path(path).name} ({error})") from None
 
 
 def _from_tar(path: str, start: int, length: int) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(start)
-            content = file.read(length)
-    except OSError as error:
-        raise GeomkitError(f"cannot be read ({path}: {error.strerror or error})") from None
+    with refusing(OSError, says=f"cannot be read from {path}"), Path(path).open("rb") as file:
+        file.seek(start)
+        content = file.read(length)
     if len(content) != length:
         raise GeomkitError(f"is cut short in {Path(path).name}")
     return content

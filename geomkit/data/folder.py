@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
 from geomkit.data.pairs import PairData
@@ -148,12 +149,9 @@ def _texts(root: Path, files: Sequence[str]) -> dict[str, str]:
     found = {}
     for file in files:
         text = (root / file).with_suffix(".txt")
-        try:
-            found[file] = text.read_text("utf-8").strip()
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise GeomkitError(f"imagefolder: {text}: cannot be read ({error})") from None
+        with refusing(OSError, UnicodeDecodeError, says=f"imagefolder: {text}: cannot be read"):
+            if text.exists():
+                found[file] = text.read_text("utf-8").strip()
     return found
 
 

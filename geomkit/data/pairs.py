@@ -170,6 +170,13 @@ class PairData:
         return [captions[0] for captions in self.captions]
 
     @property
+    def undecoded(self) -> tuple[np.ndarray | Images, np.ndarray]:
+        """The images as the data set has them, and the rows of them that belong to the data."""
+        if self.origin is None:
+            return self.images, self.index
+        return self.origin.images, self.origin.index[self.index]
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """What identifies this data: source, count, and a hash.
 
@@ -179,9 +186,7 @@ class PairData:
         digest = hashlib.sha256()
         for name, captions in zip(self.ids, self.captions, strict=True):
             digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
-        images, index = self.images, self.index
-        if self.origin is not None:
-            images, index = self.origin.images, self.origin.index[self.index]
+        images, index = self.undecoded
         if isinstance(images, np.ndarray):
             for start in range(0, len(self), 1024):
                 digest.update(self.pixels(slice(start, start + 1024)).tobytes())

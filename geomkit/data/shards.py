@@ -10,13 +10,12 @@ import glob
 import hashlib
 import json
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from geomkit._core.files import atomic_write
+from geomkit._core.files import atomic_write, refusing
 from geomkit.data.cache import cache_folder
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
@@ -27,6 +26,7 @@ __all__ = ["DATASET", "load_shards"]
 
 _FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 1
 _BLOCK = 512
+_FETCH = "; fetch it again"
 
 
 class _Sample(NamedTuple):
@@ -38,8 +38,7 @@ class _Sample(NamedTuple):
     caption: str | None
 
 
-@dataclass(frozen=True)
-class _Index:
+class _Index(NamedTuple):
     """What a tar file holds, and whether it has an end mark."""
 
     samples: list[_Sample]
@@ -60,46 +59,39 @@ def load_shards(request: Request) -> PairData:
             is cut short.
     """
     path, tars = request.path, _tars(request)
-    counts: dict[str, int] = {}
-    found: list[tuple[int, str, int, int, str]] = []
-    no_image = no_caption = 0
-    endless = []
-    for number, tar in enumerate(tars):
-        index = _index(tar)
+    held = []
+    for number, tar in enumerate(tars, 1):
+        held.append(_index(tar))
         if request.progress:
-            request.progress(number + 1, len(tars))
-        if not index.ended:
-            endless.append(tar.name)
-        counts[tar.name] = len(index.samples)
-        for key, offset, length, caption in index.samples:
-            if offset is None or length is None:
-                no_image += 1
-            elif caption is None:
-                no_caption += 1
-            else:
-                found.append((number, key, offset, length, caption))
-    if not found:
+            request.progress(number, len(tars))
+    samples = [(place, *sample) for place, index in enumerate(held) for sample in index.samples]
+    images = [sample for sample in samples if sample[2] is not None]
+    whole = [sample for sample in images if sample[4] is not None]
+    if not whole:
         raise GeomkitError(
             f"webdataset: {path}: no image with a caption in {len(tars)} tar files; expected "
             "KEY.jpg with KEY.txt, or KEY.json with a caption"
         )
-    ids = [key for _, key, *_ in found]
+    place, keys, starts, lengths, captions = zip(*whole, strict=True)
+    ids = list(keys)
     if len(set(ids)) < len(ids):  # keys that only count within their tar file
-        ids = [f"{tars[number].stem}/{key}" for number, key, *_ in found]
+        ids = [f"{tars[number].stem}/{key}" for number, key in zip(place, keys, strict=True)]
     if len(set(ids)) < len(ids):
         raise GeomkitError(f"webdataset: {path}: two samples have one key in tar files of one name")
+    no_image, no_caption = len(samples) - len(images), len(images) - len(whole)
+    endless = [tar.name for tar, index in zip(tars, held, strict=True) if not index.ended]
     return request.pairs(
         ids,
-        [(caption,) for *_, caption in found],
+        [(caption,) for caption in captions],
         places=[Place(str(tar), "tar") for tar in tars],
-        place=[number for number, *_ in found],
-        spans=np.array([(offset, length) for _, _, offset, length, _ in found], np.int64),
+        place=place,
+        spans=np.column_stack([starts, lengths]),
         source=f"{len(tars):,} tars, {tars[0].name} to {tars[-1].name}",
         notes=[
             f"{no_image} samples without an image left out" if no_image else "",
             f"{no_caption} samples without a caption left out" if no_caption else "",
             f"no end mark in {', '.join(endless)}: cut short?" if endless else "",
-            *_disagreements(tars, counts),
+            *_disagreements(tars, held),
         ],
     )
 
@@ -115,10 +107,8 @@ def _tars(request: Request) -> list[Path]:
     if Path(path).is_dir():
         found = sorted(Path(path).glob("*.tar"))
     else:
-        try:
+        with refusing(Exception, says=f"webdataset: {path}: not a pattern"):
             words = [path] if Path(path).exists() else expand_urls(path)
-        except Exception as error:  # its parsers raise many kinds
-            raise GeomkitError(f"webdataset: {path}: not a pattern ({error})") from None
         found = []
         for word in words:
             if glob.has_magic(word) and not Path(word).exists():
@@ -144,7 +134,12 @@ def _index(tar: Path) -> _Index:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or damaged: it is written again
     index = _go_through(tar)
-    content = {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, "tar": state, **vars(index)}
+    content = {
+        "format": _FORMAT,
+        "schema_version": _SCHEMA_VERSION,
+        "tar": state,
+        **index._asdict(),
+    }
     with atomic_write(file, overwrite=True) as out:
         out.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
     return index
@@ -156,7 +151,11 @@ def _go_through(tar: Path) -> _Index:
     images: dict[str, tuple[int, int]] = {}
     texts: dict[str, str] = {}
     described: dict[str, str | None] = {}
-    try:
+    damage = (tarfile.TarError, EOFError, OSError)
+    with (
+        refusing(*damage, says=f"webdataset: {tar}: cut short, or no plain tar", advice=_FETCH),
+        refusing(UnicodeDecodeError, says=f"webdataset: {tar}: a caption in it is not UTF-8"),
+    ):
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
                 key, suffix = base_plus_ext(member.name)
@@ -180,20 +179,12 @@ def _go_through(tar: Path) -> _Index:
         with tar.open("rb") as file:
             file.seek(end)
             after = file.read(_BLOCK)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise GeomkitError(
-            f"webdataset: {tar}: cut short, or no plain tar ({error}); fetch it again"
-        ) from None
-    except UnicodeDecodeError:
-        raise GeomkitError(f"webdataset: {tar}: a caption in it is not UTF-8") from None
     if after.strip(b"\0") or 0 < len(after) < _BLOCK:  # tarfile takes half a header for the end
-        raise GeomkitError(
-            f"webdataset: {tar}: cut short, or damaged at byte {end:,}; fetch it again"
-        )
+        raise GeomkitError(f"webdataset: {tar}: cut short, or damaged at byte {end:,}{_FETCH}")
     samples = []
     for key in dict.fromkeys([*images, *texts, *described]):
-        offset, length = images.get(key, (None, None))
-        samples.append(_Sample(key, offset, length, texts.get(key, described.get(key))))
+        caption = texts.get(key, described.get(key))
+        samples.append(_Sample(key, *images.get(key, (None, None)), caption))
     return _Index(samples, bool(after))
 
 
@@ -205,26 +196,21 @@ def _caption(text: bytes) -> str | None:
     return caption.strip() if isinstance(caption, str) else None
 
 
-def _disagreements(tars: list[Path], counts: dict[str, int]) -> list[str]:
+def _disagreements(tars: list[Path], held: list[_Index]) -> list[str]:
     """Where the counts in ``sizes.json``, which some data sets have beside them, differ."""
+    counts = {tar.name: len(index.samples) for tar, index in zip(tars, held, strict=True)}
     found = []
-    for folder in dict.fromkeys(tar.parent for tar in tars):
-        file = folder / "sizes.json"
+    for file in dict.fromkeys(tar.parent / "sizes.json" for tar in tars):
         if not file.is_file():
             continue
-        try:
+        says = f"webdataset: {file}: expected names of tar files and their counts"
+        with refusing(ValueError, TypeError, AttributeError, OSError, says=says):
             sizes = {str(name): int(size) for name, size in json.loads(file.read_bytes()).items()}
-        except (ValueError, TypeError, AttributeError, OSError):
-            raise GeomkitError(
-                f"webdataset: {file}: expected names of tar files and their counts"
-            ) from None
         wrong = [n for n, size in sizes.items() if counts.get(n, size) != size]
         if wrong:
-            rest = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            found.append(
-                f"sizes.json says {sizes[wrong[0]]} for {wrong[0]}, it holds {counts[wrong[0]]}"
-                f"{rest}"
-            )
+            name, *more = wrong
+            rest = f" and {len(more)} more" if more else ""
+            found.append(f"sizes.json says {sizes[name]} for {name}, it holds {counts[name]}{rest}")
     return found
 
 

@@ -5,16 +5,17 @@ Couairon et al., Embedding Arithmetic for Text-driven Image Transformation, 2021
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset
 from geomkit.data.files import FileImages, Place
 from geomkit.data.pairs import PairData
+from geomkit.data.table import read_rows
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.preprocess import Preprocess
 
@@ -75,10 +76,8 @@ def simat_tables(root: str | Path, *, split: str = "dev") -> Simat:
     folder = _folder(Path(root))
     path = folder / "triplets.csv"
     triplets = _table(path, ("region_id", "subj", "rel", "obj", "dataset_id"))
-    try:
+    with refusing(ValueError, says=f"{path}: dataset_id is no number"):
         rows = {t["region_id"]: int(t["dataset_id"]) for t in triplets}
-    except ValueError as error:
-        raise GeomkitError(f"{path}: dataset_id: {error}") from None
     if sorted(rows.values()) != list(range(len(triplets))):
         raise GeomkitError(f"{path}: expected dataset_id 0 to {len(triplets) - 1}, each once")
     triplets.sort(key=lambda t: rows[t["region_id"]])
@@ -91,11 +90,9 @@ def simat_tables(root: str | Path, *, split: str = "dev") -> Simat:
     strange = next((q["region_id"] for q in queries if q["region_id"] not in rows), None)
     if strange is not None:
         raise GeomkitError(f"{path}: region {strange} is not in {folder / 'triplets.csv'}")
-    try:
+    with refusing(ValueError, says=f"{path}: target_ids or norm2 is no number"):
         target = np.array([int(q["target_ids"]) for q in queries])
         norms = np.array([float(q["norm2"]) for q in queries])
-    except ValueError as error:
-        raise GeomkitError(f"{path}: target_ids or norm2: {error}") from None
     if (target < 0).any() or not (norms > 0).all():
         raise GeomkitError(f"{path}: expected target_ids of 0 or more and a positive norm2")
     return Simat(
@@ -120,18 +117,7 @@ def _folder(root: Path) -> Path:
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in columns if c not in (reader.fieldnames or ())]
-            if missing:
-                raise GeomkitError(f"{path}: no column {missing[0]}; expected {', '.join(columns)}")
-            lines = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GeomkitError(f"{path}: cannot be read ({error})") from None
-    if any(line[c] is None for line in lines for c in columns):
-        raise GeomkitError(f"{path}: a line is cut off; expected {', '.join(columns)}")
-    return lines
+    return [dict(zip(columns, cells, strict=True)) for _, cells in read_rows(path, columns)]
 
 
 def load_simat(

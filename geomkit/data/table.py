@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
+from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import Place
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
 
-__all__ = ["DATASET", "SEPARATORS", "load_table"]
+__all__ = ["DATASET", "SEPARATORS", "load_table", "read_rows"]
 
 SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
 """Names for the option ``separator``; any other single character stands for itself."""
+
+Check = Callable[[Sequence[str]], None]
+"""Function that refuses names of columns that lack one."""
 
 _BY_SUFFIX = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _SPLITS = {"validation": "val", "valid": "val", "dev": "val", "restval": "train"}
@@ -55,7 +60,8 @@ def load_table(
     columns = [image_column, caption_column, *filter(None, [id_column, split_column])]
     captions: dict[str, list[str]] = {}
     more: dict[str, list[str]] = {}
-    for number, (image, caption, *rest) in _rows(file, columns, separator):
+    advice = " (choose with image_column=, caption_column=)"
+    for number, (image, caption, *rest) in read_rows(file, columns, separator, advice=advice):
         if not image:
             raise GeomkitError(f"csv: {path}: row {number}: empty {image_column}")
         captions.setdefault(image, []).append(caption)
@@ -78,66 +84,77 @@ def load_table(
     )
 
 
-def _rows(
-    file: Path, columns: Sequence[str], separator: str | None
+def read_rows(
+    file: Path, columns: Sequence[str], separator: str | None = None, *, advice: str = ""
 ) -> Iterator[tuple[int, list[str]]]:
-    """The cells of some columns with the number of the row, counted from 1 without the header."""
-    rows = _parquet(file, columns) if file.suffix == ".parquet" else _text(file, columns, separator)
+    """The cells of some columns of a table, with the number of the row.
+
+    Args:
+        file: A ``.csv``, ``.tsv`` or ``.parquet``.
+        columns: Columns, in the order of the cells.
+        separator: Character, or a name of :data:`SEPARATORS`; default: by the file's suffix.
+        advice: What to do about a missing column.
+
+    Yields:
+        Number of the row, counted from 1 without the header, and its cells.
+
+    Raises:
+        GeomkitError: If a column or a cell is missing, or the table cannot be read.
+    """
+
+    def check(head: Sequence[str]) -> None:
+        for column in columns:
+            if column not in head:
+                there = ", ".join(head)
+                raise GeomkitError(f"{file}: no column '{column}'; there are: {there}{advice}")
+
+    if file.suffix == ".parquet":
+        rows = _parquet(file, columns, check)
+    else:
+        rows = _text(file, columns, separator, check)
     for number, cells in rows:
         for column, cell in zip(columns, cells, strict=True):
             if cell is None:
-                raise GeomkitError(f"csv: {file}: row {number}: no {column}")
+                raise GeomkitError(f"{file}: row {number}: no {column}")
         yield number, [str(cell) for cell in cells]
 
 
 def _text(
-    file: Path, columns: Sequence[str], separator: str | None
-) -> Iterator[tuple[int, list[str | None]]]:
+    file: Path, columns: Sequence[str], separator: str | None, check: Check
+) -> Iterator[tuple[int, Sequence[object]]]:
     mark = SEPARATORS.get(separator or "", separator) or _BY_SUFFIX.get(file.suffix)
     if mark is None or len(mark) != 1:
         raise GeomkitError(
-            f"csv: {file}: no separator for this; give separator= a character or one of "
+            f"{file}: no separator for this; give separator= a character or one of "
             f"{', '.join(SEPARATORS)}"
         )
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            table = csv.reader(text, delimiter=mark, strict=True)
-            head = next(table, [])
-            _check(file, columns, head)
-            places = [head.index(column) for column in columns]
-            for number, row in enumerate(table, 1):
-                if row:
-                    yield number, [row[p] if p < len(row) else None for p in places]
-    except UnicodeDecodeError as error:
-        raise GeomkitError(f"csv: {file}: not UTF-8 (byte {error.start}); convert it") from None
-    except (csv.Error, OSError) as error:
-        raise GeomkitError(f"csv: {file}: cannot be read ({error})") from None
+    with (
+        refusing(csv.Error, OSError, says=f"{file}: cannot be read"),
+        refusing(UnicodeDecodeError, says=f"{file}: not UTF-8", advice="; convert it"),
+        file.open(encoding="utf-8-sig", newline="") as text,
+    ):
+        table = csv.reader(text, delimiter=mark, strict=True)
+        head = next(table, [])
+        check(head)
+        places = [head.index(column) for column in columns]
+        for number, row in enumerate(table, 1):
+            if row:
+                yield number, [row[p] if p < len(row) else None for p in places]
 
 
-def _parquet(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, Sequence[object]]]:
+def _parquet(
+    file: Path, columns: Sequence[str], check: Check
+) -> Iterator[tuple[int, Sequence[object]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(file) as table:
-            _check(file, columns, table.schema_arrow.names)
-            number = 0
-            for batch in table.iter_batches(columns=list(dict.fromkeys(columns))):
-                for cells in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-                    number += 1
-                    yield number, cells
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise GeomkitError(f"csv: {file}: no parquet file, or damaged ({reason})") from None
-
-
-def _check(file: Path, columns: Sequence[str], head: Sequence[str]) -> None:
-    for column in columns:
-        if column not in head:
-            raise GeomkitError(
-                f"csv: {file}: no column '{column}'; there are: {', '.join(head)} "
-                "(choose with image_column=, caption_column=)"
-            )
+    damage = (pa.ArrowException, OSError)
+    says = f"{file}: no parquet file, or damaged"
+    with refusing(*damage, says=says), pq.ParquetFile(file) as table:
+        check(table.schema_arrow.names)
+        batches = table.iter_batches(columns=list(dict.fromkeys(columns)))
+        rows = (zip(*(b.column(c).to_pylist() for c in columns), strict=True) for b in batches)
+        yield from enumerate(chain.from_iterable(rows), 1)
 
 
 DATASET = Dataset(

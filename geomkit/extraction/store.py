@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit._core.files import atomic_write
+from geomkit._core.files import atomic_write, refusing
 from geomkit.data.pairs import Bad, PairData
 from geomkit.embeddings.manifest import (
     FORMAT,
@@ -282,9 +282,7 @@ def _paths(data: PairData, rows: np.ndarray) -> dict[str, Any]:
     """The column of image paths, relative to the data's own folders; none if they are not known."""
     import pyarrow
 
-    images, index = data.images, data.index
-    if data.origin is not None:
-        images, index = data.origin.images, data.origin.index[data.index]
+    images, index = data.undecoded
     names = getattr(images, "names", None)
     if names is None:
         return {}
@@ -330,35 +328,30 @@ def check_folder(path: Path, *, resume: bool, overwrite: bool) -> Json | None:
             :func:`geomkit.extraction.run.extract`.
     """
     stored = read_json(path / PLAN) or read_json(path / MANIFEST)
+    foreign = _files(path, rf"(?!{_LEFTOVER}$).*")
     if stored is None:
         if path.exists() and not path.is_dir():
             raise GeomkitError(f"{path}: is a file; name a folder")
         if not path.parent.is_dir():
             raise GeomkitError(f"{path.parent}: no such folder; make it first, or name another")
-        for file in _files(path):
+        if foreign:
             raise GeomkitError(
                 f"{path}: holds files that are no extraction of geomkit "
-                f"({file.relative_to(path)}); name a new or empty folder"
+                f"({foreign[0].relative_to(path)}); name a new or empty folder"
             )
     elif not (resume or overwrite):
         raise GeomkitError(
             f"{path}: exists already; give --resume to continue, --overwrite to replace it, or "
             "another --out"
         )
-    else:
-        for file in _files(path):
-            if file.parent != path and not re.fullmatch(_SHARD, file.name):
-                raise GeomkitError(f"{file}: not a file of this extraction; move it elsewhere")
+    for file in foreign:
+        if file.parent != path and not re.fullmatch(_SHARD, file.name):
+            raise GeomkitError(f"{file}: not a file of this extraction; move it elsewhere")
     return stored
 
 
 def prepare(
-    folder: ShardFolder,
-    plan: Plan,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    keep_precision: bool = False,
+    folder: ShardFolder, plan: Plan, *, resume: bool, overwrite: bool, keep_precision: bool
 ) -> Start:
     """Make a folder ready for an extraction.
 
@@ -374,24 +367,25 @@ def prepare(
     """
     out = folder.path
     stored = check_folder(out, resume=resume, overwrite=overwrite)
-    if stored is not None and overwrite:
-        _clear(out)
-    elif stored is not None:
-        plan = replace(plan, threads=stored.get("threads", plan.threads))
-        if keep_precision:
-            plan = replace(plan, precision=stored.get("precision", plan.precision))
-        changed = differences(stored, plan.to_json())
-        if changed:
+    if stored is not None and resume:
+        kept = ("threads", "precision") if keep_precision else ("threads",)
+        plan = replace(plan, **{name: stored[name] for name in kept if name in stored})
+        if changed := differences(stored, plan.to_json()):
             raise GeomkitError(
                 f"{out}: was extracted with another configuration ({'; '.join(changed)}); "
                 "give the same options, or --overwrite to replace it"
             )
-    try:
+    with refusing(OSError, says=f"{out}: cannot be made or cleared"):
         for place in (out, *(out / kind for kind in KINDS)):
             place.mkdir(exist_ok=True)
-    except OSError as error:
-        raise GeomkitError(f"{out}: cannot be made ({error.strerror or error})") from None
-    _remove_leftovers(out)
+        remove = _files(out, _LEFTOVER)
+        if stored is not None and overwrite:
+            # The metadata first, and with it the records; the plan and the manifest last: until
+            # then the folder is known for what it is.
+            shards = [file for file in _files(out, _SHARD) if file.parent != out]
+            remove += [*reversed(shards), out / PLAN, out / MANIFEST]
+        for file in remove:
+            file.unlink(missing_ok=True)
     records = [folder.record(k) for k in range(len(folder))]
     missing = tuple(k for k, record in enumerate(records) if record is None)
     manifest = Manifest.read(out)
@@ -408,14 +402,13 @@ def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:
     Raises:
         GeomkitError: If a shard is gone, or too many images do not decode.
     """
-    records = []
-    for k in range(len(folder)):
-        record = folder.record(k)
-        if record is None:
-            raise GeomkitError(
-                f"{folder.path}: shard {k} disappeared while others were written; give --resume"
-            )
-        records.append(record)
+    found = [folder.record(k) for k in range(len(folder))]
+    records = [record for record in found if record is not None]
+    if len(records) < len(found):
+        gone = found.index(None)
+        raise GeomkitError(
+            f"{folder.path}: shard {gone} disappeared while others were written; give --resume"
+        )
     bad = tuple(entry for record in records for entry in record.bad)
     data.check_bad(bad)
     held = [record for record in records if record.images]
@@ -476,35 +469,8 @@ def _write_json(path: Path, content: Plan) -> None:
         file.write(text.encode())
 
 
-def _files(folder: Path, *, leftovers: bool = False) -> list[Path]:
-    """The files in a folder and the subfolders of the layout, or else the leftovers among them."""
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder and the subfolders of the layout whose names fit a pattern."""
     places = (folder, *(folder / kind for kind in KINDS))
-    return [
-        path
-        for place in places
-        for path in sorted(place.glob("*"))
-        if path not in places and bool(re.fullmatch(_LEFTOVER, path.name)) == leftovers
-    ]
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for path in _files(folder, leftovers=True):
-        path.unlink(missing_ok=True)
-
-
-def _clear(folder: Path) -> None:
-    """Remove an extraction, and nothing else.
-
-    The plan and the manifest go last: until then the folder is known for what it is.
-    """
-    try:
-        _remove_leftovers(folder)
-        for path in reversed(_files(folder)):  # the metadata first, and with it the records
-            if path.parent != folder and re.fullmatch(_SHARD, path.name):
-                path.unlink()
-        for name in (PLAN, MANIFEST):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise GeomkitError(
-            f"{error.filename}: cannot be removed ({error.strerror or error})"
-        ) from None
+    found = [path for place in places for path in sorted(place.glob("*")) if path not in places]
+    return [path for path in found if re.fullmatch(pattern, path.name)]

@@ -140,7 +140,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (db / "oscar_similarity_matrix.pt").unlink()
     says(root, "no such file")
     (db / "transfos.csv").write_text("region_id,field\n1,subj\n")
-    says(root, "no column value")
+    says(root, "no column 'value'")
     write_tables(db, queries=[(5, "subj", "cat", "dog", 0, 4, False, 3)])
     says(root, "region 5 is not in")
     write_tables(db, queries=[(70, "subj", "cat", "dog", "x", 4, False, 3)])

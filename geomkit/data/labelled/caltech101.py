@@ -57,13 +57,8 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 def _read(root: Path, split: str) -> Found:
     folder = root / "caltech101" / "101_ObjectCategories"
-    found = read_torchvision(
-        root,
-        folder,
-        "Caltech-101",
-        f"{folder} with one folder per class, and BACKGROUND_Google, which is left out",
-        lambda datasets: datasets.Caltech101(str(root), download=False),
-    )
+    expected = f"{folder} with one folder per class, and BACKGROUND_Google, which is left out"
+    found = read_torchvision(root, folder, "Caltech101", expected)
     files = tuple(
         folder / found.categories[label] / f"image_{number:04d}.jpg"
         for label, number in zip(found.y, found.index, strict=True)

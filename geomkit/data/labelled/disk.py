@@ -21,7 +21,7 @@ from geomkit.data.labelled import prompts
 from geomkit.data.labelled.classes import ClassData
 from geomkit.data.pairs import Images, PairData
 from geomkit.data.splits import default_splits, split_names
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 
 __all__ = ["Found", "labelled", "on_disk", "plain_names", "read_torchvision"]
 
@@ -135,17 +135,15 @@ def _images(parts: Sequence[Found], request: Request) -> Images:
     return FileImages([Place("")], [0] * len(names), names, request.preprocess, draft=False)
 
 
-def read_torchvision(
-    root: Path, folder: Path, name: str, expected: str, make: Callable[[Any], Any]
-) -> Any:
+def read_torchvision(root: Path, folder: Path, name: str, expected: str, **options: Any) -> Any:
     """What a reader of torchvision finds.
 
     Args:
         root: Folder the user named.
         folder: Folder that must exist in it; a reader might make it.
-        name: Name of the data set.
+        name: Name of the reader in :mod:`torchvision.datasets`.
         expected: What should be there.
-        make: Function from :mod:`torchvision.datasets` to the reader.
+        options: Options of the reader.
 
     Raises:
         GeomkitError: If the data set is missing, incomplete or damaged.
@@ -157,10 +155,9 @@ def read_torchvision(
     try:
         with warnings.catch_warnings():  # from numpy about pickles older than itself
             warnings.simplefilter("ignore")
-            return make(datasets)
+            return getattr(datasets, name)(str(root), download=False, **options)
     except Exception as error:  # a damaged file makes the readers raise many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = reason.split(" You can use download=True")[0].rstrip(".")
+        why = reason(error).split(" You can use download=True")[0].rstrip(".")
         raise GeomkitError(
-            f"{root}: {name} is incomplete or damaged; expected {expected} ({reason})"
+            f"{root}: {name} is incomplete or damaged; expected {expected} ({why})"
         ) from None

@@ -22,13 +22,8 @@ TEMPLATES = with_articles(
 
 def _read(root: Path, split: str) -> Found:
     folder = root / "dtd" / "dtd"
-    found = read_torchvision(
-        root,
-        folder,
-        "DTD",
-        f"{folder} with the folders images and labels",
-        lambda datasets: datasets.DTD(str(root), split=split, download=False),
-    )
+    expected = f"{folder} with the folders images and labels"
+    found = read_torchvision(root, folder, "DTD", expected, split=split)
     files = tuple(Path(file) for file in found._image_files)
     ids = tuple(f"{file.parent.name}/{file.stem}" for file in files)
     return Found(files, np.asarray(found._labels), tuple(found.classes), ids)

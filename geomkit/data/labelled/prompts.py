@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from geomkit._core.files import refusing
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -92,19 +93,16 @@ def read_templates(path: Path) -> tuple[str, ...]:
 
 
 def _lines_or_json(path: Path, what: str) -> tuple[str, ...]:
-    try:
+    if not path.exists():
+        raise GeomkitError(f"{path}: no such file")
+    with (
+        refusing(OSError, says=f"{path}: cannot be read"),
+        refusing(UnicodeDecodeError, says=f"{path}: not text in UTF-8"),
+    ):
         text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise GeomkitError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise GeomkitError(f"{path}: not text in UTF-8") from None
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
     if path.suffix == ".json" or text.lstrip().startswith('["'):
-        try:
+        with refusing(json.JSONDecodeError, says=f"{path}: not JSON"):
             found = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise GeomkitError(f"{path}: not JSON ({error})") from None
         if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
             raise GeomkitError(f"{path}: expected a JSON list of {what}")
         words = [word.strip() for word in found]
