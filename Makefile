@@ -1,6 +1,7 @@
 # make demo   set everything up, train a 3-D CLIP, measure its gap, draw its sphere
 # make test   set everything up, run the tests
 # make lint   set everything up, run ruff and mypy
+# make simulations   reported errors, nulls and p-values beside simulated ones: reports/simulations
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 # Dozens of processes import torch here: what Python compiles for one, it keeps for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint benchmark simulations clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -30,6 +31,9 @@ lint: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts= --benchmark-only
+
+simulations: $(READY)
+	$(BIN)/python tests/simulations/errors.py --datasets 1000 --out reports/simulations
 
 # uv resolves and fetches in seconds what pip takes minutes for; pip serves where uv is not to be had.
 $(READY): pyproject.toml constraints.txt
