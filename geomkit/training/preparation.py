@@ -107,7 +107,8 @@ def prepare(
         GeomkitError: See :func:`geomkit.training.loop.train`.
     """
     torch.manual_seed(config.seed)
-    start = _with_bias(_start(config, stored, download), parse_loss(config.loss).logit_bias)
+    start = starting_model(config, stored, download=download)
+    start = _with_bias(start, parse_loss(config.loss).logit_bias)
     load = partial(
         load_data, config.data, preprocess=start.preprocess, progress=progress,
         cache_images=cache_images,
@@ -158,7 +159,9 @@ def prepare(
     )  # fmt: skip
 
 
-def _start(config: TrainConfig, stored: TrainedRun | None, download: bool) -> Checkpoint:
+def starting_model(
+    config: TrainConfig, stored: TrainedRun | None = None, *, download: bool = False
+) -> Checkpoint:
     """The model to start from: pretrained, or fresh weights that a stored run's replace."""
     if config.pretrained and not (stored is not None and stored.config.get("pretrained")):
         found = open_source(config.pretrained, download=download)

@@ -5,26 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from geomkit.reproduce.framework.claims import (
-    Interval,
-    MissingRows,
-    Number,
-    average,
-    difference,
-    mean_of,
-)
+from geomkit.reproduce.framework.claims import Interval, MissingRows, Number, difference, mean_of
 from geomkit.reproduce.framework.experiment import Context
-from geomkit.reproduce.framework.results import Row, Rows, rows_of
-from geomkit.training.config import TrainConfig
+from geomkit.reproduce.framework.results import Rows, rows_of
 
 if TYPE_CHECKING:
     from geomkit.reproduce.controls.control import Control
 
-__all__ = ["at_end", "at_start", "control_rows", "last_step", "left_out", "rise"]
+__all__ = ["at_end", "control_rows", "last_step", "rise"]
 
 
 def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:
     """Train a control and return its metrics, one row per metric, step and split.
+
+    Where the data lack a view, there is one row ``left_out``, whose condition gives the reason.
 
     Args:
         experiment: Name of the experiment.
@@ -36,30 +30,24 @@ def control_rows(experiment: str, control: Control, context: Context, condition:
         GeomkitError: As :func:`geomkit.reproduce.controls.control.run_control`.
     """
     from geomkit.reproduce.controls.control import run_control
+    from geomkit.reproduce.controls.views import NoView
 
     options, c = context.options, control.config
-    records = run_control(
-        control, context.folder / "work", device=options.device, threads=options.threads,
-        say=context.say,
-    )  # fmt: skip
+    try:
+        records = run_control(
+            control, context.folder / "work", device=options.device, threads=options.threads,
+            say=context.say,
+        )  # fmt: skip
+    except NoView as error:
+        context.say(f"left out: {error}")
+        when = f"{condition};reason={str(error).replace(';', ',').replace('=', ' ')}"
+        return rows_of(experiment, c, "train", {"left_out": math.nan}, condition=when)
     rows = Rows()
     for record in records:
         for split, found in (("train", record.train), ("val", record.val)):
             when = f"{condition};step={record.step}"
             rows += rows_of(experiment, c, split, found.metrics, found.stderr, when)
     return rows
-
-
-def left_out(
-    experiment: str, config: TrainConfig, condition: str, why: str, context: Context
-) -> Row:
-    """Row that gives the reason why a control has no other rows."""
-    context.say(f"left out: {why}")
-    reason = why.replace(";", ",").replace("=", " ")
-    words = f"{condition};reason={reason}"
-    data = f"{config.data} train"
-    return Row(experiment, data, config.dim, config.loss, config.seed, "left_out", math.nan,
-               condition=words)  # fmt: skip
 
 
 def last_step(rows: Rows) -> str:
@@ -72,11 +60,6 @@ def last_step(rows: Rows) -> str:
     if not steps:
         raise MissingRows("no row with a step")
     return str(max(steps))
-
-
-def at_start(metric: str, **chosen: Any) -> Number:
-    """A metric of the chosen rows before training."""
-    return average(metric=metric, step="0", **chosen)
 
 
 def at_end(metric: str, **chosen: Any) -> Number:

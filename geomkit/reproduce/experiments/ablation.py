@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from geomkit.losses import PRESETS as LOSSES
 from geomkit.losses import parse_loss
+from geomkit.reproduce.experiments.ablation_figures import effects, fronts
+from geomkit.reproduce.framework import claims
 from geomkit.reproduce.framework.cells import MARGIN, main_grid
-from geomkit.reproduce.framework.claims import (
-    Check,
-    Claim,
-    Number,
-    above,
-    below,
-    contrast,
-    equivalent,
-)
+from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.measuring import measured
 from geomkit.reproduce.framework.results import Rows
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["EXPERIMENT", "PRESETS", "RETRIEVAL", "WEIGHTS", "weighted"]
 
@@ -35,14 +24,9 @@ WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
 DIM = 128
 RETRIEVAL = "retrieval_recall@1"
 METRICS = (
-    "centroid_distance",
-    "linear_separability",
-    "uniformity",
-    "cross_uniformity",
-    "alignment",
-    "text_retrieval_recall@1",
-    "image_retrieval_recall@1",
-)
+    "centroid_distance", "linear_separability", "uniformity", "cross_uniformity", "alignment",
+    "text_retrieval_recall@1", "image_retrieval_recall@1",
+)  # fmt: skip
 
 
 def weighted(weight: float) -> str:
@@ -70,15 +54,12 @@ def _cells(options: Options) -> list[Cell]:
 
 
 def _measure(context: Context) -> Rows:
-    rows = Rows()
-    for cell in _presets(context.options):
-        rows += _of(cell, context)
-    for weight, cell in _weights(context.options).items():
-        rows += _of(cell, context, condition=f"weight={weight:g}")
-    return rows
+    presets = [(cell, "") for cell in _presets(context.options)]
+    weights = [(c, f"weight={weight:g}") for weight, c in _weights(context.options).items()]
+    return Rows(row for cell, found in presets + weights for row in _of(cell, context, found))
 
 
-def _of(cell: Cell, context: Context, *, condition: str = "") -> Rows:
+def _of(cell: Cell, context: Context, condition: str) -> Rows:
     rows = measured("ablation", cell, context, metrics=METRICS, condition=condition)
     ways = rows.where(lambda row: row.metric.endswith("_" + RETRIEVAL))
     # Both directions share their pairs: the error of the mean is at most the mean of the errors.
@@ -88,14 +69,9 @@ def _of(cell: Cell, context: Context, *, condition: str = "") -> Rows:
     return rows
 
 
-def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    from geomkit.reproduce.experiments.ablation_figures import effects, fronts
-
-    return {"ablation": fronts(rows), "ablation-effects": effects(rows)}
-
-
-def _test(test: Callable[[Number, float, str], Check], metric: str, loss: str, against: str,
-          limit: float = 0.0) -> Check:  # fmt: skip
+def _test(
+    test: claims.Comparison, metric: str, loss: str, against: str, limit: float = 0.0
+) -> claims.Test:
     number = contrast(loss, against, metric=metric, condition="")
     return test(number, limit, f"{metric.replace('_', ' ')}, {loss} less {against}")
 
@@ -112,7 +88,7 @@ EXPERIMENT = Experiment(
     "its weight trade?",
     _cells,
     _measure,
-    _draw,
+    lambda rows, context: {"ablation": fronts(rows), "ablation-effects": effects(rows)},
     order=9,
     claims=(
         Claim(

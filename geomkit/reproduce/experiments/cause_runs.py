@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from geomkit.models.preprocess import Preprocess
-from geomkit.models.tokenizers import Tokenizer
-from geomkit.reproduce.controls.control_rows import control_rows, left_out
+from geomkit.reproduce.controls.control_rows import control_rows
 from geomkit.reproduce.framework.cells import QUICK_STEPS, cell_of, main_grid
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
 from geomkit.reproduce.framework.measuring import kept, measured
@@ -71,14 +69,17 @@ def _cone(context: Context) -> Rows:
     """Random weights, before any training."""
     options = context.options
     rows = Rows()
-    for seed in range(5 if options.quick else INITIALISATIONS):
+    for seed in range(_initialisations(options)):
         config = replace(_scratch(options, "clip", seed), seed=seed)
-
-        def make(config: TrainConfig = config) -> Rows:
-            return initial_rows(config, device=options.device, threads=options.threads)
-
-        rows += kept(context, f"initial-{seed}", make)
+        rows += kept(
+            context, f"initial-{seed}",
+            lambda c=config: initial_rows(c, device=options.device, threads=options.threads),
+        )  # fmt: skip
     return rows
+
+
+def _initialisations(options: Options) -> int:
+    return 5 if options.quick else INITIALISATIONS
 
 
 def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0) -> Rows:
@@ -98,24 +99,17 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
     from geomkit.data import load_data
     from geomkit.extraction import embed
     from geomkit.metrics import gap
-    from geomkit.models.architectures import model_config
-    from geomkit.models.checkpoints import Checkpoint
-    from geomkit.models.two_encoder import build
+    from geomkit.training.preparation import starting_model
 
-    device = resolve_device(device)
     before = torch.get_num_threads()
-    architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
-    preprocess = Preprocess.for_model(architecture)
-    data = load_data(config.data, split="val", preprocess=preprocess)
     try:
         if threads:
             torch.set_num_threads(threads)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = build(architecture, temperature=config.temperature)
-        parts = (architecture, preprocess, Tokenizer.for_model(architecture))
-        fresh = Checkpoint(model, "geomkit", "fresh weights", *parts)
-        embeddings = embed(fresh, data, device=device)
+            fresh = starting_model(config)
+        data = load_data(config.data, split="val", preprocess=fresh.preprocess)
+        embeddings = embed(fresh, data, device=resolve_device(device))
     finally:
         torch.set_num_threads(before)
     found = gap(embeddings, metrics=CONE, seed=config.seed)
@@ -131,9 +125,8 @@ def _mismatch(context: Context) -> Rows:
         )
     for loss in LOSSES[:1] if context.options.quick else LOSSES:
         rows += _control(
-            context, loss, "cause=mismatch;pairs=mismatched", first="picture", second="name",
-            mismatched=True,
-        )  # fmt: skip
+            context, loss, "cause=mismatch;pairs=mismatched", second="name", mismatched=True
+        )
     return rows
 
 
@@ -141,15 +134,14 @@ def _training(context: Context) -> Rows:
     rows = Rows()
     cells = [(cell, "standard") for cell in _standard(context.options)]
     for cell, run in [*cells, (_long(context.options), "long")]:
-        c = cell.config
-        history = context.checkpoint(cell).history
-        condition = f"cause=training;run={run}"
-        for record in history[:-1]:
+        *before, last = context.checkpoint(cell).history
+        condition = f"cause=training;run={run};step="
+        for record in before:
             found = {name: record.metrics[name] for name in METRICS}
-            when = f"{condition};step={record.step}"
-            rows += rows_of("causes", c, record.split, found, condition=when)
-        last = f"{condition};step={history[-1].step}"
-        rows += measured("causes", cell, context, metrics=METRICS, condition=last)
+            when = f"{condition}{record.step}"
+            rows += rows_of("causes", cell.config, record.split, found, condition=when)
+        when = f"{condition}{last.step}"
+        rows += measured("causes", cell, context, metrics=METRICS, condition=when)
     return rows
 
 
@@ -159,9 +151,8 @@ def _encoders(context: Context) -> Rows:
         views = "same" if second == "picture" else "two"
         condition = f"cause=encoders;encoders={encoders};views={views}"
         rows += _control(
-            context, "clip", condition, first="picture", second=second, encoders=encoders,
-            steps=ENCODER_STEPS,
-        )  # fmt: skip
+            context, "clip", condition, steps=ENCODER_STEPS, second=second, encoders=encoders
+        )
     return rows
 
 
@@ -169,9 +160,7 @@ def _start(context: Context) -> Rows:
     """Images and captions, the gap closed by the fixed map before training."""
     rows = Rows()
     for loss in LOSSES:
-        rows += _control(
-            context, loss, "cause=start;gap=closed", first="picture", second="name", closed=True
-        )
+        rows += _control(context, loss, "cause=start;gap=closed", second="name", closed=True)
     return rows
 
 
@@ -179,25 +168,22 @@ def _control(
     context: Context, loss: str, condition: str, *, steps: int | None = None, **fields: Any
 ) -> Rows:
     from geomkit.reproduce.controls.control import Control
-    from geomkit.reproduce.controls.views import NoView
 
     options = context.options
     config = _scratch(options, loss, options.used_seeds[0])
     if steps is not None:
-        share = QUICK_STEPS if options.quick else 1.0
-        steps = max(2, round(steps * share))
+        steps = max(2, round(steps * _share(options)))
         config = replace(config, steps=steps, warmup=min(config.warmup, steps // 4))
-    try:
-        return control_rows("causes", Control(config, **fields), context, condition)
-    except NoView as error:
-        return Rows([left_out("causes", config, condition, str(error), context)])
+    return control_rows("causes", Control(config, **fields), context, condition)
+
+
+def _share(options: Options) -> float:
+    return QUICK_STEPS if options.quick else 1.0
 
 
 def seconds(options: Options) -> float:
     """Approximate seconds of the controls and of the fresh models."""
-    share = QUICK_STEPS if options.quick else 1.0
     steps = sum(_scratch(options, loss, options.used_seeds[0]).steps for loss in LOSSES)
     mixed = steps / 2 if options.quick else steps
-    controls = steps + mixed + len(ENCODERS) * ENCODER_STEPS * share
-    initial = 5 if options.quick else INITIALISATIONS
-    return controls * SECONDS_A_STEP * 1.3 + 2.0 * initial + 15.0
+    controls = steps + mixed + len(ENCODERS) * ENCODER_STEPS * _share(options)
+    return controls * SECONDS_A_STEP * 1.3 + 2.0 * _initialisations(options) + 15.0

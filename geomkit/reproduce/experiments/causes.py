@@ -14,26 +14,11 @@ import numpy as np
 from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
 from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, loss_colour
 from geomkit.reproduce.controls.control_rows import at_end, last_step, rise
-from geomkit.reproduce.experiments.cause_runs import (
-    LONGER,
-    LOSSES,
-    METRICS,
-    cells,
-    measure,
-    seconds,
-)
-from geomkit.reproduce.framework.claims import (
-    Claim,
-    Interval,
-    Verdict,
-    above,
-    average,
-    below,
-    contrast,
-    difference,
-    together,
-)
-from geomkit.reproduce.framework.experiment import Context, Experiment
+from geomkit.reproduce.experiments import cause_runs
+from geomkit.reproduce.experiments.cause_runs import LONGER, LOSSES, METRICS
+from geomkit.reproduce.framework import claims
+from geomkit.reproduce.framework.claims import Claim, above, average, below, contrast
+from geomkit.reproduce.framework.experiment import Experiment
 from geomkit.reproduce.framework.figures import curve, over_steps
 from geomkit.reproduce.framework.results import Rows
 
@@ -41,10 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["EXPERIMENT", "by_cause", "cones"]
-
-
-def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    return {"causes": by_cause(rows), "causes-cone": cones(rows)}
 
 
 _ENCODER_LOOKS = {
@@ -57,7 +38,7 @@ _ENCODER_LOOKS = {
 
 def by_cause(rows: Rows) -> Figure:
     """Return centroid distance and separability of held-out pairs over training, by cause."""
-    shown = _held_out(rows).where(lambda row: "step" in row.conditions)
+    shown = rows.where(lambda row: row.split != "train" and "step" in row.conditions)
     usual = shown.where(cause="training", run="standard")
     changed = {
         0: (shown.where(cause="mismatch", pairs="mismatched"), "mismatched", "matched"),
@@ -92,54 +73,46 @@ def by_cause(rows: Rows) -> Figure:
 
 def cones(rows: Rows) -> Figure:
     """Return geometry before training: a dot per initialisation, and their mean."""
-    labels = {
-        "intra_cosine_image": ("Cosine,\nimages", IMAGE_COLOUR),
-        "intra_cosine_text": ("Cosine,\ntexts", TEXT_COLOUR),
-        "centroid_distance": ("Centroid\ndistance", INK),
-        "linear_separability": ("Linear\nseparability", INK),
-    }
-    series = []
-    for at, (metric, (_, colour)) in enumerate(labels.items()):
-        values = [row.value for row in rows.where(cause="cone", metric=metric)]
-        if values:
-            series.append(
-                Series("", [at], [float(np.mean(values))], each=[values], colour=colour,
-                       marker="_", size=28.0, line="")
-            )  # fmt: skip
-    names = [name for name, _ in labels.values()]
-    panel = Panel(series, "", "", "Before training", categories=names, spread=0.16, grid="y",
-                  limits=(0.0, None))  # fmt: skip
+    shown = (
+        ("intra_cosine_image", "Cosine,\nimages", IMAGE_COLOUR),
+        ("intra_cosine_text", "Cosine,\ntexts", TEXT_COLOUR),
+        ("centroid_distance", "Centroid\ndistance", INK),
+        ("linear_separability", "Linear\nseparability", INK),
+    )
+    series = [
+        Series("", [at], [float(np.mean(values))], each=[values], colour=colour, marker="_",
+               size=28.0, line="")
+        for at, (metric, _, colour) in enumerate(shown)
+        if (values := [row.value for row in rows.where(cause="cone", metric=metric)])
+    ]  # fmt: skip
+    panel = Panel(series, y="Before training", categories=[name for _, name, _ in shown],
+                  spread=0.16, grid="y", limits=(0.0, None))  # fmt: skip
     return small_multiples([panel], height=1.75)
-
-
-def _held_out(rows: Rows) -> Rows:
-    return rows.where(lambda row: not row.data.endswith(" train") and row.metric != "left_out")
 
 
 _CONE = {"cause": "cone"}
 _CLOSED = {"split": "val", "cause": "start", "gap": "closed"}
 
 
-def _patient(rows: Rows) -> Verdict:
+def _patient(rows: Rows) -> claims.Verdict:
     long = {"split": "val", "cause": "training", "run": "long", "loss": "clip"}
     last = last_step(rows.where(**long))
     usual = at_end("centroid_distance", **{**long, "run": "standard"})(rows)
-    return together(
-        [
-            above(at_end("linear_separability", **long), 0.95, f"separability, step {last}")(rows),
-            above(at_end("centroid_distance", **long), 0.5 * usual.value,
-                  f"centroid distance, step {last}, against half that of the usual run")(rows),
-        ]
+    tests = (
+        above(at_end("linear_separability", **long), 0.95, f"separability, step {last}"),
+        above(at_end("centroid_distance", **long), 0.5 * usual.value,
+              f"centroid distance, step {last}, against half that of the usual run"),
     )  # fmt: skip
+    return claims.together([test(rows) for test in tests])
 
 
-def _copied_less_shared(rows: Rows) -> Interval:
+def _copied_less_shared(rows: Rows) -> claims.Interval:
     found = rows.where(split="val", cause="encoders", views="two", loss="clip")
-    return difference(found, {"encoders": "copied"}, {"encoders": "shared"},
-                      metric="centroid_distance", step=last_step(found))  # fmt: skip
+    less = contrast({"encoders": "copied"}, {"encoders": "shared"}, metric="centroid_distance")
+    return less(found.where(step=last_step(found)))
 
 
-def _kept(rows: Rows) -> Verdict:
+def _kept(rows: Rows) -> claims.Verdict:
     found = rows.where(**_CLOSED)
     less = contrast("cua", "clip", metric="centroid_distance", step=last_step(found))
     clip = at_end("centroid_distance", loss="clip")(found).value
@@ -154,9 +127,9 @@ EXPERIMENT = Experiment(
         "short training, and to separate encoders. Which of them does it need, and does it come "
         "back where it was closed?"
     ),
-    cells=cells,
-    measure=measure,
-    draw=_draw,
+    cells=cause_runs.cells,
+    measure=cause_runs.measure,
+    draw=lambda rows, context: {"causes": by_cause(rows), "causes-cone": cones(rows)},
     order=7,
     claims=(
         Claim(
@@ -201,7 +174,7 @@ EXPERIMENT = Experiment(
             "at d = 128 from an open gap: centroid distance 0.661 clip, 0.082 cua", _kept,
         ),
     ),
-    seconds=seconds,
+    seconds=cause_runs.seconds,
     captions={
         "causes": "Held-out pairs over training: the usual run beside what is changed in it, a "
         "column a cause",

@@ -8,30 +8,15 @@ finds the two clouds apart.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geomkit.plots.multiples import DOTTED, Series
 from geomkit.plots.style import loss_colour
-from geomkit.reproduce.controls.control_rows import (
-    at_end,
-    at_start,
-    control_rows,
-    last_step,
-    left_out,
-    rise,
-)
+from geomkit.reproduce.controls.control_rows import at_end, control_rows, last_step, rise
+from geomkit.reproduce.framework import claims
 from geomkit.reproduce.framework.cells import QUICK_STEPS
-from geomkit.reproduce.framework.claims import (
-    Claim,
-    Interval,
-    MissingRows,
-    Verdict,
-    above,
-    below,
-    equivalent,
-    together,
-)
-from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.claims import Claim, above, average, below, equivalent
+from geomkit.reproduce.framework.experiment import Context, Experiment, Options
 from geomkit.reproduce.framework.figures import curve, over_steps
 from geomkit.reproduce.framework.results import Rows, published
 from geomkit.training.config import TrainConfig, configure
@@ -39,7 +24,7 @@ from geomkit.training.config import TrainConfig, configure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "RUNS", "Run", "by_step"]
+__all__ = ["EXPERIMENT", "RUNS", "by_step"]
 
 DIM = 128
 """What ``tiny`` carries: its width. The paper's ViT-B/32 gives 512."""
@@ -66,7 +51,6 @@ class Run:
         closed: whether the gap is closed at the start.
         loss: trained with.
         schedule: of the learning rate; the paper's is constant.
-        every_seed: whether all seeds are run, or the first alone.
     """
 
     name: str
@@ -76,103 +60,89 @@ class Run:
     closed: bool = True
     loss: str = "clip"
     schedule: str = "constant"
-    every_seed: bool = False
+
+    @property
+    def gap(self) -> str:
+        """Gap at the start."""
+        return "closed" if self.closed else "open"
 
     @property
     def label(self) -> str:
         """In a legend."""
-        start = "closed" if self.closed else "open"
         falling = ", falling learning rate" * (self.schedule != "constant")
-        return f"{self.loss}, gap {start} at the start{falling}"
+        return f"{self.loss}, gap {self.gap} at the start{falling}"
+
+    @property
+    def colour(self) -> str:
+        """Of its curves."""
+        if self.schedule != "constant":
+            return ANNEALED_COLOUR
+        return loss_colour(self.loss) if self.closed else OPEN_COLOUR
 
     @property
     def chosen(self) -> dict[str, str]:
         """Fields and conditions that choose its rows."""
-        start = "closed" if self.closed else "open"
-        return {"control": self.name, "gap": start, "schedule": self.schedule, "loss": self.loss}
+        return {"loss": self.loss, "control": self.name, "gap": self.gap, "schedule": self.schedule}
 
     @property
     def condition(self) -> str:
         """Of its rows, but for the step."""
-        start = "closed" if self.closed else "open"
-        return f"control={self.name};gap={start};schedule={self.schedule}"
+        return f"control={self.name};gap={self.gap};schedule={self.schedule}"
 
 
-_SAME, _NAMES = ("Same pictures",) * 2, ("Same names", "Same captions")
-_FORMS = ("Colour and outline", "Full and half size")
-RUNS = (
-    Run("pictures", "picture", "picture", _SAME, every_seed=True),
-    Run("pictures", "picture", "picture", _SAME, closed=False),
-    Run("pictures", "picture", "picture", _SAME, schedule="cosine"),
-    Run("pictures", "picture", "picture", _SAME, loss="cua"),
-    Run("two-pictures", "picture", "other picture", _FORMS),
-    Run("names", "name", "name", _NAMES),
+MAIN = Run("pictures", "picture", "picture", ("Same pictures", "Same pictures"))
+"""The paper's own control, the one that every seed runs."""
+CHANGED = replace(MAIN, closed=False), replace(MAIN, schedule="cosine"), replace(MAIN, loss="cua")
+OTHERS = (
+    Run("two-pictures", "picture", "other picture", ("Colour and outline", "Full and half size")),
+    Run("names", "name", "name", ("Same names", "Same captions")),
     Run("two-names", "name", "other name", ("Two languages", "Two captions")),
 )
+RUNS = (MAIN, *CHANGED, *OTHERS)
 
 
 def _config(options: Options, run: Run, seed: int) -> TrainConfig:
     steps = round(STEPS * QUICK_STEPS) if options.quick else STEPS
     return configure(
-        recipe="standard",
-        data=options.data,
-        model=options.model or "tiny",
-        loss=run.loss,
-        dim=DIM,
-        batch_size=128,
-        temperature=0.07,
-        steps=steps,
-        warmup=min(20, steps // 4),
-        schedule=run.schedule,
-        seed=seed,
-    )
+        recipe="standard", data=options.data, model=options.model or "tiny", loss=run.loss,
+        dim=DIM, batch_size=128, temperature=0.07, steps=steps, warmup=min(20, steps // 4),
+        schedule=run.schedule, seed=seed,
+    )  # fmt: skip
 
 
-def _seeds(options: Options, run: Run) -> tuple[int, ...]:
-    """Which seeds of a run; a quick one leaves out what is beside the paper's own question."""
-    if options.quick and not (run.closed and run.loss == "clip" and run.schedule == "constant"):
-        return ()
-    return options.used_seeds if run.every_seed else options.used_seeds[:1]
+def _runs(options: Options) -> list[tuple[Run, int]]:
+    """Runs with their seeds; a quick one leaves out what is beside the paper's own question."""
+    first, *others = options.used_seeds
+    runs = (MAIN, *OTHERS) if options.quick else RUNS
+    return [(run, seed) for run in runs for seed in (first, *(others if run is MAIN else ()))]
 
 
 def _measure(context: Context) -> Rows:
     from geomkit.reproduce.controls.control import Control
-    from geomkit.reproduce.controls.views import NoView
 
     rows = Rows()
-    for run in RUNS:
-        for seed in _seeds(context.options, run):
-            config = _config(context.options, run, seed)
-            control = Control(config, run.first, run.second, closed=run.closed)
-            try:
-                rows += control_rows("idealized", control, context, run.condition)
-            except NoView as error:
-                rows.append(left_out("idealized", config, run.condition, str(error), context))
+    for run, seed in _runs(context.options):
+        config = _config(context.options, run, seed)
+        control = Control(config, run.first, run.second, closed=run.closed)
+        rows += control_rows("idealized", control, context, run.condition)
     return rows
-
-
-def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    return {"idealized": by_step(rows)}
 
 
 def by_step(rows: Rows) -> Figure:
     """Return loss, centroid distance and separability over training, a column per control."""
     paper = published("idealized-same-modality")
     own = bool(rows) and rows[0].data.startswith("openmoji")
-    names = list(dict.fromkeys(run.name for run in RUNS))
-    left_out = [rows.where(metric="left_out", control=name)[:1] for name in names]
+    shown = (MAIN, *OTHERS)
+    left_out = [rows.where(metric="left_out", control=run.name)[:1] for run in shown]
 
     def curves(column: int, metric: str) -> list[Series]:
-        name, series = names[column], []
+        name, series = shown[column].name, []
         chosen = rows.where(control=name, metric=metric)
         for split, look in (("train", {"width": 1.4}), ("val", {"width": 0.9, "line": DOTTED})):
             for run in (run for run in RUNS if run.name == name):
-                colour = loss_colour(run.loss) if run.closed else OPEN_COLOUR
-                if run.schedule != "constant":
-                    colour = ANNEALED_COLOUR
-                if found := _rows_of(chosen, run, split):
+                if found := chosen.where(split=split, **run.chosen):
                     label = run.label if split == "train" else "held-out pairs"
-                    line = curve(found, label, colour, **look)
+                    line = curve(found, label, run.colour, **look)
                     series.append(line if split == "train" else replace(line, low=(), high=()))
         ends = [paper.where(metric=f"{metric}_{when}")[:1] for when in ("start", "end")]
         if name == "pictures" and chosen and all(ends):
@@ -184,32 +154,27 @@ def by_step(rows: Rows) -> Figure:
         return series
 
     return over_steps(
-        [next(r.title[0 if own else 1] for r in RUNS if r.name == name) for name in names],
+        [run.title[0 if own else 1] for run in shown],
         SHOWN,
         curves,
         notes={k: row.conditions["reason"] for k, found in enumerate(left_out) for row in found},
     )
 
 
-def _rows_of(rows: Rows, run: Run, split: str) -> Rows:
-    return rows.where(split=split, **run.chosen)
-
-
 # The paper's control, measured on the training pairs as the paper does.
-_MAIN = {"split": "train", **RUNS[0].chosen}
+_MAIN = {"split": "train", **MAIN.chosen}
 
 
-def _over_chance(rows: Rows) -> Interval:
-    found = at_start("linear_separability", **_MAIN)(rows)
-    low, value, high = (x - CHANCE for x in (found.low, found.value, found.high))
-    return replace(found, value=value, low=low, high=high)
+def _over_chance(rows: Rows) -> claims.Interval:
+    over = (replace(row, value=row.value - CHANCE) for row in rows)
+    return average(metric="linear_separability", step="0", **_MAIN)(Rows(over))
 
 
-def _everywhere(rows: Rows) -> Verdict:
+def _everywhere(rows: Rows) -> claims.Verdict:
     checks = []
     measured = rows.where(lambda row: row.metric != "left_out")
-    for run in (run for run in RUNS if run.name != RUNS[0].name):
-        chosen: dict[str, Any] = {"split": "train", **run.chosen}
+    for run in OTHERS:
+        chosen = {"split": "train", **run.chosen}
         if measured.where(**chosen):
             checks += [
                 above(at_end("linear_separability", **chosen), CHANCE + SLACK,
@@ -219,17 +184,13 @@ def _everywhere(rows: Rows) -> Verdict:
                       f"centroid distance, end less start, {run.name}"),
             ]  # fmt: skip
     if not checks:
-        raise MissingRows("no other control was run")
-    return together([check(measured) for check in checks])
-
-
-def _cells(options: Options) -> list[Cell]:
-    return []
+        raise claims.MissingRows("no other control was run")
+    return claims.together([check(measured) for check in checks])
 
 
 def _seconds(options: Options) -> float:
-    runs = sum(len(_seeds(options, run)) for run in RUNS)
-    return runs * (STEPS * (QUICK_STEPS if options.quick else 1.0) * SECONDS_A_STEP * 1.3 + 5)
+    steps = STEPS * (QUICK_STEPS if options.quick else 1.0)
+    return len(_runs(options)) * (steps * SECONDS_A_STEP * 1.3 + 5)
 
 
 EXPERIMENT = Experiment(
@@ -239,15 +200,15 @@ EXPERIMENT = Experiment(
         "Two encoders of one kind see the same inputs, and a fixed map closes their gap before "
         "training. Does the contrastive loss open it again?"
     ),
-    cells=_cells,
+    cells=lambda options: [],
     measure=_measure,
-    draw=_draw,
+    draw=lambda rows, context: {"idealized": by_step(rows)},
     order=6,
     claims=(
         Claim(
             "The map closes the gap before training: the centres coincide",
             "centroid distance 0.00",
-            below(at_start("centroid_distance", **_MAIN), CLOSED,
+            below(average(metric="centroid_distance", step="0", **_MAIN), CLOSED,
                   "centroid distance before training"),
         ),
         Claim(

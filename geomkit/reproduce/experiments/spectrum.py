@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.array import to_numpy
@@ -12,15 +11,7 @@ from geomkit.plots.multiples import Series
 from geomkit.plots.spectrum import cumulative_panels
 from geomkit.plots.style import loss_colour
 from geomkit.reproduce.framework.cells import LOSSES, main_grid
-from geomkit.reproduce.framework.claims import (
-    Check,
-    Claim,
-    Number,
-    above,
-    below,
-    contrast,
-    equivalent,
-)
+from geomkit.reproduce.framework.claims import Claim, Comparison, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment
 from geomkit.reproduce.framework.figures import series_of
 from geomkit.reproduce.framework.measuring import measured, where
@@ -132,13 +123,7 @@ def _paper(metric: str, loss: str) -> str:
 
 
 def _claim(
-    text: str,
-    test: Callable[[Number, float, str], Check],
-    metric: str,
-    loss: str,
-    *,
-    limit: float = 0.0,
-    persists: bool = False,
+    text: str, test: Comparison, metric: str, loss: str, *, limit: float = 0.0, **more: bool
 ) -> Claim:
     """A claim on both modalities' difference from clip at d = 128."""
     return Claim(
@@ -146,7 +131,7 @@ def _claim(
         ", ".join(f"{side}s {_paper(f'{metric}_{side}', loss)}" for side in SIDES),
         [test(contrast(loss, "clip", metric=f"{metric}_{side}", dim=128), limit,
               f"{loss} − clip, {side}s") for side in SIDES],
-        persists=persists,
+        **more,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from geomkit.reproduce.framework.results import Row, Rows
 
 __all__ = [
-    "NOT_REPRODUCED", "REPRODUCED", "UNDECIDED", "Check", "Claim", "Interval", "MissingRows",
+    "NOT_REPRODUCED", "REPRODUCED", "UNDECIDED", "Claim", "Comparison", "Interval", "MissingRows",
     "Number", "Test", "Verdict", "above", "average", "below", "contrast", "difference",
     "equivalent", "judge", "mean_interval", "mean_of", "together",
 ]  # fmt: skip
@@ -68,25 +68,8 @@ Test = Callable[[Rows], Verdict]
 """From an experiment's rows to a verdict; raises :class:`MissingRows`."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """A test of one number; made by :func:`below`, :func:`above` or :func:`equivalent`.
-
-    Attributes:
-        number: Number that is tested.
-        sign: ``<``, ``>``, or ``within ±``.
-        limit: Limit, or margin on both sides of 0.
-        what: Name of the number, for the report.
-    """
-
-    number: Number
-    sign: str
-    limit: float
-    what: str
-
-    def __call__(self, rows: Rows) -> Verdict:
-        """Verdict on these rows."""
-        return judge(self.number(rows), self.sign, self.limit, self.what)
+Comparison = Callable[[Number, float, str], Test]
+"""From a number, a limit and the number's name to a test, as :func:`below` is."""
 
 
 def judge(found: Interval, sign: str, limit: float, what: str) -> Verdict:
@@ -110,19 +93,19 @@ def judge(found: Interval, sign: str, limit: float, what: str) -> Verdict:
     return Verdict(status, f"{what}: {found}, claimed {sign} {limit:g}")
 
 
-def below(number: Number, limit: float, what: str) -> Check:
+def below(number: Number, limit: float, what: str) -> Test:
     """Test that a number lies below a limit."""
-    return Check(number, "<", limit, what)
+    return lambda rows: judge(number(rows), "<", limit, what)
 
 
-def above(number: Number, limit: float, what: str) -> Check:
+def above(number: Number, limit: float, what: str) -> Test:
     """Test that a number lies above a limit."""
-    return Check(number, ">", limit, what)
+    return lambda rows: judge(number(rows), ">", limit, what)
 
 
-def equivalent(number: Number, margin: float, what: str) -> Check:
+def equivalent(number: Number, margin: float, what: str) -> Test:
     """Test that a difference is smaller than a margin in both directions."""
-    return Check(number, "within ±", margin, what)
+    return lambda rows: judge(number(rows), "within ±", margin, what)
 
 
 @dataclass(frozen=True)
@@ -157,12 +140,10 @@ class Claim:
             found = together([test(rows) for test in tests])
         except MissingRows as error:
             return Verdict(UNDECIDED, f"cannot be tested on these results ({error})")
-        if quick and found.status == NOT_REPRODUCED:
-            return replace(found, status=UNDECIDED, why=f"{found.why}; too short a run to deny it")
-        if quick and found.status == REPRODUCED and self.persists:
-            return replace(
-                found, status=UNDECIDED, why=f"{found.why}; too short a run to confirm it"
-            )
+        denied = found.status == NOT_REPRODUCED
+        if quick and (denied or (found.status == REPRODUCED and self.persists)):
+            what = "deny" if denied else "confirm"
+            return Verdict(UNDECIDED, f"{found.why}; too short a run to {what} it")
         return found
 
 

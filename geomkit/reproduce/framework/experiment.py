@@ -179,3 +179,7 @@ class Experiment:
     notes: str = ""
     captions: Mapping[str, str] = field(default_factory=dict, hash=False)
     order: int = 100
+
+    def distinct_cells(self, options: Options) -> list[Cell]:
+        """Cells to train, each once."""
+        return list(dict.fromkeys(self.cells(options)))

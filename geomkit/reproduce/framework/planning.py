@@ -62,7 +62,7 @@ def plan(names: Sequence[str], options: Options, out: Path, *, overwrite: bool =
         GeomkitError: For an unknown name, or options that a cell cannot be trained with.
     """
     chosen = catalogue.chosen(names)
-    by_experiment = [(e, list(dict.fromkeys(e.cells(options)))) for e in chosen]
+    by_experiment = [(e, e.distinct_cells(options)) for e in chosen]
     done = tuple(e.name for e, cells in by_experiment
                  if not overwrite and is_done(e, options, out / e.name, cells))  # fmt: skip
     cells = tuple(dict.fromkeys(cell for _, found in by_experiment for cell in found))

@@ -9,41 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from geomkit._core.files import atomic_write
-from geomkit.reproduce.framework.claims import Claim, Verdict
+from geomkit.reproduce.framework.claims import UNDECIDED, Claim
 from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
-from geomkit.reproduce.framework.results import Rows, read_rows
+from geomkit.reproduce.framework.results import Rows
 
-__all__ = ["JudgedClaim", "Outcome", "Record", "Seconds", "is_done", "judged", "read_record"]
+__all__ = ["JudgedClaim", "Outcome", "Record", "Seconds", "is_done", "read_record"]
 
 NAME = "run.json"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Result of an experiment.
-
-    Attributes:
-        experiment: The experiment.
-        rows: Its measured numbers.
-        verdicts: One verdict per claim.
-        folder: Folder with its files.
-    """
-
-    experiment: Experiment
-    rows: Rows
-    verdicts: tuple[Verdict, ...]
-    folder: Path
-
-    @classmethod
-    def of(cls, experiment: Experiment, rows: Rows, folder: Path, *, quick: bool) -> Self:
-        """Outcome of rows: the claims are tested on them."""
-        verdicts = tuple(claim.verdict(rows, quick=quick) for claim in experiment.claims)
-        return cls(experiment, rows, verdicts, folder)
-
-    @classmethod
-    def stored(cls, experiment: Experiment, folder: Path, *, quick: bool) -> Self:
-        """Outcome of a finished experiment, from the rows in its folder."""
-        return cls.of(experiment, read_rows(folder / "results.csv"), folder, quick=quick)
 
 
 @dataclass(frozen=True)
@@ -63,6 +35,35 @@ class JudgedClaim:
     otherwise: str
     status: str
     why: str
+
+    @classmethod
+    def of(cls, claim: Claim, rows: Rows, *, quick: bool) -> Self:
+        """A claim as tested on rows."""
+        found = claim.verdict(rows, quick=quick)
+        return cls(claim.text, claim.published, claim.otherwise, found.status, found.why)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of an experiment.
+
+    Attributes:
+        experiment: The experiment.
+        rows: Its measured numbers.
+        verdicts: The claims with their verdicts.
+        folder: Folder with its files.
+    """
+
+    experiment: Experiment
+    rows: Rows
+    verdicts: tuple[JudgedClaim, ...]
+    folder: Path
+
+    @classmethod
+    def of(cls, experiment: Experiment, rows: Rows, folder: Path, *, quick: bool) -> Self:
+        """Outcome of rows: the claims are tested on them."""
+        verdicts = (JudgedClaim.of(claim, rows, quick=quick) for claim in experiment.claims)
+        return cls(experiment, rows, tuple(verdicts), folder)
 
 
 @dataclass(frozen=True)
@@ -107,23 +108,32 @@ class Record:
         """Names and versions of the packages."""
         return ", ".join(f"{name} {version}" for name, version in self.versions.items())
 
+    def reason(self, unmet: JudgedClaim) -> str:
+        """Likely reason why a claim is undecided; or did not reproduce, its own if it names one."""
+        if unmet.why.startswith("cannot be tested"):
+            return "The results hold no rows for it with these options."
+        if unmet.status == UNDECIDED:
+            if self.options.quick:
+                return "A full run trains longer and over several seeds."
+            if " seeds" in unmet.why:
+                count = f"{len(self.options.seeds)} seeds"
+                return f"{count} leave the interval too wide; more (`--seeds`) would narrow it."
+            if " settings" in unmet.why:
+                return "It holds in some settings and not in others; the figures say in which."
+            return "One run, whose own interval holds both sides."
+        if not unmet.otherwise and self.options.pretrained is None:
+            return (
+                "Here a small model is trained from scratch on few pairs; the paper fine-tunes a "
+                "pretrained ViT-B/32 on COCO."
+            )
+        return unmet.otherwise or "Data, model or length of training differ from the paper's."
+
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into a folder, atomically."""
         content = {"format": "geomkit-experiment", "schema_version": 1, **asdict(self)}
         content["options"] = self.options.to_json()
         with atomic_write(folder / NAME, overwrite=True) as file:
             file.write(json.dumps(content, indent=1).encode())
-
-
-def judged(outcome: Outcome) -> tuple[JudgedClaim, ...]:
-    """Claims of an outcome with their verdicts."""
-
-    def of(claim: Claim, verdict: Verdict) -> JudgedClaim:
-        return JudgedClaim(
-            claim.text, claim.published, claim.otherwise, verdict.status, verdict.why
-        )
-
-    return tuple(map(of, outcome.experiment.claims, outcome.verdicts))
 
 
 def read_record(folder: Path) -> Record | None:

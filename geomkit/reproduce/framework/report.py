@@ -57,43 +57,6 @@ class Image:
         return re.sub(r"[*`]", "", self.caption)
 
 
-@dataclass(frozen=True)
-class Unmet:
-    """A claim that did not reproduce, or could not be decided.
-
-    Attributes:
-        record: Record of its experiment.
-        verdict: The claim and its verdict.
-    """
-
-    record: Record
-    verdict: JudgedClaim
-
-    @property
-    def reason(self) -> str:
-        """Likely reason; for a claim that did not reproduce, its own where it names one."""
-        verdict, options = self.verdict, self.record.options
-        if verdict.why.startswith("cannot be tested"):
-            return "The results hold no rows for it with these options."
-        if verdict.status == UNDECIDED:
-            if options.quick:
-                return "A full run trains longer and over several seeds."
-            if " seeds" in verdict.why:
-                count = f"{len(options.seeds)} seeds"
-                return f"{count} leave the interval too wide; more (`--seeds`) would narrow it."
-            if " settings" in verdict.why:
-                return "It holds in some settings and not in others; the figures say in which."
-            return "One run, whose own interval holds both sides."
-        if verdict.otherwise:
-            return verdict.otherwise
-        if options.pretrained is None:
-            return (
-                "Here a small model is trained from scratch on few pairs; the paper fine-tunes a "
-                "pretrained ViT-B/32 on COCO."
-            )
-        return "Data, model or length of training differ from the paper's."
-
-
 def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record) -> None:
     """Write the figures (PNG and PDF), ``report.md`` and ``report.html`` of an experiment.
 
@@ -113,7 +76,7 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
     for path in sorted(folder.glob("*.gif")):
         films = tuple(p.name for p in [path.with_suffix(".mp4")] if p.exists())
         images.append(Image(path.name, _caption(e, path.name), films))
-    cells = list(dict.fromkeys(e.cells(options)))
+    cells = e.distinct_cells(options)
     tables, complete = comparison(outcome.rows, published(e.published) if e.published else Rows())
     write_document(
         folder, "report.md.jinja", e.title,
@@ -138,14 +101,13 @@ def write_index(out: Path) -> None:
     claims = {name: _claims(record) for name, record in records.items()}
     overview = []
     for name, record in records.items():
-        counts = Counter(v.status for v in record.verdicts)
-        numbers = (str(counts[status]) for status in _STATUSES)
+        numbers = (str(sum(v.status == s for v in record.verdicts)) for s in _STATUSES)
         overview.append((f"[{record.title}]({name}/report.md)", record.options.data, *numbers))
-    verdicts = [Unmet(record, v) for record in records.values() for v in record.verdicts]
+    verdicts = [(record, v) for record in records.values() for v in record.verdicts]
     write_document(
         out, "index.md.jinja", "Reproduction",
         records=records, claims=claims, counted=_counted, quick=QUICK, paper=PAPER,
-        verdicts=[item.verdict for item in verdicts],
+        verdicts=[verdict for _, verdict in verdicts],
         quick_runs=[name for name, record in records.items() if record.options.quick],
         overview=Table(("experiment", "data", *_STATUSES), tuple(overview)),
         images={
@@ -153,7 +115,7 @@ def write_index(out: Path) -> None:
             for name in records if (out / name / f"{name}.png").exists()
         },
         unmet={
-            title: [item for item in verdicts if item.verdict.status == status]
+            title: [(record, v) for record, v in verdicts if v.status == status]
             for status, title in _UNMET.items()
         },
         commands=list(dict.fromkeys(record.command for record in records.values())),

@@ -15,9 +15,9 @@ from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Op
 from geomkit.reproduce.framework.grid import cell_path, train_cells
 from geomkit.reproduce.framework.planning import CELLS, Plan
 from geomkit.reproduce.framework.progress import Event, Progress
-from geomkit.reproduce.framework.record import Outcome, Record, Seconds, judged, read_record
+from geomkit.reproduce.framework.record import Outcome, Record, Seconds, read_record
 from geomkit.reproduce.framework.report import write_index, write_report
-from geomkit.reproduce.framework.results import write_rows
+from geomkit.reproduce.framework.results import read_rows, write_rows
 
 __all__ = ["run"]
 
@@ -90,18 +90,17 @@ def run(
     for experiment in planned.experiments:
         try:
             if redraw:
-                outcome = current.redraw(experiment)
+                outcomes.append(current.redraw(experiment))
             elif experiment.name in planned.done:
-                outcome = current.keep(experiment)
+                progress.say("skipped", experiment.name)
+                outcomes.append(current.stored(experiment))
             else:
-                outcome = current.make(experiment)
+                outcomes.append(current.make(experiment))
         except GeomkitError as error:
             if len(planned.experiments) == 1:
                 raise
             failures.append(f"{experiment.name}: {error}")
             progress.say("failed", failures[-1])
-        else:
-            outcomes.append(outcome)
     if outcomes:
         write_index(out)
     if failures:
@@ -124,19 +123,20 @@ class _Run:
     progress: Progress
     should_stop: Callable[[], bool]
 
-    def keep(self, experiment: Experiment) -> Outcome:
+    def stored(self, experiment: Experiment) -> Outcome:
         """A finished experiment as it is."""
-        self.progress.say("skipped", experiment.name)
-        return self._stored(experiment)
+        folder = self.out / experiment.name
+        rows = read_rows(folder / "results.csv")
+        return Outcome.of(experiment, rows, folder, quick=self.options.quick)
 
     def redraw(self, experiment: Experiment) -> Outcome:
         """Figures, verdicts and report of a finished experiment, from the numbers it holds."""
         self._check_stop()
-        outcome = self._stored(experiment)
+        outcome = self.stored(experiment)
         record = read_record(outcome.folder)
         assert record is not None, "a finished experiment was checked"
         figures = experiment.draw(outcome.rows, self._context(outcome.folder))
-        record = replace(record, title=experiment.title, verdicts=judged(outcome))
+        record = replace(record, title=experiment.title, verdicts=outcome.verdicts)
         write_report(outcome, figures, record)
         record.write(outcome.folder)
         self.progress.say("drawn", experiment.name)
@@ -147,10 +147,8 @@ class _Run:
         from geomkit._core.runtime import versions
 
         self._check_stop()
-        folder, cells = (
-            self.out / experiment.name,
-            list(dict.fromkeys(experiment.cells(self.options))),
-        )
+        folder = self.out / experiment.name
+        cells = experiment.distinct_cells(self.options)
         started = time.perf_counter()
         train_cells(
             cells, self.out / CELLS, self.options, jobs=self.jobs, progress=self.progress.cell,
@@ -172,16 +170,12 @@ class _Run:
         record = Record(
             experiment.name, experiment.title, self.options.decisive, self.command,
             tuple({"key": cell.key, **asdict(cell.config)} for cell in cells),
-            seconds, judged(outcome), versions(),
+            seconds, outcome.verdicts, versions(),
         )  # fmt: skip
         write_report(outcome, figures, record)
         record.write(folder)  # last: it says that all the rest is there
         self.progress.measured(experiment)
         return outcome
-
-    def _stored(self, experiment: Experiment) -> Outcome:
-        folder = self.out / experiment.name
-        return Outcome.stored(experiment, folder, quick=self.options.quick)
 
     def _check_stop(self) -> None:
         if self.should_stop():
