@@ -16,6 +16,7 @@ from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints import load_run
 from geomkit.plots import Panel, Series, small_multiples
 from geomkit.reproduce.experiments import arithmetic, arithmetic_figures, zeroshot
+from geomkit.reproduce.framework import cells as grid_cells
 from geomkit.reproduce.framework.cells import LOSSES
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
@@ -32,23 +33,23 @@ NO_COCO = pytest.mark.skipif(not COCO_MINI.is_dir(), reason="no COCO folder here
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of sixteen pairs, eight dimensions, a tenth of the emoji."""
+    shorten(monkeypatch)
     for module in (zeroshot, arithmetic):
-        shorten(module, monkeypatch)
+        monkeypatch.setattr(module, "DIM", 8)
     monkeypatch.setattr(arithmetic, "STRENGTHS", (0.0, 1.0))
     monkeypatch.setattr(zeroshot, "DIMS", (8,))
     few_images(monkeypatch)
 
 
-def shorten(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.cell_of
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = grid_cells.cell_of
 
     def cell_of(options: Options, **given: object) -> Cell:
         made = real(options, **given)
         short = {"steps": 2, "warmup": 1, "batch_size": 16, "eval_every": 2, "model": "nano"}
         return Cell(replace(made.config, **short))
 
-    monkeypatch.setattr(module, "cell_of", cell_of)
-    monkeypatch.setattr(module, "DIM", 8)
+    monkeypatch.setattr(grid_cells, "cell_of", cell_of)
 
 
 def context(folder: Path, cells: Path, options: Options, said: list[str]) -> Context:

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from geomkit.reproduce.experiments import ablation, ablation_figures, sweeps
-from geomkit.reproduce.framework import catalogue, cells, planning, runner
+from geomkit.reproduce.framework import catalogue, cells, claims, planning, runner
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.experiment import Experiment, Options
 from geomkit.reproduce.framework.record import Outcome
@@ -126,12 +126,12 @@ def test_rank_correlation_is_scipys() -> None:
     rng = np.random.default_rng(0)
     a = rng.standard_normal(30)
     b = a + rng.standard_normal(30)
-    found = sweeps.rank_correlation(a.tolist(), b.tolist())
+    found = claims.rank_correlation(a.tolist(), b.tolist())
     assert found.value == pytest.approx(stats.spearmanr(a, b).statistic)
     assert -1 < found.low < found.value < found.high < 1
-    assert sweeps.rank_correlation([*range(9)], [*range(9)]).low < 1
+    assert claims.rank_correlation([*range(9)], [*range(9)]).low < 1
     with pytest.raises(ValueError, match="too few"):
-        sweeps.rank_correlation([1.0] * 9, [*range(9)])
+        claims.rank_correlation([1.0] * 9, [*range(9)])
 
 
 def test_heat_maps_show_every_value() -> None:

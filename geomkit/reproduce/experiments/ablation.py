@@ -62,10 +62,8 @@ def _measure(context: Context) -> Rows:
 def _of(cell: Cell, context: Context, condition: str) -> Rows:
     rows = measured("ablation", cell, context, metrics=METRICS, condition=condition)
     ways = rows.where(lambda row: row.metric.endswith("_" + RETRIEVAL))
-    # Both directions share their pairs: the error of the mean is at most the mean of the errors.
-    mean = sum(row.value for row in ways) / len(ways)
-    error = sum(row.stderr for row in ways) / len(ways)
-    rows.append(replace(ways[0], metric=RETRIEVAL, value=mean, stderr=error))
+    value, stderr = ways.mean()
+    rows.append(replace(ways[0], metric=RETRIEVAL, value=value, stderr=stderr))
     return rows
 
 

@@ -8,25 +8,18 @@ images.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write
 from geomkit.data import parse_spec
-from geomkit.reproduce.framework.cells import LOSSES, cell_of
+from geomkit.reproduce.experiments.arithmetic_figures import confusion, curves, examples
+from geomkit.reproduce.framework import measuring
+from geomkit.reproduce.framework.cells import LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.measuring import (
-    cell_model,
-    distinct,
-    kept,
-    openmoji_with,
-    running_on,
-    where,
-)
-from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
+from geomkit.reproduce.framework.measuring import cell_model, distinct, kept, openmoji_with
+from geomkit.reproduce.framework.results import Rows, data_rows, published, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,11 +39,7 @@ MAIN = 1.0
 
 def _cells(options: Options) -> list[Cell]:
     data = openmoji_with(options, skin_tones=True, hold_out="variants")
-    return [
-        cell_of(options, loss=loss, dim=DIM, seed=seed, data=data)
-        for loss in LOSSES
-        for seed in options.used_seeds
-    ]
+    return main_grid(options, losses=LOSSES, dims=(DIM,), data=data)
 
 
 def _queries(options: Options) -> tuple[str, str]:
@@ -78,13 +67,9 @@ def _openmoji(cell: Cell, context: Context) -> Rows:
 
     spec, split = _queries(context.options)
     results = arithmetic(
-        cell_model(context, cell),
-        spec,
-        split=split,
-        strengths=STRENGTHS,
-        differences=DIFFERENCES,
-        **running_on(context.options),
-    )
+        cell_model(context, cell), spec, split=split, strengths=STRENGTHS,
+        differences=DIFFERENCES, **measuring.running_on(context.options),
+    )  # fmt: skip
     rows = Rows()
     for result in results:
         rows += _scores(cell, result, f"difference={result.difference};")
@@ -97,31 +82,23 @@ def _openmoji(cell: Cell, context: Context) -> Rows:
 def _simat(cell: Cell, context: Context) -> Rows:
     from geomkit.tasks.simat import simat
 
-    assert context.options.simat is not None
+    options = context.options
+    assert options.simat is not None
     results = simat(
-        cell_model(context, cell),
-        context.options.simat,
-        strengths=STRENGTHS,
-        workers=context.options.workers,
-        **running_on(context.options),
-    )
+        cell_model(context, cell), options.simat, strengths=STRENGTHS, workers=options.workers,
+        **measuring.running_on(options),
+    )  # fmt: skip
     return Rows(row for result in results for row in _scores(cell, result, ""))
 
 
 def _scores(cell: Cell, result: ArithmeticResult, before: str) -> Rows:
+    c, when = cell.config, f"{before}lambda={result.strength:g}"
     rows = Rows()
     for metric, value in result.metrics.items():
-        rows += rows_of(
-            NAME, cell.config, result.split, {metric: value}, result.stderr,
-            f"{before}lambda={result.strength:g}",
-        )  # fmt: skip
+        rows += rows_of(NAME, c, result.split, {metric: value}, result.stderr, when)
         if result.strength == MAIN and result.difference == "words":
-            data, condition = where(cell.config, result.split), f"of={metric}"
             counts = {"chance": result.chance[metric], "queries": float(result.counts[metric])}
-            rows += [
-                Row(NAME, data, 0, "", -1, name, number, condition=condition)
-                for name, number in counts.items()
-            ]
+            rows += data_rows(NAME, c, result.split, counts, f"of={metric}")
     return rows
 
 
@@ -147,8 +124,6 @@ def _keep_examples(cell: Cell, result: ArithmeticResult, context: Context) -> No
 
 
 def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    from geomkit.reproduce.experiments.arithmetic_figures import confusion, curves, examples
-
     figures = {"arithmetic": curves(rows, dim=DIM), "arithmetic-confusion": confusion(rows)}
     seed = context.options.used_seeds[0]
     path = context.folder / "examples.json"
@@ -162,11 +137,8 @@ def _better(loss: str) -> Claim:
     theirs = published("simat")
 
     def told(dim: int) -> str:
-        means = []
-        for name in ("clip", loss):
-            found: Sequence[Row] = theirs.where(loss=name, dim=dim)
-            means.append(math.fsum(row.value for row in found) / len(found))
-        return f"{means[0]:.1f} to {means[1]:.1f} at d = {dim}"
+        before, after = (theirs.where(loss=name, dim=dim).mean()[0] for name in ("clip", loss))
+        return f"{before:.1f} to {after:.1f} at d = {dim}"
 
     def test(rows: Rows) -> Verdict:
         chosen: dict[str, Any] = {"metric": "acc1", "difference": "words"}

@@ -17,20 +17,11 @@ from geomkit.plots.multiples import Panel, Series
 from geomkit.plots.sphere import Stage
 from geomkit.plots.stages import stages_figure
 from geomkit.plots.style import loss_colour
-from geomkit.reproduce.framework.cells import cell_of, training_pairs
-from geomkit.reproduce.framework.claims import (
-    NOT_REPRODUCED,
-    Claim,
-    MissingRows,
-    Test,
-    Verdict,
-    judge,
-    mean_of,
-    together,
-)
+from geomkit.reproduce.framework import claims
+from geomkit.reproduce.framework.cells import GEOMETRY, cell_of, training_pairs
+from geomkit.reproduce.framework.claims import NOT_REPRODUCED, Claim, Test, Verdict
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import series_of
-from geomkit.reproduce.framework.measuring import where
 from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
@@ -46,16 +37,6 @@ EVERY = {"clip": 25, "cua": 50}
 """Steps between snapshots: many of the run that the claims are about."""
 QUICK_EVERY = 35
 VARIANCE_COLOUR = "#6a3d9a"
-METRICS = (
-    "centroid_distance",
-    "linear_separability",
-    "paired_cosine",
-    "alignment",
-    "uniformity",
-    "cross_uniformity",
-    "text_retrieval_recall@1",
-    "image_retrieval_recall@1",
-)
 PC1, PC2 = "cumulative_variance@1", "cumulative_variance@2"
 ARC, RING_BOTH, RING_ONE, SPHERE_ONE, SPHERE_BOTH, RECALL = 0.9, 0.95, 0.75, 0.45, 0.8, 0.8
 
@@ -68,19 +49,9 @@ def cells(options: Options) -> list[Cell]:
     """
     fresh = replace(options, pretrained=None)
     pairs = min(PAIRS, training_pairs(options.data))
-    return [
-        cell_of(
-            fresh,
-            recipe="sphere",
-            loss=loss,
-            dim=3,
-            seed=options.used_seeds[0],
-            pairs=pairs,
-            eval_every=QUICK_EVERY if options.quick else every,
-        )
-        for loss, every in EVERY.items()
-        if loss == "clip" or not options.quick
-    ]
+    every = {"clip": QUICK_EVERY} if options.quick else EVERY
+    shared = {"recipe": "sphere", "dim": 3, "seed": options.used_seeds[0], "pairs": pairs}
+    return [cell_of(fresh, loss=loss, eval_every=n, **shared) for loss, n in every.items()]
 
 
 def snapshot_rows(cell: Cell, checkpoint: TrainedRun) -> Rows:
@@ -90,26 +61,24 @@ def snapshot_rows(cell: Cell, checkpoint: TrainedRun) -> Rows:
     centred on its own, as the paper's plots of this run have it; by modality it is there too.
     """
     c = cell.config
-    epochs = {record.step: record.epoch for record in checkpoint.history}
-    losses = {record.step: record.loss for record in checkpoint.history}
+    records = {record.step: record for record in checkpoint.history}
     rows = Rows()
     for snapshot in checkpoint.snapshots:
-        step = snapshot.step
-        start = ("figure1", where(c, "train"), c.dim, c.loss, c.seed)
-        end = f"epoch={epochs[step]:g};step={step}"
+        record = records[snapshot.step]
         clouds = [to_numpy(getattr(snapshot, side)) for side in SIDES]
-        result = gap(Embeddings.of(*clouds), metrics=METRICS, seed=c.seed)
-        rows += rows_of("figure1", c, "train", result.metrics, result.stderr, end)
-        rows.append(Row(*start, "loss", losses[step], condition=end))
-        spectra = [explained_variance_with_error(cloud) for cloud in clouds]
+        result = gap(Embeddings.of(*clouds), metrics=GEOMETRY, seed=c.seed)
+        numbers, stderr = {**result.metrics, "loss": record.loss}, dict(result.stderr)
+        spectra = [explained_variance_with_error(cloud)[:2] for cloud in clouds]
         for k in (1, 2):
-            shares, errors = zip(*[(s[0][k - 1], s[1][k - 1]) for s in spectra], strict=True)
-            for side, share, error in zip(SIDES, shares, errors, strict=True):
-                name = f"cumulative_variance@{k}_{side}"
-                rows.append(Row(*start, name, float(share), float(error), end))
+            name = f"cumulative_variance@{k}"
+            shares = [float(found[k - 1]) for found, _ in spectra]
+            errors = [float(found[k - 1]) for _, found in spectra]
+            sides = [f"{name}_{side}" for side in SIDES]
+            numbers |= {**dict(zip(sides, shares, strict=True)), name: float(np.mean(shares))}
             # Errors of the two go together: their mean is the safe side.
-            both = float(np.mean(shares)), float(np.mean(errors))
-            rows.append(Row(*start, f"cumulative_variance@{k}", *both, end))
+            stderr |= {**dict(zip(sides, errors, strict=True)), name: float(np.mean(errors))}
+        when = f"epoch={record.epoch:g};step={record.step}"
+        rows += rows_of("figure1", c, "train", numbers, stderr, when)
     return rows
 
 
@@ -199,7 +168,7 @@ def _at(row: Row) -> str:
 
 
 def _judge(row: Row, sign: str, limit: float, what: str, *, dated: bool = True) -> Verdict:
-    return judge(mean_of([row]), sign, limit, f"{what} {_at(row)}" if dated else what)
+    return claims.judge(claims.mean_of([row]), sign, limit, f"{what} {_at(row)}" if dated else what)
 
 
 def _course(rows: Rows, metric: str, *, trained: bool = False) -> Rows:
@@ -209,7 +178,7 @@ def _course(rows: Rows, metric: str, *, trained: bool = False) -> Rows:
     """
     found = over_time(rows, metric)[int(trained) :]
     if not found:
-        raise MissingRows("no snapshots")
+        raise claims.MissingRows("no snapshots")
     return Rows(found)
 
 
@@ -229,7 +198,8 @@ def _ring(rows: Rows) -> Verdict:
     if not flat:
         return Verdict(NOT_REPRODUCED, f"after the arc PC1+PC2 is never ≥ {RING_BOTH:g}")
     one, two = min(flat, key=lambda pair: pair[0].value)
-    return together([_judge(one, "<", RING_ONE, "PC1"), _judge(two, ">", RING_BOTH, "PC1+PC2")])
+    parts = _judge(one, "<", RING_ONE, "PC1"), _judge(two, ">", RING_BOTH, "PC1+PC2")
+    return claims.together(parts)
 
 
 def _ends(metric: str, sign: str, limit: float, what: str) -> Test:

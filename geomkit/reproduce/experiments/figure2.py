@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from geomkit.reproduce.framework.cells import DIMS, MARGIN, main_grid
+from geomkit.reproduce.framework.cells import DIMS, GEOMETRY, MARGIN, main_grid
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Context, Experiment
 from geomkit.reproduce.framework.figures import by_dimension, with_uniformity
@@ -18,31 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPERIMENT", "GEOMETRY", "METRICS", "RETRIEVAL"]
 
-GEOMETRY = (
-    "centroid_distance",
-    "linear_separability",
-    "paired_cosine",
-    "alignment",
-    "uniformity",
-    "cross_uniformity",
-    "text_retrieval_recall@1",
-    "image_retrieval_recall@1",
-)
 RETRIEVAL = tuple(
     f"{side}_retrieval_recall@{k}" for side in ("text", "image") for k in (1, 3, 5, 10)
 )
 METRICS = (
-    *GEOMETRY[:2],
-    "linear_separability_auc",
-    *GEOMETRY[2:5],
-    "uniformity_image",
-    "uniformity_text",
-    "cross_uniformity",
-    "relative_modality_gap",
-    "intra_cosine_image",
-    "intra_cosine_text",
+    *GEOMETRY[:2], "linear_separability_auc", *GEOMETRY[2:5], "uniformity_image", "uniformity_text",
+    "cross_uniformity", "relative_modality_gap", "intra_cosine_image", "intra_cosine_text",
     *RETRIEVAL,
-)
+)  # fmt: skip
 
 
 def _measure(context: Context) -> Rows:

@@ -14,8 +14,8 @@ from geomkit.reproduce.framework.cells import LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Comparison, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment
 from geomkit.reproduce.framework.figures import series_of
-from geomkit.reproduce.framework.measuring import measured, where
-from geomkit.reproduce.framework.results import Row, Rows, published
+from geomkit.reproduce.framework.measuring import measured
+from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,17 +36,14 @@ SAME = 0.02
 
 def spectrum_rows(cell: Cell, embeddings: Embeddings) -> Rows:
     """The whole curve of both modalities, a row a component, and the areas under them."""
-    c = cell.config
-    data = where(c, "val")
     rows = Rows()
     for side, found in zip(SIDES, embeddings.pairs(), strict=True):
         values, errors, area, error = explained_variance_with_error(to_numpy(found[:]))
-        start = ("spectrum", data, c.dim, c.loss, c.seed)
-        rows += [
-            Row(*start, f"cumulative_variance@{k}_{side}", float(value), float(spread))
-            for k, (value, spread) in enumerate(zip(values, errors, strict=True), start=1)
-        ]
-        rows.append(Row(*start, f"explained_variance_auc_{side}", area, error))
+        names = [f"cumulative_variance@{k}_{side}" for k in range(1, len(values) + 1)]
+        names.append(f"explained_variance_auc_{side}")
+        numbers = dict(zip(names, map(float, [*values, area]), strict=True))
+        stderr = dict(zip(names, map(float, [*errors, error]), strict=True))
+        rows += rows_of("spectrum", cell.config, "val", numbers, stderr)
     return rows
 
 

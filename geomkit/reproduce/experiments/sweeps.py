@@ -7,45 +7,29 @@ a learning rate that is lower by the square root of the ratio, as is usual with 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from geomkit.reproduce.experiments.sweep_figures import effects, heat_maps
+from geomkit.reproduce.framework import claims
 from geomkit.reproduce.framework.cells import cell_of, training_pairs
-from geomkit.reproduce.framework.claims import (
-    LEVEL,
-    Claim,
-    Interval,
-    MissingRows,
-    Test,
-    Verdict,
-    above,
-    average,
-    contrast,
-)
+from geomkit.reproduce.framework.claims import Claim, Test, above, average, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.measuring import measured
-from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.reproduce.framework.results import Rows, rows_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["EXPERIMENT", "rank_correlation", "settings"]
+__all__ = ["EXPERIMENT", "settings"]
 
 BATCHES, DIMS, TAUS = (16, 64, 256), (8, 32, 128), (0.01, 0.05, 0.2)
-QUICK = {"batches": (16, 256), "dims": (8, 128), "taus": (0.01, 0.2)}
+QUICK = (16, 256), (8, 128), (0.01, 0.2)
+"""The corners of the grid, for a quick run."""
 LEARNED_FROM = 0.07
 """Initial value of CLIP's learned temperature."""
 PAIRS_SEEN = 38_400
 """Pairs per model, as many as in the standard recipe: 600 steps of 64."""
 LR_AT_64 = 5e-4
 METRICS = (
-    "centroid_distance",
-    "linear_separability",
-    "uniformity",
-    "alignment",
-    "text_retrieval_recall@1",
-    "image_retrieval_recall@1",
-)
+    "centroid_distance", "linear_separability", "uniformity", "alignment",
+    "text_retrieval_recall@1", "image_retrieval_recall@1",
+)  # fmt: skip
 
 
 def settings(options: Options) -> list[tuple[int, int, float, bool]]:
@@ -54,19 +38,19 @@ def settings(options: Options) -> list[tuple[int, int, float, bool]]:
     Batches larger than the number of different captions are left out.
     """
     pairs = training_pairs(options.data)
-    batches = QUICK["batches"] if options.quick else BATCHES
-    dims = QUICK["dims"] if options.quick else DIMS
-    taus = QUICK["taus"] if options.quick else TAUS
+    batches, dims, taus = _grid(options)
     fit = [b for b in batches if b <= pairs]
     if len(fit) < 2:
         fit = [b for b in BATCHES if b <= pairs] or [max(2, pairs)]
     temperatures = [*((tau, False) for tau in taus), (LEARNED_FROM, True)]
     return [
-        (int(batch), int(dim), tau, learned)
-        for tau, learned in temperatures
-        for dim in dims
-        for batch in fit
+        (batch, dim, tau, learned) for tau, learned in temperatures for dim in dims for batch in fit
     ]
+
+
+def _grid(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
+    """Batch sizes, dimensions and fixed temperatures."""
+    return QUICK if options.quick else (BATCHES, DIMS, TAUS)
 
 
 def _cell(options: Options, batch: int, dim: int, tau: float, learned: bool) -> Cell:
@@ -88,7 +72,7 @@ def _cells(options: Options) -> list[Cell]:
 def _measure(context: Context) -> Rows:
     options, rows = context.options, Rows()
     found = settings(options)
-    largest = (QUICK["batches"] if options.quick else BATCHES)[-1]
+    largest = _grid(options)[0][-1]
     if max(batch for batch, *_ in found) < largest:
         context.say(
             f"sweeps: batches up to {largest} need as many different captions; "
@@ -100,18 +84,9 @@ def _measure(context: Context) -> Rows:
         rows += measured("sweeps", cell, context, metrics=METRICS, condition=condition)
         if learned:
             end = context.checkpoint(cell).history[-1].temperature
-            last = rows[-1]
-            rows.append(
-                Row("sweeps", last.data, dim, last.loss, last.seed, "temperature", float(end),
-                    condition=condition)
-            )  # fmt: skip
+            found = {"temperature": float(end)}
+            rows += rows_of("sweeps", cell.config, "val", found, condition=condition)
     return rows
-
-
-def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    from geomkit.reproduce.experiments.sweep_figures import effects, heat_maps
-
-    return {"sweeps": heat_maps(rows), "sweeps-effects": effects(rows)}
 
 
 def _ends(name: str, what: str, first: int = 0, *, fixed: bool = False, high: bool = False) -> Test:
@@ -125,11 +100,11 @@ def _ends(name: str, what: str, first: int = 0, *, fixed: bool = False, high: bo
         high: Whether models of the largest dimension are compared only.
     """
 
-    def test(rows: Rows) -> Verdict:
+    def test(rows: Rows) -> claims.Verdict:
         common = {"learned": 0} if fixed else {}
         found = sorted(rows.where(**common).values(name), key=float)
         if len(found) < 2:
-            raise MissingRows(f"one {name} alone: {', '.join(map(str, found)) or 'none'}")
+            raise claims.MissingRows(f"one {name} alone: {', '.join(map(str, found)) or 'none'}")
         a, b = found[first], found[-1 - first]
         dim = max(rows.values("dim"))
         common |= {"dim": dim} if high else {}
@@ -139,35 +114,18 @@ def _ends(name: str, what: str, first: int = 0, *, fixed: bool = False, high: bo
     return test
 
 
-def _learned(rows: Rows) -> Verdict:
+def _learned(rows: Rows) -> claims.Verdict:
     dims = sorted(rows.values("dim"))[1:]  # in the lowest there is little room for a gap
     found = average(metric="linear_separability", learned=1, dim=dims, over="settings")
     return above(found, 0.9, f"separability, τ learned, d from {dims[0]}" if dims else "")(rows)
 
 
-def _with_uniformity(rows: Rows) -> Interval:
+def _with_uniformity(rows: Rows) -> claims.Interval:
     gaps, spreads = (rows.where(metric=m) for m in ("centroid_distance", "uniformity"))
     other = {(row.dim, row.condition): row.value for row in spreads}
     pairs = [(row.value, other.get((row.dim, row.condition), math.nan)) for row in gaps]
     finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    return rank_correlation([a for a, _ in finite], [b for _, b in finite])
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Spearman's rank correlation with Bonett and Wright's interval (Psychometrika 65, 2000).
-
-    Raises:
-        MissingRows: For fewer than five values, or values that are all equal.
-    """
-    from scipy import stats
-
-    if len(a) < 5 or len(set(a)) == 1 or len(set(b)) == 1:
-        raise MissingRows("too few different values to correlate")
-    r = float(stats.spearmanr(a, b).statistic)
-    r = max(-(1 - len(a) ** -2), min(1 - len(a) ** -2, r))  # keeps the interval finite
-    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((1 + r * r / 2) / (len(a) - 3))
-    low, high = (math.tanh(math.atanh(r) + sign * half) for sign in (-1, 1))
-    return Interval(r, low, high, f"{len(a)} settings", len(a))
+    return claims.rank_correlation([a for a, _ in finite], [b for _, b in finite])
 
 
 EXPERIMENT = Experiment(
@@ -177,7 +135,7 @@ EXPERIMENT = Experiment(
     "uniformity of the contrastive loss alone?",
     _cells,
     _measure,
-    _draw,
+    lambda rows, context: {"sweeps": heat_maps(rows), "sweeps-effects": effects(rows)},
     order=8,
     claims=(
         Claim(

@@ -9,30 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit.data import parse_spec
 from geomkit.errors import GeomkitError
 from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
-from geomkit.reproduce.framework.cells import DIMS, LOSSES, cell_of
+from geomkit.reproduce.framework import measuring
+from geomkit.reproduce.framework.cells import DIMS, LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss
-from geomkit.reproduce.framework.measuring import (
-    cell_model,
-    distinct,
-    kept,
-    openmoji_with,
-    running_on,
-    where,
-)
-from geomkit.reproduce.framework.results import Row, Rows, published
+from geomkit.reproduce.framework.measuring import cell_model, distinct, kept, openmoji_with
+from geomkit.reproduce.framework.results import Row, Rows, data_rows, published, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from geomkit.data.labelled import ClassData
 
 __all__ = ["ATTRIBUTE_TASKS", "EXPERIMENT", "LEAST", "Asked", "asked", "by_dimension", "by_task"]
 
@@ -106,12 +99,8 @@ def asked(options: Options) -> list[Asked]:
 
 def _cells(options: Options) -> list[Cell]:
     data = openmoji_with(options, skin_tones=True, hold_out=None)
-    return [
-        cell_of(options, loss=loss, dim=dim, seed=seed, data=data)
-        for dim in ((DIM,) if options.quick else DIMS)
-        for loss in LOSSES
-        for seed in options.used_seeds
-    ]
+    dims = (DIM,) if options.quick else DIMS
+    return main_grid(options, losses=LOSSES, dims=dims, data=data)
 
 
 def _measure(context: Context) -> Rows:
@@ -124,27 +113,20 @@ def _measure(context: Context) -> Rows:
 
 
 def _cell_rows(cell: Cell, context: Context, tasks: Sequence[Asked]) -> Rows:
-    model: list[Any] = []
+    model = cache(partial(cell_model, context, cell))
     rows = Rows()
     for task in tasks:
-
-        def make(task: Asked = task) -> Rows:
-            model[:] = model or [cell_model(context, cell)]
-            return _task_rows(cell, task, model[0], context)
-
-        rows += kept(context, f"{cell.key}-{task.name}", make)
+        rows += kept(
+            context, f"{cell.key}-{task.name}",
+            lambda task=task: _task_rows(cell, task, model(), context),
+        )  # fmt: skip
     c = cell.config
     for whose in ("openmoji", "given"):
         mine = [t for t in tasks if t.given == (whose == "given")]
         found = [r for t in mine for r in rows.where(metric=t.metric, task=t.name, seed=c.seed)]
         if found:
-            value = sum(r.value for r in found) / len(found)
-            # The tasks share pictures: the error of their mean may be as large as theirs.
-            error = sum(r.stderr for r in found) / len(found)
-            rows.append(
-                Row(NAME, where(c, "val"), c.dim, c.loss, c.seed, "zeroshot_mean", value, error,
-                    f"tasks={whose}")
-            )  # fmt: skip
+            value, error = ({"zeroshot_mean": number} for number in Rows(found).mean())
+            rows += rows_of(NAME, c, "val", value, error, f"tasks={whose}")
     return rows
 
 
@@ -152,31 +134,21 @@ def _task_rows(cell: Cell, task: Asked, model: Any, context: Context) -> Rows:
     from geomkit.data.labelled import load_classes
     from geomkit.tasks import zeroshot
 
-    c = cell.config
+    c, condition = cell.config, f"task={task.name}"
     classes = load_classes(task.spec, preprocess=model.preprocess, split=task.split)
-    data, condition = where(c, classes.data.split), f"task={task.name}"
-    smallest = int(classes.counts.min())
-    rows = Rows(
-        [Row(NAME, data, 0, "", -1, "smallest_class", float(smallest), condition=condition)]
-    )
+    split, smallest = classes.data.split, int(classes.counts.min())
+    rows = data_rows(NAME, c, split, {"smallest_class": float(smallest)}, condition)
     if not task.given and smallest < LEAST:
-        context.say(f"{task.name}: left out, {_few(classes)}")
+        name = classes.class_names[int(classes.counts.argmin())]
+        few = f"{smallest} pictures of '{name}', expected {LEAST} or more"
+        context.say(f"{task.name}: left out, {few}")
         return rows
-    result = zeroshot(
-        model, classes, workers=context.options.workers, **running_on(context.options)
-    )
-    chance = result.scored.chance[task.metric]
-    rows.append(Row(NAME, data, 0, "", -1, "chance", chance, condition=condition))
-    for metric, value in result.metrics.items():
-        if math.isfinite(value):
-            error = result.stderr[metric]
-            rows.append(Row(NAME, data, c.dim, c.loss, c.seed, metric, value, error, condition))
+    running = measuring.running_on(context.options)
+    result = zeroshot(model, classes, workers=context.options.workers, **running)
+    rows += data_rows(NAME, c, split, {"chance": result.scored.chance[task.metric]}, condition)
+    finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
+    rows += rows_of(NAME, c, split, finite, result.stderr, condition)
     return rows
-
-
-def _few(classes: ClassData) -> str:
-    name = classes.class_names[int(classes.counts.argmin())]
-    return f"{classes.counts.min()} pictures of '{name}', expected {LEAST} or more"
 
 
 def by_task(rows: Rows, *, dim: int = 128) -> Figure:
@@ -245,7 +217,7 @@ def by_dimension(rows: Rows) -> Figure:
         own, title, label = means.where(tasks="openmoji"), "geomkit: OpenMoji", "Mean recall"
     all_published = published("zero-shot")
     paper = Rows(
-        Row(NAME, "", dim, loss, -1, "zeroshot_mean", sum(r.value for r in found) / len(found))
+        Row(NAME, "", dim, loss, -1, "zeroshot_mean", found.mean()[0])
         for dim in all_published.values("dim")
         for loss in LOSSES
         if (found := all_published.where(dim=dim, loss=loss))
@@ -263,10 +235,7 @@ def by_dimension(rows: Rows) -> Figure:
 def _better(loss: str) -> Claim:
     theirs = published("zero-shot").where(dim=DIM)
 
-    def mean(name: str) -> float:
-        found = theirs.where(loss=name)
-        return sum(row.value for row in found) / len(found)
-
+    before, after = (theirs.where(loss=name).mean()[0] for name in ("clip", loss))
     told = ", ".join(
         f"{_LABELS[d]} {theirs.one(loss='clip', data=d).value:.3f} to "
         f"{theirs.one(loss=loss, data=d).value:.3f}"
@@ -281,7 +250,7 @@ def _better(loss: str) -> Claim:
 
     return Claim(
         f"{loss} classifies better without training than clip, on the mean of the tasks",
-        f"at d = {DIM} the mean of five data sets {mean('clip'):.3f} to {mean(loss):.3f} ({told})",
+        f"at d = {DIM} the mean of five data sets {before:.3f} to {after:.3f} ({told})",
         test,
         otherwise="Tiny models learn OpenMoji's attributes from its names under any loss; the "
         "paper's transfer to other data sets needs --task and a pretrained model.",

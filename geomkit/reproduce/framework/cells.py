@@ -10,10 +10,17 @@ from geomkit.models.preprocess import Preprocess
 from geomkit.reproduce.framework.experiment import Cell, Options
 from geomkit.training.config import TrainConfig, configure
 
-__all__ = ["DIMS", "LOSSES", "MARGIN", "QUICK_STEPS", "cell_of", "main_grid", "training_pairs"]
+__all__ = [
+    "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "QUICK_STEPS", "cell_of", "main_grid", "training_pairs"
+]  # fmt: skip
 
 LOSSES = ("clip", "cua", "cuaxu")
 DIMS = (32, 64, 128)
+GEOMETRY = (
+    "centroid_distance", "linear_separability", "paired_cosine", "alignment", "uniformity",
+    "cross_uniformity", "text_retrieval_recall@1", "image_retrieval_recall@1",
+)  # fmt: skip
+"""Metrics of the gap and of what goes with it."""
 MARGIN = 0.03
 """Largest change of recall that counts as comparable: the paper's own largest change by either loss
 (image retrieval at 10, d = 128: 0.693 to 0.665), rounded up."""
@@ -75,10 +82,11 @@ def main_grid(
     losses: Iterable[str] = LOSSES,
     dims: Iterable[int] = DIMS,
     seeds: Iterable[int] | None = None,
+    **fields: Any,
 ) -> list[Cell]:
     """The paper's grid: losses × dimensions × seeds; experiments that use it share its cells."""
     return [
-        cell_of(options, loss=loss, dim=dim, seed=seed)
+        cell_of(options, loss=loss, dim=dim, seed=seed, **fields)
         for dim in dims
         for loss in losses
         for seed in (options.used_seeds if seeds is None else seeds)

@@ -14,7 +14,7 @@ from geomkit.reproduce.framework.results import Row, Rows
 __all__ = [
     "NOT_REPRODUCED", "REPRODUCED", "UNDECIDED", "Claim", "Comparison", "Interval", "MissingRows",
     "Number", "Test", "Verdict", "above", "average", "below", "contrast", "difference",
-    "equivalent", "judge", "mean_interval", "mean_of", "together",
+    "equivalent", "judge", "mean_interval", "mean_of", "rank_correlation", "together",
 ]  # fmt: skip
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
@@ -205,6 +205,23 @@ def mean_interval(
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
     how = "the pairs of one seed" if over == "seeds" else f"the pairs of one of {over}"
     return Interval(mean, mean - half, mean + half, how, 1)
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Spearman's rank correlation with Bonett and Wright's interval (Psychometrika 65, 2000).
+
+    Raises:
+        MissingRows: For fewer than five values, or values that are all equal.
+    """
+    from scipy import stats
+
+    if len(a) < 5 or len(set(a)) == 1 or len(set(b)) == 1:
+        raise MissingRows("too few different values to correlate")
+    r = float(stats.spearmanr(a, b).statistic)
+    r = max(-(1 - len(a) ** -2), min(1 - len(a) ** -2, r))  # keeps the interval finite
+    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((1 + r * r / 2) / (len(a) - 3))
+    low, high = (math.tanh(math.atanh(r) + sign * half) for sign in (-1, 1))
+    return Interval(r, low, high, f"{len(a)} settings", len(a))
 
 
 def difference(

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from geomkit.data import parse_spec, with_options
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
 from geomkit.reproduce.framework.results import Row, Rows, read_rows, rows_of, write_rows
-from geomkit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints import Checkpoint
 
-__all__ = ["cell_model", "distinct", "kept", "measured", "openmoji_with", "running_on", "where"]
+__all__ = ["cell_model", "distinct", "kept", "measured", "openmoji_with", "running_on"]
 
 
 def openmoji_with(options: Options, **wanted: object) -> str:
@@ -52,11 +51,6 @@ def distinct(rows: Iterable[Row]) -> Rows:
     for row in rows:
         first.setdefault((row.data, row.dim, row.loss, row.seed, row.metric, row.condition), row)
     return Rows(first.values())
-
-
-def where(config: TrainConfig, split: str) -> str:
-    """Value of the column ``data``: DATA spec and split."""
-    return f"{config.data} {split}"
 
 
 def measured(

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from geomkit.errors import GeomkitError
 if TYPE_CHECKING:
     from geomkit.training.config import TrainConfig
 
-__all__ = ["Row", "Rows", "published", "read_rows", "rows_of", "write_rows"]
+__all__ = ["Row", "Rows", "data_rows", "published", "read_rows", "rows_of", "write_rows"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,15 @@ class Rows(list[Row]):
             groups.setdefault(tuple(row.get(name) for name in names), Rows()).append(row)
         return groups
 
+    def mean(self) -> tuple[float, float]:
+        """Mean of the values and of their standard errors.
+
+        Numbers that share their pairs may go up and down together: the error of their mean is at
+        most the mean of their errors.
+        """
+        count = len(self)
+        return sum(row.value for row in self) / count, sum(row.stderr for row in self) / count
+
     def one(self, **equal: Any) -> Row:
         """The only row with these values.
 
@@ -154,6 +163,19 @@ def rows_of(
             value, errors.get(name, math.nan), condition)
         for name, value in metrics.items()
     )  # fmt: skip
+
+
+def data_rows(
+    experiment: str, config: TrainConfig, split: str, numbers: Mapping[str, float], condition: str
+) -> Rows:
+    """Numbers of the data alone as rows: they depend on no model.
+
+    Arguments are those of :func:`rows_of`.
+    """
+    return Rows(
+        replace(row, dim=0, loss="", seed=-1)
+        for row in rows_of(experiment, config, split, numbers, condition=condition)
+    )
 
 
 def write_rows(path: Path, rows: Iterable[Row], *, overwrite: bool = False) -> None:
