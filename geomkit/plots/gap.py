@@ -44,7 +44,7 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str] | None =
         metrics = [name for result in list(results.values())[:1] for name in result.metrics]
     if not results or not metrics:
         raise GeomkitError("nothing to draw: expected at least one source and one metric")
-    looks = distinct_looks([_loss(result) for result in results.values()])
+    looks = distinct_looks([result.meta.get("loss") for result in results.values()])
 
     def panel(metric: str) -> Panel:
         series = []
@@ -80,8 +80,3 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str] | None =
                 color=INK,
             )
     return figure
-
-
-def _loss(result: GapResult) -> str | None:
-    loss = result.meta.get("loss")
-    return loss if isinstance(loss, str) else None

@@ -9,19 +9,13 @@ from geomkit.metrics import METRICS
 __all__ = ["axis_label", "range_label", "value_range"]
 
 _LABELS = {
-    "centroid_distance": "Centroid distance",
-    "linear_separability": "Linear separability",
     "linear_separability_auc": "Separability, AUC",
-    "paired_cosine": "Paired cosine",
-    "alignment": "Alignment",
     "uniformity": "Uniformity, mean",
-    "uniformity_image": "Uniformity, images",
-    "uniformity_text": "Uniformity, texts",
     "cross_uniformity": "Cross-uniformity",
-    "relative_modality_gap": "Relative modality gap",
     "mmd": "MMD²",
     "cka": "CKA",
 }
+"""Labels that are not the metric's name."""
 
 
 def axis_label(metric: str) -> str:

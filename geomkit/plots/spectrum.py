@@ -37,8 +37,7 @@ def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> Figure:
     >>> len(spectrum_curves({"a": pairs}).axes), len(spectrum_curves({"a": pairs, "b": pairs}).axes)
     (1, 2)
     """
-    losses = [e.meta.get("loss") for e in embeddings.values()]
-    looks = distinct_looks([loss if isinstance(loss, str) else None for loss in losses])
+    looks = distinct_looks([e.meta.get("loss") for e in embeddings.values()])
     shown: dict[str, list[Series]] = {"image": [], "text": []}
     for (name, one), (colour, _) in zip(embeddings.items(), looks, strict=True):
         for side, rows in zip(shown, one.pairs(), strict=True):

@@ -67,11 +67,10 @@ def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
     clouds = [np.stack([to_numpy(s.image), to_numpy(s.text)]) for s in snapshots]
     stages = []
     for k in choose_stages(clouds, count):
-        step = snapshots[k].step
-        record = records[step]
+        record = records[snapshots[k].step]
         recall = record.metrics["text_retrieval_recall@1"]
-        title = f"step {step}\nI→T {100 * recall:.0f}%, loss {record.loss:.2f}"
-        stages.append(Stage(clouds[k][0], clouds[k][1], title))
+        title = f"step {record.step}\nI→T {100 * recall:.0f}%, loss {record.loss:.2f}"
+        stages.append(Stage(*clouds[k], title))
     return stages
 
 
@@ -150,12 +149,12 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
     values, vectors = np.linalg.eigh(both.T @ both)
     basis = vectors[:, ::-1][:, :3]
     kept = values[::-1][:3].sum() / values.sum()
-    image, text = x @ basis, y @ basis
-    image /= np.linalg.norm(image, axis=1, keepdims=True)
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
-    lines = [title] if title else []
-    lines.append(f"3 of {x.shape[1]} principal components, {100 * kept:.0f}% of the variance")
-    return Stage(image, text, "\n".join(lines))
+    share = f"3 of {x.shape[1]} principal components, {100 * kept:.0f}% of the variance"
+    return Stage(_unit(x @ basis), _unit(y @ basis), f"{title}\n{share}".strip())
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
 
 
 def sphere_row(
@@ -213,17 +212,15 @@ def camera_for(stages: Sequence[Stage]) -> np.ndarray:
     towards = points.mean(axis=0)
     if np.linalg.norm(towards) < 0.05:
         towards = np.array([0.6, -0.6, 0.5])
-    towards /= np.linalg.norm(towards)
+    towards = _unit(towards)
     # From straight above, a cone is a disc: turn aside along the widest spread.
     _, vectors = np.linalg.eigh(np.cov(points.T))
     aside = vectors[:, -1] - (vectors[:, -1] @ towards) * towards
     if np.linalg.norm(aside) < 1e-6:
         aside = np.cross(towards, [0.3, 0.2, 1.0])
-    aside /= np.linalg.norm(aside)
-    towards = np.cos(0.45) * towards + np.sin(0.45) * np.cross(towards, aside)
-    towards /= np.linalg.norm(towards)
-    right = aside - (aside @ towards) * towards
-    right /= np.linalg.norm(right)
+    aside = _unit(aside)
+    towards = _unit(np.cos(0.45) * towards + np.sin(0.45) * np.cross(towards, aside))
+    right = _unit(aside - (aside @ towards) * towards)
     return np.stack([right, np.cross(towards, right), towards])
 
 
@@ -280,8 +277,7 @@ def _join(axes: Axes, a: np.ndarray, b: np.ndarray) -> None:
     from matplotlib.collections import LineCollection
 
     share = np.linspace(0, 1, 17)[:, None, None]
-    arcs = (1 - share) * a + share * b
-    arcs /= np.maximum(np.linalg.norm(arcs, axis=-1, keepdims=True), 1e-9)
+    arcs = _unit((1 - share) * a + share * b)
     parts = np.stack([arcs[:-1], arcs[1:]], axis=2).reshape(-1, 2, 3)
     far = parts[:, :, 2].mean(axis=1) < 0
     strength = float(np.clip(60 / len(a), 0.06, 0.4))

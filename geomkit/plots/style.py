@@ -17,23 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "COLUMN_WIDTHS",
-    "IMAGE_COLOUR",
-    "INK",
-    "LOSS_COLOURS",
-    "MODALITY_COLOURS",
-    "TEXT_COLOUR",
-    "axes_grid",
-    "check_figure_path",
-    "distinct_looks",
-    "dress",
-    "figure",
-    "label",
-    "loss_colour",
-    "loss_marker",
-    "save_figure",
-    "style",
-]
+    "COLUMN_WIDTHS", "IMAGE_COLOUR", "INK", "LOSS_COLOURS", "MODALITY_COLOURS", "TEXT_COLOUR",
+    "axes_grid", "check_figure_path", "distinct_looks", "dress", "figure", "label", "loss_colour",
+    "loss_marker", "save_figure", "style",
+]  # fmt: skip
 
 IMAGE_COLOUR = "#d1342f"
 TEXT_COLOUR = "#2464b4"
@@ -103,16 +90,16 @@ def loss_marker(name: str) -> str:
     return preset.marker if preset else _OTHER_MARKERS[_number(name, _OTHER_MARKERS)]
 
 
-def distinct_looks(losses: Sequence[str | None]) -> list[tuple[str, str]]:
+def distinct_looks(losses: Sequence[object]) -> list[tuple[str, str]]:
     """Return a colour and marker per source: those of its loss if all have different losses.
 
     Args:
-        losses: Loss of each source, ``None`` where unknown.
+        losses: Loss of each source; what is no text is unknown.
 
     >>> len({colour for colour, _ in distinct_looks([None, None, "cua"])})
     3
     """
-    found = [(loss_colour(loss), loss_marker(loss)) for loss in losses if loss is not None]
+    found = [(loss_colour(loss), loss_marker(loss)) for loss in losses if isinstance(loss, str)]
     if len(found) == len(losses) and len(set(found)) == len(found):
         return found
     names = list(LOSS_COLOURS)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -125,47 +124,31 @@ def umap_sphere(
 
 def _fit(embeddings: Embeddings, options: UmapOptions, *, sphere: bool) -> np.ndarray:
     """Points of the images, then of the texts, ``(2k, 2)``."""
+    from threadpoolctl import ThreadpoolController
+
     if not embeddings.equal_dims:
         raise GeomkitError("UMAP of both modalities needs one dimension of both")
     if embeddings.n < FEWEST:
         raise GeomkitError(f"UMAP needs {FEWEST} pairs or more, got {embeddings.n}")
     kept = spaced(embeddings.n, options.pairs)
     rows = np.concatenate([to_numpy(side[kept]) for side in embeddings.pairs()])
-    return _quietly(
-        rows.astype(np.float32),
-        n_components=2,
-        n_neighbors=min(options.neighbours, len(rows) - 1),
-        min_dist=options.min_dist,
-        metric=options.metric,
-        random_state=options.seed,
-        n_jobs=1,  # what UMAP sets anyway for a seed
-        init="spectral" if len(rows) > 100 else "random",
-        output_metric="haversine" if sphere else "euclidean",
-    )
-
-
-@contextmanager
-def _same_threads() -> Iterator[None]:
-    """Restore the OpenMP threads of the process: numba changes them, and so torch's results."""
-    from threadpoolctl import ThreadpoolController
-
-    pools = ThreadpoolController().select(user_api="openmp").lib_controllers
-    before = [pool.num_threads for pool in pools]
-    try:
-        yield
-    finally:
-        for pool, threads in zip(pools, before, strict=True):
-            pool.set_num_threads(threads)
-
-
-def _quietly(rows: np.ndarray, **options: Any) -> np.ndarray:
-    """Fit without the warnings of umap-learn and numba about their dependencies."""
-    with warnings.catch_warnings(), _same_threads():
-        warnings.simplefilter("ignore")
+    pools = ThreadpoolController().select(user_api="openmp")
+    with warnings.catch_warnings(), pools.limit():  # restores what numba changes
+        warnings.simplefilter("ignore")  # of umap-learn and numba about their dependencies
         import umap
 
+        layout = umap.UMAP(
+            n_components=2,
+            n_neighbors=min(options.neighbours, len(rows) - 1),
+            min_dist=options.min_dist,
+            metric=options.metric,
+            random_state=options.seed,
+            n_jobs=1,  # what UMAP sets anyway for a seed
+            init="spectral" if len(rows) > 100 else "random",
+            output_metric="haversine" if sphere else "euclidean",
+        )
         try:
-            return np.asarray(umap.UMAP(**options).fit_transform(rows), float)
+            return np.asarray(layout.fit_transform(rows.astype(np.float32)), float)
         except (ArithmeticError, TypeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise GeomkitError(f"UMAP cannot lay out these rows ({reason})") from error

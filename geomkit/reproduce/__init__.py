@@ -9,21 +9,6 @@ from geomkit.reproduce.framework.results import Row, Rows, published, read_rows,
 from geomkit.reproduce.framework.runner import run
 
 __all__ = [
-    "Cell",
-    "Claim",
-    "Context",
-    "Experiment",
-    "Interval",
-    "Options",
-    "Outcome",
-    "Plan",
-    "Row",
-    "Rows",
-    "Verdict",
-    "all_experiments",
-    "plan",
-    "published",
-    "read_rows",
-    "run",
-    "write_rows",
-]
+    "Cell", "Claim", "Context", "Experiment", "Interval", "Options", "Outcome", "Plan", "Row",
+    "Rows", "Verdict", "all_experiments", "plan", "published", "read_rows", "run", "write_rows",
+]  # fmt: skip

@@ -163,7 +163,7 @@ def test_figure_2_from_cells_to_figure(
     found = context(tmp_path, folder)
     rows = figure2._measure(found)
     assert len(rows) == len(cells) * len(figure2.METRICS)
-    for name, figure in figure2._draw(rows, found).items():
+    for name, figure in figure2.EXPERIMENT.draw(rows, found).items():
         save_figure(figure, tmp_path / f"{name}.png", dpi=40)
     # Drawn means are those of the rows, and the same after a trip through CSV.
     write_rows(tmp_path / "r.csv", rows)

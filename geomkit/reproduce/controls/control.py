@@ -8,11 +8,11 @@ with the weights of an ordinary run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.reproduce.controls.towers import build_towers, inputs_of
 from geomkit.reproduce.controls.views import Views, load_views
+from geomkit.reproduce.framework.experiment import computation, digest
 from geomkit.training.config import TrainConfig, learning_rate
 from geomkit.training.order import plan_order
 from geomkit.training.step import backward, finite_terms, optimizer_for
@@ -69,10 +70,7 @@ class Control:
     @property
     def key(self) -> str:
         """Name that depends on the computation only, not on the machine."""
-        plain = asdict(self)
-        for name in ("precision", "threads"):
-            del plain["config"][name]
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+        return digest({**asdict(self), "config": computation(self.config)})
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,10 @@ def run_control(
             records = _trained(control, folder / f"{control.key}.pt", device, say)
     finally:
         torch.set_num_threads(before)
+    content = {"format": "geomkit-control", "schema_version": 1, "control": asdict(control),
+               "records": list(map(asdict, records))}  # fmt: skip
     with atomic_write(done, overwrite=True) as file:
-        content = {"format": "geomkit-control", "schema_version": 1, "control": asdict(control)}
-        file.write(
-            json.dumps({**content, "records": list(map(asdict, records))}, indent=1).encode()
-        )
+        file.write(json.dumps(content, indent=1).encode())
     (folder / f"{control.key}.pt").unlink(missing_ok=True)
     return records
 
@@ -176,13 +173,11 @@ def _trained(
     config = control.config
     architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
     preprocess, tokenizer = Preprocess.for_model(architecture), Tokenizer.for_model(architecture)
+    load = partial(load_views, config.data, control.first, control.second, preprocess=preprocess)
     views = {
-        split: load_views(
-            config.data, control.first, control.second,
-            split=split, preprocess=preprocess, pairs=pairs or MAX_PAIRS,
-        )
-        for split, pairs in (("train", config.pairs), ("val", None))
-    }  # fmt: skip
+        "train": load(split="train", pairs=config.pairs or MAX_PAIRS),
+        "val": load(split="val", pairs=MAX_PAIRS),
+    }
     # A batch is no larger than the data.
     size = min(config.batch_size, len(set(views["train"].data.names)))
     order = plan_order(views["train"].data, batch_size=size, seed=config.seed)
@@ -212,12 +207,8 @@ def _trained(
                 x, y = towers.rows(a, b, preprocess)
             found[split] = _measured(x, y, size, config)
         records.append(Measurement(step, **found))
-        state = {
-            "step": step,
-            "records": json.dumps(list(map(asdict, records))),
-            "weights": towers.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
+        state = {"step": step, "records": json.dumps(list(map(asdict, records))),
+                 "weights": towers.state_dict(), "optimizer": optimizer.state_dict()}  # fmt: skip
         with atomic_write(path, overwrite=True) as file:
             torch.save(state, file)
 

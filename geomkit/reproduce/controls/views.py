@@ -25,6 +25,8 @@ LEAST_PAIRS = 8
 OTHER_LANGUAGE = "de"
 
 Inputs = np.ndarray | list[str]
+View = dict[int, Any]
+"""From a row of the data, where it has the view, to a uint8 image or a caption."""
 
 
 class NoView(GeomkitError):
@@ -50,54 +52,46 @@ class Views:
         return len(self.data)
 
 
-def _picture(data: PairData) -> tuple[np.ndarray, Inputs]:
+def _picture(data: PairData) -> View:
     pixels, rows, bad = data.read()
     data.check_bad(bad)
-    return rows, pixels
+    return dict(zip(rows.tolist(), np.asarray(pixels), strict=True))
 
 
-def _name(data: PairData) -> tuple[np.ndarray, Inputs]:
-    return np.arange(len(data)), data.names
+def _name(data: PairData) -> View:
+    return dict(enumerate(data.names))
 
 
-def _other_picture(data: PairData) -> tuple[np.ndarray, Inputs]:
+def _other_picture(data: PairData) -> View:
     """Outlines where the drawings have them, else the image at half its resolution."""
     if parse_spec(data.spec)[0] == "openmoji":
-        return np.arange(len(data)), np.stack([_outline(code, data.size) for code in data.ids])
-    rows, pixels = _picture(data)
-    return rows, _halved(np.asarray(pixels))
+        return {row: _outline(code, data.size) for row, code in enumerate(data.ids)}
+    return {row: _halved(image) for row, image in _picture(data).items()}
 
 
-def _other_name(data: PairData) -> tuple[np.ndarray, Inputs]:
+def _other_name(data: PairData) -> View:
     """Name in another language where there is one, else the second caption."""
     name, _, options = parse_spec(data.spec)
     if name == "openmoji" and "language" not in options:
         other = load_data(with_options(data.spec, language=OTHER_LANGUAGE), split="all")
         names = dict(zip(other.ids, other.names, strict=True))
-        rows = np.array([i for i, code in enumerate(data.ids) if code in names], int)
-        return rows, [names[data.ids[i]] for i in rows]
-    rows = np.array([i for i, texts in enumerate(data.captions) if len(texts) > 1], int)
-    return rows, [data.captions[i][1] for i in rows]
+        return {row: names[code] for row, code in enumerate(data.ids) if code in names}
+    return {row: texts[1] for row, texts in enumerate(data.captions) if len(texts) > 1}
 
 
-VIEWS: dict[str, Callable[[PairData], tuple[np.ndarray, Inputs]]] = {
+VIEWS: dict[str, Callable[[PairData], View]] = {
     "picture": _picture,
     "other picture": _other_picture,
     "name": _name,
     "other name": _other_name,
 }
-"""From a data set to the rows that have a view, and their views."""
+"""From a data set to the views of it."""
 
 
 def load_views(
-    spec: str,
-    first: str,
-    second: str,
-    *,
-    split: str,
-    preprocess: Preprocess,
+    spec: str, first: str, second: str, *, split: str, preprocess: Preprocess,
     pairs: int | None = None,
-) -> Views:
+) -> Views:  # fmt: skip
     """Load a split of a data set in two views.
 
     Where the views differ, a row is left out if a view of it equals that of an earlier row: two
@@ -121,15 +115,12 @@ def load_views(
     data = load_data(spec, split=split, preprocess=preprocess)
     if pairs is not None and len(data) > pairs:
         data = data.subset(pairs, seed=0)
-    rows_a, a = VIEWS[first](data)
-    rows_b, b = (rows_a, a) if second == first else VIEWS[second](data)
-    places_a = {int(row): place for place, row in enumerate(rows_a)}
-    places_b = {int(row): place for place, row in enumerate(rows_b)}
-    rows = [row for row in range(len(data)) if row in places_a and row in places_b]
+    a = VIEWS[first](data)
+    b = a if second == first else VIEWS[second](data)
     seen: tuple[set[Hashable], set[Hashable]] = (set(), set())
     kept = []
-    for row in rows:
-        keys = _key(a[places_a[row]]), _key(b[places_b[row]])
+    for row in sorted(a.keys() & b.keys()):
+        keys = _key(a[row]), _key(b[row])
         alike = any(key in known for key, known in zip(keys, seen, strict=True))
         if not alike or {first, second} <= {"picture", "name"}:
             kept.append(row)
@@ -141,11 +132,7 @@ def load_views(
             f"'{spec}' ({split}): {len(kept)} of {len(data)} pairs have {what}, "
             f"expected {LEAST_PAIRS} or more"
         )
-    return Views(
-        data.take(np.array(kept)),
-        _chosen(a, [places_a[row] for row in kept]),
-        _chosen(b, [places_b[row] for row in kept]),
-    )
+    return Views(data.take(np.array(kept)), _chosen(a, kept), _chosen(b, kept))
 
 
 def _article(view: str) -> str:
@@ -156,17 +143,18 @@ def _key(value: Any) -> Hashable:
     return value if isinstance(value, str) else value.tobytes()
 
 
-def _chosen(values: Inputs, places: list[int]) -> Inputs:
-    return values[places] if isinstance(values, np.ndarray) else [values[i] for i in places]
+def _chosen(view: View, rows: list[int]) -> Inputs:
+    values = [view[row] for row in rows]
+    return values if isinstance(values[0], str) else np.stack(values)
 
 
-def _halved(pixels: np.ndarray) -> np.ndarray:
-    """Images ``(n, s, s, 3)`` at half their resolution, in their own size."""
-    n, side = len(pixels), pixels.shape[1] // 2 * 2
-    blocks = pixels[:, :side, :side].reshape(n, side // 2, 2, side // 2, 2, 3)
-    small = blocks.mean(axis=(2, 4)).round().astype(np.uint8)
-    out = pixels.copy()
-    out[:, :side, :side] = small.repeat(2, axis=1).repeat(2, axis=2)
+def _halved(image: np.ndarray) -> np.ndarray:
+    """Image ``(s, s, 3)`` at half its resolution, in its own size."""
+    side = len(image) // 2 * 2
+    blocks = image[:side, :side].reshape(side // 2, 2, side // 2, 2, 3)
+    small = blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    out = image.copy()
+    out[:side, :side] = small.repeat(2, axis=0).repeat(2, axis=1)
     return out
 
 
@@ -188,12 +176,9 @@ def _outline(code: str, size: int) -> np.ndarray:
             root.remove(child)
     ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
     png = resvg_py.svg_to_bytes(
-        svg_string=ElementTree.tostring(root, encoding="unicode"),
-        width=size,
-        height=size,
-        background="#ffffff",
-        skip_system_fonts=True,
-    )
+        svg_string=ElementTree.tostring(root, encoding="unicode"), width=size, height=size,
+        background="#ffffff", skip_system_fonts=True,
+    )  # fmt: skip
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
 
 

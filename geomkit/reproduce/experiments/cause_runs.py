@@ -59,22 +59,32 @@ def _scratch(options: Options, loss: str, seed: int) -> TrainConfig:
 
 def measure(context: Context) -> Rows:
     """Rows of every cause."""
-    return Rows(
-        [*_cone(context), *_mismatch(context), *_training(context), *_encoders(context),
-         *_start(context)]
-    )  # fmt: skip
-
-
-def _cone(context: Context) -> Rows:
-    """Random weights, before any training."""
     options = context.options
     rows = Rows()
+    # Random weights, before any training.
     for seed in range(_initialisations(options)):
         config = replace(_scratch(options, "clip", seed), seed=seed)
         rows += kept(
             context, f"initial-{seed}",
             lambda c=config: initial_rows(c, device=options.device, threads=options.threads),
         )  # fmt: skip
+    for cell in _standard(options):
+        condition = "cause=mismatch;pairs=matched"
+        rows += measured("causes", cell, context, metrics=METRICS, condition=condition)
+    for loss in LOSSES[:1] if options.quick else LOSSES:
+        condition = "cause=mismatch;pairs=mismatched"
+        rows += _control(context, loss, condition, second="name", mismatched=True)
+    for cell in cells(options):
+        rows += _training(cell, context)
+    for encoders, second in ENCODERS:
+        views = "same" if second == "picture" else "two"
+        condition = f"cause=encoders;encoders={encoders};views={views}"
+        rows += _control(
+            context, "clip", condition, steps=ENCODER_STEPS, second=second, encoders=encoders
+        )
+    # Images and captions, the gap closed by the fixed map before training.
+    for loss in LOSSES:
+        rows += _control(context, loss, "cause=start;gap=closed", second="name", closed=True)
     return rows
 
 
@@ -116,52 +126,17 @@ def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0)
     return rows_of("causes", config, "val", found.metrics, found.stderr, "cause=cone")
 
 
-def _mismatch(context: Context) -> Rows:
-    """Models of matched and of mismatched pairs."""
+def _training(cell: Cell, context: Context) -> Rows:
+    """Metrics over the training of a cell, from its history but for the last."""
+    run = "long" if cell == _long(context.options) else "standard"
+    condition = f"cause=training;run={run};step="
+    *before, last = context.checkpoint(cell).history
     rows = Rows()
-    for cell in _standard(context.options):
-        rows += measured(
-            "causes", cell, context, metrics=METRICS, condition="cause=mismatch;pairs=matched"
-        )
-    for loss in LOSSES[:1] if context.options.quick else LOSSES:
-        rows += _control(
-            context, loss, "cause=mismatch;pairs=mismatched", second="name", mismatched=True
-        )
-    return rows
-
-
-def _training(context: Context) -> Rows:
-    rows = Rows()
-    cells = [(cell, "standard") for cell in _standard(context.options)]
-    for cell, run in [*cells, (_long(context.options), "long")]:
-        *before, last = context.checkpoint(cell).history
-        condition = f"cause=training;run={run};step="
-        for record in before:
-            found = {name: record.metrics[name] for name in METRICS}
-            when = f"{condition}{record.step}"
-            rows += rows_of("causes", cell.config, record.split, found, condition=when)
-        when = f"{condition}{last.step}"
-        rows += measured("causes", cell, context, metrics=METRICS, condition=when)
-    return rows
-
-
-def _encoders(context: Context) -> Rows:
-    rows = Rows()
-    for encoders, second in ENCODERS:
-        views = "same" if second == "picture" else "two"
-        condition = f"cause=encoders;encoders={encoders};views={views}"
-        rows += _control(
-            context, "clip", condition, steps=ENCODER_STEPS, second=second, encoders=encoders
-        )
-    return rows
-
-
-def _start(context: Context) -> Rows:
-    """Images and captions, the gap closed by the fixed map before training."""
-    rows = Rows()
-    for loss in LOSSES:
-        rows += _control(context, loss, "cause=start;gap=closed", second="name", closed=True)
-    return rows
+    for record in before:
+        found, when = {m: record.metrics[m] for m in METRICS}, f"{condition}{record.step}"
+        rows += rows_of("causes", cell.config, record.split, found, condition=when)
+    when = f"{condition}{last.step}"
+    return Rows(rows + measured("causes", cell, context, metrics=METRICS, condition=when))
 
 
 def _control(

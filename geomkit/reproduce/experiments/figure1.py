@@ -163,12 +163,9 @@ def _published(metric: str) -> list[tuple[float, float]]:
     return [(float(epoch), value) for (name, _, epoch), value in named if name == metric]
 
 
-def _at(row: Row) -> str:
-    return f"at epoch {float(row.conditions['epoch']):.3g}"
-
-
-def _judge(row: Row, sign: str, limit: float, what: str, *, dated: bool = True) -> Verdict:
-    return claims.judge(claims.mean_of([row]), sign, limit, f"{what} {_at(row)}" if dated else what)
+def _judge(row: Row, sign: str, limit: float, what: str) -> Verdict:
+    what += f" at epoch {float(row.conditions['epoch']):.3g}"
+    return claims.judge(claims.mean_of([row]), sign, limit, what)
 
 
 def _course(rows: Rows, metric: str, *, trained: bool = False) -> Rows:
@@ -211,7 +208,8 @@ def _falls(metric: str, share: float, what: str) -> Test:
 
     def test(rows: Rows) -> Verdict:
         found = _course(rows, metric)
-        return _judge(found[-1], "<", found[0].value * share, f"{what} at the end", dated=False)
+        end, limit = claims.mean_of(found[-1:]), found[0].value * share
+        return claims.judge(end, "<", limit, f"{what} at the end")
 
     return test
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from geomkit.reproduce.framework.cells import DIMS, GEOMETRY, MARGIN, main_grid
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Context, Experiment
-from geomkit.reproduce.framework.figures import by_dimension, with_uniformity
+from geomkit.reproduce.framework.figures import by_dimension
 from geomkit.reproduce.framework.measuring import measured
-from geomkit.reproduce.framework.results import Rows, published
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from geomkit.reproduce.framework.results import Rows, published, with_uniformity
 
 __all__ = ["EXPERIMENT", "GEOMETRY", "METRICS", "RETRIEVAL"]
 
@@ -36,14 +32,7 @@ def _measure(context: Context) -> Rows:
     return rows
 
 
-def _draw(rows: Rows, context: Context) -> dict[str, Figure]:
-    paper = published("coco-finetune")
-    return {
-        "figure2": by_dimension(rows, GEOMETRY, published=paper),
-        "figure2-retrieval": by_dimension(rows, RETRIEVAL, published=paper),
-    }
-
-
+PAPER = with_uniformity(published("coco-finetune"))
 _NAMES = {
     "centroid_distance": "centroid distance",
     "linear_separability": "linear separability",
@@ -53,8 +42,7 @@ _RECALLS = {"text_retrieval_recall@1": "I→T@1", "image_retrieval_recall@1": "T
 
 
 def _paper(metric: str, loss: str, dim: int = 128) -> str:
-    found = with_uniformity(published("coco-finetune")).one(metric=metric, dim=dim, loss=loss)
-    return f"{found.value:.3f}"
+    return f"{PAPER.one(metric=metric, dim=dim, loss=loss).value:.3f}"
 
 
 def _lower(metric: str, loss: str, dims: Sequence[int] = DIMS) -> Claim:
@@ -97,7 +85,10 @@ EXPERIMENT = Experiment(
     "uniformity and alignment terms close it without costing retrieval?",
     cells=main_grid,
     measure=_measure,
-    draw=_draw,
+    draw=lambda rows, context: {
+        "figure2": by_dimension(rows, GEOMETRY, published=PAPER),
+        "figure2-retrieval": by_dimension(rows, RETRIEVAL, published=PAPER),
+    },
     order=2,
     claims=(
         Claim(

@@ -84,8 +84,8 @@ def _measure(context: Context) -> Rows:
         rows += measured("sweeps", cell, context, metrics=METRICS, condition=condition)
         if learned:
             end = context.checkpoint(cell).history[-1].temperature
-            found = {"temperature": float(end)}
-            rows += rows_of("sweeps", cell.config, "val", found, condition=condition)
+            ended = {"temperature": float(end)}
+            rows += rows_of("sweeps", cell.config, "val", ended, condition=condition)
     return rows
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from geomkit.embeddings.embeddings import Embeddings
     from geomkit.models.checkpoints import TrainedRun
 
-__all__ = ["Cell", "Context", "Experiment", "Options"]
+__all__ = ["Cell", "Context", "Experiment", "Options", "computation", "digest"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,16 @@ class Options:
         return ", ".join(f"{k} {mine[k]} (now {now[k]})" for k in names)
 
 
+def computation(config: TrainConfig) -> dict[str, Any]:
+    """Configuration without what depends on the machine."""
+    return {k: v for k, v in asdict(config).items() if k not in ("precision", "threads")}
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Short name of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One trained model of a grid; experiments that name the same cell share it.
@@ -112,8 +122,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Name that depends on the configuration only, not on the machine."""
-        plain = {k: v for k, v in asdict(self.config).items() if k not in ("precision", "threads")}
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(computation(self.config))
 
     @property
     def label(self) -> str:

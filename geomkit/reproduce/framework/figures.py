@@ -11,13 +11,12 @@ from geomkit.plots.labels import axis_label, range_label, value_range
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import loss_colour, loss_marker
 from geomkit.reproduce.framework.claims import mean_interval
-from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.reproduce.framework.results import Row, Rows, with_uniformity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Dot", "by_dimension", "by_loss", "curve", "dot_of", "over_steps", "series_of",
-           "with_uniformity"]  # fmt: skip
+__all__ = ["Dot", "by_dimension", "by_loss", "curve", "dot_of", "over_steps", "series_of"]
 
 REFERENCES: dict[str, dict[float, str]] = {
     "linear_separability": {0.5: ""},
@@ -165,23 +164,6 @@ def by_dimension(
                       log=True, dodge=True, references=REFERENCES.get(metric, {}))
             )  # fmt: skip
     return small_multiples(panels, across=across, published="paper (ViT-B/32, COCO)")
-
-
-def with_uniformity(rows: Rows) -> Rows:
-    """Return the rows, and the mean uniformity of runs that have it only by modality."""
-    have = {_run(row) for row in rows if row.metric == "uniformity"}
-    texts = {_run(row): row for row in rows if row.metric == "uniformity_text"}
-    more = [
-        Row(row.experiment, row.data, row.dim, row.loss, row.seed, "uniformity",
-            (row.value + texts[_run(row)].value) / 2, condition=row.condition)
-        for row in rows
-        if row.metric == "uniformity_image" and _run(row) in texts and _run(row) not in have
-    ]  # fmt: skip
-    return Rows([*rows, *more])
-
-
-def _run(row: Row) -> tuple:
-    return row.data, row.dim, row.loss, row.seed, row.condition
 
 
 def over_steps(

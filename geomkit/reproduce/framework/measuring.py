@@ -54,17 +54,11 @@ def distinct(rows: Iterable[Row]) -> Rows:
 
 
 def measured(
-    experiment: str,
-    cell: Cell,
-    context: Context,
-    *,
-    metrics: Iterable[str],
-    split: str = "val",
-    condition: str = "",
+    experiment: str, cell: Cell, context: Context, *, metrics: Iterable[str], condition: str = ""
 ) -> Rows:
-    """Metrics of a trained cell with their standard errors, one row per metric."""
+    """Metrics of a trained cell on held-out pairs with standard errors, one row per metric."""
     from geomkit.metrics import gap
 
     c = cell.config
-    result = gap(context.embeddings(cell, split), metrics=list(metrics), seed=c.seed)
-    return rows_of(experiment, c, split, result.metrics, result.stderr, condition)
+    result = gap(context.embeddings(cell, "val"), metrics=list(metrics), seed=c.seed)
+    return rows_of(experiment, c, "val", result.metrics, result.stderr, condition)

@@ -17,7 +17,8 @@ from geomkit.errors import GeomkitError
 if TYPE_CHECKING:
     from geomkit.training.config import TrainConfig
 
-__all__ = ["Row", "Rows", "data_rows", "published", "read_rows", "rows_of", "write_rows"]
+__all__ = ["Row", "Rows", "data_rows", "published", "read_rows", "rows_of", "with_uniformity",
+           "write_rows"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -254,3 +255,19 @@ def published(experiment: str | None = None) -> Rows:
         seed = line["seed"] if line["seed"].isdigit() else "-1"
         rows.append(_row({**line, "data": line["dataset"], "seed": seed, "stderr": line["std"]}))
     return rows if experiment is None else rows.where(experiment=experiment)
+
+
+def with_uniformity(rows: Rows) -> Rows:
+    """Return the rows, and the mean uniformity of runs that have it only by modality."""
+    have = {_run(row) for row in rows.where(metric="uniformity")}
+    texts = {_run(row): row.value for row in rows.where(metric="uniformity_text")}
+    more = [
+        replace(row, metric="uniformity", value=(row.value + texts[run]) / 2, stderr=math.nan)
+        for row in rows.where(metric="uniformity_image")
+        if (run := _run(row)) in texts and run not in have
+    ]
+    return Rows([*rows, *more])
+
+
+def _run(row: Row) -> tuple:
+    return row.data, row.dim, row.loss, row.seed, row.condition

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geomkit.reproduce.framework.results import Row, Rows
+from geomkit.reproduce.framework.results import Row, Rows, with_uniformity
 
 __all__ = ["Table", "comparison", "spread"]
 
@@ -121,19 +121,11 @@ def _curves(rows: Rows) -> set[str]:
 
 def _published(rows: Rows) -> dict[Key, str]:
     """Published numbers as text, where dimension, loss and metric identify them."""
-    found = rows.by("dim", "loss", "metric")
-    texts: dict[Key, str] = {
-        (dim, loss, metric): _paper(same)
-        for (dim, loss, metric), same in found.items()
+    return {
+        key: _paper(same)
+        for key, same in with_uniformity(rows).by("dim", "loss", "metric").items()
         if len(same.values("data")) == 1
     }
-    for dim, loss, metric in found:
-        sides = [found.get((dim, loss, f"uniformity_{side}"), Rows()) for side in ("image", "text")]
-        if metric == "uniformity_image" and all(len(side) == 1 for side in sides):
-            # The paper gives the uniformity by modality; the mean is computed here, without error.
-            mean = sum(side[0].value for side in sides) / 2
-            texts.setdefault((dim, loss, "uniformity"), spread([mean]))
-    return texts
 
 
 def _paper(rows: Rows) -> str:
