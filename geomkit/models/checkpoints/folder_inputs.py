@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomkit.errors import GeomkitError, reason
+from geomkit.models.checkpoints.reading import reading
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
@@ -25,12 +26,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         GeomkitError: If it cannot be read or is no object.
     """
-    try:
+    with reading(path, "no valid JSON"):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({reason(error)})") from None
-    except ValueError as error:
-        raise GeomkitError(f"{path}: no valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise GeomkitError(f"{path}: expected a JSON object")
     return content

@@ -30,45 +30,28 @@ if TYPE_CHECKING:
 __all__ = ["KIND"]
 
 # What transformers assumes where a config.json says nothing.
+_TOWER = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_VISION = {"num_channels": 3, "image_size": 224}
+_SIGLIP = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 _CLIP_TEXT = {
+    **_TOWER,
     "vocab_size": 49408,
     "hidden_size": 512,
     "intermediate_size": 2048,
-    "num_hidden_layers": 12,
     "num_attention_heads": 8,
     "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
     "eos_token_id": 49407,
 }
-_CLIP_VISION = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_channels": 3,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
-_SIGLIP_TEXT = {
-    **_CLIP_TEXT,
-    "vocab_size": 32000,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 64,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-}
-_SIGLIP_VISION = {
-    **_CLIP_VISION,
-    "patch_size": 16,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-    "vision_use_head": True,
-}
+_CLIP_VISION = {**_TOWER, **_VISION, "patch_size": 32}
+_SIGLIP_TEXT = {**_TOWER, **_SIGLIP, "vocab_size": 32000, "max_position_embeddings": 64}
+_SIGLIP_VISION = {**_TOWER, **_VISION, **_SIGLIP, "patch_size": 16, "vision_use_head": True}
 _TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
@@ -119,9 +102,9 @@ def _clip_config(config: dict[str, Any], source: str) -> ModelConfig:
             "layers": vision["num_hidden_layers"],
             "width": vision["hidden_size"],
             "head_width": vision["hidden_size"] // vision["num_attention_heads"],
-            **_finer(vision, 1e-5, source),
+            **_finer(vision, source),
         },
-        "text_cfg": {**_text(text), **_finer(text, 1e-5, source)},
+        "text_cfg": {**_text(text), **_finer(text, source)},
     }
     if vision["num_channels"] != 3:
         raise GeomkitError(f"{source}: {vision['num_channels']} colour channels; expected 3")
@@ -169,7 +152,7 @@ def _siglip_config(config: dict[str, Any], source: str) -> ModelConfig:
             "no_causal_mask": True,
             "proj_bias": True,
             "pool_type": "last",
-            **_finer(text, 1e-5, source),
+            **_finer(text, source),
         },
     }
     if text["hidden_act"] == "quick_gelu":
@@ -193,7 +176,7 @@ def _text(text: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _finer(part: dict[str, Any], eps: float, source: str) -> dict[str, Any]:
+def _finer(part: dict[str, Any], source: str) -> dict[str, Any]:
     """The entries of open_clip's config that differ from its defaults."""
     found: dict[str, Any] = {}
     act = part["hidden_act"]
@@ -201,7 +184,7 @@ def _finer(part: dict[str, Any], eps: float, source: str) -> dict[str, Any]:
         found["act_kwargs"] = {"approximate": "tanh"}
     elif act not in ("gelu", "quick_gelu"):
         raise GeomkitError(f"{source}: hidden_act '{act}' is not supported")
-    if part["layer_norm_eps"] != eps:
+    if part["layer_norm_eps"] != 1e-5:
         found["norm_kwargs"] = {"eps": part["layer_norm_eps"]}
     ratio = _ratio(part["hidden_size"], part["intermediate_size"])
     if ratio != 4.0:

@@ -6,8 +6,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from geomkit.errors import GeomkitError, reason
+from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.kinds import named_as
+from geomkit.models.checkpoints.reading import reading
 from geomkit.models.checkpoints.torchscript import is_torchscript
 
 __all__ = ["read_torch_file"]
@@ -23,22 +24,19 @@ def read_torch_file(path: str | Path) -> Any:
     import torch
 
     path = Path(path)
+    if not path.exists():
+        raise GeomkitError(f"{path}: no such file")
     if path.is_dir():
         raise GeomkitError(f"{path}: is a folder; name a model in it as {named_as(path)}")
     if is_torchscript(path):
         raise GeomkitError(f"{path}: a TorchScript archive; if it is OpenAI's CLIP, openai:{path}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise GeomkitError(f"{path}: no such file") from None
-    except PermissionError:
-        raise GeomkitError(f"{path}: not readable; check its permissions") from None
-    except pickle.UnpicklingError as error:
-        if "weights" in str(error).lower() and "unsupported" in str(error).lower():
-            raise GeomkitError(
-                f"{path}: holds more than plain tensors and containers; refused, since loading it "
-                "could run code"
-            ) from None
-        raise GeomkitError(f"{path}: not a checkpoint, or damaged") from None
-    except Exception as error:  # torch raises what its readers raise on a damaged file
-        raise GeomkitError(f"{path}: not a checkpoint, or truncated ({reason(error)})") from None
+    with reading(path, "not a checkpoint, or truncated"):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "weights" in str(error).lower() and "unsupported" in str(error).lower():
+                raise GeomkitError(
+                    f"{path}: holds more than plain tensors and containers; refused, since loading "
+                    "it could run code"
+                ) from None
+            raise GeomkitError(f"{path}: not a checkpoint, or damaged") from None

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.errors import GeomkitError, reason
+from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.reading import reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,24 +56,15 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     Raises:
         GeomkitError: If the archive is damaged, or its pickle names anything but tensors.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
-            root = min(pickles, key=len).removesuffix("/data.pkl") if pickles else None
-            if root is None:
-                raise GeomkitError(f"{path}: a zip, but no TorchScript archive (no data.pkl in it)")
-            if f"{root}/byteorder" in archive.namelist():
-                order = archive.read(f"{root}/byteorder")
-                if order.strip() != b"little":
-                    raise GeomkitError(f"{path}: written on a big-endian machine; not supported")
-            module = _Reader(archive, root).load()
-    except GeomkitError as error:
-        text = str(error)
-        raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({reason(error)})") from None
-    except Exception as error:  # a damaged zip or pickle can raise anything
-        raise GeomkitError(f"{path}: damaged TorchScript archive ({reason(error)})") from None
+    with reading(path, "not an archive of tensors, or damaged"), zipfile.ZipFile(path) as archive:
+        pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+        if not pickles:
+            raise GeomkitError(f"{path}: a zip, but no TorchScript archive (no data.pkl in it)")
+        root = min(pickles, key=len).removesuffix("/data.pkl")
+        byteorder = f"{root}/byteorder"
+        if byteorder in archive.namelist() and archive.read(byteorder).strip() != b"little":
+            raise GeomkitError(f"{path}: written on a big-endian machine; not supported")
+        module = _Reader(archive, root).load()
     found: dict[str, Tensor] = {}
     _collect(module, "", found, set())
     if not found:
@@ -109,7 +101,7 @@ class _Reader(pickle.Unpickler):
             return lambda value, _: value
         if module == "torch" and name in _STORAGES:
             return _Storage(name)
-        raise GeomkitError(
+        raise pickle.UnpicklingError(
             f"its pickle names {module}.{name}, which is no tensor; refused, since loading it "
             "could run code"
         )
@@ -119,12 +111,12 @@ class _Reader(pickle.Unpickler):
 
         kind, storage, key, _, count = pid
         if kind != "storage" or not isinstance(storage, _Storage):
-            raise GeomkitError(f"its pickle names an unknown object ({kind})")
+            raise pickle.UnpicklingError(f"its pickle names an unknown object ({kind})")
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
             dtype = getattr(torch, _STORAGES[storage.name])
             if len(data) != count * dtype.itemsize:
-                raise GeomkitError(f"storage {key} is truncated")
+                raise pickle.UnpicklingError(f"storage {key} is truncated")
             self.storages[key] = (
                 torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             )
@@ -138,7 +130,7 @@ class _Storage:
         self.name = name
 
     def __call__(self, *_: Any) -> Any:
-        raise GeomkitError("its pickle calls a storage")
+        raise pickle.UnpicklingError("its pickle calls a storage")
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:

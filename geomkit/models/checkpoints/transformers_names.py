@@ -32,40 +32,38 @@ _TIMM_BLOCK = {
     "mlp.fc2": "mlp.fc2",
     "qkv": "attn.qkv.",
 }
+_CLIP_LAYERS = {
+    "text": ("transformer.resblocks", _OPEN_CLIP_BLOCK),
+    "vision": ("visual.transformer.resblocks", _OPEN_CLIP_BLOCK),
+}
+_SIGLIP_LAYERS = {
+    "text": ("text.transformer.resblocks", _OPEN_CLIP_BLOCK),
+    "vision": ("visual.trunk.blocks", _TIMM_BLOCK),
+}
+# Names with or without the "weight" or "bias" at their end.
 _CLIP = {
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.token_embedding": "token_embedding",
     "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.weight": "ln_final.weight",
-    "text_model.final_layer_norm.bias": "ln_final.bias",
+    "text_model.final_layer_norm": "ln_final",
     "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
+    "vision_model.embeddings.patch_embedding": "visual.conv1",
     "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
-    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
-    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
-    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
+    "vision_model.pre_layrnorm": "visual.ln_pre",
+    "vision_model.post_layernorm": "visual.ln_post",
 }
 _POOL = "visual.trunk.attn_pool."
 _SIGLIP = {
-    "text_model.embeddings.token_embedding.weight": "text.token_embedding.weight",
+    "text_model.embeddings.token_embedding": "text.token_embedding",
     "text_model.embeddings.position_embedding.weight": "text.positional_embedding",
-    "text_model.final_layer_norm.weight": "text.ln_final.weight",
-    "text_model.final_layer_norm.bias": "text.ln_final.bias",
-    "text_model.head.weight": "text.text_projection.weight",
-    "text_model.head.bias": "text.text_projection.bias",
-    "vision_model.embeddings.patch_embedding.weight": "visual.trunk.patch_embed.proj.weight",
-    "vision_model.embeddings.patch_embedding.bias": "visual.trunk.patch_embed.proj.bias",
-    "vision_model.post_layernorm.weight": "visual.trunk.norm.weight",
-    "vision_model.post_layernorm.bias": "visual.trunk.norm.bias",
+    "text_model.final_layer_norm": "text.ln_final",
+    "text_model.head": "text.text_projection",
+    "vision_model.embeddings.patch_embedding": "visual.trunk.patch_embed.proj",
+    "vision_model.post_layernorm": "visual.trunk.norm",
     "vision_model.head.probe": f"{_POOL}latent",
-    "vision_model.head.attention.out_proj.weight": f"{_POOL}proj.weight",
-    "vision_model.head.attention.out_proj.bias": f"{_POOL}proj.bias",
-    "vision_model.head.layernorm.weight": f"{_POOL}norm.weight",
-    "vision_model.head.layernorm.bias": f"{_POOL}norm.bias",
-    "vision_model.head.mlp.fc1.weight": f"{_POOL}mlp.fc1.weight",
-    "vision_model.head.mlp.fc1.bias": f"{_POOL}mlp.fc1.bias",
-    "vision_model.head.mlp.fc2.weight": f"{_POOL}mlp.fc2.weight",
-    "vision_model.head.mlp.fc2.bias": f"{_POOL}mlp.fc2.bias",
+    "vision_model.head.attention.out_proj": f"{_POOL}proj",
+    "vision_model.head.layernorm": f"{_POOL}norm",
+    "vision_model.head.mlp.fc1": f"{_POOL}mlp.fc1",
+    "vision_model.head.mlp.fc2": f"{_POOL}mlp.fc2",
 }
 
 
@@ -75,19 +73,13 @@ def clip_names(state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     Raises:
         GeomkitError: If a layer lacks one of its query, key and value weights.
     """
-    found, rest = _layers(
-        state_dict,
-        {"text": ("", _OPEN_CLIP_BLOCK), "vision": ("visual.", _OPEN_CLIP_BLOCK)},
-        "transformer.resblocks.",
-        source,
-    )
-    for name, tensor in rest.items():
-        if name == "visual_projection.weight":
-            found["visual.proj"] = tensor.T
-        elif name == "text_projection.weight":
-            found["text_projection"] = tensor.T
-        else:
-            found[_CLIP.get(name, name)] = tensor
+    found = _renamed(state_dict, _CLIP_LAYERS, _CLIP, source)
+    for name, to in (
+        ("visual_projection.weight", "visual.proj"),
+        ("text_projection.weight", "text_projection"),
+    ):
+        if name in found:
+            found[to] = found.pop(name).T
     return found
 
 
@@ -97,54 +89,45 @@ def siglip_names(state_dict: dict[str, Tensor], source: str) -> dict[str, Tensor
     Raises:
         GeomkitError: If a layer lacks one of its query, key and value weights.
     """
-    found, rest = _layers(
-        state_dict, {"text": ("text.", _OPEN_CLIP_BLOCK)}, "transformer.resblocks.", source
-    )
-    vision, rest = _layers(rest, {"vision": ("visual.trunk.", _TIMM_BLOCK)}, "blocks.", source)
-    found |= vision
-    for name, tensor in rest.items():
-        if name == "vision_model.embeddings.position_embedding.weight":
-            found["visual.trunk.pos_embed"] = tensor[None]
-        elif name.startswith("vision_model.head.attention.in_proj_"):
-            end = name.removeprefix("vision_model.head.attention.in_proj_")
-            width = tensor.shape[0] // 3
-            found[f"{_POOL}q.{end}"] = tensor[:width]
-            found[f"{_POOL}kv.{end}"] = tensor[width:]
-        else:
-            found[_SIGLIP.get(name, name)] = tensor
+    found = _renamed(state_dict, _SIGLIP_LAYERS, _SIGLIP, source)
+    position = "vision_model.embeddings.position_embedding.weight"
+    if position in found:
+        found["visual.trunk.pos_embed"] = found.pop(position)[None]
+    for end in ("weight", "bias"):
+        three = found.pop(f"vision_model.head.attention.in_proj_{end}", None)
+        if three is not None:
+            width = three.shape[0] // 3
+            found |= {f"{_POOL}q.{end}": three[:width], f"{_POOL}kv.{end}": three[width:]}
     return found
 
 
-def _layers(
+def _renamed(
     state_dict: dict[str, Tensor],
-    towers: dict[str, tuple[str, dict[str, str]]],
-    blocks: str,
+    layers: dict[str, tuple[str, dict[str, str]]],
+    names: dict[str, str],
     source: str,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The layers of some towers, renamed, with query, key and value in one; and the rest."""
+) -> dict[str, Tensor]:
+    """The same weights, renamed, with the query, key and value of a layer in one."""
     import torch
 
     found: dict[str, Tensor] = {}
-    rest: dict[str, Tensor] = {}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, tensor in state_dict.items():
-        match = _LAYER.fullmatch(name)
-        if match is None or match[1] not in towers:
-            rest[name] = tensor
-            continue
-        tower, number, inner, end = match.groups()
-        prefix, names = towers[tower]
-        stem = f"{prefix}{blocks}{number}."
-        if inner in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
-            key = (f"{stem}{names['qkv']}{end}", name.replace(inner, "self_attn.?_proj"))
-            parts.setdefault(key, {})[inner[10]] = tensor
-        elif inner in names:
-            found[f"{stem}{names[inner]}.{end}"] = tensor
-        else:
-            rest[name] = tensor
+        stem, _, end = name.rpartition(".")
+        to = f"{names[stem]}.{end}" if stem in names else names.get(name, name)
+        if match := _LAYER.fullmatch(name):
+            prefix, inside = layers[match[1]]
+            start, inner = f"{prefix}.{match[2]}.", match[3]
+            if inner in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
+                key = (f"{start}{inside['qkv']}{end}", name.replace(inner, "self_attn.?_proj"))
+                parts.setdefault(key, {})[inner[10]] = tensor
+                continue
+            if inner in inside:
+                to = f"{start}{inside[inner]}.{end}"
+        found[to] = tensor
     for (name, pattern), three in parts.items():
         for letter in "qkv":
             if letter not in three:
                 raise GeomkitError(f"{source}: missing '{pattern.replace('?', letter)}'")
         found[name] = torch.cat([three[letter] for letter in "qkv"])
-    return found, rest
+    return found

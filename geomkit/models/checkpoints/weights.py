@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.errors import GeomkitError, reason
+from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.reading import reading
 from geomkit.models.checkpoints.torch_file import read_torch_file
 from geomkit.models.checkpoints.torchscript import is_torchscript, read_torchscript
 
@@ -132,12 +133,7 @@ def _some(names: Iterable[Any]) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with reading(path, "not safetensors, or truncated"):
         return load_file(path)
-    except SafetensorError as error:
-        raise GeomkitError(f"{path}: not safetensors, or truncated ({reason(error)})") from None
-    except OSError as error:
-        raise GeomkitError(f"{path}: cannot be read ({reason(error)})") from None
