@@ -3,9 +3,9 @@
 The configuration is read without torch; training needs it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from geomkit._core.lazy import lazy_exports
 from geomkit.training.config import RECIPES, TrainConfig, configure
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'geomkit.training' has no attribute '{name}'")
-    home = "trackers" if name in ("TRACKERS", "tracker") else "loop"
-    return getattr(import_module(f"geomkit.training.{home}"), name)
+__getattr__ = lazy_exports(
+    __name__, {"loop": ["Event", "Interrupted", "train"], "trackers": ["TRACKERS", "tracker"]}
+)

@@ -164,7 +164,7 @@ def _loop(
     should_stop: Callable[[], bool],
     team: Team,
 ) -> TrainedRun:
-    config, device, stored, model = run.config, run.device, run.stored, run.model
+    config, device, stored, model = run.config, run.device, run.stored, run.start.model
     alone, cuda = team.size == 1, device.startswith("cuda")
     step, history, snapshots = 0, [], []
     model.train()
@@ -182,7 +182,7 @@ def _loop(
     network = _network(model, device, compile=compile, alone=alone)
     criterion = ContrastiveLoss(config.loss, global_batch=not alone)
 
-    eval_tokens = run.tokenizer.encode(run.held_out.names)
+    eval_tokens = run.start.tokenizer.encode(run.held_out.names)
     evaluations = set(evaluation_steps(config))
     terms: dict[str, float] = {}
     bad: dict[int, Bad] = {}
@@ -197,9 +197,9 @@ def _loop(
                 "cpu": torch.get_rng_state(),
                 "cuda": [torch.cuda.get_rng_state(device)] if cuda else [],
             },
-            model_config=run.model_config,
-            preprocess=run.preprocess,
-            tokenizer=run.tokenizer,
+            model_config=run.start.model_config,
+            preprocess=run.start.preprocess,
+            tokenizer=run.start.tokenizer,
             loss=str(criterion.spec),
             config=asdict(config),
             data=run.description,
@@ -248,7 +248,8 @@ def _loop(
         waited = time.perf_counter() - clock
         _skip_bad(batch, run, bad, team, report)
         assert batch.tokens is not None
-        pixels, tokens = model.pixels(batch.images, run.preprocess), model.tokens(batch.tokens)
+        pixels = model.pixels(batch.images, run.start.preprocess)
+        tokens = model.tokens(batch.tokens)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
 

@@ -37,10 +37,10 @@ def embed_held_out(
     """
     rows = np.array_split(np.arange(len(run.held_out)), team.size)[team.rank]
     found = encode(
-        run.model,
+        run.start.model,
         run.held_out if team.size == 1 else run.held_out.take(rows),
         tokens[torch.from_numpy(rows)],
-        run.preprocess,
+        run.start.preprocess,
         device=run.device,
         precision=run.config.precision,
         workers=workers,
@@ -63,7 +63,7 @@ def evaluate(
         lr: Learning rate of the last step.
         terms: Weighted terms of the last step's loss.
     """
-    scale = run.model.get_parameter("clip.logit_scale").detach().exp().cpu()
+    scale = run.start.model.get_parameter("clip.logit_scale").detach().exp().cpu()
     return Record(
         step=step,
         epoch=step / run.order.steps_per_epoch,
@@ -86,7 +86,7 @@ def snapshot(image: Tensor, text: Tensor, *, step: int) -> Snapshot:
 def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float:
     """The mean loss over batches of the training's size: it grows with the size."""
     criterion = ContrastiveLoss(run.config.loss)
-    bias = None if criterion.spec.logit_bias is None else run.model.logit_bias
+    bias = None if criterion.spec.logit_bias is None else run.start.model.logit_bias
     logit = [scale] if bias is None else [scale, bias.detach().cpu()]
     size = run.config.batch_size
     batches = [slice(i * size, (i + 1) * size) for i in range(max(1, len(image) // size))]

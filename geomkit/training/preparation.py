@@ -29,7 +29,7 @@ from geomkit.sources import open_source
 from geomkit.training.config import TrainConfig, differences
 from geomkit.training.order import Order, plan_order
 
-__all__ = ["CaptionTokens", "Run", "caption_tokens", "prepare", "stored_run"]
+__all__ = ["Run", "caption_tokens", "prepare", "stored_run"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,7 @@ class Run:
     Attributes:
         config: Configuration with nothing left to resolve.
         device: Device of the model.
-        model: Model on the device, with the weights to start from.
-        model_config: open_clip's model config.
-        preprocess, tokenizer: What the model does to images and captions.
+        start: Model on the device, with the weights to start from.
         data, held_out: Pairs to train on and pairs to evaluate on.
         order: Order of the training pairs.
         description: DATA spec, number of pairs, evaluated split and fingerprint of the data.
@@ -50,10 +48,7 @@ class Run:
 
     config: TrainConfig
     device: str
-    model: TwoEncoder
-    model_config: dict[str, Any]
-    preprocess: Preprocess
-    tokenizer: Tokenizer
+    start: Checkpoint
     data: PairData
     held_out: PairData
     order: Order
@@ -153,10 +148,8 @@ def prepare(
         precision=resolve_precision(config.precision, device),
         threads=config.threads or (cores() if team.size > 1 else torch.get_num_threads()),
     )
-    return Run(
-        config, device, _ready(start.model, config, stored).to(device), start.model_config,
-        start.preprocess, start.tokenizer, data, held_out, order, description, stored,
-    )  # fmt: skip
+    start = replace(start, model=_ready(start.model, config, stored).to(device))
+    return Run(config, device, start, data, held_out, order, description, stored)
 
 
 def starting_model(
@@ -177,8 +170,8 @@ def starting_model(
             scale.fill_(float(np.log(1.0 / config.temperature)))
         return found
     if config.pretrained and stored is not None:
-        architecture, preprocess = stored.model_config, stored.preprocess
-        tokenizer = stored.tokenizer
+        architecture = stored.model_config
+        preprocess, tokenizer = stored.preprocess, stored.tokenizer
     else:
         architecture = model_config(config.model, dim=config.dim, image_size=config.image_size)
         preprocess = Preprocess.for_model(architecture)
@@ -238,34 +231,29 @@ def _ready(model: TwoEncoder, config: TrainConfig, stored: TrainedRun | None) ->
     return model
 
 
-@dataclass(frozen=True)
-class CaptionTokens:
-    """Token ids of a step's captions; called in the processes that prepare batches.
+def caption_tokens(run: Run) -> Callable[[int, np.ndarray], torch.Tensor]:
+    """Return the function that gives token ids ``(k, context)`` of rows at a step.
 
-    Attributes:
-        order: Which caption a row has at a step.
-        captions: Every caption that training may draw, numbered as in the order.
-        tokenizer: The model's tokenizer.
-        table: Token ids of all captions, for images in memory, whose batches no worker prepares.
+    It is called in the processes that prepare batches. Images in memory have none: the captions
+    that training may draw with them become token ids once.
     """
-
-    order: Order
-    captions: list[str]
-    tokenizer: Tokenizer
-    table: torch.Tensor | None
-
-    def __call__(self, step: int, rows: np.ndarray) -> torch.Tensor:
-        """Return token ids ``(k, context)`` of rows at a step."""
-        numbers = self.order.texts(step, rows)
-        if self.table is not None:
-            return self.table[torch.from_numpy(numbers)]
-        return self.tokenizer.encode([self.captions[number] for number in numbers])
-
-
-def caption_tokens(run: Run) -> CaptionTokens:
-    """Return the captions of a run as token ids."""
     captions = run.data.names
     if run.config.captions == "random":
         captions = [caption for group in run.data.captions for caption in group]
-    table = run.tokenizer.encode(captions) if run.data.in_memory else None
-    return CaptionTokens(run.order, captions, run.tokenizer, table)
+    tokenizer = run.start.tokenizer
+    table = tokenizer.encode(captions) if run.data.in_memory else None
+    return partial(_tokens, run.order, captions, tokenizer, table)
+
+
+def _tokens(
+    order: Order,
+    captions: list[str],
+    tokenizer: Tokenizer,
+    table: torch.Tensor | None,
+    step: int,
+    rows: np.ndarray,
+) -> torch.Tensor:
+    numbers = order.texts(step, rows)
+    if table is not None:
+        return table[torch.from_numpy(numbers)]
+    return tokenizer.encode([captions[number] for number in numbers])

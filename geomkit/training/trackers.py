@@ -60,16 +60,13 @@ def scalars(event: Event) -> dict[str, float]:
     return {f"val/{name}": value for name, value in named.items()}
 
 
-def tracker(
-    name: str, out: Path, *, every: int = 1, project: str = "geomkit"
-) -> Callable[[Event], None]:
+def tracker(name: str, out: Path, *, project: str = "geomkit") -> Callable[[Event], None]:
     """Return a watcher for :func:`geomkit.train` that writes scalars during training.
 
     Args:
         name: Name of a tracker in :data:`TRACKERS`.
         out: Checkpoint of the run. TensorBoard's files go into the folder ``NAME_tensorboard``
             beside it; Weights & Biases uses its name.
-        every: Steps between writes.
         project: Project at Weights & Biases.
 
     Raises:
@@ -83,13 +80,7 @@ def tracker(
         )
     writer = TRACKERS[name](out, project)
     next(writer)
-
-    def watch(event: Event) -> None:
-        if event.kind == "step" and event.step % every and event.step != event.config.steps:
-            return
-        writer.send(event)
-
-    return watch
+    return writer.send
 
 
 Writer = Generator[None, Event, None]
