@@ -10,6 +10,7 @@ training split with standardisation in each fold. The test split is only scored.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -112,44 +113,46 @@ def fit_probe(
         folds = min(folds, int(counts.max()))
         if folds < 2:
             raise GeomkitError("probe: one image per class is too few to choose C; give --C")
-        C = _sweep(rows, labels, tried, folds, max_iterations, seed)
+        parts = _parts(rows, labels, folds, seed)
+
+        def accuracy(C: float) -> float:
+            right = []
+            for train, held_out in parts:
+                model, _ = _fit(rows[train], labels[train], C, max_iterations)
+                right.append(model.predict(rows[held_out]) == labels[held_out])
+            return float(np.concatenate(right).mean())
+
+        tried = _sweep(accuracy)
+        C = _best(tried)
     model, converged = _fit(rows, labels, C, max_iterations)
     return Probe(C, chosen, tried, folds if chosen else 0, converged, present, model)
 
 
-def _sweep(
-    rows: np.ndarray,
-    labels: np.ndarray,
-    tried: dict[float, float],
-    folds: int,
-    max_iterations: int,
-    seed: int,
-) -> float:
+def _parts(rows: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> list[Any]:
+    """Return the rows to train on and the rows held out in each fold."""
     from sklearn.model_selection import StratifiedKFold
 
     with warnings.catch_warnings():  # for classes smaller than the number of folds
         warnings.simplefilter("ignore", UserWarning)
         parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, labels)
         # With two classes, one of a single image, a fold may leave only one class to train on.
-        parts = [(train, held) for train, held in parts if len(np.unique(labels[train])) > 1]
+        return [(train, held) for train, held in parts if len(np.unique(labels[train])) > 1]
 
-    def best(candidates: list[float]) -> float:
-        for candidate in candidates:
-            if candidate not in tried:
-                right = []
-                for train, held_out in parts:
-                    model, _ = _fit(rows[train], labels[train], candidate, max_iterations)
-                    right.append(model.predict(rows[held_out]) == labels[held_out])
-                tried[candidate] = float(np.concatenate(right).mean())
-        # The strongest penalty wins a tie.
-        return max(sorted(tried), key=lambda c: tried[c])
 
-    peak = best(list(GRID))
+def _sweep(accuracy: Callable[[float], float]) -> dict[float, float]:
+    """Return the accuracy of each C tried: the grid, then finer steps around the best."""
+    tried = {C: accuracy(C) for C in GRID}
     step = 1.0
     while step >= FINEST:
-        peak = best([c for c in (_times(peak, -step), _times(peak, step)) if 1e-6 <= c <= 1e6])
+        near = [_times(_best(tried), powers) for powers in (-step, step)]
+        tried |= {C: accuracy(C) for C in near if C not in tried and 1e-6 <= C <= 1e6}
         step /= 2
-    return peak
+    return tried
+
+
+def _best(tried: dict[float, float]) -> float:
+    """Return the C of the highest accuracy; the strongest penalty wins a tie."""
+    return max(sorted(tried), key=lambda C: tried[C])
 
 
 def _times(C: float, powers: float) -> float:

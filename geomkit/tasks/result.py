@@ -96,6 +96,9 @@ class Result:
         """
         raise NotImplementedError
 
+    def _named(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
     def _table(self, results: Sequence[Any], detail: bool) -> Table:
         """Table of several results of this kind, of which this is the first."""
         raise NotImplementedError
@@ -144,15 +147,11 @@ class TaskResult(Result):
         if self.task == "linear_probe":  # CLIP_benchmark's later name for the same number
             metrics |= {f"lp_{name}": value for name, value in metrics.items()}
         found: dict[str, Any] = {
-            "dataset": self.dataset,
-            "model": self.model,
-            "pretrained": self.pretrained,
-            "task": self.task,
+            **self._named("dataset", "model", "pretrained", "task"),
             "metrics": metrics,
             "language": "en",
             "schema_version": SCHEMA_VERSION,
-            "source": self.source,
-            "split": self.split,
+            **self._named("source", "split"),
             "n": scored.n,
             "classes": len(self.class_names),
             "stderr": _finite(scored.stderr),
@@ -182,16 +181,14 @@ class TaskResult(Result):
             for r in results
         ]
         majority = {"acc1": f"{self.scored.majority_share:.4f}"}
-        scores = [
-            [name, *(_number(r.metrics[name], r.stderr[name]) for r in results),
-             _number(chance), majority.get(name, "")]
-            for name, chance in self.scored.chance.items()
-        ]  # fmt: skip
-        recalls = [
-            [f"recall: {name} (n={self.scored.counts[i]:,})",
-             *(_number(r.scored.recall[i]) for r in results), "", ""]
-            for i, name in enumerate(self.class_names)
-        ]  # fmt: skip
+        scores = []
+        for name, chance in self.scored.chance.items():
+            numbers = [_number(r.metrics[name], r.stderr[name]) for r in results]
+            scores.append([name, *numbers, _number(chance), majority.get(name, "")])
+        recalls = []
+        for i, name in enumerate(self.class_names):
+            numbers = [_number(r.scored.recall[i]) for r in results]
+            recalls.append([f"recall: {name} (n={self.scored.counts[i]:,})", *numbers, "", ""])
         return Table(["metric", *titles, "chance", "majority"], [scores, recalls if detail else []])
 
 
@@ -247,11 +244,7 @@ class ArithmeticResult(Result):
         return {
             "schema_version": SCHEMA_VERSION,
             "task": "multimodal_arithmetic",
-            "dataset": self.dataset,
-            "split": self.split,
-            "model": self.model,
-            "pretrained": self.pretrained,
-            "source": self.source,
+            **self._named("dataset", "split", "model", "pretrained", "source"),
             "lambda": self.strength,
             "difference": self.difference,
             "gallery": self.gallery,
@@ -277,11 +270,10 @@ class ArithmeticResult(Result):
 
     def _table(self, results: Sequence[ArithmeticResult], detail: bool) -> Table:
         titles = [f"{Path(r.source).name or 'value'}\nλ={r.strength:g}" for r in results]
-        scores = [
-            [f"{name} (n={count:,})", *(_number(r.metrics[name], r.stderr[name]) for r in results),
-             _number(self.chance[name])]
-            for name, count in self.counts.items()
-        ]  # fmt: skip
+        scores = []
+        for name, count in self.counts.items():
+            numbers = [_number(r.metrics[name], r.stderr[name]) for r in results]
+            scores.append([f"{name} (n={count:,})", *numbers, _number(self.chance[name])])
         values = [
             [f"to {name} (n={part.n:,})", *(_number(*r.per_value[name][:2]) for r in results), ""]
             for name, part in self.per_value.items()
