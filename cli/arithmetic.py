@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
 
-from . import console
 from .options import TaskOptions
-from .tasks import Models, drawing, evaluate
+from .tasks import Models, evaluate
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
+    from geomkit.tasks.features import Running
     from geomkit.tasks.result import ArithmeticResult
+
+    from .progress import Display
 
 __all__ = ["arithmetic"]
 
@@ -40,6 +42,10 @@ def arithmetic(
             all. SIMAT: dev (default) or test.
         difference: OpenMoji: texts to subtract: the attribute's words, or whole names.
         per_value: Show the score of each value asked for.
+
+    Examples:
+        $ geomkit arithmetic ckpt.pt
+        $ geomkit arithmetic ckpt.pt --lambda 0.5 --lambda 1 --per-value
     """
     from geomkit.data import parse_spec
     from geomkit.data.queries import arithmetic_spec
@@ -54,39 +60,33 @@ def arithmetic(
     elif difference != "words":
         raise GeomkitError("--difference: SIMAT subtracts words; leave the option out")
 
-    def run(checkpoint: Checkpoint, first: bool, shared: dict[str, Any]) -> list[ArithmeticResult]:
+    def run(checkpoint: Checkpoint, running: Running, display: Display) -> list[ArithmeticResult]:
         wanted = strengths or [1.0]
         if root is None:
-            shared = {**shared, "progress": drawing}
-            del shared["workers"]
+            running["progress"] = display.preparing
             found = compute(
                 checkpoint, data, split=split or "val", strengths=wanted,
-                differences=[difference], **shared,
+                differences=[difference], **running,
             )  # fmt: skip
         else:
             found = simat(
                 checkpoint, root, split=split or "dev", strengths=wanted,
-                max_bad=options.max_bad, **shared,
+                max_bad=options.max_bad, **running,
             )  # fmt: skip
-        if first:
-            _announce(found[0])
+        result = found[0]
+        display.once(
+            f"{result.dataset} ({result.split}): {next(iter(result.counts.values())):,} queries, "
+            f"each searching {result.gallery:,} images except its own; difference of "
+            f"{result.difference}; {result.meta['device']}, {result.meta['precision']}",
+            result.meta.get("attribution", ""),
+        )
         # Held-out images are new only to a model that was trained without them.
-        trained_on = found[0].meta.get("trained_on")
-        if trained_on and found[0].split == "val" and trained_on != found[0].dataset:
-            console.line(
+        trained_on = result.meta.get("trained_on")
+        if trained_on and result.split == "val" and trained_on != result.dataset:
+            display.log(
                 f"{checkpoint.source}: was trained on '{trained_on}', which may hold out other "
                 "images"
             )
         return found
 
     evaluate(sources, options, run, detail=per_value)
-
-
-def _announce(result: ArithmeticResult) -> None:
-    console.line(
-        f"{result.dataset} ({result.split}): {next(iter(result.counts.values())):,} queries, "
-        f"each searching {result.gallery:,} images except its own; difference of "
-        f"{result.difference}; {result.meta['device']}, {result.meta['precision']}"
-    )
-    if result.meta.get("attribution"):
-        console.line(result.meta["attribution"])

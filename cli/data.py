@@ -11,6 +11,7 @@ from geomkit.errors import GeomkitError
 
 from . import console
 from .options import DataOptions, Overwrite
+from .progress import Display
 
 if TYPE_CHECKING:
     from geomkit.data import PairData
@@ -40,6 +41,10 @@ def data(
         check: Decode every image and list those that fail.
         workers: Processes that decode for --check; default: one per core.
         options: Options that complete the DATA spec.
+
+    Examples:
+        $ geomkit data
+        $ geomkit data coco:/data/coco
     """
     from geomkit.data import datasets, load_data, parse_spec
 
@@ -53,11 +58,8 @@ def data(
 
         check_figure_path(out, overwrite=overwrite)
 
-    def preparing(done: int, total: int) -> None:
-        if done == total:
-            console.line(f"prepared {total}")
-
-    whole = load_data(spec, split="all", size=size, progress=preparing)
+    with Display() as display:
+        whole = load_data(spec, split="all", size=size, progress=display.preparing)
     typer.echo(f"data set:    {spec} ({dataset.help})")
     typer.echo(f"images:      {len(whole):,}, {size} px; {_splits(spec, size, dataset.splits)}")
     captions = sum(map(len, whole.captions))

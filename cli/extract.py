@@ -26,7 +26,7 @@ def extract(
         typer.Argument(help=f"Model: a geomkit checkpoint, {model_forms(' or ')}."),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o")],
+    out: Path,
     data: str | None = None,
     split: str = "val",
     dtype: str = "float32",
@@ -48,7 +48,7 @@ def extract(
 
     Args:
         source: Model.
-        out: Folder to write embeddings to.
+        out (--out, -o): Folder to write embeddings to.
         data: DATA spec; default for a geomkit checkpoint: its training data.
         split: train, val, test or all.
         dtype: Number type of the stored rows: float32, or float16 at half the size (metrics agree
@@ -63,6 +63,10 @@ def extract(
         download: Whether to download weights.
         resume: Continue in --out at the first missing shard.
         overwrite: Whether to replace the folder.
+
+    Examples:
+        $ geomkit extract ckpt.pt --out emb/
+        $ geomkit extract ckpt.pt --data coco:/data/coco --split val --out emb/
     """
     from geomkit._core.parallel import Team
     from geomkit.extraction.store import check_folder, check_options

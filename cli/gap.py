@@ -66,6 +66,10 @@ def gap(
             compared with all rows. Default: exact if it takes at most two minutes.
         as_json (--json): Print one JSON object.
         as_csv (--csv): Print CSV, one line per source and metric.
+
+    Examples:
+        $ geomkit gap ckpt.pt
+        $ geomkit gap clip.pt cua.npz --metrics gap,retrieval --json
     """
     from geomkit._core.parallel import Team
     from geomkit.extraction.load import load_modalities

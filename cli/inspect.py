@@ -29,6 +29,10 @@ def inspect(
         source: What to describe.
         as_json (--json): Print one JSON object.
         download: Whether to download weights.
+
+    Examples:
+        $ geomkit inspect ckpt.pt
+        $ geomkit inspect open_clip:ViT-B-32/weights.pt --json
     """
     from geomkit.inspection import describe
 

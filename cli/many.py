@@ -43,14 +43,7 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
     """
     from geomkit.extraction.load import load_source
 
-    return load_source(
-        source,
-        data=options.data,
-        split=options.split,
-        device=options.device,
-        download=options.download,
-        workers=options.workers,
-    )
+    return load_source(source, **vars(options))
 
 
 def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddings]:

@@ -17,6 +17,10 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
     Args:
         name: Metric to describe in full.
         as_json (--json): Print one JSON object.
+
+    Examples:
+        $ geomkit metrics
+        $ geomkit metrics --json
     """
     import inspect
 

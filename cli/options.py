@@ -14,13 +14,14 @@ from copy import copy
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated, Any, get_origin
 
 import typer
 
 __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
            "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "Workers",
-           "as_command", "parameters"]  # fmt: skip
+           "add_command", "as_command", "parameters"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
@@ -126,7 +127,7 @@ def parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
     found = []
     for p in inspect.signature(command, eval_str=True).parameters.values():
         kind: Any = p.annotation
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             found += parameters(kind)
         elif kind is typer.Context:
             found.append(p.replace(kind=inspect.Parameter.KEYWORD_ONLY))
@@ -149,7 +150,7 @@ def parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
 def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function for Typer with the parameters of :func:`parameters`.
 
-    It collects the fields of each dataclass of options again. Its docstring is the help.
+    It collects the fields of each dataclass of options again.
     """
     groups: dict[str, Any] = {
         name: p.annotation
@@ -164,5 +165,15 @@ def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**given)
 
     call.__signature__ = inspect.Signature(parameters(function))  # type: ignore[attr-defined]
-    call.__doc__ = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     return call
+
+
+def add_command(app: typer.Typer, function: Callable[..., Any], **settings: Any) -> None:
+    """Add a command whose help, with its examples, is the docstring of a function."""
+    text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
+    app.command(
+        function.__name__.replace("_", "-"),
+        help=text.partition("\n\nArgs:")[0],
+        epilog=f"\b\nExamples:\n{dedent(examples)}",
+        **settings,
+    )(as_command(function))

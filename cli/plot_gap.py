@@ -48,6 +48,10 @@ def plot_gap(
         seed: Random seed of folds, samples and permutations.
         options: How models become embeddings.
         overwrite: Whether to replace the figure.
+
+    Examples:
+        $ geomkit plot-gap clip.pt cua.pt
+        $ geomkit plot-gap reports/openmoji/figure2/results.csv --published
     """
 
     def make() -> Figure:

@@ -39,6 +39,10 @@ def plot_pca(
         pairs: Number of pairs.
         options: How models become embeddings.
         overwrite: Whether to replace the figure.
+
+    Examples:
+        $ geomkit plot-pca clip.pt cua.pt
+        $ geomkit plot-pca emb/ --out spectrum.pdf
     """
 
     def make() -> Figure:

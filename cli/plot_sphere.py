@@ -36,6 +36,10 @@ def plot_sphere(
         pairs: Number of pairs.
         options: How models become embeddings.
         overwrite: Whether to replace the figure.
+
+    Examples:
+        $ geomkit plot-sphere
+        $ geomkit plot-sphere ckpt.pt --stages 5 --out sphere.pdf
     """
 
     def make() -> Figure:

@@ -45,6 +45,10 @@ def plot_umap(
         seed: Random seed of the layout.
         options: How models become embeddings.
         overwrite: Whether to replace the figure.
+
+    Examples:
+        $ geomkit plot-umap ckpt.pt
+        $ geomkit plot-umap ckpt.pt --sphere --out umap.pdf
     """
 
     def make() -> Figure:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import console
 from .options import Data, TaskOptions
-from .tasks import Models, drawing, evaluate
+from .tasks import Models, evaluate
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
+    from geomkit.tasks.features import Running
     from geomkit.tasks.result import TaskResult
+
+    from .progress import Display
 
 __all__ = ["probe"]
 
@@ -37,11 +40,15 @@ def probe(
         C (--C): Inverse strength of the L2 penalty; default: chosen by cross-validation.
         seed: Random seed for the folds, and for a split where there is none.
         per_class: Show the recall of each class.
+
+    Examples:
+        $ geomkit probe ckpt.pt --data openmoji,attribute=gender
+        $ geomkit probe ckpt.pt --data imagefolder:/data
     """
     from geomkit.data.labelled import load_parts
     from geomkit.tasks import probe as fit_and_score
 
-    def run(checkpoint: Checkpoint, first: bool, shared: dict[str, Any]) -> list[TaskResult]:
+    def run(checkpoint: Checkpoint, running: Running, display: Display) -> list[TaskResult]:
         train, test = load_parts(
             data,
             preprocess=checkpoint.preprocess,
@@ -49,17 +56,15 @@ def probe(
             test_split=test_split,
             seed=seed,
             max_bad=options.max_bad,
-            progress=drawing,
+            progress=display.preparing,
         )
-        if first:
-            console.line(
-                f"{data}: {len(train):,} images to train on ({train.data.split}), "
-                f"{len(test):,} to test on ({test.data.split}), {len(test.class_names)} classes; "
-                f"{shared['device']}, {shared['precision']}"
-            )
-            if test.data.attribution:
-                console.line(test.data.attribution)
-        return [fit_and_score(checkpoint, train, test, C=C, seed=seed, **shared)]
+        display.once(
+            f"{data}: {len(train):,} images to train on ({train.data.split}), "
+            f"{len(test):,} to test on ({test.data.split}), {len(test.class_names)} classes; "
+            f"{running['device']}, {running['precision']}",
+            test.data.attribution,
+        )
+        return [fit_and_score(checkpoint, train, test, C=C, seed=seed, **running)]
 
     for r in evaluate(sources, options, run, detail=per_class):
         how = f"by {r.meta['folds']}-fold cross-validation" if r.meta["C_chosen"] else "as given"

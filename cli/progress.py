@@ -24,6 +24,7 @@ class Display:
         """Start the clock; the bars start with the context."""
         self.quiet, self.remaining = quiet, remaining
         self.progress: Any = None
+        self.written: set[str] = set()
         self.started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -72,6 +73,13 @@ class Display:
             self.progress.update(
                 task, description=what, completed=done, total=total, note=note, **more
             )
+
+    def once(self, *texts: str) -> None:
+        """Write the lines that are neither empty nor written by this method before."""
+        for text in texts:
+            if text and text not in self.written:
+                self.written.add(text)
+                self.log(text)
 
     def preparing(self, done: int, total: int) -> None:
         """Show how many images have been drawn or decoded so far."""

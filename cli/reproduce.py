@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,10 @@ def reproduce(
         resume: Keep finished experiments, continue the others.
         overwrite: Measure finished experiments again.
         redraw: Draw and judge finished experiments from their results.
+
+    Examples:
+        $ geomkit reproduce figure2 --quick
+        $ geomkit reproduce all --jobs 2 --resume
     """
     from geomkit.reproduce import Options
     from geomkit.reproduce.framework.catalogue import all_experiments
@@ -79,7 +84,7 @@ def reproduce(
             raise GeomkitError(
                 "list: expected no other name beside it; name experiments, or list to see them"
             )
-        _print_list(list(all_experiments().values()))
+        _print_list(all_experiments().values())
         return 0
     options = Options(
         data=data, model=model, pretrained=pretrained, seeds=_numbers(seeds), quick=quick,
@@ -121,7 +126,6 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
 
 
 def _numbers(seeds: str) -> tuple[int, ...]:
-
     words = [word.strip() for word in seeds.split(",") if word.strip()]
     if not all(word.isdigit() for word in words):
         raise GeomkitError(f"--seeds: expected numbers with commas, such as 24,42,44, got {seeds}")
@@ -130,59 +134,65 @@ def _numbers(seeds: str) -> tuple[int, ...]:
 
 def _check(options: Options, *, jobs: int) -> None:
     """Refuse bad options before anything is trained."""
+    from geomkit._core.runtime import resolve_device
+    from geomkit.data.labelled.classes import check_spec
     from geomkit.data.registry import parse_spec
 
     if jobs < 1:
         raise GeomkitError(f"--jobs: expected 1 or more, got {jobs}")
-    for name, count in (("--threads", options.threads), ("--workers", options.workers or 0)):
-        if count < 0:
-            raise GeomkitError(f"{name}: expected 0 or more, got {count}")
+    if options.threads < 0:
+        raise GeomkitError(f"--threads: expected 0 or more, got {options.threads}")
     parse_spec(options.data)
-    from geomkit.data.labelled.classes import check_spec
-
     for spec in options.tasks:
         check_spec(spec)
     if options.simat is not None and not Path(options.simat).is_dir():
         raise GeomkitError(f"{options.simat}: no such folder; give SIMAT's folder to --simat")
     if options.device != "auto":
-        from geomkit._core.runtime import resolve_device
-
         resolve_device(options.device)
 
 
 def _command(names: list[str], options: Options, out: Path, jobs: int) -> str:
     """Command that makes all of this again, without options that do not decide the numbers."""
-    words = ["geomkit", "reproduce", *names, "--data", options.data]
-    for name in ("model", "pretrained", "simat"):
-        if (value := getattr(options, name)) is not None:
-            words += [f"--{name}", str(value)]
-    words += ["--seeds", ",".join(map(str, options.seeds))]
-    for spec in options.tasks:
-        words += ["--task", spec]
-    if options.quick:
-        words.append("--quick")
-    if jobs > 1:
-        words += ["--jobs", str(jobs)]
-    if options.threads:
-        words += ["--threads", str(options.threads)]
-    return " ".join(shlex.quote(word) for word in [*words, "--out", str(out)])
+    words = ["geomkit", "reproduce", *names]
+    for name, value in [
+        ("data", options.data),
+        ("model", options.model),
+        ("pretrained", options.pretrained),
+        ("simat", options.simat),
+        ("seeds", ",".join(map(str, options.seeds))),
+        *(("task", spec) for spec in options.tasks),
+        ("quick", options.quick),
+        ("jobs", jobs if jobs > 1 else None),
+        ("threads", options.threads),
+        ("out", out),
+    ]:
+        if value:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
-def _print_list(found: list[Experiment]) -> None:
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        table.add_column("experiment", style="bold", no_wrap=True)
-        table.add_column("question")
-        for e in found:
-            table.add_row(e.name, " ".join(e.question.split()))
-        Console(highlight=False).print(table)
+def _print_table(headings: Sequence[str], rows: list[list[str]], plain: list[str]) -> None:
+    """Print rows: as a table on a terminal, elsewhere as the lines of ``plain``."""
+    if not sys.stdout.isatty():
+        for line in plain:
+            typer.echo(line)
         return
-    width = max((len(e.name) for e in found), default=0)
-    for e in found:
-        typer.echo(f"{e.name:<{width}}  {' '.join(e.question.split())}")
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading in ("experiment", "verdict"))
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def _print_list(found: Iterable[Experiment]) -> None:
+    rows = [[e.name, " ".join(e.question.split())] for e in found]
+    width = max(len(name) for name, _ in rows)
+    plain = [f"{name:<{width}}  {question}" for name, question in rows]
+    _print_table(("experiment", "question"), rows, plain)
 
 
 def _plan(planned: Plan, out: Path) -> str:
@@ -212,24 +222,14 @@ def _duration(seconds: float) -> str:
 
 def _print_verdicts(outcomes: list[Outcome]) -> None:
     rows = [
-        (o.experiment.name, verdict.status, claim.text, verdict.why)
+        [" ".join(text.split()) for text in (o.experiment.name, v.status, claim.text, v.why)]
         for o in outcomes
-        for claim, verdict in zip(o.experiment.claims, o.verdicts, strict=True)
+        for claim, v in zip(o.experiment.claims, o.verdicts, strict=True)
     ]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        colours = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
-        table = Table(box=None, pad_edge=False)
-        for column in ("experiment", "verdict", "claim", "why"):
-            table.add_column(column, no_wrap=column in ("experiment", "verdict"))
-        for name, status, claim, why in rows:
-            table.add_row(name, f"[{colours[status]}]{status}[/]", claim, why)
-        Console(highlight=False).print(table)
-        return
-    for row in rows:
-        typer.echo("\t".join(" ".join(text.split()) for text in row))
+    colours = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
+    shown = [[name, f"[{colours[status]}]{status}[/]", *rest] for name, status, *rest in rows]
+    plain = ["\t".join(row) for row in rows]
+    _print_table(("experiment", "verdict", "claim", "why"), shown, plain)
 
 
 class _Watcher(Display):

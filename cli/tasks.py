@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import console
 from .options import TaskOptions
+from .progress import Display
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
+    from geomkit.tasks.features import Running
     from geomkit.tasks.result import Result
 
-__all__ = ["Models", "drawing", "evaluate"]
+__all__ = ["Models", "evaluate"]
 
 Models = Annotated[
     list[str], typer.Argument(help="Models: checkpoints, open_clip:NAME/TAG and other SOURCEs.")
@@ -26,7 +28,7 @@ Models = Annotated[
 def evaluate(
     sources: Sequence[str],
     options: TaskOptions,
-    run: Callable[[Checkpoint, bool, dict[str, Any]], Sequence[Result]],
+    run: Callable[[Checkpoint, Running, Display], Sequence[Result]],
     *,
     detail: bool,
 ) -> list[Result]:
@@ -35,9 +37,7 @@ def evaluate(
     Args:
         sources: SOURCE of each model.
         options: Shared options.
-        run: Function of an opened model, of whether it is the first, and of the keyword
-            arguments that every task takes (device, precision, batch_size, workers, progress),
-            to results.
+        run: Function of an opened model, of how to run it, and of the display, to results.
         detail: Whether the table and the JSON list every class or value.
     """
     from geomkit._core.files import atomic_write, check_target
@@ -48,16 +48,18 @@ def evaluate(
     if options.out is not None:
         check_target(options.out, overwrite=options.overwrite)
     device = resolve_device(options.device)
-    shared = {
-        "device": device,
-        "precision": resolve_precision(options.precision, device),
-        "batch_size": options.batch_size,
-        "workers": options.workers,
-    }
     results: list[Result] = []
-    for source in sources:
-        checkpoint = open_source(source, download=options.download)
-        results += run(checkpoint, not results, {**shared, "progress": _progress_of(source)})
+    with Display() as display:
+        for source in sources:
+            running: Running = {
+                "device": device,
+                "precision": resolve_precision(options.precision, device),
+                "batch_size": options.batch_size,
+                "workers": options.workers,
+                "progress": partial(display.show, source),
+            }
+            checkpoint = open_source(source, download=options.download)
+            results += run(checkpoint, running, display)
     found = [r.to_json(detail=detail) for r in results]
     whole = found[0]
     if len(found) > 1:
@@ -76,20 +78,3 @@ def evaluate(
                 f"{r.bad[0].reason}"
             )
     return results
-
-
-def drawing(done: int, total: int) -> None:
-    """Report once that images were prepared."""
-    if done == total:
-        console.line(f"prepared {total} images")
-
-
-def _progress_of(source: str) -> Callable[[int, int], None] | None:
-    if not console.interactive():
-        return None
-
-    def count(done: int, total: int) -> None:
-        end = "\n" if done >= total else ""
-        print(f"\r{source}: {done:,} of {total:,} images", end=end, file=sys.stderr, flush=True)
-
-    return count

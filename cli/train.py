@@ -81,7 +81,7 @@ def _with_config(command: Callable[..., int]) -> Callable[..., int]:
 @_with_config
 def train(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o")] = Path("ckpt.pt"),
+    out: Path = Path("ckpt.pt"),
     resume: bool = False,
     overwrite: options.Overwrite = False,
     repeat_captions: bool = False,
@@ -100,7 +100,7 @@ def train(
     Under torchrun (torchrun --nproc-per-node N -m geomkit_cli train …) the ranks share each batch.
 
     Args:
-        out: Checkpoint to write.
+        out (--out, -o): Checkpoint to write.
         resume: Continue --out if it exists.
         overwrite: Whether to replace the checkpoint.
         repeat_captions: Allow equal captions in one batch.
@@ -113,6 +113,10 @@ def train(
         workers: Processes.
         compile: Run the model through torch.compile.
         config: Fields of the configuration.
+
+    Examples:
+        $ geomkit train --loss cua --dim 3
+        $ geomkit train --loss clip --dim 128 --data coco:/data/coco --out c.pt
     """
     config["data"] = given.complete(config["data"])
     config["distinct_captions"] = not repeat_captions

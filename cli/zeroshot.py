@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import console
 from .options import Data, TaskOptions
-from .tasks import Models, drawing, evaluate
+from .tasks import Models, evaluate
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints.checkpoint import Checkpoint
+    from geomkit.tasks.features import Running
     from geomkit.tasks.result import TaskResult
+
+    from .progress import Display
 
 __all__ = ["zeroshot"]
 
@@ -36,11 +38,15 @@ def zeroshot(
         classnames: File of class names: one per line, or a JSON list.
         templates: File of prompts with {} or {c}: one per line, or a JSON list.
         per_class: Show the recall of each class.
+
+    Examples:
+        $ geomkit zeroshot ckpt.pt --data openmoji,attribute=gender
+        $ geomkit zeroshot a.pt b.pt --data cifar10:/data
     """
     from geomkit.data.labelled import load_classes
     from geomkit.tasks import zeroshot as classify
 
-    def run(checkpoint: Checkpoint, first: bool, shared: dict[str, Any]) -> list[TaskResult]:
+    def run(checkpoint: Checkpoint, running: Running, display: Display) -> list[TaskResult]:
         classes = load_classes(
             data,
             preprocess=checkpoint.preprocess,
@@ -48,17 +54,15 @@ def zeroshot(
             classnames=classnames,
             templates=templates,
             max_bad=options.max_bad,
-            progress=drawing,
+            progress=display.preparing,
         )
-        if first:
-            console.line(
-                f"{data} ({classes.data.split}): {len(classes):,} images of "
-                f"{len(classes.class_names)} classes; names {classes.names_from}; "
-                f"{len(classes.templates)} prompts {classes.templates_from}; "
-                f"{shared['device']}, {shared['precision']}"
-            )
-            if classes.data.attribution:
-                console.line(classes.data.attribution)
-        return [classify(checkpoint, classes, **shared)]
+        display.once(
+            f"{data} ({classes.data.split}): {len(classes):,} images of "
+            f"{len(classes.class_names)} classes; names {classes.names_from}; "
+            f"{len(classes.templates)} prompts {classes.templates_from}; "
+            f"{running['device']}, {running['precision']}",
+            classes.data.attribution,
+        )
+        return [classify(checkpoint, classes, **running)]
 
     evaluate(sources, options, run, detail=per_class)
