@@ -135,11 +135,11 @@ def _check(data: PairData, workers: int | None) -> None:
     """Decode every image; an error if more are bad than the data set allows."""
     import numpy as np
 
-    from geomkit.data.loading import batches, resolve_workers
+    from geomkit.data.loading import batches
 
     jobs: list[Any] = [np.arange(i, min(i + 64, len(data))) for i in range(0, len(data), 64)]
     bad = []
-    for done, batch in enumerate(batches(data, jobs, workers=resolve_workers(workers, data)), 1):
+    for done, batch in enumerate(batches(data, jobs, workers=workers), 1):
         bad += batch.bad
         for image in batch.bad:
             typer.echo(f"bad:         {image.id}: {image.reason}")

@@ -164,7 +164,7 @@ def _exists(file: Path) -> bool:
 def _build(
     data: PairData, plan: _Plan, file: Path, workers: int | None, progress: Progress | None
 ) -> None:
-    from geomkit.data.loading import batches, resolve_workers
+    from geomkit.data.loading import batches
 
     partial, journal = file.with_suffix(".partial"), file.with_suffix(".journal")
     step, count = plan.chunk, plan.count
@@ -180,7 +180,7 @@ def _build(
             ]
             crc = 0
             bad: list[Bad] = []
-            done = batches(data, jobs, workers=resolve_workers(workers, data))
+            done = batches(data, jobs, workers=workers)
             for job, batch in zip(jobs, done, strict=True):
                 whole = np.zeros((len(job), plan.bytes_of(1)), np.uint8)
                 whole[batch.rows - job[0]] = batch.images.numpy().reshape(-1, plan.bytes_of(1))

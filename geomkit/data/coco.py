@@ -127,19 +127,17 @@ def _annotations(root: Path, year: str) -> dict[str, _Json]:
 
 def _read(root: Path, year: str, there: dict[str, _Json], split: str) -> Iterator[_Image]:
     """The images of a split, or of all, in the order of their files; others are not looked for."""
-    if year == "karpathy":
-        found = _karpathy(there["all"])
-        yield from (image for image in found if split in ("all", image.split))
-        return
-    if split == "test":
+    if year != "karpathy" and split == "test":
         raise GeomkitError(
             f"coco: {root}: COCO {year} has no captions for its test images; "
             f"Karpathy's split has (year=karpathy, with {_KARPATHY})"
         )
-    if split not in ("all", *there):
+    if year != "karpathy" and split not in ("all", *there):
         raise GeomkitError(f"coco: {root}: no captions_{split}{year}.json; add it")
     for part, source in there.items():
-        if split in ("all", part):
+        if part == "all":
+            yield from (image for image in _karpathy(source) if split in ("all", image.split))
+        elif split in ("all", part):
             yield from _captions(source, f"{part}{year}", part)
 
 

@@ -71,10 +71,6 @@ class FileImages:
         """Side in px."""
         return self.preprocess.size
 
-    def __len__(self) -> int:
-        """Count of images."""
-        return len(self.names)
-
     def read(self, row: int) -> np.ndarray:
         """One image, uint8, shape ``(size, size, 3)``.
 
@@ -125,10 +121,6 @@ class PixelImages:
     def size(self) -> int:
         """Side in px."""
         return self.preprocess.size
-
-    def __len__(self) -> int:
-        """Count of images."""
-        return len(self.array)
 
     def read(self, row: int) -> np.ndarray:
         """One image, uint8, shape ``(size, size, 3)``."""

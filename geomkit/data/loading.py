@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from geomkit._core.parallel import cores
 from geomkit.data.pairs import Bad, PairData
 
-__all__ = ["Batch", "batches", "resolve_workers"]
+__all__ = ["Batch", "batches"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,6 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
-def resolve_workers(workers: int | None, data: PairData) -> int:
-    """Count of worker processes: as asked for, else one per core, or none for images in memory.
-
-    >>> from geomkit.data import load_data
-    >>> resolve_workers(None, load_data(n=2))
-    0
-    """
-    if workers is not None:
-        return workers
-    return 0 if data.in_memory else cores()
-
-
 def batches(
     data: PairData,
     jobs: Sequence[Any],
@@ -63,7 +51,7 @@ def batches(
     rows_of: Callable[[Any], np.ndarray] | None = None,
     instead: Callable[[Any, int, int], int | None] | None = None,
     tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
     """Decode the images of each job, in order.
@@ -77,13 +65,16 @@ def batches(
             is none left.
         tokens_of: Function from a job and the rows its batch has in the end to their token ids,
             called in the worker; picklable.
-        workers: Worker processes; 0 decodes in this process.
+        workers: Worker processes; 0 decodes in this process. ``None`` is one per core, or 0 for
+            images in memory.
         pin: Whether to put images into page-locked memory, for asynchronous copies to CUDA.
 
     Yields:
         The batch of each job.
     """
     dataset = _Jobs(data, jobs, rows_of, instead, tokens_of)
+    if workers is None:
+        workers = 0 if data.in_memory else cores()
     with warnings.catch_warnings():  # more workers than cores may be asked for
         warnings.filterwarnings("ignore", message=".*worker processes in total")
         loader: DataLoader = DataLoader(

@@ -62,7 +62,8 @@ pregnant people, dancers (who have no emoji without a gender)."""
 GENDER_SIGNS = ("2642", "2640")
 """Codes of the signs for male and female: a gender only where they are joined to a person."""
 
-_TONE_CHARACTERS = frozenset(chr(int(code, 16)) for code in TONES)
+_SELECTOR = "FE0F"
+"""Code of the presentation selector, which changes no picture."""
 _NEUTRAL = {code: person for *genders, person in PEOPLE for code in genders}
 _FORMAT = 1
 
@@ -106,7 +107,7 @@ def load_openmoji(
     groups = _groups(catalogue)
     rows, texts, ids, bases = [], [], [], []
     for row, alike in enumerate(catalogue):
-        members = [c for c in alike if skin_tones or not _TONE_CHARACTERS & set(c)]
+        members = [c for c in alike if skin_tones or not set(TONES) & set(_code(c).split("-"))]
         # Main names before aliases: the second caption is a second name where there is one.
         mains = [names[c][0] for c in members if c in names]
         if not mains:
@@ -164,7 +165,16 @@ def _code(emoji: str) -> str:
 
 def _base(emoji: str) -> str:
     """An emoji's code without skin tones and presentation selectors."""
-    return _code("".join(c for c in emoji if c not in _TONE_CHARACTERS and c != "\ufe0f"))
+    return without(_code(emoji), *TONES, _SELECTOR)
+
+
+def without(code: str, *removed: str) -> str:
+    """An emoji's code without some of its code points.
+
+    >>> without("1F44B-1F3FF", *TONES)
+    '1F44B'
+    """
+    return "-".join(c for c in code.split("-") if c not in removed)
 
 
 def neutral(code: str) -> str:
@@ -175,7 +185,7 @@ def neutral(code: str) -> str:
     >>> neutral("1F468-1F3FF-200D-1F373"), neutral("1F3C3-200D-2640-FE0F")
     ('1F9D1-200D-1F373', '1F3C3')
     """
-    plain = "-".join(c for c in code.split("-") if c not in TONES and c != "FE0F")
+    plain = without(code, *TONES, _SELECTOR)
     for sign in GENDER_SIGNS:
         plain = plain.replace(f"-200D-{sign}", "")
     return "-".join(_NEUTRAL.get(c, c) for c in plain.split("-"))
@@ -189,15 +199,11 @@ def _held_out_variants(ids: list[str], seed: int) -> np.ndarray:
         families.setdefault(neutral(code), []).append(row)
     held = np.zeros(len(ids), bool)
     for base, rows in families.items():
-        chosen = [r for r in rows if share[r] < VAL_SHARE and _plain_code(ids[r]) != base]
+        chosen = [r for r in rows if share[r] < VAL_SHARE and without(ids[r], _SELECTOR) != base]
         if len(chosen) == len(rows):
             chosen.remove(max(chosen, key=share.__getitem__))
         held[chosen] = True
     return held
-
-
-def _plain_code(code: str) -> str:
-    return "-".join(c for c in code.split("-") if c != "FE0F")
 
 
 def _groups(catalogue: list[list[str]]) -> dict[str, str]:

@@ -22,10 +22,6 @@ class Images(Protocol):
         """Side in px."""
         ...
 
-    def __len__(self) -> int:
-        """Count of images."""
-        ...
-
     def read(self, row: int) -> np.ndarray:
         """One image, uint8, shape ``(size, size, 3)``.
 

@@ -16,7 +16,7 @@ import torch
 
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
-from geomkit.data.loading import Batch, batches, resolve_workers
+from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad
 from geomkit.embeddings import Embeddings
 from geomkit.models.checkpoints import Checkpoint
@@ -140,7 +140,7 @@ def encode(
     stream = batches(
         data,
         blocks(0, len(data), batch_size),
-        workers=resolve_workers(workers, data),
+        workers=workers,
         pin=device.startswith("cuda"),
     )
     with evaluating(model, device=device, precision=precision):

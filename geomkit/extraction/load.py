@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
@@ -122,8 +121,6 @@ def to_device(embeddings: Embeddings, device: str) -> Embeddings:
     from geomkit._core.runtime import resolve_device
 
     target = resolve_device(device)
-    if target == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU per rank of a machine
-        target = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     if target == "mps":
         raise GeomkitError("device 'mps': has no float64, which sums need; measure on the CPU")
 

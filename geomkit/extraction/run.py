@@ -24,7 +24,7 @@ import torch
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import resolve_device, resolve_precision, versions
 from geomkit.data import PairData
-from geomkit.data.loading import Batch, batches, resolve_workers
+from geomkit.data.loading import Batch, batches
 from geomkit.errors import GeomkitError
 from geomkit.extraction.encode import Encoded, blocks, encode_batches, evaluating
 from geomkit.extraction.store import (
@@ -179,7 +179,7 @@ def extract(
         return start.manifest
     wait = _meeting(team)
     mine = team.share(list(start.missing))
-    work = _Work(checkpoint, data, folder, start, mine, device, resolve_workers(workers, data))
+    work = _Work(checkpoint, data, folder, start, mine, device, workers)
     total = sum(stop - first for first, stop in map(folder.span, mine))
     state = Progress("start", start.plan, total, len(folder), len(folder) - len(start.missing))
     watch(state)
@@ -228,7 +228,7 @@ class _Work:
     start: Start
     mine: Sequence[int]
     device: str
-    workers: int
+    workers: int | None
 
 
 def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progress) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import numerics, resolve_device, use_device, versions
-from geomkit.data.loading import Batch, batches, resolve_workers
+from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
 from geomkit.losses import ContrastiveLoss
@@ -242,7 +242,7 @@ def _loop(
         rows_of=run.order.rows,
         instead=run.order.instead,
         tokens_of=caption_tokens(run),
-        workers=resolve_workers(workers, run.data),
+        workers=workers,
         pin=cuda,
     ):
         waited = time.perf_counter() - clock

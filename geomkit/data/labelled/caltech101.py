@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from geomkit.data.labelled.disk import Found, on_disk, plain_names, read_torchvision
+from geomkit.data.labelled.disk import Found, on_disk, read_torchvision
 from geomkit.data.labelled.prompts import with_articles
 
 __all__ = ["DATASET", "NAMES", "TEMPLATES"]
@@ -50,11 +49,6 @@ NAMES = {
 """Classes that OpenAI gives another name than their folder's."""
 
 
-def _names(folders: Sequence[str]) -> tuple[str, ...]:
-    plain = plain_names(folders)
-    return tuple(NAMES.get(folder, name) for folder, name in zip(folders, plain, strict=True))
-
-
 def _read(root: Path, split: str) -> Found:
     folder = root / "caltech101" / "101_ObjectCategories"
     expected = f"{folder} with one folder per class, and BACKGROUND_Google, which is left out"
@@ -64,7 +58,8 @@ def _read(root: Path, split: str) -> Found:
         for label, number in zip(found.y, found.index, strict=True)
     )
     ids = tuple(f"{file.parent.name}/{file.stem}" for file in files)
-    return Found(files, np.asarray(found.y), tuple(found.categories), ids)
+    names = tuple(NAMES.get(folder, folder) for folder in found.categories)
+    return Found(files, np.asarray(found.y), names, ids)
 
 
 DATASET = on_disk(
@@ -72,7 +67,6 @@ DATASET = on_disk(
     _read,
     "Caltech-101: objects of 101 classes",
     splits=("all",),
-    names=_names,
     names_from="OpenAI's for Caltech-101",
     templates=TEMPLATES,
     templates_from="OpenAI's for Caltech-101",

@@ -23,7 +23,7 @@ from geomkit.data.pairs import Images, PairData
 from geomkit.data.splits import default_splits, split_names
 from geomkit.errors import GeomkitError, reason
 
-__all__ = ["Found", "labelled", "on_disk", "plain_names", "read_torchvision"]
+__all__ = ["Found", "labelled", "on_disk", "read_torchvision"]
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,14 @@ class Found:
     Attributes:
         images: Paths of ``n`` images; or pixels, uint8, shape ``(n, h, w, 3)``.
         labels: Class of each image, shape ``(n,)``.
-        folders: Names of the classes in the data set.
+        names: Names of the classes; ``_`` becomes a space.
         ids: Name of each image.
     """
 
     images: tuple[Path, ...] | np.ndarray
     labels: np.ndarray
-    folders: tuple[str, ...]
+    names: tuple[str, ...]
     ids: tuple[str, ...]
-
-
-def plain_names(folders: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes with spaces for ``_``."""
-    return tuple(folder.replace("_", " ") for folder in folders)
 
 
 def labelled(
@@ -54,7 +49,6 @@ def labelled(
     *,
     splits: Sequence[str] | None = None,
     dataset: str | None = None,
-    names: Callable[[Sequence[str]], tuple[str, ...]] = plain_names,
     names_from: str = "torchvision's",
     templates: tuple[str, ...] = (),
     templates_from: str = "OpenAI's for ImageNet",
@@ -66,8 +60,7 @@ def labelled(
         read: Function from that folder and the name of one split to its images.
         splits: Splits the folder has; default: those of the data set.
         dataset: Name in CLIP_benchmark; default: the data set's.
-        names: Function from the names of the classes in the data set to those in prompts.
-        names_from: Origin of these names.
+        names_from: Origin of the names of the classes.
         templates: Prompts; default: OpenAI's for ImageNet.
         templates_from: Origin of these prompts.
 
@@ -78,8 +71,8 @@ def labelled(
     train, test = default_splits(splits)
     split = request.split or test
     parts = [read(root, name) for name in split_names(split, splits)]
-    first = parts[0]
-    if any(part.folders != first.folders for part in parts):
+    names = parts[0].names
+    if any(part.names != names for part in parts):
         raise GeomkitError(f"{root}: the splits {split} differ in their classes")
     ids = tuple(name for part in parts for name in part.ids)
     data = PairData(
@@ -95,7 +88,7 @@ def labelled(
     return ClassData(
         data=data,
         labels=np.concatenate([part.labels for part in parts]).astype(np.int64),
-        class_names=names(first.folders),
+        class_names=tuple(name.replace("_", " ") for name in names),
         templates=templates or prompts.imagenet_templates(),
         dataset=dataset or request.dataset.name,
         names_from=names_from,

@@ -22,9 +22,10 @@ def _read(root: Path, split: str) -> Found:
         found = read_folder(folder, "all")
     except GeomkitError as error:
         raise GeomkitError(f"{error}; {expected}") from None
-    if len(found.folders) != 1000:
-        raise GeomkitError(f"{folder}: images in {len(found.folders)} folders; {expected}")
-    return replace(found, ids=tuple(f"{split}/{name}" for name in found.ids))
+    if len(found.names) != 1000:
+        raise GeomkitError(f"{folder}: images in {len(found.names)} folders; {expected}")
+    ids = tuple(f"{split}/{name}" for name in found.ids)
+    return replace(found, names=imagenet_names(), ids=ids)
 
 
 DATASET = on_disk(
@@ -33,6 +34,5 @@ DATASET = on_disk(
     "ImageNet: 1000 classes",
     splits=("train", "val"),
     dataset="imagenet1k",
-    names=lambda folders: imagenet_names(),
     names_from="open_clip's for ImageNet",
 )
