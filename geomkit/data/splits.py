@@ -15,13 +15,13 @@ VAL_SHARE = 0.2
 """Share held out for validation where a data set has no split of its own."""
 
 
-def held_out(names: Iterable[str], seed: int, *, purpose: str = "split") -> np.ndarray:
+def held_out(names: Iterable[str], seed: int) -> np.ndarray:
     """Whether each name is held out, a fifth of all, by a seeded hash of the name.
 
     >>> held_out("abc", 0).tolist()
     [True, False, False]
     """
-    return np.array([seeded_hash(name, seed, purpose) < VAL_SHARE for name in names], bool)
+    return np.array([seeded_hash(name, seed, "split") < VAL_SHARE for name in names], bool)
 
 
 def in_split(

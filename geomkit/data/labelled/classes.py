@@ -11,7 +11,7 @@ import numpy as np
 from geomkit.data.declarations import Progress, Request
 from geomkit.data.labelled import prompts
 from geomkit.data.pairs import PairData
-from geomkit.data.registry import datasets, parse_spec
+from geomkit.data.registry import requested
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 
@@ -96,7 +96,8 @@ def load_classes(
     >>> skin.class_names[0], skin.counts.tolist()
     ('light skin tone', [70, 70, 70, 70, 70])
     """
-    request, options = _request(spec, preprocess, split or "", max_bad, progress)
+    asked = {"split": split or "", "max_bad": max_bad, "progress": progress}
+    request, options = _request(spec, preprocess=preprocess, **asked)
     found: ClassData = request.dataset.load(request, **options)
     if not len(found):
         raise GeomkitError(f"data '{spec}' ({found.data.split}): no images")
@@ -118,17 +119,11 @@ def check_spec(spec: str) -> None:
 
     >>> check_spec("openmoji,attribute=flag")
     """
-    _request(spec, Preprocess(32), "", 0.0, None)
+    _request(spec, preprocess=Preprocess(32), split="")
 
 
-def _request(
-    spec: str, preprocess: Preprocess, split: str, max_bad: float, progress: Progress | None
-) -> tuple[Request, dict[str, Any]]:
-    name, path, options = parse_spec(spec, "classes")
-    dataset = datasets("classes")[name]
-    request = Request(
-        dataset, spec, path or "", split, preprocess, max_bad=max_bad, progress=progress
-    )
-    if dataset.path:
+def _request(spec: str, **asked: Any) -> tuple[Request, dict[str, Any]]:
+    request, options = requested(spec, "classes", **asked)
+    if request.dataset.path:
         request.folder()
     return request, options
