@@ -94,18 +94,12 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")
-    return [
-        to_device(
-            Embeddings.of(
-                matrices[a],
-                matrices[b],
-                modalities=(a, b),
-                meta={"path": f"{paths[a]} {paths[b]}"},
-            ),
-            device,
-        )
-        for a, b in combinations(matrices, 2)
-    ]
+    found = []
+    for a, b in combinations(matrices, 2):
+        meta = {"path": f"{paths[a]} {paths[b]}"}
+        pair = Embeddings.of(matrices[a], matrices[b], modalities=(a, b), meta=meta)
+        found.append(to_device(pair, device))
+    return found
 
 
 def to_device(embeddings: Embeddings, device: str) -> Embeddings:

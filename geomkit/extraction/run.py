@@ -25,6 +25,7 @@ from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import resolve_device, resolve_precision, versions
 from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
+from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
 from geomkit.extraction.encode import Encoded, blocks, encode_batches, evaluating
 from geomkit.extraction.store import (
@@ -32,7 +33,6 @@ from geomkit.extraction.store import (
     Plan,
     ShardFolder,
     ShardRecord,
-    Start,
     check_options,
     finish,
     prepare,
@@ -142,7 +142,7 @@ def extract(
     device = resolve_device(device)
     folder = ShardFolder(Path(out), (*range(0, len(data), rows_per_shard), len(data)))
 
-    def first_look() -> Start:
+    def first_look() -> tuple[Plan, list[ShardRecord | None], Manifest | None]:
         plan = Plan(
             model={
                 "source": checkpoint.source,
@@ -173,20 +173,22 @@ def extract(
         keep = precision == "auto"
         return prepare(folder, plan, resume=resume, overwrite=overwrite, keep_precision=keep)
 
-    start = _agreed(team, first_look)
-    if start.manifest is not None:
-        watch(Progress("end", None, 0, len(folder), len(folder), manifest=start.manifest))
-        return start.manifest
+    plan, records, manifest = _agreed(team, first_look)
+    if manifest is not None:
+        watch(Progress("end", None, 0, len(folder), len(folder), manifest=manifest))
+        return manifest
     wait = _meeting(team)
-    mine = team.share(list(start.missing))
-    work = _Work(checkpoint, data, folder, start, mine, device, workers)
+    mine = team.share([number for number, record in enumerate(records) if record is None])
+    bad = [entry for record in records if record is not None for entry in record.bad]
+    work = _Work(checkpoint, data, folder, plan, bad, mine, device, workers)
     total = sum(stop - first for first, stop in map(folder.span, mine))
-    state = Progress("start", start.plan, total, len(folder), len(folder) - len(start.missing))
+    found = len(records) - records.count(None)
+    state = Progress("start", plan, total, len(folder), found)
     watch(state)
     if mine:
         _write_shards(work, watch, state)
     wait()
-    manifest = _agreed(team, lambda: finish(folder, start.plan, data))
+    manifest = _agreed(team, lambda: finish(folder, plan, data))
     watch(replace(state, kind="end", done=total, manifest=manifest))
     return manifest
 
@@ -220,12 +222,13 @@ def _agreed(team: Team, decide: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class _Work:
-    """What one process has to do: the shards ``mine`` of a plan."""
+    """What one process has to do: the shards ``mine``; the others lack the images ``bad``."""
 
     checkpoint: Checkpoint
     data: PairData
     folder: ShardFolder
-    start: Start
+    plan: Plan
+    bad: Sequence[Bad]
     mine: Sequence[int]
     device: str
     workers: int | None
@@ -233,7 +236,7 @@ class _Work:
 
 def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progress) -> None:
     """Encode and write this process's shards, one being written while the next is encoded."""
-    plan, bad, done = work.start.plan, list(work.start.bad), 0
+    plan, bad, done = work.plan, list(work.bad), 0
     work.checkpoint.model.to(work.device, torch.float64 if plan.precision == "fp64" else None)
     threads, started = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(plan.threads)
@@ -267,7 +270,7 @@ def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progres
 
 def _encoded(work: _Work, seen: Callable[[Batch], None]) -> Generator[Encoded, None, None]:
     """The rows of one shard after the other, still on the device."""
-    model, plan = work.checkpoint.model, work.start.plan
+    model, plan = work.checkpoint.model, work.plan
     jobs = [blocks(*work.folder.span(number), plan.batch_size) for number in work.mine]
     # One stream over all shards: the next one is decoded while this one is being finished.
     stream = batches(

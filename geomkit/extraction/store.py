@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from geomkit.extraction.encode import Encoded
 
 __all__ = [
-    "DTYPES", "Manifest", "Plan", "ShardFolder", "ShardRecord", "Start", "check_folder",
+    "DTYPES", "Manifest", "Plan", "ShardFolder", "ShardRecord", "check_folder",
     "check_options", "differences", "finish", "prepare",
 ]  # fmt: skip
 
@@ -148,23 +148,6 @@ class ShardRecord:
     norms: Mapping[str, Sequence[float] | None]
     bad: tuple[Bad, ...]
     files: Mapping[str, StoredFile]
-
-
-@dataclass(frozen=True)
-class Start:
-    """What is left to do in a folder.
-
-    Attributes:
-        plan: The plan as it is to be followed.
-        missing: Numbers of the shards to write.
-        bad: Images that the shards already there lack.
-        manifest: The manifest if nothing is left to do.
-    """
-
-    plan: Plan
-    missing: tuple[int, ...]
-    bad: tuple[Bad, ...] = ()
-    manifest: Manifest | None = None
 
 
 @dataclass(frozen=True)
@@ -352,7 +335,7 @@ def check_folder(path: Path, *, resume: bool, overwrite: bool) -> Json | None:
 
 def prepare(
     folder: ShardFolder, plan: Plan, *, resume: bool, overwrite: bool, keep_precision: bool
-) -> Start:
+) -> tuple[Plan, list[ShardRecord | None], Manifest | None]:
     """Make a folder ready for an extraction.
 
     Args:
@@ -361,6 +344,10 @@ def prepare(
         resume: Whether to continue an extraction that is there.
         overwrite: Whether to replace an extraction that is there.
         keep_precision: Whether a resumed extraction keeps the precision it was begun in.
+
+    Returns:
+        The plan as it is to be followed, the records of the shards, ``None`` for those to write,
+        and the manifest if nothing is left to do.
 
     Raises:
         GeomkitError: As :func:`geomkit.extraction.run.extract`.
@@ -387,13 +374,12 @@ def prepare(
         for file in remove:
             file.unlink(missing_ok=True)
     records = [folder.record(k) for k in range(len(folder))]
-    missing = tuple(k for k, record in enumerate(records) if record is None)
-    manifest = Manifest.read(out)
-    if manifest is not None and not missing:
+    manifest = None if None in records else Manifest.read(out)
+    if manifest is None:
+        _write_json(out / PLAN, plan)
+    else:
         (out / PLAN).unlink(missing_ok=True)
-        return Start(plan, (), manifest=manifest)
-    _write_json(out / PLAN, plan)
-    return Start(plan, missing, tuple(bad for record in records if record for bad in record.bad))
+    return plan, records, manifest
 
 
 def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:

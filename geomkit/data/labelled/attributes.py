@@ -58,10 +58,6 @@ def _skin_tone(codes: list[str]) -> int | None:
     return TONES.index(tones.pop()) if len(tones) == 1 else None
 
 
-def _without_tone(codes: list[str]) -> str:
-    return "-".join(code for code in codes if code not in TONES)
-
-
 def _gender(codes: list[str]) -> int | None:
     """Men and women, not children, and no image of both."""
     joined = {code for before, code in pairwise(codes) if before == _JOINER}
@@ -73,20 +69,13 @@ def _gender(codes: list[str]) -> int | None:
     return int(female)
 
 
-def _as_man(codes: list[str]) -> str:
-    return "-".join(_AS_MAN.get(code, code) for code in codes)
-
-
 def _flag(codes: list[str]) -> int | None:
     """Unicode's group of flags: of countries, of regions, and the plain ones."""
     country = len(codes) == 2 and all("1F1E6" <= code <= "1F1FF" for code in codes)
     return int(country or codes[0] in _FLAGS)
 
 
-def _keycap(codes: list[str]) -> int | None:
-    return int("20E3" in codes)
-
-
+_THING = ("{}", "an emoji of {}", "a drawing of {}")
 _TONE_NAMES = ("light", "medium-light", "medium", "medium-dark", "dark")
 
 ATTRIBUTES: dict[str, Attribute] = {
@@ -95,17 +84,16 @@ ATTRIBUTES: dict[str, Attribute] = {
         ("{}", "man {}", "woman {}", "person {}", "hand {}", "a person with {}"),
         _skin_tone,
         skin_tones=True,
-        context=_without_tone,
+        context=lambda codes: "-".join(code for code in codes if code not in TONES),
     ),
     "gender": Attribute(
-        ("man", "woman"), ("{}", "a {}", "an emoji of a {}"), _gender, context=_as_man
+        ("man", "woman"),
+        ("{}", "a {}", "an emoji of a {}"),
+        _gender,
+        context=lambda codes: "-".join(_AS_MAN.get(code, code) for code in codes),
     ),
-    "flag": Attribute(
-        ("something else", "a flag"), ("{}", "an emoji of {}", "a drawing of {}"), _flag
-    ),
-    "keycap": Attribute(
-        ("something else", "a keycap"), ("{}", "an emoji of {}", "a drawing of {}"), _keycap
-    ),
+    "flag": Attribute(("something else", "a flag"), _THING, _flag),
+    "keycap": Attribute(("something else", "a keycap"), _THING, lambda codes: int("20E3" in codes)),
 }
 """Attributes by name."""
 
