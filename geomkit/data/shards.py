@@ -183,8 +183,8 @@ def _go_through(tar: Path) -> _Index:
         raise GeomkitError(f"webdataset: {tar}: cut short, or damaged at byte {end:,}{_FETCH}")
     samples = []
     for key in dict.fromkeys([*images, *texts, *described]):
-        caption = texts.get(key, described.get(key))
-        samples.append(_Sample(key, *images.get(key, (None, None)), caption))
+        offset, length = images.get(key, (None, None))
+        samples.append(_Sample(key, offset, length, texts.get(key, described.get(key))))
     return _Index(samples, bool(after))
 
 

@@ -7,9 +7,8 @@ whatever was there before and whichever rank writes it, its bytes are the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -27,7 +26,7 @@ from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
-from geomkit.extraction.encode import Encoded, blocks, encode_batches, evaluating
+from geomkit.extraction.encode import blocks, encode_batches, evaluating
 from geomkit.extraction.store import (
     Manifest,
     Plan,
@@ -237,7 +236,8 @@ class _Work:
 def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progress) -> None:
     """Encode and write this process's shards, one being written while the next is encoded."""
     plan, bad, done = work.plan, list(work.bad), 0
-    work.checkpoint.model.to(work.device, torch.float64 if plan.precision == "fp64" else None)
+    model, preprocess = work.checkpoint.model, work.checkpoint.preprocess
+    model.to(work.device, torch.float64 if plan.precision == "fp64" else None)
     threads, started = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(plan.threads)
     waiting: tuple[int, Future[ShardRecord]] | None = None
@@ -255,22 +255,6 @@ def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progres
         if waiting is not None:
             report("shard", shard=waiting[0], record=waiting[1].result())
 
-    try:
-        with ThreadPoolExecutor(1) as writer, closing(_encoded(work, seen)) as stream:
-            for number, encoded in zip(work.mine, stream, strict=True):
-                arrived()
-                job = partial(work.folder.write, number, work.data, encoded, dtype=plan.dtype)
-                waiting = number, writer.submit(job)
-                bad += encoded.bad
-                work.data.check_bad(bad)  # they can only become more: better now than at the end
-            arrived()
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _encoded(work: _Work, seen: Callable[[Batch], None]) -> Generator[Encoded, None, None]:
-    """The rows of one shard after the other, still on the device."""
-    model, plan = work.checkpoint.model, work.plan
     jobs = [blocks(*work.folder.span(number), plan.batch_size) for number in work.mine]
     # One stream over all shards: the next one is decoded while this one is being finished.
     stream = batches(
@@ -280,16 +264,21 @@ def _encoded(work: _Work, seen: Callable[[Batch], None]) -> Generator[Encoded, N
         workers=work.workers,
         pin=work.device.startswith("cuda"),
     )
-    with evaluating(model, device=work.device, precision=plan.precision):
-        for shard in jobs:
-            yield encode_batches(
-                model,
-                islice(stream, len(shard)),
-                work.checkpoint.preprocess,
-                batch_size=plan.batch_size,
-                dim=work.checkpoint.model_config["embed_dim"],
-                seen=seen,
-            )
+    options = {"batch_size": plan.batch_size, "dim": work.checkpoint.model_config["embed_dim"]}
+    evaluation = evaluating(model, device=work.device, precision=plan.precision)
+    try:
+        with ThreadPoolExecutor(1) as writer, evaluation:
+            for number, shard in zip(work.mine, jobs, strict=True):
+                part = islice(stream, len(shard))
+                encoded = encode_batches(model, part, preprocess, **options, seen=seen)
+                arrived()
+                job = partial(work.folder.write, number, work.data, encoded, dtype=plan.dtype)
+                waiting = number, writer.submit(job)
+                bad += encoded.bad
+                work.data.check_bad(bad)  # they can only become more: better now than at the end
+            arrived()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _tokens(

@@ -19,7 +19,7 @@ from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import FileImages, PixelImages, Place
 from geomkit.data.labelled import prompts
 from geomkit.data.labelled.classes import ClassData
-from geomkit.data.pairs import Images, PairData
+from geomkit.data.pairs import Images
 from geomkit.data.splits import default_splits, split_names
 from geomkit.errors import GeomkitError, reason
 
@@ -75,18 +75,9 @@ def labelled(
     if any(part.names != names for part in parts):
         raise GeomkitError(f"{root}: the splits {split} differ in their classes")
     ids = tuple(name for part in parts for name in part.ids)
-    data = PairData(
-        spec=request.spec,
-        split=split,
-        images=_images(parts, request),
-        index=np.arange(len(ids)),
-        captions=(("",),) * len(ids),
-        ids=ids,
-        source=str(root),
-        max_bad=request.max_bad,
-    )
+    images, captions = _images(parts, request), [("",)] * len(ids)
     return ClassData(
-        data=data,
+        data=request.data(images, captions, ids, str(root), split=split),
         labels=np.concatenate([part.labels for part in parts]).astype(np.int64),
         class_names=tuple(name.replace("_", " ") for name in names),
         templates=templates or prompts.imagenet_templates(),
