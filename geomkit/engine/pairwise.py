@@ -3,7 +3,7 @@
 What is quadratic in n comes from here. The walk visits each symmetric pair once, holds a few tiles
 and never n², and hands each tile to every reducer that wants it. Texts are laid out so that the
 texts of a block of images form the block of the same number: the tile on the diagonal then holds
-every score of an image with its own texts, and no score is computed twice in two ways.
+every score of an image with its own texts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ import numpy as np
 
 from geomkit._core.array import Array, is_torch, like
 from geomkit._core.parallel import SOLO, Team, cores, in_order
+from geomkit.engine.precision import cosines_at, rounding
 
-__all__ = ["Kind", "Pairs", "Reducer", "Scratch", "Tile", "kinds_of", "walk"]
+__all__ = [
+    "Kind", "Pairs", "Reducer", "RightAnswers", "Scratch", "Tile", "kinds_of", "walk",
+]  # fmt: skip
 
-Kind = Literal["xx", "yy", "xy", "yx"]
-"""A Gram matrix: images with images, texts with texts, images with texts, and texts with images,
-which only the sampled queries have; the full walk sees it as the columns of ``xy``."""
-KINDS: tuple[Kind, ...] = ("xx", "yy", "xy")
+Kind = Literal["xx", "yy", "xy", "yx", "tt", "tx"]
+"""A Gram matrix: x are the images, y the paired texts, t all texts, but ``xy`` has all texts too.
+
+Only sampled queries have ``yx`` and ``tx``; the full walk sees them as the columns of ``xy``. With
+one text per image ``tt`` and ``tx`` equal ``yy`` and ``yx``: ask for those, which others use too.
+"""
+KINDS: tuple[Kind, ...] = ("xx", "yy", "xy", "tt")
 
 _TILE = {"cpu": 768, "other": 8192}
 """Rows of a tile: on a CPU a float32 tile of 768² stays near the cache (2,048 rows cost a fifth
@@ -45,7 +51,10 @@ class Tile:
         gram: Inner products, ``(r, c)``; gone when parts are added.
         rows: Pair numbers of its rows: images (``xx``, ``xy``) or paired texts (``yy``).
         cols: Pair numbers of its columns; in ``xy`` the columns of the paired texts come first,
-            and all other texts of these images after them.
+            and all other texts of these images after them; so do rows and columns in ``tt``.
+        left: Unit rows that ``gram`` is the product of, ``(r, d)``; gone like it.
+        right: Unit rows of its columns, ``(c, d)``; gone like it.
+        own: Rows and columns of the entries of a text with its image, or of a row with itself.
     """
 
     kind: Kind
@@ -54,6 +63,9 @@ class Tile:
     gram: Array
     rows: range
     cols: range
+    left: Array
+    right: Array
+    own: tuple[np.ndarray, np.ndarray]
 
     @property
     def diagonal(self) -> bool:
@@ -73,7 +85,7 @@ class Reducer(Protocol[Source, Block]):
     get the empty :meth:`share`.
 
     Attributes:
-        kinds: Gram matrices whose tiles it wants.
+        kinds: Gram matrices whose tiles it wants; :meth:`start` may decide.
     """
 
     kinds: frozenset[Kind]
@@ -121,7 +133,38 @@ class Scratch(threading.local):
 
 def kinds_of(x: Array, y: Array) -> frozenset[Kind]:
     """Return the Gram matrices that images and texts have: only equal dimensions have products."""
-    return frozenset(("xx", "yy", "xy", "yx") if x.shape[1] == y.shape[1] else ("xx", "yy"))
+    alike: tuple[Kind, ...] = ("xx", "yy", "tt")
+    return frozenset((*alike, "xy", "yx", "tx") if x.shape[1] == y.shape[1] else alike)
+
+
+@dataclass(frozen=True)
+class RightAnswers:
+    """Cosines of images with their own texts, in float64.
+
+    Attributes:
+        own: For each text, the cosine with its image, ``(t,)``.
+        best: For each image, the largest of them, ``(r,)``.
+        tied: For each image, the number of its texts that reach it, ``(r,)``.
+    """
+
+    own: np.ndarray
+    best: np.ndarray
+    tied: np.ndarray
+
+    @classmethod
+    def of(cls, images: Array, texts: Array, owners: np.ndarray) -> RightAnswers:
+        """Compute them.
+
+        Args:
+            images: Unit rows ``(r, d)``.
+            texts: Unit rows ``(t, d)``; each image has one or more.
+            owners: For each text, the row of its image, ``(t,)``.
+        """
+        own = cosines_at(images, texts, owners, np.arange(len(owners)))
+        best = np.full(images.shape[0], -np.inf)
+        np.maximum.at(best, owners, own)
+        level = own >= best[owners] - rounding(images.shape[1])
+        return cls(own, best, np.bincount(owners[level], minlength=len(best)))
 
 
 class Pairs:
@@ -157,7 +200,7 @@ class Pairs:
         blocks = max(1, -(-self.n // wanted))
         self.block = _round_up(-(-self.n // blocks), _ALIGN)
         self.blocks = -(-self.n // self.block)
-        self.first = first
+        self.first, self.image_index = first, image_index
         others = np.ones(self.m, bool)
         others[first] = False
         self._others = np.flatnonzero(others)
@@ -165,6 +208,7 @@ class Pairs:
         self._owner = image_index[self._others]
         self._starts = np.searchsorted(self._owner, np.arange(self.blocks + 1) * self.block)
         self._scratch = Scratch()
+        self._right: dict[int, RightAnswers] = {}
         self._identity = self.m == self.n and bool(np.array_equal(first, np.arange(self.n)))
 
     def rows(self, block: int) -> range:
@@ -185,9 +229,23 @@ class Pairs:
 
     def tile(self, kind: Kind, i: int, j: int) -> Tile:
         """Return one tile, its matrix product computed now."""
-        left = self._texts(i, paired=True) if kind == "yy" else self._images(i)
+        left = self._images(i) if kind[0] == "x" else self._texts(i, paired=kind == "yy")
         right = self._images(j) if kind == "xx" else self._texts(j, paired=kind == "yy")
-        return Tile(kind, i, j, self._product(left, right), self.rows(i), self.rows(j))
+        cols = np.arange(len(right) if i == j else 0)
+        own = (self.owners(j) if kind == "xy" and i == j else cols, cols)
+        gram = self._product(left, right)
+        return Tile(kind, i, j, gram, self.rows(i), self.rows(j), left, right, own)
+
+    def right_answers(self, block: int) -> RightAnswers:
+        """Return the cosines of a block's images with their own texts; computed once."""
+        if block not in self._right:
+            texts = self._texts(block, paired=False)
+            self._right[block] = RightAnswers.of(self._images(block), texts, self.owners(block))
+        return self._right[block]
+
+    def tied(self) -> np.ndarray:
+        """Return for each image how many of its texts are as near as the nearest, ``(n,)``."""
+        return np.concatenate([self.right_answers(block).tied for block in range(self.blocks)])
 
     def _product(self, left: Array, right: Array) -> Array:
         """``left @ right.T``; with numpy in memory that this thread's next tile reuses."""
@@ -247,7 +305,7 @@ def walk(
         tile = pairs.tile(*place)
         parts = [r.tile(tile) if tile.kind in r.kinds else None for r in reducers]
         # The products are not passed on: the next tile of this thread overwrites them.
-        return replace(tile, gram=GONE), parts
+        return replace(tile, gram=GONE, left=GONE, right=GONE), parts
 
     count = 1 if pairs.on_torch or pairs.blocks == 1 else threads or cores()
     for places in (diagonal, rest):

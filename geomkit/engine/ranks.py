@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, is_torch, namespace, to_numpy
+from geomkit._core.array import Array, is_torch, like, namespace, to_numpy
+from geomkit.engine.precision import cosines_at, is_wide, rounding, unit64
 
-__all__ = ["Ranks", "count_above", "tie_width"]
+__all__ = ["Ranks", "count_above", "count_better", "tie_width"]
 
 _TIE = 8.0
 """Scores that differ by at most this many units of rounding are tied: two equal rows can get scores
 that differ in the last digits, from different corners of a matrix product."""
+_FEW = 64
+"""Up to one product in this many is taken again alone; past it, all products of the matrix are."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,81 @@ def count_above(scores: Array, reference: Array, *, axis: int) -> np.ndarray:
     near = tie_width(scores)
     above = _count(scores > reference + near, axis)
     return np.stack([above, _count(scores >= reference - near, axis) - above])
+
+
+def count_better(
+    gram: Array,
+    left: Array,
+    right: Array,
+    reference: np.ndarray,
+    *,
+    axis: int,
+    own: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Numbers of products along an axis that are above a cosine, and that are tied with it.
+
+    Products of float32 that are too near the reference to be told from it are taken again in
+    float64: alone if they are few, else all of them at once.
+
+    Args:
+        gram: Products ``left @ right.T``, ``(r, c)``.
+        left: Unit rows ``(r, d)``.
+        right: Unit rows ``(c, d)``.
+        reference: Cosine to compare with in float64, for each row (axis 1) or column (axis 0).
+        axis: Axis to count along.
+        own: Rows and columns of entries that do not count.
+
+    Returns:
+        Counts above and counts tied, ``(2, k)``.
+    """
+    dim, size = left.shape[1], gram.shape[0] * gram.shape[1]
+    width = rounding(dim, left, right)
+    low, high = (_along(reference + side * width, gram, axis) for side in (-1, 1))
+    place, ours = own[1 - axis], gram[like(own[0], gram), like(own[1], gram)]
+
+    def count(entries: Array, of_own: Array) -> np.ndarray:
+        mine = np.bincount(place[to_numpy(of_own)], minlength=len(reference))
+        return _count(entries, axis) - mine
+
+    at = (like(place, gram), 0) if axis == 1 else (0, like(place, gram))
+    above = count(gram > high, ours > high[at])
+    near = count(gram >= low, ours >= low[at]) - above
+    if is_wide(left, right) or not near.any():
+        return np.stack([above, near])
+    if near.sum() * _FEW > size:
+        left, right = unit64(left), unit64(right)
+        return count_better(left @ right.T, left, right, reference, axis=axis, own=own)
+    rows, cols = _near(gram, low, high, np.flatnonzero(near), axis)
+    other = ~np.isin(rows * gram.shape[1] + cols, own[0] * gram.shape[1] + own[1])
+    rows, cols = rows[other], cols[other]
+    place = rows if axis == 1 else cols
+    ahead = cosines_at(left, right, rows, cols) - reference[place]
+    width = rounding(dim)
+    above = above + np.bincount(place[ahead > width], minlength=len(above))
+    return np.stack([above, np.bincount(place[abs(ahead) <= width], minlength=len(above))])
+
+
+def _near(
+    gram: Array, low: Array, high: Array, lines: np.ndarray, axis: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the products between two bounds, in the given rows (axis 1) or columns.
+
+    The bounds are columns (axis 1) or rows of numbers.
+    """
+    pick = like(lines, gram)
+    key = pick if axis == 1 else (slice(None), pick)
+    some = gram[key]
+    found = namespace(gram).nonzero((some >= low[key]) & (some <= high[key]))
+    rows, cols = (to_numpy(k) for k in found)
+    return (lines[rows], cols) if axis == 1 else (rows, lines[cols])
+
+
+def _along(values: np.ndarray, gram: Array, axis: int) -> Any:
+    """Values for the rows (axis 1) or columns of a matrix, in its dtype and on its device."""
+    values = values[:, None] if axis == 1 else values[None]
+    if is_torch(gram):
+        return namespace(gram).astype(like(values, gram), gram.dtype)
+    return values.astype(gram.dtype)
 
 
 def _count(mask: Array, axis: int) -> np.ndarray:

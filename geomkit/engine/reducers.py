@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, is_torch, like, namespace, to_numpy
+from geomkit._core.array import Array, namespace, to_numpy
 from geomkit._core.parallel import Team
 from geomkit.engine.pairwise import Kind, Pairs, Reducer, Scratch, Tile
-from geomkit.engine.ranks import Ranks, count_above, tie_width
-from geomkit.engine.sampled import Sample, Strip, row_products
+from geomkit.engine.ranks import Ranks, count_better
+from geomkit.engine.sampled import Sample, Strip
 from geomkit.functional import gaussian_potential
 
 __all__ = ["PotentialSums", "RankCounts", "SampledPotentials", "SampledRanks", "row_sums"]
@@ -127,73 +126,42 @@ def row_sums(positive: Array) -> np.ndarray:
 
 
 class RankCounts(Reducer[Pairs, Tile]):
-    """Numbers of candidates above the right answer, and tied with it, both ways across xyᵀ.
-
-    A tile on the diagonal holds every score of its images with their own texts.
-    """
+    """Numbers of candidates above the right answer, and tied with it, both ways across xyᵀ."""
 
     kinds = frozenset({"xy"})
 
     def start(self, pairs: Pairs) -> None:
         """Reset the counts."""
         self._pairs = pairs
-        self._best: list[Any] = [None] * pairs.blocks
-        self._own: list[Any] = [None] * pairs.blocks
         self._image = np.zeros((2, pairs.n), np.int64)
-        self._tied = np.zeros(pairs.n, np.int64)
         self._text = np.zeros((2, pairs.m), np.int64)
 
-    def tile(self, tile: Tile) -> tuple[Any, ...]:
-        """Return the counts of one tile; of a diagonal one also the scores of the right answers."""
-        gram = tile.gram
-        if tile.diagonal:
-            owners = self._pairs.owners(tile.col)
-            own = gram[like(owners, gram), like(np.arange(len(owners)), gram)]
-            best = _max_by_owner(own, owners, len(tile.rows), len(tile.cols))
-        else:
-            best, own = self._best[tile.row], self._own[tile.col]
-        images = count_above(gram, best[:, None], axis=1)
-        texts = count_above(gram, own[None, :], axis=0)
-        if tile.diagonal:
-            # The right answers do not compete with each other, nor with themselves.
-            mine = own >= best[like(owners, best)] - tie_width(gram)
-            tied = np.bincount(owners, weights=to_numpy(mine), minlength=len(tile.rows))
-            images = images - np.stack([np.zeros_like(tied), tied]).astype(np.int64)
-            texts[1] -= 1
-            return images, texts, best, own, tied.astype(np.int64)
-        return images, texts
+    def tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        """Return the counts of one tile, of its rows and of its columns."""
+        best = self._pairs.right_answers(tile.row).best
+        own = self._pairs.right_answers(tile.col).own
+        return _better(tile, best, axis=1), _better(tile, own, axis=0)
 
-    def add(self, tile: Tile, part: tuple[Any, ...]) -> None:
+    def add(self, tile: Tile, part: tuple[np.ndarray, np.ndarray]) -> None:
         """Add a tile's counts."""
-        images, texts = part[:2]
+        images, texts = part
         self._image[:, tile.rows.start : tile.rows.stop] += images
         self._text[:, self._pairs.texts(tile.col)] += texts
-        if tile.diagonal:
-            self._best[tile.row], self._own[tile.col] = part[2:4]
-            self._tied[tile.rows.start : tile.rows.stop] = part[4]
-
-    def share(self, team: Team) -> None:
-        """Tell every rank the scores of the right answers."""
-        if team.size > 1:
-            mine = {
-                k: (to_numpy(best), to_numpy(own))  # a tensor arrives on its sender's device
-                for k, (best, own) in enumerate(zip(self._best, self._own, strict=True))
-                if best is not None
-            }
-            for part in team.gather(mine):
-                for k, (best, own) in part.items():
-                    self._best[k], self._own[k] = (like(a, self._pairs.x) for a in (best, own))
 
     def finish(self, team: Team) -> None:
         """Add the counts of all ranks."""
         self._image, self._text = team.sum(self._image), team.sum(self._text)
-        self._tied = team.sum(self._tied)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Image of each query of ``image_retrieval``; ``None`` if each has one of its own."""
+        return self._pairs.image_index if self._pairs.m > self._pairs.n else None
 
     @property
     def text_retrieval(self) -> Ranks:
         """Ranks of each image's best own text among all texts."""
-        several = self._pairs.m > self._pairs.n
-        return Ranks(self._image[0], self._image[1], self._tied if several else None)
+        tied = None if self.groups is None else self._pairs.tied()
+        return Ranks(self._image[0], self._image[1], tied)
 
     @property
     def image_retrieval(self) -> Ranks:
@@ -204,22 +172,22 @@ class RankCounts(Reducer[Pairs, Tile]):
 class SampledRanks(Reducer[Sample, Strip]):
     """The ranks of :class:`RankCounts` for sampled pairs only, among all candidates.
 
-    ``image_retrieval`` has the paired text of each sampled image as its query.
+    ``image_retrieval`` has every text of the sampled images as a query.
     """
 
-    kinds = frozenset({"xy", "yx"})
+    kinds = frozenset({"xy", "tx"})
 
     def start(self, pairs: Sample) -> None:
-        """Reset the counts, and find each image's best own text."""
-        self._several = pairs.m > pairs.n
-        self._own = pairs.own
-        self._best, self._positives = _best_own(pairs)
-        self._text, self._image = np.zeros((2, 2, len(pairs.rows)), np.int64)
+        """Reset the counts, and choose the products with the texts of the sample as queries."""
+        self._sample, self._right = pairs, pairs.right_answers
+        self.kinds = frozenset({"xy", "yx" if pairs.m == pairs.n else "tx"})
+        self._text = np.zeros((2, len(pairs.rows)), np.int64)
+        self._image = np.zeros((2, len(pairs.captions)), np.int64)
 
     def tile(self, tile: Strip) -> np.ndarray:
         """Return the counts of one strip."""
-        right = self._best if tile.kind == "xy" else self._own
-        return count_above(tile.gram, right[:, None], axis=1)
+        reference = self._right.best if tile.kind == "xy" else self._right.own
+        return _better(tile, reference, axis=1)
 
     def add(self, tile: Strip, part: np.ndarray) -> None:
         """Add a strip's counts."""
@@ -228,44 +196,24 @@ class SampledRanks(Reducer[Sample, Strip]):
 
     def finish(self, team: Team) -> None:
         """Add the counts of all ranks."""
-        self._text, self._image = team.sum(np.stack([self._text, self._image]))
+        self._text, self._image = team.sum(self._text), team.sum(self._image)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Image of each query of ``image_retrieval``; ``None`` if each has one of its own."""
+        return self._sample.owners if self._sample.m > self._sample.n else None
 
     @property
     def text_retrieval(self) -> Ranks:
         """Ranks of each sampled image's best own text among all texts."""
-        above, tied = self._text
-        return Ranks(above, tied - self._positives, self._positives if self._several else None)
+        tied = None if self.groups is None else self._right.tied
+        return Ranks(self._text[0], self._text[1], tied)
 
     @property
     def image_retrieval(self) -> Ranks:
-        """Ranks of each sampled image among all images, by its paired text."""
-        above, tied = self._image
-        return Ranks(above, tied - 1)
+        """Ranks of the image of each text of the sampled images, among all images."""
+        return Ranks(*self._image)
 
 
-def _best_own(sample: Sample) -> tuple[Array, np.ndarray]:
-    """Each sampled image's best score with a text of its own, and how many are tied with it."""
-    if sample.m == sample.n:
-        return sample.own, np.ones(len(sample.rows), np.int64)
-    position = np.full(sample.n, -1)
-    position[sample.rows] = np.arange(len(sample.rows))
-    texts = np.flatnonzero(position[sample.image_index] >= 0)
-    owner = position[sample.image_index[texts]]
-    rows = sample.images[like(owner, sample.images)]
-    scores = row_products(rows, sample.y[like(texts, sample.y)])
-    values = to_numpy(scores)
-    best = np.full(len(sample.rows), -np.inf, values.dtype)
-    np.maximum.at(best, owner, values)
-    tied = np.bincount(owner, weights=values >= best[owner] - tie_width(scores))
-    return like(best, scores), tied.astype(np.int64)
-
-
-def _max_by_owner(own: Array, owners: np.ndarray, n: int, paired: int) -> Array:
-    best = own[:paired] + 0  # the paired texts come first, one per image, in order
-    if len(owners) == n:
-        return best
-    extra = like(owners[paired:], own)
-    if is_torch(own):
-        return best.scatter_reduce(0, extra, own[paired:], "amax")
-    np.maximum.at(best, extra, own[paired:])
-    return best
+def _better(tile: Tile | Strip, reference: np.ndarray, *, axis: int) -> np.ndarray:
+    return count_better(tile.gram, tile.left, tile.right, reference, axis=axis, own=tile.own)

@@ -15,7 +15,7 @@ import numpy as np
 
 from geomkit._core.array import Array, is_torch, like, namespace
 from geomkit._core.parallel import SOLO, Team, cores, in_order
-from geomkit.engine.pairwise import GONE, Kind, Reducer, kinds_of
+from geomkit.engine.pairwise import GONE, Kind, Reducer, RightAnswers, kinds_of
 
 __all__ = ["Sample", "Strip", "row_products", "scan"]
 
@@ -28,17 +28,25 @@ class Strip:
     """Inner products of all sampled queries with one block of a gallery.
 
     Attributes:
-        kind: Modality of the queries, then of the gallery: ``yx`` is texts against images.
+        kind: Queries, then gallery: ``yx`` is paired texts against images. With several texts per
+            image, the queries of ``tx`` and ``tt`` are all texts of the sampled images, in the
+            order of :attr:`Sample.captions`, and the gallery of ``tt`` is all texts.
         gram: Inner products, ``(q, c)``; in ``xy`` with every text of the block; gone when
             parts are added.
-        cols: Pair numbers of the columns of :attr:`paired`.
+        cols: Pair numbers of the columns of :attr:`paired`; in ``tt`` of all columns.
         chosen: Columns of ``gram`` that are paired texts; ``None``: all of them.
+        left: Unit rows of the queries, ``(q, d)``; gone like the products.
+        right: Unit rows of the gallery, ``(c, d)``; gone like the products.
+        own: Rows and columns of the entries of a text with its image, or of a row with itself.
     """
 
     kind: Kind
     gram: Array
     cols: np.ndarray
-    chosen: np.ndarray | None = None
+    chosen: np.ndarray | None
+    left: Array
+    right: Array
+    own: tuple[np.ndarray, np.ndarray]
 
     @cached_property
     def paired(self) -> Array:
@@ -59,6 +67,8 @@ class Sample:
 
     Attributes:
         rows: Numbers of the sampled pairs, ``(q,)``, ascending.
+        captions: Numbers of all texts of the sampled images, ``(k,)``, the paired texts first.
+        owners: For each of them, its image's place among the sampled, ``(k,)``.
         images: Images of the sampled pairs, ``(q, d)``.
         texts: Paired texts of the sampled pairs, ``(q, e)``.
     """
@@ -81,10 +91,26 @@ class Sample:
         self.images, self.texts = x[like(self.rows, x)], y[like(first[self.rows], y)]
         self._is_first = np.zeros(self.m, bool)
         self._is_first[first] = True
+        self._place = np.full(self.n, -1)
+        self._place[self.rows] = np.arange(len(self.rows))
+        place = self._place[image_index]
+        others = np.flatnonzero((place >= 0) & ~self._is_first)
+        self.captions = np.concatenate([first[self.rows], others])
+        self.owners = place[self.captions]
+
+    @cached_property
+    def all_texts(self) -> Array:
+        """All texts of the sampled images, in the order of :attr:`captions`."""
+        return self.y[like(self.captions, self.y)] if self.m > self.n else self.texts
+
+    @cached_property
+    def right_answers(self) -> RightAnswers:
+        """Cosines of the sampled images with all their texts; only for equal dimensions."""
+        return RightAnswers.of(self.images, self.all_texts, self.owners)
 
     @cached_property
     def own(self) -> Array:
-        """Cosine of each sampled pair, ``(q,)``; only for equal dimensions."""
+        """Product of each sampled pair, ``(q,)``; only for equal dimensions."""
         return row_products(self.images, self.texts)
 
     def strip(self, kind: Kind, block: Array, start: int) -> Strip:
@@ -95,16 +121,30 @@ class Sample:
             block: Rows of the gallery.
             start: Number of the first of them.
         """
-        queries = self.images if kind[0] == "x" else self.texts
-        if kind[1] == "x":
-            return Strip(kind, queries @ block.T, np.arange(start, start + len(block)))
-        found = np.flatnonzero(self._is_first[start : start + len(block)])
-        cols = self.image_index[start + found]
-        chosen = None if len(found) == len(block) else found
-        if kind == "xy":
-            return Strip(kind, queries @ block.T, cols, chosen)
-        paired = block if chosen is None else block[like(chosen, block)]
-        return Strip(kind, queries @ paired.T, cols)
+        queries = getattr(self, {"x": "images", "y": "texts", "t": "all_texts"}[kind[0]])
+        stop = start + len(block)
+        cols, chosen = np.arange(start, stop), None
+        if kind[1] != "x":
+            found = np.flatnonzero(self._is_first[start:stop])
+            cols = self.image_index[start:stop]
+            if len(found) < len(block) and kind != "tt":
+                chosen, cols = found, cols[found]
+                if kind == "yy":
+                    block, chosen = block[like(found, block)], None
+        own = self._own_entries(kind, start, stop, cols)
+        return Strip(kind, queries @ block.T, cols, chosen, queries, block, own)
+
+    def _own_entries(
+        self, kind: Kind, start: int, stop: int, cols: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the entries of a text with its image, or of a row with itself."""
+        if kind in ("tx", "tt"):
+            number = self.rows[self.owners] if kind == "tx" else self.captions
+            inside = np.flatnonzero((number >= start) & (number < stop))
+            return inside, number[inside] - start
+        place = self._place[self.image_index[start:stop] if kind == "xy" else cols]
+        inside = np.flatnonzero(place >= 0)
+        return place[inside], inside
 
 
 def scan(
@@ -127,8 +167,8 @@ def scan(
         reducer.start(sample)
     wanted = sample.kinds & frozenset().union(*(reducer.kinds for reducer in reducers))
     sides: tuple[tuple[Array, tuple[Kind, ...]], ...] = (
-        (sample.x, ("xx", "yx")),
-        (sample.y, ("yy", "xy")),
+        (sample.x, ("xx", "yx", "tx")),
+        (sample.y, ("yy", "xy", "tt")),
     )
     for gallery, pair in sides:
         kinds = [kind for kind in pair if kind in wanted]
@@ -142,7 +182,7 @@ def scan(
             for kind in kinds:
                 strip = sample.strip(kind, block, start)
                 parts = [r.tile(strip) if kind in r.kinds else None for r in reducers]
-                out.append((replace(strip, gram=GONE), parts))
+                out.append((replace(strip, gram=GONE, left=GONE, right=GONE), parts))
             return out
 
         count = 1 if is_torch(gallery) else threads or cores()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from geomkit._core.array import Array, namespace
+from geomkit._core.array import Array
 from geomkit._core.parallel import SOLO, Team
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.moments import Moments
 from geomkit.engine.pairwise import Pairs, walk
+from geomkit.engine.precision import unit64
 from geomkit.engine.sampled import Sample, scan
 
 __all__ = ["QUERIES", "Reduction", "Statistics"]
@@ -141,8 +142,6 @@ class Statistics:
             scan(sample, reducers.values(), team=self._team)
             return reducers
         if max(e.n, e.m) <= _WIDE_PAIRS:
-            x, y = x[:], y[:]
-            xp = namespace(x)
-            x, y = xp.astype(x, xp.float64), xp.astype(y, xp.float64)
+            x, y = unit64(x[:]), unit64(y[:])
         walk(Pairs(x, y, e.image_index, first), reducers.values(), team=self._team)
         return reducers

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from geomkit import functional
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.engine import ranks as ranks_module
 from geomkit.engine.neighbours import Neighbours
 from geomkit.engine.pairwise import Pairs, walk
 from geomkit.engine.ranks import Ranks
-from geomkit.engine.reducers import PotentialSums, RankCounts
+from geomkit.engine.reducers import PotentialSums, RankCounts, SampledRanks
+from geomkit.engine.sampled import Sample, scan
 
 
 def run(e: Embeddings, tile: int | None = None, **kwargs):
@@ -93,6 +95,56 @@ def test_equal_rows_get_equal_scores_wherever_they_stand(dtype, d: int) -> None:
         assert (side.greater == 0).all()
         assert (side.tied == 299).all()
         assert side.recall(1) == pytest.approx(1 / 300, rel=1e-12)
+
+
+def narrow_rows(n: int, d: int, captions: int, spread: float) -> tuple:
+    """Rows in float32 of a narrow cloud, texts near their images, every fifth text of one kind."""
+    rng = np.random.default_rng(0)
+    index = np.repeat(np.arange(n), captions)
+    x = unit(np.eye(d)[0] + spread * rng.standard_normal((n, d)))
+    y = x[index] + 1e-2 * spread * rng.standard_normal((n * captions, d))
+    y[::5] = y[0]
+    return x.astype(np.float32), y.astype(np.float32), index
+
+
+# Of the products in float32 few are near the right answer's in the first case, many in the last.
+@pytest.mark.parametrize(("d", "spread"), [(24, 2.0), (2, 2.0), (3, 1e-2), (24, 1e-4)])
+@pytest.mark.parametrize("captions", [1, 3])
+@pytest.mark.parametrize("as_torch", [False, True])
+def test_float32_decides_near_ties_in_float64(
+    d: int, spread: float, captions: int, as_torch: bool
+) -> None:
+    x, y, index = narrow_rows(200, d, captions, spread)
+    e = Embeddings.of(*((torch.from_numpy(x), torch.from_numpy(y)) if as_torch else (x, y)), index)
+    assert "float32" in str(e.image.dtype)
+    _, walked = run(e, 64)
+    sample = Sample(e.image, e.text, e.image_index, e.first_texts(), queries=200)
+    scan(sample, [sampled := SampledRanks()])
+    scores = unit(np.asarray(e.image, np.float64)) @ unit(np.asarray(e.text, np.float64)).T
+    own = index == np.arange(200)[:, None]
+    best = np.where(own, scores, -1).max(axis=1)
+    for found, ahead, competes, order in (
+        (walked.text_retrieval, scores - best[:, None], ~own, slice(None)),
+        (sampled.text_retrieval, scores - best[:, None], ~own, slice(None)),
+        (walked.image_retrieval, scores.T - scores[index, range(len(y))][:, None], ~own.T, ...),
+        (sampled.image_retrieval, scores.T - scores[index, range(len(y))][:, None], ~own.T,
+         sample.captions),
+    ):  # fmt: skip
+        greater = ((ahead > 1e-14) & competes).sum(axis=1)[order]
+        tied = ((abs(ahead) <= 1e-14) & competes).sum(axis=1)[order]
+        np.testing.assert_array_equal(found.greater, greater)
+        np.testing.assert_array_equal(found.tied, tied)
+
+
+def test_near_ties_are_decided_alike_alone_and_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, index = narrow_rows(200, 3, 1, 1e-2)
+    e = Embeddings.of(x, y, index)
+    found = []
+    for few in (1, 64, 10**9):  # all alone, some alone, none alone
+        monkeypatch.setattr(ranks_module, "_FEW", few)
+        ranks = run(e, 64)[1].text_retrieval
+        found.append([ranks.greater.tolist(), ranks.tied.tolist()])
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_tie_scores_its_expectation() -> None:

@@ -254,10 +254,50 @@ def test_sampling_with_several_captions_is_exact_too() -> None:
     e = Embeddings.of(x, y, index)
     whole = gap(e)
     potentials, ranks, _ = sampled(e, 150)
-    assert ranks.text_retrieval.recall(1) == pytest.approx(whole.metrics["text_retrieval_recall@1"])
+    for way in ("text", "image"):
+        found = getattr(ranks, f"{way}_retrieval")
+        assert found.recall(1) == pytest.approx(whole.metrics[f"{way}_retrieval_recall@1"])
     assert math.log(potentials.row_means("xy").mean()) == pytest.approx(
         whole.metrics["cross_uniformity"]
     )
+
+
+def test_all_captions_of_the_sampled_images_are_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first caption of each image is good, the others are not.
+    rng = np.random.default_rng(0)
+    index = np.concatenate([np.arange(400), rng.integers(0, 400, 600), np.arange(400)])
+    z = rng.standard_normal((400, 8))
+    y = z[index] + 0.5 * rng.standard_normal((1400, 8))
+    y[400:] += 2 * rng.standard_normal((1000, 8))
+    x = z + 0.5 * rng.standard_normal((400, 8))
+    names = ["image_retrieval_recall@10", "image_retrieval_mean_rank", "image_retrieval_mrr"]
+    whole = gap(x, y, index, metrics=names)
+    monkeypatch.setattr(statistics_module, "QUERIES", 100)
+    inside = dict.fromkeys(names, 0)
+    for seed in range(60):
+        r, other = (
+            gap(x, y, index, metrics=names, exact_limit=10, seed=seed, caption_index=c)
+            for c in (0, 1)
+        )
+        assert r.metrics == pytest.approx(other.metrics, rel=1e-12)
+        assert r.stderr == pytest.approx(other.stderr, rel=1e-12)
+        for name in names:
+            error = r.stderr[name] * math.sqrt(1 - 100 / 400)
+            inside[name] += abs(r.metrics[name] - whole.metrics[name]) < 1.96 * error
+    assert all(50 <= count <= 60 for count in inside.values()), inside
+
+
+@pytest.mark.parametrize("d", [2, 16])
+def test_ranks_on_either_side_of_the_limit_of_float64(
+    monkeypatch: pytest.MonkeyPatch, d: int
+) -> None:
+    rng = np.random.default_rng(0)
+    limit = statistics_module._WIDE_PAIRS
+    x = rng.standard_normal((limit + 1, d)).astype(np.float32)
+    y = x + np.float32(1e-3) * rng.standard_normal(x.shape).astype(np.float32)
+    past = gap(x, y, metrics=["retrieval"])
+    monkeypatch.setattr(statistics_module, "_WIDE_PAIRS", limit + 1)
+    assert gap(x, y, metrics=["retrieval"]).metrics == pytest.approx(past.metrics, rel=1e-12)
 
 
 def test_estimates_cover_the_exact_value_at_their_rate() -> None:

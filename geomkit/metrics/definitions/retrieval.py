@@ -24,6 +24,10 @@ class Retrieval(Protocol):
     """Ranks of the right answers in both directions, of all or of the sampled queries."""
 
     @property
+    def groups(self) -> np.ndarray | None:
+        """Image of each query of ``image_retrieval``; ``None`` if each has one of its own."""
+
+    @property
     def text_retrieval(self) -> Ranks:
         """Ranks of each image's best own text among all texts."""
 
@@ -40,8 +44,7 @@ def _ranks(s: Statistics, direction: str) -> tuple[Ranks, np.ndarray | None]:
     found = s.reduced(RANKS)
     if direction == "text":
         return found.text_retrieval, None
-    several = s.exact and s.embeddings.m > s.n
-    return found.image_retrieval, s.embeddings.image_index if several else None
+    return found.image_retrieval, found.groups
 
 
 def recall(s: Statistics, direction: str, k: int) -> Number:
@@ -56,10 +59,9 @@ def recall(s: Statistics, direction: str, k: int) -> Number:
     value, error = mean_with_error(hits, groups)
     chance = _chance(s, direction, k)
     # The captions of one image are not independent trials: each image is one, by its mean.
-    trials = len(hits) if groups is None else s.n
     if groups is not None:
         hits = np.bincount(groups, weights=hits) / np.bincount(groups)
-    return Number(value, error, chance, binomial_tail(float(hits.sum()), trials, chance))
+    return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))
 
 
 def _chance(s: Statistics, direction: str, k: int) -> float:
@@ -88,7 +90,7 @@ def median_rank(s: Statistics, direction: str) -> Number:
     """
     found, groups = _ranks(s, direction)
     ranks = found.ranks
-    reach = 0.5 / math.sqrt(len(ranks) if groups is None else s.n)
+    reach = 0.5 / math.sqrt(len(ranks) if groups is None else groups.max() + 1)
     low, high = np.quantile(ranks, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
     return Number(float(np.median(ranks)), float(high - low) / 2)
 
