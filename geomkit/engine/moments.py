@@ -2,157 +2,105 @@
 
 Whatever is linear or quadratic in one row is a function of these few sums: centroid distance,
 paired and intra-modal cosine, alignment, spectra, CKA, and the standard errors of most of them.
-They are kept in float64, built block by block and merged with ``+``, so the data may be of any
-size and spread over any number of processes.
+They are centred and in float64, so a cloud of any width keeps its digits. They are built block by
+block and merge with ``+``, so the data may be of any size and spread over any number of processes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
-import numpy as np
+from array_api_compat import device
 
 from geomkit._core.array import Array, is_torch, namespace, to_numpy
 from geomkit._core.parallel import SOLO, Team, cores, in_order
 from geomkit.errors import GeomkitError
-from geomkit.functional import squared_distances
 
 __all__ = ["Moments"]
 
 _BLOCK = 4096
-"""Rows whose products are summed in their own dtype before float64 takes over: enough for matrix
-products at full rate, few enough that float32 loses nothing that matters."""
+"""Rows of a block: enough for matrix products at full rate, few enough to stay near the cache."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over paired unit rows, in float64.
+    """Mean and scatter of paired unit rows, in float64.
+
+    They are those of z = (x, y, δ), where δ = ‖x − y‖² is the squared distance of a pair. On unit
+    rows the paired cosine is 1 − δ/2; δ keeps the digits of a small distance.
 
     Attributes:
         n: Number of pairs.
-        sum_x: Σx, ``(d,)``.
-        sum_y: Σy, ``(e,)``.
-        xx: Σxxᵀ, ``(d, d)``.
-        yy: Σyyᵀ, ``(e, e)``.
-        xy: Σxyᵀ, ``(d, e)``.
-        squared_distance: Σ‖x − y‖², a sum of its own since 2n − 2Σp loses a small distance.
-        paired_square: Σp² of the paired cosines p = x·y.
-        paired_x: Σp·x, ``(d,)``.
-        paired_y: Σp·y, ``(e,)``.
+        mean: Mean of z, ``(d + e + 1,)``.
+        scatter: Σ(z − z̄)(z − z̄)ᵀ, ``(d + e + 1, d + e + 1)``.
+        dim: Dimension d of x.
 
-    The sums that need x and y of one dimension are NaN where the dimensions differ.
+    What concerns δ is NaN where the dimensions of x and y differ.
     """
 
+    ROUNDING: ClassVar[float] = 1e-14
+    """Mean squared distance up to which rows are equal but for rounding: of float32, in which most
+    embeddings are computed, also where they arrive as float64."""
+
     n: int
-    sum_x: Array
-    sum_y: Array
-    xx: Array
-    yy: Array
-    xy: Array
-    squared_distance: Array
-    paired_square: Array
-    paired_x: Array
-    paired_y: Array
+    mean: Array
+    scatter: Array
+    dim: int
 
     @classmethod
-    def of(
-        cls,
-        x: Array,
-        y: Array,
-        *,
-        threads: int | None = None,
-        team: Team = SOLO,
-        wide: bool = False,
-    ) -> Moments:
+    def of(cls, x: Array, y: Array, *, threads: int | None = None, team: Team = SOLO) -> Moments:
         """Return the moments of paired rows.
 
         Args:
             x: Images, unit rows ``(n, d)``, n ≥ 1: an array, a tensor or
-                :class:`geomkit.embeddings.rows.Rows`.
+                :class:`geomkit.embeddings.rows.Rows`. They are normalised in float64, since rows
+                of float32 are of unit norm only up to its rounding.
             y: Texts, unit rows ``(n, e)``; row i belongs to row i of ``x``.
             threads: Blocks computed at once (numpy); default: one per core.
-            team: Ranks to share the blocks with; each gets the whole sum.
-            wide: Whether to form products in float64, whatever the rows are.
+            team: Ranks to share the blocks with; each gets the moments of all rows.
 
         Raises:
             GeomkitError: If the lengths differ or there are no rows.
 
+        >>> import numpy as np
         >>> m = Moments.of(np.eye(2), np.eye(2))
-        >>> m.n, m.sum_x.tolist(), float(m.squared_distance)
-        (2, [1.0, 1.0], 0.0)
+        >>> m.n, m.mean_x.tolist(), m.alignment
+        (2, [0.5, 0.5], 0.0)
         """
-        if x.shape[0] != y.shape[0]:
-            raise GeomkitError(
-                f"moments: expected one text per image, got {x.shape[0]} images and "
-                f"{y.shape[0]} texts"
-            )
-        # Few rows are cut into smaller blocks, so that threads share them.
-        block = _BLOCK if x.shape[0] > 8 * _BLOCK else _BLOCK // 2
-        starts = team.share(list(range(0, x.shape[0], block)))
-
-        def work(start: int) -> Moments:
-            a, b = x[start : start + block], y[start : start + block]
-            if wide:
-                xp = namespace(a)
-                a, b = xp.astype(a, xp.float64), xp.astype(b, xp.float64)
-            return cls._of_block(a, b)
-
-        threads = 1 if is_torch(x) else threads or cores()
-        parts = in_order(work, starts, threads=min(threads, len(starts)))
-        if team.size == 1:
-            return cls.merge(parts)
-        # Each rank adds its own blocks; a rank without a block adds zeros of the right shape.
-        mine = reduce(add, (part.numpy() for part in parts), cls._zero(x.shape[1], y.shape[1]))
-        return cls(
-            x.shape[0], *(team.sum(to_numpy(getattr(mine, f.name))) for f in fields(cls)[1:])
-        )
-
-    @classmethod
-    def _zero(cls, d: int, e: int) -> Moments:
-        shapes = [(d,), (e,), (d, d), (e, e), (d, e), (), (), (d,), (e,)]
-        return cls(0, *(np.zeros(shape) for shape in shapes))
-
-    @classmethod
-    def _of_block(cls, x: Array, y: Array) -> Moments:
-        xp = namespace(x, y)
-
-        def wide(a: Array) -> Array:
-            return xp.astype(a, xp.float64)
-
-        if x.shape[1] == y.shape[1]:
-            paired = xp.sum(x * y, axis=1)
-            distance = xp.sum(squared_distances(x, y), dtype=xp.float64)
-        else:
-            paired = xp.full_like(x[:, 0], xp.nan)
-            distance = wide(paired[0])
         n = int(x.shape[0])
-        sum_x, sum_y = (xp.sum(rows, axis=0, dtype=xp.float64) for rows in (x, y))
-        if x.dtype == y.dtype == xp.float64:
-            xx, yy, xy = x.T @ x, y.T @ y, x.T @ y
-        else:
-            # Products of float32 keep seven digits of what they are given: the centre, which is
-            # most of a tight cloud, goes into them in float64 alone.
-            (a, at_a, left_a), (b, at_b, left_b) = (
-                _about_centre(rows, total / n) for rows, total in ((x, sum_x), (y, sum_y))
+        if n != y.shape[0]:
+            raise GeomkitError(
+                f"moments: expected one text per image, got {n} images and {y.shape[0]} texts"
             )
-            xx = wide(a.T @ a) + _cross(n, at_a, left_a, at_a, left_a)
-            yy = wide(b.T @ b) + _cross(n, at_b, left_b, at_b, left_b)
-            xy = wide(a.T @ b) + _cross(n, at_a, left_a, at_b, left_b)
-        return cls(
-            n=n,
-            sum_x=sum_x,
-            sum_y=sum_y,
-            xx=xx,
-            yy=yy,
-            xy=xy,
-            squared_distance=distance,
-            paired_square=xp.sum(wide(paired) ** 2),
-            paired_x=wide(paired @ x),
-            paired_y=wide(paired @ y),
-        )
+        if n == 0:
+            raise GeomkitError("moments: expected at least one row, got none")
+        # Few rows are cut into smaller blocks, so that threads share them.
+        block = _BLOCK if n > 8 * _BLOCK else _BLOCK // 2
+        xp = namespace(x[:1])
+        # Sums about a point inside the cloud lose no digits, and need no second pass.
+        centre = xp.mean(_joined(x[:block], y[:block]), axis=0)
+
+        def work(start: int) -> tuple[Array, Array]:
+            z = _joined(x[start : start + block], y[start : start + block])
+            z -= centre
+            return xp.sum(z, axis=0), z.T @ z
+
+        starts = team.share(list(range(0, n, block)))
+        threads = 1 if is_torch(x) else threads or cores()
+        total, product = 0.0 * centre, 0.0 * (centre[:, None] * centre[None, :])
+        for one, other in in_order(work, starts, threads=min(threads, len(starts))):
+            total, product = total + one, product + other
+        if team.size > 1:
+            centre = to_numpy(centre)
+            total, product = (team.sum(to_numpy(sums)) for sums in (total, product))
+        shift = total / n
+        scatter = product - n * (shift[:, None] * shift[None, :])
+        return cls(n, centre + shift, scatter, int(x.shape[1]))
 
     @classmethod
     def merge(cls, parts: Iterable[Moments]) -> Moments:
@@ -161,49 +109,47 @@ class Moments:
         Raises:
             GeomkitError: If there are no parts.
         """
-        total: Moments | None = None
-        for part in parts:
-            total = part if total is None else total + part
-        if total is None:
+        parts = list(parts)
+        if not parts:
             raise GeomkitError("moments: expected at least one row, got none")
-        return total
+        return reduce(add, parts)
 
     def __add__(self, other: Moments) -> Moments:
-        """Return the moments of the rows of both."""
-        return Moments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        """Return the moments of the rows of both (Chan, Golub and LeVeque, 1979)."""
+        n = self.n + other.n
+        way = other.mean - self.mean
+        between = self.n * other.n / n * (way[:, None] * way[None, :])
+        mean = self.mean + other.n / n * way
+        return Moments(n, mean, self.scatter + other.scatter + between, self.dim)
 
     def numpy(self) -> Moments:
-        """Return the same sums as numpy arrays on the CPU."""
-        return Moments(self.n, *(to_numpy(getattr(self, f.name)) for f in fields(self)[1:]))
+        """Return the same moments as numpy arrays on the CPU."""
+        return Moments(self.n, to_numpy(self.mean), to_numpy(self.scatter), self.dim)
 
     @property
     def mean_x(self) -> Array:
-        """Centroid of the images."""
-        return self.sum_x / self.n
+        """Centroid of the images, ``(d,)``."""
+        return self.mean[: self.dim]
 
     @property
     def mean_y(self) -> Array:
-        """Centroid of the texts."""
-        return self.sum_y / self.n
+        """Centroid of the texts, ``(e,)``."""
+        return self.mean[self.dim : -1]
+
+    @property
+    def alignment(self) -> float:
+        """Mean squared distance of the pairs; NaN if the dimensions differ."""
+        return float(self.mean[-1])
 
     @property
     def paired(self) -> float:
-        """Mean paired cosine: the trace of Σxyᵀ over n; NaN if the dimensions differ."""
-        if self.sum_x.shape != self.sum_y.shape:
-            return float("nan")
-        return float(to_numpy(self.xy).trace()) / self.n
+        """Mean paired cosine; NaN if the dimensions differ."""
+        return 1.0 - self.alignment / 2
 
     @property
-    def paired_variance(self) -> float:
-        """Variance of the paired cosines."""
-        return max(0.0, float(self.paired_square) / self.n - self.paired**2)
-
-    @property
-    def cross_cosine(self) -> float:
-        """Mean cosine of an image with the texts of other images: that of shuffled pairs."""
-        if self.n < 2:
-            return float("nan")
-        return float((self.sum_x @ self.sum_y - self.n * self.paired) / (self.n * (self.n - 1)))
+    def distance_variance(self) -> float:
+        """Variance of the squared distances of the pairs (ddof 1)."""
+        return float(self.scatter[-1, -1]) / (self.n - 1) if self.n > 1 else float("nan")
 
     @property
     def difference(self) -> tuple[Array, Array]:
@@ -212,31 +158,59 @@ class Moments:
         covariance = self.covariance("xx") + self.covariance("yy") - cross - cross.T
         return self.mean_x - self.mean_y, covariance
 
+    @property
+    def cross_distance(self) -> float:
+        """Mean squared distance of an image and the text of another image.
+
+        NaN for one pair, or if the dimensions differ.
+        """
+        if self.n < 2 or math.isnan(self.alignment):
+            return float("nan")
+        way = self.mean_x - self.mean_y
+        spread = self.spread("image") + self.spread("text") + float(way @ way)
+        return (self.n * spread - self.alignment) / (self.n - 1)
+
+    @property
+    def cross_cosine(self) -> float:
+        """Mean cosine of an image with the texts of other images: that of shuffled pairs."""
+        return 1.0 - self.cross_distance / 2
+
     def of_modality(self, modality: str) -> tuple[Array, Array]:
-        """Return the sum ``(d,)`` and the second moment ``(d, d)`` of ``image`` or ``text``."""
-        return (self.sum_x, self.xx) if modality == "image" else (self.sum_y, self.yy)
+        """Return the mean ``(d,)`` and the covariance ``(d, d)`` of ``image`` or ``text``."""
+        if modality == "image":
+            return self.mean_x, self.covariance("xx")
+        return self.mean_y, self.covariance("yy")
+
+    def spread(self, modality: str) -> float:
+        """Return the mean squared distance of ``image`` or ``text`` rows to their mean."""
+        return max(0.0, float(self.of_modality(modality)[1].trace()))
+
+    def intra_distance(self, modality: str) -> float:
+        """Return the mean squared distance of two different rows of ``image`` or ``text``."""
+        # Σ_{i≠j} ‖x_i − x_j‖² = 2n Σ‖x_i − x̄‖²
+        return 2.0 * self.n / (self.n - 1) * self.spread(modality) if self.n > 1 else float("nan")
 
     def intra_cosine(self, modality: str) -> float:
         """Return the mean cosine of two different rows of ``image`` or ``text``."""
-        # Σ_{i≠j} x_i·x_j = ‖Σx‖² − Σ‖x‖²
-        total, second = self.of_modality(modality)
-        return float((total @ total - second.trace()) / (self.n * (self.n - 1)))
+        return 1.0 - self.intra_distance(modality) / 2
 
     def covariance(self, kind: str) -> Array:
-        """Return the covariance (ddof 0) of ``xx``, ``yy`` or ``xy``."""
-        left, right = ({"x": self.mean_x, "y": self.mean_y}[letter] for letter in kind)
-        return getattr(self, kind) / self.n - left[:, None] * right[None, :]
+        """Return the covariance (ddof 0) of ``xx``, ``yy``, ``xy``, ``xd`` or ``yd``; d is δ."""
+        part = {"x": slice(self.dim), "y": slice(self.dim, -1), "d": -1}
+        return self.scatter[part[kind[0]], part[kind[1]]] / self.n
 
 
-def _about_centre(rows: Array, mean: Array) -> tuple[Array, Array, Array]:
-    """Rows minus a centre, the centre in float64, and the sum of these rows."""
-    xp = namespace(rows)
-    centre = xp.astype(mean, rows.dtype)
-    moved = rows - centre
-    return moved, xp.astype(centre, xp.float64), xp.sum(moved, axis=0, dtype=xp.float64)
-
-
-def _cross(n: int, at_a: Array, left_a: Array, at_b: Array, left_b: Array) -> Array:
-    """Σ(a + α)(b + β)ᵀ − Σabᵀ for constants α and β."""
-    xp = namespace(at_a)
-    return xp.stack([left_a, at_a], axis=1) @ xp.stack([at_b, left_b + n * at_b])
+def _joined(x: Array, y: Array) -> Array:
+    """Rows (x, y, δ) in float64, x and y of unit norm; a fresh matrix."""
+    xp = namespace(x, y)
+    n, d, e = int(x.shape[0]), int(x.shape[1]), int(y.shape[1])
+    joined = xp.empty((n, d + e + 1), dtype=xp.float64, device=device(x))
+    for part, rows in ((joined[:, :d], x), (joined[:, d:-1], y)):
+        part[...] = rows
+        part /= xp.sqrt(xp.vecdot(part, part))[:, None]
+    if d == e:
+        way = joined[:, :d] - joined[:, d:-1]
+        joined[:, -1] = xp.vecdot(way, way)
+    else:
+        joined[:, -1] = xp.nan
+    return joined

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["NAN", "Number", "mean_with_error", "root", "u_statistic_error"]
+from geomkit._core.array import Array
+
+__all__ = ["NAN", "Number", "mean_with_error", "norm_errors", "root", "u_statistic_error"]
 
 NAN = float("nan")
 
@@ -50,21 +52,66 @@ def mean_with_error(values: np.ndarray, groups: np.ndarray | None = None) -> tup
     return mean, math.sqrt(float((centred**2).sum()) * count / (count - 1)) / len(values)
 
 
-def u_statistic_error(rows: np.ndarray, n: int) -> float:
-    """Return the standard error of a mean over pairs of rows, from its Hájek projection.
+def norm_errors(mean: Array, covariance: Array, n: int) -> tuple[float, float]:
+    r"""Return the standard errors of ‖z̄‖² and of ‖z̄‖, z̄ being the mean of n independent rows.
 
-    With all rows given the variance is 4 Var(r)/n; with a random choice of q rows, the choice adds
-    (1 − q/n) Var(r)/q.
+    The variance of :math:`\lVert\bar z\rVert^2` is
+    :math:`4μ^⊤Σμ/n + 2\mathrm{tr}(Σ^2)/n^2`. The plug-in value of its first term is too large by
+    twice the second term on average, so the second is subtracted from it; within one standard
+    error of μ = 0 the second term alone is taken. tr(Σ²) is the unbiased estimate of Bai and
+    Saranadasa (Statistica Sinica, 1996). The error of the norm is that of its square over twice
+    the norm, which is taken as no less than its expectation √(tr(Σ)/n) at μ = 0.
 
     Args:
-        rows: For each row, or each of the chosen ones, the mean of the kernel over all others,
+        mean: Mean of the rows, ``(d,)``.
+        covariance: Covariance of the rows (ddof 0), ``(d, d)``.
+        n: Number of rows.
+
+    Returns:
+        Errors of the square and of the norm; NaN for n < 3 or without any spread.
+
+    >>> square, _ = norm_errors(np.zeros(2), np.eye(2), 1000)
+    >>> round(square * 1000, 2)
+    2.0
+    """
+    if n < 3:
+        return NAN, NAN
+    covariance = covariance * (n / (n - 1))
+    noise, squared = float(covariance.trace()) / n, float(mean @ mean)
+    trace = float((covariance * covariance).sum()) - (noise * n) ** 2 / (n - 1)
+    least = 2 * max(0.0, trace) * (n - 1) ** 2 / ((n + 1) * (n - 2)) / n**2
+    variance = least
+    if squared - noise > math.sqrt(least):
+        variance = max(4 * float(mean @ covariance @ mean) / n - least, least)
+    error = math.sqrt(variance)
+    return error, error / (2 * math.sqrt(max(squared, noise)) or NAN)
+
+
+def u_statistic_error(rows: np.ndarray, n: int, kernel_variance: float) -> float:
+    """Return the standard error of a mean of a kernel over pairs of different rows.
+
+    The variance is 4ζ₁/n + 2(ζ₂ − 2ζ₁)/(n(n − 1)), with ζ₂ the variance of the kernel over pairs
+    and ζ₁ that of its mean over one row (Hoeffding, 1948). The spread of the given row means holds
+    some of ζ₂ too, which is taken out. A random choice of q of the n rows adds (1 − q/n) Var(r)/q.
+
+    Args:
+        rows: For each row, or each of the chosen ones, the mean r of the kernel over all others,
             ``(q,)``.
         n: Number of all rows.
+        kernel_variance: Variance ζ₂ of the kernel.
+
+    Returns:
+        Standard error; NaN for fewer than five rows.
     """
     q = len(rows)
-    if q < 2:
+    if q < 5:
         return NAN
-    return math.sqrt(float(rows.var(ddof=1)) * (4.0 / n + (1.0 - q / n) / q))
+    spread = float(rows.var(ddof=1))
+    share, rest = ((n - 2) / (n - 1)) ** 2, (n - 2) / (n - 1) ** 2
+    first = max(0.0, (spread - rest * kernel_variance) / (share - 2 * rest))
+    second = max(0.0, kernel_variance - 2 * first)
+    variance = 4 * first / n + 2 * second / (n * (n - 1)) + (1 - q / n) * spread / q
+    return math.sqrt(variance)
 
 
 def root(variance: float) -> float:

@@ -278,8 +278,12 @@ class _Logistic:
 
 def _preconditioner(m: Moments) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Applies (I + c·Σzzᵀ)⁻¹ for any mean curvature c, from one eigendecomposition."""
-    total = m.sum_x + m.sum_y
-    second = np.block([[m.xx + m.yy, total[:, None]], [total[None, :], np.array([[2.0 * m.n]])]])
+    total = m.n * (m.mean_x + m.mean_y)
+    second = sum(
+        m.n * (covariance + np.outer(mean, mean))
+        for mean, covariance in map(m.of_modality, ("image", "text"))
+    )
+    second = np.block([[second, total[:, None]], [total[None, :], np.array([[2.0 * m.n]])]])
     values, vectors = np.linalg.eigh(second)
     values = np.maximum(values, 0.0)[:, None]
     return lambda mean, v: vectors @ ((vectors.T @ v) / (1.0 + mean * values))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from geomkit._core.array import Array
+import numpy as np
+
+from geomkit._core.array import Array, to_numpy
 from geomkit._core.parallel import SOLO, Team
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.moments import Moments
@@ -19,9 +21,6 @@ __all__ = ["QUERIES", "Reduction", "Statistics"]
 
 QUERIES = 1024
 """Pairs sampled past the row budget; each is compared with all rows."""
-_WIDE_MOMENTS = 2048
-"""Number of pairs up to which second moments are formed in float64. Past it they are products of
-float32 rows about their centre, and good to 1e-7 of the largest variance."""
 _WIDE_PAIRS = 2048
 """Number of rows up to which pairwise products are float64 too: it costs a tenth of a second at
 most and leaves nothing to rounding in small samples."""
@@ -95,15 +94,44 @@ class Statistics:
         return self.embeddings.equal_dims
 
     @cached_property
-    def moments(self) -> Moments:
-        """Means and second moments of the pairs, as numpy arrays."""
+    def _bases(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Orthonormal bases of what images and texts span, where they have fewer dimensions."""
         x, y = self.pairs
-        return Moments.of(x, y, wide=not self.narrow, team=self._team).numpy()
+        if not self.equal_dims:
+            return self._basis(x), self._basis(y)
+        return (self._basis(x, y),) * 2
+
+    def _basis(self, *parts: Array) -> np.ndarray | None:
+        if 2 * self.n > int(parts[0].shape[1]):
+            return None
+        rows = np.concatenate([to_numpy(part[:]) for part in parts]).astype(np.float64)
+        # Ranks must agree on the basis to the last digit.
+        return self._team.gather(np.linalg.qr(rows.T)[0])[0]
+
+    @cached_property
+    def span(self) -> tuple[Array, Array]:
+        """The pairs, rotated into the space that they span if it has fewer dimensions.
+
+        A rotation changes no distance, and 2n rows span at most 2n dimensions.
+        """
+        parts = zip(self.pairs, self._bases, strict=True)
+        one, two = (
+            rows if basis is None else to_numpy(rows[:]).astype(np.float64) @ basis
+            for rows, basis in parts
+        )
+        return one, two
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and scatter of :attr:`span`, as numpy arrays."""
+        return Moments.of(*self.span, team=self._team).numpy()
 
     @property
-    def narrow(self) -> bool:
-        """Whether the moments are formed from products in the rows' own precision."""
-        return self.n > _WIDE_MOMENTS
+    def gap_vector(self) -> np.ndarray:
+        """Difference of the two means, x̄ − ȳ, in the space of the embeddings, ``(d,)``."""
+        vector = to_numpy(self.moments.mean_x - self.moments.mean_y)
+        basis = self._bases[0]
+        return vector if basis is None else basis @ vector
 
     def once(
         self, compute: Callable[Concatenate[Statistics, P], T], *args: P.args, **kwargs: P.kwargs

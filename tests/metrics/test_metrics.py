@@ -84,6 +84,15 @@ def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         out[f"conformity_{name}"] = mean(float(row @ centre) for row in rows)
         out[f"participation_ratio_{name}"] = float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
     mean_x, mean_y = x.mean(0), y.mean(0)
+    noise = np.trace(np.cov((x - y).T)) / n
+    out["centroid_distance_unbiased"] = math.sqrt(max(0.0, out["centroid_distance"] ** 2 - noise))
+    for name, rows in (("image", x), ("text", y)):
+        pca = PCA().fit(rows)
+        k = int((np.cumsum(pca.explained_variance_ratio_) < 0.5).sum() + 1)
+        along = pca.components_[:k] @ (mean_x - mean_y)
+        out[f"gap_alignment_{name}"] = float(
+            np.linalg.norm(along) / np.linalg.norm(mean_x - mean_y)
+        )
     gap_squares = np.sort((mean_x - mean_y) ** 2)[::-1]
     out["centroid_gap"] = float(gap_squares.sum())
     out["distribution_gap"] = mean(
@@ -284,7 +293,8 @@ def test_roc_auc_equals_sklearns_with_ties() -> None:
 
 def test_eigenvalues_are_squared_singular_values() -> None:
     x, _ = clouds(12, 20)
-    found = scatter_eigenvalues(x.T @ x, x.sum(0), 12, centred=False)
+    mean, covariance = x.mean(0), np.cov(x.T, ddof=0)
+    found = scatter_eigenvalues(mean, covariance, 12, centred=False)
     np.testing.assert_allclose(found, np.linalg.svd(x, compute_uv=False) ** 2, rtol=1e-9)
 
 

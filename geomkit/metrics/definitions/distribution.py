@@ -6,9 +6,9 @@ from functools import wraps
 
 import numpy as np
 
-from geomkit.engine.moments import Moments
-from geomkit.metrics.definitions.spread import POTENTIALS
-from geomkit.metrics.metric import Metric, of_moments
+from geomkit.metrics.definitions.spectrum import principal_components
+from geomkit.metrics.definitions.spread import POTENTIALS, kernel_variance
+from geomkit.metrics.metric import Metric
 from geomkit.metrics.number import NAN, Number, u_statistic_error
 from geomkit.metrics.statistics import Statistics
 from geomkit.metrics.transport import sliced_wasserstein
@@ -20,29 +20,30 @@ def mmd(s: Statistics) -> Number:
     """Unbiased MMD² of the two clouds, kernel exp(−2‖·‖²). Can be below 0.
 
     Gretton et al. (JMLR 2012), pairs of one index left out across too, since image i and text i
-    are not independent: e^{U_image} + e^{U_text} − 2e^{XU}. Its error is linearised about the value
-    found; where there is no gap the statistic degenerates and the error is too small.
+    are not independent: e^{U_image} + e^{U_text} − 2e^{XU}.
     """
     x, y, cross = (s.reduced(POTENTIALS).row_means(kind) for kind in ("xx", "yy", "xy"))
     rows = x + y - 2 * cross
-    return Number(float(rows.mean()), u_statistic_error(rows, s.n), 0.0)
+    error = u_statistic_error(rows, s.n, kernel_variance(s, xx=1.0, yy=1.0, xy=-2.0))
+    return Number(float(rows.mean()), error, 0.0)
 
 
-def frechet_distance(m: Moments) -> Number:
+def frechet_distance(s: Statistics) -> Number:
     r"""Squared Fréchet distance of two Gaussians with the clouds' means and covariances (ddof 1).
 
     :math:`\lVert\bar x-\bar y\rVert^2 + \mathrm{tr}(A + B - 2(A^{1/2} B A^{1/2})^{1/2})`
     (Heusel et al., arXiv 1706.08500). 0 upwards; biased upwards for n of the order of d.
     """
+    m = s.moments
     if m.n < 2:
         return Number(NAN)
-    correction = m.n / (m.n - 1)
-    a, b = m.covariance("xx") * correction, m.covariance("yy") * correction
-    values, vectors = np.linalg.eigh(a)
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    values, vectors = s.once(principal_components, "image")
+    root = (vectors * np.sqrt(values / (m.n - 1))) @ vectors.T
+    b = m.covariance("yy") * (m.n / (m.n - 1))
     cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0.0)).sum()
     mean = m.mean_x - m.mean_y
-    return Number(max(0.0, float(mean @ mean + a.trace() + b.trace() - 2 * cross)))
+    total = float(values.sum() / (m.n - 1) + b.trace() - 2 * cross)
+    return Number(max(0.0, float(mean @ mean) + total))
 
 
 @wraps(sliced_wasserstein)
@@ -56,7 +57,7 @@ METRICS = [
         high=2, ideal=0, reduction=POTENTIALS,
     ),
     Metric(
-        "frechet_distance", "distribution", of_moments(frechet_distance),
+        "frechet_distance", "distribution", frechet_distance,
         "0 = equal means and covariances …", low=0, ideal=0,
     ),
     Metric(

@@ -8,17 +8,19 @@ import numpy as np
 
 from geomkit._core.array import like
 from geomkit.engine.moments import Moments
-from geomkit.functional import relative_modality_gap
-from geomkit.metrics.metric import Metric, of_moments
-from geomkit.metrics.number import NAN, Number, root
+from geomkit.metrics.definitions.spectrum import leading_components
+from geomkit.metrics.metric import Metric, of_moments, of_statistics
+from geomkit.metrics.number import NAN, Number, norm_errors, root
 from geomkit.metrics.permutation import swap_p_value
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.statistics import Statistics
 
-__all__ = ["METRICS", "centroid_distance", "relative_gap"]
+__all__ = ["METRICS", "centroid_distance", "centroid_distance_unbiased", "relative_gap"]
 
 _CLASSIFIED = 20_000
 """Pairs that the classifier is fitted on past the row budget."""
+_LEADING = 0.5
+"""Share of the variance that the leading components of ``gap_alignment`` hold."""
 
 
 def centroid_distance(m: Moments) -> Number:
@@ -29,39 +31,68 @@ def centroid_distance(m: Moments) -> Number:
     and text within pairs.
     """
     mean, covariance = m.difference
-    distance = float(np.linalg.norm(mean))
-    null = math.sqrt(float(m.squared_distance)) / m.n
-    if distance == 0:
-        return Number(0.0, NAN, null)
-    direction = mean / distance
-    return Number(distance, root(direction @ covariance @ direction / m.n), null)
+    _, error = norm_errors(mean, covariance, m.n)
+    return Number(float(np.linalg.norm(mean)), error, math.sqrt(m.alignment / m.n))
+
+
+def centroid_distance_unbiased(m: Moments) -> Number:
+    r"""Distance of the two means without the part due to few pairs. 0 to 2.
+
+    The square of the centroid distance exceeds that of the population by tr(Σ)/n on average, Σ
+    being the covariance of x − y: :math:`\sqrt{\max(0, \lVert\bar x-\bar y\rVert^2 -
+    \mathrm{tr}(\hat\Sigma)/n)}`. 0 where the difference is negative: about half of the time if
+    there is no gap. The error is v/(2√(D² + v)) with v that of D², which is finite there.
+    """
+    if m.n < 2:
+        return Number(NAN)
+    mean, covariance = m.difference
+    squared = max(0.0, float(mean @ mean) - float(covariance.trace()) / (m.n - 1))
+    error, _ = norm_errors(mean, covariance, m.n)
+    return Number(math.sqrt(squared), error / (2 * math.sqrt(squared + error) or NAN), 0.0)
 
 
 def relative_gap(m: Moments) -> Number:
     """Distance p within pairs relative to q between rows of a modality, p/(p + q). 0 to 1.
 
     See :func:`geomkit.functional.relative_modality_gap` (Role et al., arXiv
-    2505.03703).
+    2505.03703); p and q are computed from squared distances, which keep the digits of narrow
+    clouds.
     """
-    paired, image, text = m.paired, m.intra_cosine("image"), m.intra_cosine("text")
-    p = (1 - paired) / 2
-    q = ((1 - image) + (1 - text)) / 4
-    if p + q < 1e-12:
+    p = m.alignment / 4
+    q = (m.intra_distance("image") + m.intra_distance("text")) / 8
+    if not p + q > m.ROUNDING:
         return Number(NAN)
-    # influence of a pair: a·p_i + 2b·(x_i·x̄ + y_i·ȳ)
-    a = -0.5 * q / (p + q) ** 2
-    b = 0.25 * p / (p + q) ** 2
+    # Influence of a pair: a·δ_i + b·(x_i·x̄ + y_i·ȳ), since ‖x_i − x̄‖² = 1 − 2 x_i·x̄ + ‖x̄‖².
+    a, b = q / (4 * (p + q) ** 2), p / (2 * (p + q) ** 2)
     x, y = m.mean_x, m.mean_y
     spread = x @ m.covariance("xx") @ x + y @ m.covariance("yy") @ y
     spread += 2 * (x @ m.covariance("xy") @ y)
-    shared = x @ (m.paired_x / m.n - paired * x) + y @ (m.paired_y / m.n - paired * y)
-    variance = a * a * m.paired_variance + 4 * b * b * spread + 4 * a * b * shared
-    return Number(relative_modality_gap(paired, image, text), root(variance / m.n))
+    shared = x @ m.covariance("xd") + y @ m.covariance("yd")
+    variance = a * a * m.covariance("dd") + b * b * spread + 2 * a * b * shared
+    return Number(p / (p + q), root(variance / (m.n - 1)))
+
+
+def gap_alignment(s: Statistics, modality: str) -> Number:
+    """Cosine of the gap vector with the span of a modality's leading components. 0 to 1.
+
+    The leading components are the fewest principal components that hold half of the variance. 0:
+    the gap is orthogonal to what varies, as arXiv 2603.29080 says of CLIP (the question is taken
+    from there, this number is geomkit's own). The null is √(k/d), that of a random direction for
+    k components in d dimensions.
+    """
+    m = s.moments
+    vector = m.mean_x - m.mean_y
+    length = float(np.linalg.norm(vector))
+    leading = leading_components(s, modality, _LEADING)
+    if leading is None or length <= math.sqrt(m.ROUNDING):
+        return Number(NAN)
+    null = math.sqrt(leading.shape[1] / int(s.pairs[0].shape[1]))
+    return Number(min(1.0, float(np.linalg.norm(vector @ leading)) / length), NAN, null)
 
 
 def _classified(s: Statistics) -> Separability:
     """Held-out scores of the linear classifier; past the row budget of sampled pairs."""
-    x, y = s.pairs
+    x, y = s.span
     moments: Moments | None = s.moments
     if not s.exact and s.n > _CLASSIFIED:
         moments = None
@@ -89,6 +120,10 @@ METRICS = [
         "centroid_distance", "gap", of_moments(centroid_distance, p_value=swap_p_value),
         "0 = centres coincide … 2 = opposite poles", low=0, high=2, ideal=0,
     ),
+    Metric(
+        "centroid_distance_unbiased", "gap", of_moments(centroid_distance_unbiased),
+        "0 = centres coincide … 2 = opposite poles", low=0, high=2, ideal=0,
+    ),
     *(
         Metric(
             name, "gap", number, "0.5 = inseparable … 1 = disjoint", low=0, high=1,
@@ -100,5 +135,13 @@ METRICS = [
         "relative_modality_gap", "gap", of_moments(relative_gap),
         "0 = pairs coincide … 0.5 = pairs as far as unpaired rows … 1", low=0, high=1, ideal=0,
         undefined="all rows are equal, so there is no distance to compare with",
+    ),
+    *(
+        Metric(
+            f"gap_alignment_{modality}", "gap", of_statistics(gap_alignment, modality),
+            "0 = gap orthogonal to what varies … 1 = along it", low=0, high=1,
+            undefined="the two means coincide, or all rows of this modality are equal",
+        )
+        for modality in ("image", "text")
     ),
 ]  # fmt: skip

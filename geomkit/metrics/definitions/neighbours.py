@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from geomkit._core.array import Array
 from geomkit.engine.moments import Moments
 from geomkit.engine.neighbours import Neighbours, SampledNeighbours
 from geomkit.metrics.metric import Metric, of_moments, of_statistics
@@ -32,24 +31,28 @@ ACROSS = Reduction(Neighbours)
 def cka(m: Moments) -> Number:
     r"""Unbiased linear CKA: how similarly the two modalities arrange the pairs. 0 (shuffled) to 1.
 
-    Kornblith et al. (arXiv 1905.00414) with the unbiased HSIC of Song et al. (JMLR 2012). On unit
-    rows the diagonals of both kernels are 1, so all its sums are functions of the moments. Needs
-    n ≥ 4.
+    Kornblith et al. (arXiv 1905.00414) with the unbiased HSIC of Song et al. (JMLR 2012). The
+    latter does not move under translation, so it is computed of centred rows a and b, whose kernel
+    matrices have row sums of zero: :math:`\lVert\sum ab^⊤\rVert^2`, less the diagonals'
+    :math:`\sum \lVert a\rVert^2\lVert b\rVert^2`. Needs n ≥ 4.
     """
-    if m.n < 4:
+    if m.n < 4 or min(m.spread("image"), m.spread("text")) <= m.ROUNDING:
         return Number(NAN)
+    own = _hsic(m, "image", "image") * _hsic(m, "text", "text")
+    return Number(_hsic(m, "image", "text") / math.sqrt(own) if own > 0 else NAN, null=0.0)
 
-    def hsic(cross: Array, left: Array, right: Array) -> float:
-        n = m.n
-        inner = float((cross * cross).sum()) - n
-        ones = (float(left @ left) - n) * (float(right @ right) - n) / ((n - 1) * (n - 2))
-        mixed = float(left @ cross @ right) - float(left @ left) - float(right @ right) + n
-        return (inner + ones - 2 * mixed / (n - 2)) / (n * (n - 3))
 
-    own = hsic(m.xx, m.sum_x, m.sum_x) * hsic(m.yy, m.sum_y, m.sum_y)
-    if own <= 0:
-        return Number(NAN, null=0.0)
-    return Number(hsic(m.xy, m.sum_x, m.sum_y) / math.sqrt(own), null=0.0)
+def _hsic(m: Moments, one: str, other: str) -> float:
+    """Unbiased HSIC of two modalities with linear kernels."""
+    letter = {"image": "x", "text": "y"}
+    n, cross = m.n, m.covariance(letter[one] + letter[other])
+    left, right = n * m.spread(one), n * m.spread(other)
+    # On unit rows ‖a_i‖² = mean − 2 x̄·a_i.
+    along = float(m.of_modality(one)[0] @ cross @ m.of_modality(other)[0])
+    diagonals = left * right / n + 4 * n * along
+    inner = n**2 * float((cross * cross).sum()) - diagonals
+    ones = left * right / ((n - 1) * (n - 2))
+    return (inner + ones - 2 * diagonals / (n - 2)) / (n * (n - 3))
 
 
 def mutual_knn(s: Statistics) -> Number:

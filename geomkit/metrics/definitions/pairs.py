@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from geomkit.engine.moments import Moments
-from geomkit.metrics.definitions.gap import centroid_distance
 from geomkit.metrics.metric import Metric, of_moments
-from geomkit.metrics.number import NAN, Number, root
+from geomkit.metrics.number import NAN, Number, norm_errors, root
 from geomkit.metrics.permutation import shuffle_p_value
+from geomkit.metrics.statistics import Statistics
 
 __all__ = [
     "METRICS",
@@ -22,7 +22,7 @@ __all__ = [
 
 def paired_cosine(m: Moments) -> Number:
     """Mean cosine of the pairs, x_i · y_i; its null is the mean over shuffled pairs. −1 to 1."""
-    return Number(m.paired, root(m.paired_variance / m.n), m.cross_cosine)
+    return Number(m.paired, root(m.distance_variance / m.n) / 2, m.cross_cosine)
 
 
 def alignment(m: Moments) -> Number:
@@ -30,14 +30,18 @@ def alignment(m: Moments) -> Number:
 
     On unit rows it is 2 − 2 × paired cosine, and so are its error and null.
     """
-    value = float(m.squared_distance) / m.n
-    return Number(value, 2 * root(m.paired_variance / m.n), 2 - 2 * m.cross_cosine)
+    return Number(m.alignment, root(m.distance_variance / m.n), m.cross_distance)
 
 
 def centroid_gap(m: Moments) -> Number:
-    """Part of the alignment that is due to the means, ‖x̄ − ȳ‖². 0 to 4."""
-    distance, error, *_ = centroid_distance(m)
-    return Number(distance**2, 2 * distance * error)
+    """Part of the alignment that is due to the means, ‖x̄ − ȳ‖². 0 to 4.
+
+    Few pairs enlarge it by tr(Σ)/n on average, see :func:`centroid_distance_unbiased`. The null,
+    alignment/n, is its mean under exchange of image and text within pairs.
+    """
+    mean, covariance = m.difference
+    error, _ = norm_errors(mean, covariance, m.n)
+    return Number(float(mean @ mean), error, m.alignment / m.n)
 
 
 def distribution_gap(m: Moments) -> Number:
@@ -47,20 +51,21 @@ def distribution_gap(m: Moments) -> Number:
     removes the centroid gap and leaves this.
     """
     mean, covariance = m.difference
-    value = max(0.0, float(m.squared_distance) / m.n - float(mean @ mean))
-    shared = mean @ ((m.paired_x - m.paired_y) / m.n - m.paired * mean)
-    variance = 4 * (m.paired_variance + mean @ covariance @ mean + 2 * shared)
-    return Number(value, root(variance / m.n))
+    value = max(0.0, float(covariance.trace()))
+    # Influence of a pair: δ_i − 2 (x̄ − ȳ)·(x_i − y_i)
+    shared = mean @ (m.covariance("xd") - m.covariance("yd"))
+    variance = m.covariance("dd") + 4 * (mean @ covariance @ mean) - 4 * shared
+    return Number(value, root(variance / (m.n - 1)) if m.n > 1 else NAN)
 
 
-def gap_dimensions(m: Moments, share: float = 0.9) -> Number:
+def gap_dimensions(s: Statistics, share: float = 0.9) -> Number:
     """Smallest number of coordinates that hold 90% of ‖x̄ − ȳ‖². 1 to d.
 
     It depends on the basis: a rotation of the space changes it.
     """
-    squares = np.sort((m.mean_x - m.mean_y) ** 2)[::-1]
+    squares = np.sort(s.gap_vector**2)[::-1]
     total = squares.sum()
-    if total <= 0:
+    if total <= s.moments.ROUNDING:
         return Number(NAN)
     return Number(float(np.argmax(np.cumsum(squares) >= share * total * (1 - 1e-12)) + 1))
 
@@ -83,7 +88,7 @@ METRICS = [
         "0 … alignment: the part that is left", low=0, high=4, ideal=0,
     ),
     Metric(
-        "gap_dimensions_90", "pairs", of_moments(gap_dimensions),
+        "gap_dimensions_90", "pairs", gap_dimensions,
         "1 … d: coordinates holding 90% of the centroid gap", low=1,
         undefined="the two means coincide",
     ),

@@ -1,6 +1,6 @@
 """Group ``spectrum``: the shape of each cloud, from the eigenvalues of its second moments.
 
-The cost is d³ once and does not grow with n.
+The cost is min(d, 2n)³ once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from geomkit._core.array import Array, to_numpy
 from geomkit.engine.moments import Moments
 from geomkit.metrics.metric import Metric, of_moments
-from geomkit.metrics.number import Number, root
+from geomkit.metrics.number import Number, norm_errors
 from geomkit.metrics.statistics import Statistics
 
 __all__ = [
@@ -27,38 +27,52 @@ __all__ = [
     "explained_variance_auc",
     "explained_variance_with_error",
     "isoscore",
+    "leading_components",
     "participation_ratio",
+    "principal_components",
     "scatter_eigenvalues",
     "spectral_decay",
 ]
 
-_NARROW_NOISE = 5e-7
-"""Eigenvalues below this share of the largest centred one are rounding where the moments are
-products of float32 rows: the effective rank takes square roots of small eigenvalues, where it would
-show."""
 
-
-def scatter_eigenvalues(second: Array, total: Array, n: int, *, centred: bool) -> np.ndarray:
-    r"""The min(n, d) largest eigenvalues of Σxxᵀ, or of Σ(x−x̄)(x−x̄)ᵀ, largest first.
+def scatter_eigenvalues(mean: Array, covariance: Array, n: int, *, centred: bool) -> np.ndarray:
+    r"""The min(n, d) largest eigenvalues of Σ(x−x̄)(x−x̄)ᵀ, or of Σxxᵀ, largest first.
 
     Args:
-        second: Σxxᵀ, ``(d, d)``.
-        total: Σx, ``(d,)``.
+        mean: Mean x̄, ``(d,)``.
+        covariance: Covariance (ddof 0), ``(d, d)``.
         n: Number of rows.
-        centred: Whether to subtract n x̄x̄ᵀ first.
+        centred: Whether the mean is left out.
 
     Returns:
-        Eigenvalues ≥ 0, ``(min(n, d),)``. Their square roots are the singular values of the rows.
+        Eigenvalues ≥ 0, ``(min(n, d),)``. The square roots of the uncentred ones are the singular
+        values of the rows.
 
-    >>> scatter_eigenvalues(np.diag([3.0, 1.0]), np.zeros(2), 4, centred=False).tolist()
-    [3.0, 1.0]
+    >>> scatter_eigenvalues(np.zeros(2), np.diag([3.0, 1.0]), 4, centred=False).tolist()
+    [12.0, 4.0]
     """
-    matrix = to_numpy(second).astype(np.float64)
-    if centred:
-        mean = to_numpy(total).astype(np.float64)
-        matrix = matrix - np.outer(mean, mean) / n
-    values = np.linalg.eigvalsh(matrix)[::-1][: min(n, len(matrix))]
+    second, mean = to_numpy(covariance), to_numpy(mean)
+    matrix = second if centred else second + np.outer(mean, mean)
+    values = np.linalg.eigvalsh(n * matrix)[::-1][: min(n, len(matrix))]
     return np.maximum(values, 0.0)
+
+
+def principal_components(s: Statistics, modality: str) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of the centred scatter, largest first, and its eigenvectors as columns.
+
+    The vectors are in the coordinates of ``s.moments``. Both hold all dimensions of these.
+    """
+    _, covariance = s.moments.of_modality(modality)
+    values, vectors = np.linalg.eigh(s.n * covariance)
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+
+
+def leading_components(s: Statistics, modality: str, share: float) -> np.ndarray | None:
+    """Principal components that explain a share of the variance, ``(d, k)``; ``None`` without."""
+    values, vectors = s.once(principal_components, modality)
+    if s.moments.spread(modality) <= s.moments.ROUNDING:
+        return None
+    return vectors[:, : int(components_to(values, share))]
 
 
 def explained_variance(eigenvalues: np.ndarray) -> np.ndarray:
@@ -229,25 +243,23 @@ def conformity(m: Moments, modality: str) -> Number:
 
     Levi and Gilboa, "The Double-Ellipsoid Geometry of CLIP" (arXiv 2411.14517): a row's conformity
     is its mean cosine with all others, estimated by its cosine with the mean. The mean of the
-    first is the intra-modal cosine, the mean of the second is this.
+    first is the intra-modal cosine, the mean of the second is this. The null, 1/√n, is that of n
+    independent directions.
     """
-    kind, mean = ("xx", m.mean_x) if modality == "image" else ("yy", m.mean_y)
-    length = float(np.linalg.norm(mean))
-    if length == 0:
-        return Number(0.0)
-    variance = mean @ m.covariance(kind) @ mean / length**2
-    return Number(length, root(variance / m.n))
+    mean, covariance = m.of_modality(modality)
+    _, error = norm_errors(mean, covariance, m.n)
+    return Number(float(np.linalg.norm(mean)), error, 1 / math.sqrt(m.n))
 
 
 def _eigenvalues(s: Statistics, modality: str, centred: bool) -> np.ndarray:
-    """Eigenvalues of the scatter of ``image`` or ``text`` rows, about their mean or about 0."""
-    m = s.moments
-    total, second = m.of_modality(modality)
-    values = scatter_eigenvalues(second, total, m.n, centred=centred)
-    if s.narrow:
-        largest = values if centred else s.once(_eigenvalues, modality, True)
-        values = np.where(values > _NARROW_NOISE * largest[0], values, 0.0)
-    return values
+    """Eigenvalues of the scatter of ``image`` or ``text`` rows, about their mean or about 0.
+
+    Zeros if the rows differ by rounding alone: its spectrum would be that of noise.
+    """
+    if not centred:
+        return scatter_eigenvalues(*s.moments.of_modality(modality), s.n, centred=False)
+    values, _ = s.once(principal_components, modality)
+    return values[: s.n] * (s.moments.spread(modality) > s.moments.ROUNDING)
 
 
 def _spectrum(modality: str) -> list[Metric]:
@@ -263,7 +275,7 @@ def _spectrum(modality: str) -> list[Metric]:
         @wraps(formula)
         def number(s: Statistics) -> Number:
             values = s.once(_eigenvalues, modality, centred)
-            dim = (len(s.moments.of_modality(modality)[0]),) if with_dim else ()
+            dim = (int(s.pairs[modality == "text"].shape[1]),) if with_dim else ()
             return Number(formula(values, *args, *dim))
 
         return Metric(

@@ -1,0 +1,100 @@
+"""Values at the edges: narrow clouds, constant modalities, few rows, many dimensions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import clouds, unit
+
+from geomkit.metrics import METRICS, gap
+from geomkit.metrics import statistics as statistics_module
+
+MOMENTS = [n for n, m in METRICS.items() if m.cost == "n·d²"]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_narrow_clouds_keep_the_digits(spread: float, dtype: type) -> None:
+    rng = np.random.default_rng(3)
+    base, shared, one, two = (rng.standard_normal((k, 16)) for k in (1, 400, 400, 400))
+    wide, narrow = (
+        gap(*((base + s * (shared + part)).astype(dtype) for part in (one, two)), metrics=MOMENTS)
+        for s in (1e-2, spread)
+    )
+    # Rows of float32 are themselves only known to 6e-8.
+    rel = 0.02 if dtype == np.float64 else 0.02 + 2e-7 / spread
+    for name in ("cka", "relative_modality_gap"):
+        assert narrow.metrics[name] == pytest.approx(wide.metrics[name], rel=rel), name
+    assert narrow.stderr["relative_modality_gap"] == pytest.approx(
+        wide.stderr["relative_modality_gap"], rel=2 * rel
+    )
+    for name in ("alignment", "distribution_gap", "centroid_gap"):
+        scale = (spread / 1e-2) ** 2
+        assert narrow.metrics[name] == pytest.approx(scale * wide.metrics[name], rel=2 * rel), name
+        assert narrow.stderr[name] == pytest.approx(scale * wide.stderr[name], rel=2 * rel), name
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [3, 60, 2049])
+def test_a_constant_modality_is_undefined_and_says_so(n: int, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    same = np.tile(rng.standard_normal((1, 24)), (n, 1)) * rng.uniform(0.5, 2, (n, 1))
+    names = [name for name in METRICS if METRICS[name].group == "spectrum"]
+    names += ["cka", "gap_alignment_image", "gap_alignment_text"]
+    r = gap(same.astype(dtype), rng.standard_normal((n, 24)).astype(dtype), metrics=names)
+    for name in names:
+        if name.endswith("_text"):
+            assert math.isfinite(r.metrics[name]), name
+        elif name == "effective_rank_image":
+            assert r.metrics[name] == pytest.approx(1.0, abs=1e-3)
+        elif name == "conformity_image":
+            assert r.metrics[name] == pytest.approx(1.0, abs=1e-6)
+        else:
+            assert math.isnan(r.metrics[name]), name
+            assert r.meta["reasons"][name], name
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_equal_modalities_stay_in_range(dtype: type) -> None:
+    rows = np.random.default_rng(0).standard_normal((3000, 32)).astype(dtype)
+    r = gap(rows, rows)
+    for name, value in r.metrics.items():
+        if math.isfinite(value):
+            assert METRICS[name].low <= value <= METRICS[name].high, (name, value)
+    assert r.metrics["paired_cosine"] == 1 and r.metrics["alignment"] == 0
+    assert r.metrics["relative_modality_gap"] == 0
+
+
+@pytest.mark.parametrize("d", [100, 99, 41])
+def test_few_rows_in_many_dimensions(d: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 50 pairs span at most 100 dimensions; from 100 on they are rotated into these.
+    x, y = clouds(50, d, shift=2.0)
+    found = gap(x, y)
+    monkeypatch.setattr(statistics_module.Statistics, "_basis", lambda self, *parts: None)
+    plain = gap(x, y)
+    for name, value in plain.metrics.items():
+        rel = 1e-4 if "separability" in name or "frechet" in name else 1e-8
+        assert found.metrics[name] == pytest.approx(value, rel=rel, nan_ok=True), name
+        for about in ("stderr", "null", "ideal", "p_value"):
+            mine, other = (getattr(r, about).get(name, 0.0) for r in (found, plain))
+            assert mine == pytest.approx(other, rel=max(rel, 1e-6), abs=1e-9), (name, about)
+    tensors = gap(torch.from_numpy(x), torch.from_numpy(y))
+    assert tensors.metrics == pytest.approx(plain.metrics, rel=1e-4, abs=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("n", [2047, 2048, 2049])
+def test_spectra_on_either_side_of_a_limit(n: int) -> None:
+    rows = np.random.default_rng(n).standard_normal((n, 64)) * np.arange(1, 65.0) ** -2
+    s = np.linalg.svd(unit(rows), compute_uv=False)
+    p = s / s.sum()
+    truth = np.exp(-(p * np.log(p)).sum())
+    eigenvalues = np.linalg.svd(unit(rows) - unit(rows).mean(0), compute_uv=False) ** 2
+    slope = np.polyfit(np.log(np.arange(1, 65)), np.log(eigenvalues), 1)[0]
+    names = ["effective_rank_image", "spectral_decay_image"]
+    for dtype in (np.float64, np.float32):
+        found = gap(rows.astype(dtype), rows.astype(dtype), metrics=names).metrics
+        assert found[names[0]] == pytest.approx(truth, rel=1e-6)
+        assert found[names[1]] == pytest.approx(-slope, rel=1e-5)
