@@ -8,8 +8,9 @@ import numpy as np
 
 from geomkit._core.array import Array, to_numpy
 from geomkit._core.parallel import cores, in_order
+from geomkit.engine.moments import Moments
 
-__all__ = ["binomial_tail", "shuffle_p_value", "swap_p_value"]
+__all__ = ["binomial_tail", "shuffle_p_value", "swap_p_value", "swap_p_value_of_many"]
 
 DRAWS = 999
 _BLOCK = 4096
@@ -52,6 +53,24 @@ def swap_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:
     slack = 1e-9 if n <= _BLOCK else 1e-6
     far = np.linalg.norm(drawn, axis=1) >= np.linalg.norm(observed) * (1 - slack)
     return float(1 + far.sum()) / (1 + draws)
+
+
+def swap_p_value_of_many(m: Moments, *, seed: int, draws: int = DRAWS) -> float:
+    """Return the p-value of :func:`swap_p_value` by the central limit theorem, from the moments.
+
+    Σ ±(x_i − y_i) of many pairs is normal with covariance Σ(x_i − y_i)(x_i − y_i)ᵀ, so its squared
+    norm is a sum of squares of normal numbers weighted by the eigenvalues of that matrix.
+
+    Args:
+        m: Moments of the pairs.
+        seed: Random seed of the draws.
+        draws: Number of draws.
+    """
+    mean, covariance = m.difference
+    weights = np.linalg.eigvalsh(m.n * (covariance + mean[:, None] * mean[None, :]))
+    rng = np.random.default_rng(seed)
+    drawn = np.square(rng.standard_normal((draws, len(weights)))) @ np.maximum(weights, 0.0)
+    return float(1 + (drawn >= m.n**2 * float(mean @ mean)).sum()) / (1 + draws)
 
 
 def shuffle_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> float:

@@ -20,7 +20,12 @@ from geomkit.metrics import statistics as statistics_module
 from geomkit.metrics.definitions import gap as gap_definitions
 from geomkit.metrics.definitions import pairs, spectrum, spread
 from geomkit.metrics.number import mean_with_error
-from geomkit.metrics.permutation import binomial_tail, shuffle_p_value, swap_p_value
+from geomkit.metrics.permutation import (
+    binomial_tail,
+    shuffle_p_value,
+    swap_p_value,
+    swap_p_value_of_many,
+)
 
 DRAWS = 300
 
@@ -187,6 +192,21 @@ def test_p_values_are_uniform_without_a_gap() -> None:
         shuffles.append(shuffle_p_value(a, b, seed=seed, draws=199))
     for values in (swaps, shuffles):
         assert scipy.stats.kstest(values, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.02, 0.5])
+def test_the_swap_test_of_many_pairs_is_that_of_draws(
+    shift: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(5):
+        x, y = draw(4000, 6, seed, shift=shift)
+        found = []
+        for limit in (3999, 4000):
+            monkeypatch.setattr(gap_definitions, "_SWAPPED", limit)
+            found.append(gap(x, y, metrics=["centroid_distance"]).p_value["centroid_distance"])
+        # two p-values of 999 draws each differ by √(2p(1 − p)/999), thrice
+        assert abs(found[0] - found[1]) <= 3 * math.sqrt(2 * max(found) / 999), found
+    assert swap_p_value_of_many(Moments.of(x, x), seed=0) == 1.0
 
 
 def test_swaps_that_change_nothing_are_counted_in_float32_too() -> None:

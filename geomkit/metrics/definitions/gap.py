@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import wraps
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from geomkit.engine.moments import Moments
 from geomkit.metrics.definitions.spectrum import leading_components
 from geomkit.metrics.metric import Metric, of_moments, of_statistics
 from geomkit.metrics.number import NAN, Number, norm_errors, root
-from geomkit.metrics.permutation import swap_p_value
+from geomkit.metrics.permutation import swap_p_value, swap_p_value_of_many
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.statistics import Statistics
 
@@ -19,6 +20,8 @@ __all__ = ["METRICS", "centroid_distance", "centroid_distance_unbiased", "relati
 
 _CLASSIFIED = 20_000
 """Pairs that the classifier is fitted on past the row budget."""
+_SWAPPED = 32_768
+"""Pairs up to which the exchanges of the swap test are drawn one by one."""
 _LEADING = 0.5
 """Share of the variance that the leading components of ``gap_alignment`` hold."""
 
@@ -33,6 +36,15 @@ def centroid_distance(m: Moments) -> Number:
     mean, covariance = m.difference
     _, error = norm_errors(mean, covariance, m.n)
     return Number(float(np.linalg.norm(mean)), error, math.sqrt(m.alignment / m.n))
+
+
+@wraps(centroid_distance)
+def _centroid_distance(s: Statistics) -> Number:
+    if s.n > _SWAPPED:
+        p_value = swap_p_value_of_many(s.moments, seed=s.seed)
+    else:
+        p_value = swap_p_value(*s.pairs, seed=s.seed)
+    return centroid_distance(s.moments)._replace(p_value=p_value)
 
 
 def centroid_distance_unbiased(m: Moments) -> Number:
@@ -117,7 +129,7 @@ def _auc(s: Statistics) -> Number:
 
 METRICS = [
     Metric(
-        "centroid_distance", "gap", of_moments(centroid_distance, p_value=swap_p_value),
+        "centroid_distance", "gap", _centroid_distance,
         "0 = centres coincide … 2 = opposite poles", low=0, high=2, ideal=0,
     ),
     Metric(
