@@ -70,12 +70,13 @@ def load_coco(
     there = {y: sources for y in YEARS if (sources := _annotations(root, y))}
     chosen = year or next(iter(there), "2017")
     if chosen not in there:
-        wanted = f"captions_train{chosen}.json in it, in its annotations folder"
-        wanted += f", or in annotations_trainval{chosen}.zip"
+        wanted, zipped = f"captions_train{chosen}.json", f", or in annotations_trainval{chosen}.zip"
         if chosen == "karpathy":
-            wanted = f"{_KARPATHY} in it, in its annotations folder"
+            wanted, zipped = _KARPATHY, ""
         also = f"; found: {', '.join(there)}" if there else ""
-        raise GeomkitError(f"coco: {root}: no {wanted}{also}")
+        raise GeomkitError(
+            f"coco: {root}: no {wanted} in it, in its annotations folder{zipped}{also}"
+        )
     alone = chosen != "karpathy" and list(there[chosen]) == ["train"]
     part = "all" if alone and request.split != "test" else request.split
     found = list(_read(root, chosen, there[chosen], part))

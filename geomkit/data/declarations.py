@@ -161,9 +161,10 @@ class Request:
     def missing(self, wanted: str, path: str | Path | None = None) -> GeomkitError:
         """The error for a path that does not exist; a misspelt option would be part of it."""
         path, known = str(path or self.path), self.dataset.all_options
-        key = Path(path).name.rpartition(",")[2].partition("=")[0]
+        _, comma, part = path.rpartition(",")
         hint = "; check the path"
-        if known and "=" in path.rpartition(",")[2] and "," in path:
+        if known and comma and "=" in part:
+            key = part.partition("=")[0]
             hint = f" (or is '{key}' an option? known: {', '.join(known)})"
         return GeomkitError(f"{self.dataset.name}: {path}: no such {wanted}{hint}")
 

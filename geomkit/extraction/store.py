@@ -12,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,15 +117,12 @@ class Manifest(Plan):
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
         """The manifest of a folder; ``None`` if there is none, or it is damaged."""
-        content = read_json(folder / MANIFEST)
-        if content is None:
-            return None
-        try:
+        content = read_json(folder / MANIFEST) or {}
+        with suppress(KeyError, TypeError, AttributeError):
             bad = tuple(Bad(**entry) for entry in content["bad"])
             shards = tuple(map(ShardEntry.from_json, content["shards"]))
             return cls(**{**content, "bad": bad, "shards": shards})
-        except (KeyError, TypeError, AttributeError):
-            return None
+        return None
 
 
 @dataclass(frozen=True)
@@ -234,14 +232,14 @@ class ShardFolder:
         counts = (len(image), len(text))
         record = ShardRecord(*self.span(number), *counts, norms, encoded.bad, files)
         columns = {
-            "id": pyarrow.array(ids, pyarrow.string()),
+            "id": ids,
             **_paths(data, encoded.rows[index]),
-            "caption": pyarrow.array([c for group in captions for c in group], pyarrow.string()),
-            "image_index": pyarrow.array(index, pyarrow.int64()),
+            "caption": [caption for group in captions for caption in group],
+            "image_index": index,
         }
-        table = pyarrow.table(columns).replace_schema_metadata(
-            {_RECORD: json.dumps(asdict(record), ensure_ascii=False)}
-        )
+        types = {**dict.fromkeys(columns, pyarrow.string()), "image_index": pyarrow.int64()}
+        about = {_RECORD: json.dumps(asdict(record), ensure_ascii=False)}
+        table = pyarrow.table(columns, schema=pyarrow.schema(types, metadata=about))
         with atomic_write(self.path / names["metadata"], overwrite=True) as file:
             pyarrow.parquet.write_table(table, file)
         return record
@@ -261,15 +259,11 @@ def _norms(rows: np.ndarray, kind: str, ids: Sequence[str]) -> list[float] | Non
     return [float(norms.min()), float(norms.max())]
 
 
-def _paths(data: PairData, rows: np.ndarray) -> dict[str, Any]:
+def _paths(data: PairData, rows: np.ndarray) -> dict[str, list[str]]:
     """The column of image paths, relative to the data's own folders; none if they are not known."""
-    import pyarrow
-
     images, index = data.undecoded
     names = getattr(images, "names", None)
-    if names is None:
-        return {}
-    return {"image_path": pyarrow.array([names[i] for i in index[rows]], pyarrow.string())}
+    return {} if names is None else {"image_path": [names[i] for i in index[rows]]}
 
 
 def _described(content: bytes | memoryview) -> StoredFile:
