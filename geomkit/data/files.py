@@ -21,7 +21,7 @@ from PIL import Image
 
 from geomkit._core.files import refusing
 from geomkit.data.decode import decode, prepare
-from geomkit.errors import GeomkitError, reason
+from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 
 __all__ = ["SUFFIXES", "FileImages", "PixelImages", "Place", "open_zip"]
@@ -137,13 +137,10 @@ def open_zip(path: str | Path) -> zipfile.ZipFile:
     Raises:
         GeomkitError: If the file is missing, or no whole zip file.
     """
-    try:
+    says, advice = f"{path}: no zip file, or cut short", "; fetch it again"
+    with refusing(zipfile.BadZipFile, OSError, says=says, advice=advice):
         stat = Path(path).stat()
         return _open_zip(str(path), stat.st_size, stat.st_mtime_ns, os.getpid())
-    except zipfile.BadZipFile:
-        raise GeomkitError(f"{path}: no zip file, or cut short; fetch it again") from None
-    except OSError as error:
-        raise GeomkitError(f"{path}: {reason(error)}") from None
 
 
 @cache

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from geomkit._core.discovery import registry
+from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request, Value, read_value
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -129,10 +130,8 @@ def _options(spec: str, dataset: Dataset, parts: list[str]) -> dict[str, Value]:
             raise unknown_name(f"option of {dataset.name}", key, known)
         if key in options:
             raise GeomkitError(f"data '{spec}': {key} is given twice")
-        try:
+        with refusing(ValueError, says=f"data '{spec}': {key}: '{text}' does not fit"):
             options[key] = read_value(known[key], text)
-        except ValueError as error:
-            raise GeomkitError(f"data '{spec}': {key}: '{text}' does not fit ({error})") from None
     return options
 
 

@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,12 +128,10 @@ def _index(tar: Path) -> _Index:
     state = [str(tar.resolve()), stat.st_size, stat.st_mtime_ns]
     name = hashlib.sha256(json.dumps([_SCHEMA_VERSION, *state]).encode()).hexdigest()
     file = cache_folder("tars") / f"{name[:32]}.json"
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # if none or damaged, it is written
         content = json.loads(file.read_text("utf-8"))
         if content["format"] == _FORMAT and content["tar"] == state:
             return _Index([_Sample(*sample) for sample in content["samples"]], content["ended"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none yet, or damaged: it is written again
     index = _go_through(tar)
     content = {
         "format": _FORMAT,
@@ -189,11 +188,9 @@ def _go_through(tar: Path) -> _Index:
 
 
 def _caption(text: bytes) -> str | None:
-    try:
-        caption = json.loads(text).get("caption")
-    except (ValueError, AttributeError):
-        return None
-    return caption.strip() if isinstance(caption, str) else None
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        return json.loads(text)["caption"].strip()
+    return None
 
 
 def _disagreements(tars: list[Path], held: list[_Index]) -> list[str]:
