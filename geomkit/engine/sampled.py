@@ -16,6 +16,7 @@ import numpy as np
 from geomkit._core.array import Array, is_torch, like, namespace
 from geomkit._core.parallel import SOLO, Team, cores, in_order
 from geomkit.engine.pairwise import GONE, Kind, Reducer, RightAnswers, kinds_of
+from geomkit.engine.precision import unit64
 
 __all__ = ["Sample", "Strip", "row_products", "scan"]
 
@@ -64,6 +65,7 @@ class Sample:
         first: For each image, its paired text, ``(n,)``.
         queries: Number of pairs to sample; all pairs if there are fewer.
         seed: Random seed of the sample.
+        wide: Whether to compare in float64, block by block.
 
     Attributes:
         rows: Numbers of the sampled pairs, ``(q,)``, ascending.
@@ -82,13 +84,16 @@ class Sample:
         *,
         queries: int,
         seed: int = 0,
+        wide: bool = False,
     ) -> None:
         """Draw the sample."""
+        self.read = unit64 if wide else _as_it_is
         self.x, self.y, self.image_index = x, y, image_index
         self.n, self.m = int(x.shape[0]), int(y.shape[0])
         self.kinds = kinds_of(x, y)
         self.rows = np.sort(np.random.default_rng(seed).permutation(self.n)[: min(queries, self.n)])
-        self.images, self.texts = x[like(self.rows, x)], y[like(first[self.rows], y)]
+        self.images = self.read(x[like(self.rows, x)])
+        self.texts = self.read(y[like(first[self.rows], y)])
         self._is_first = np.zeros(self.m, bool)
         self._is_first[first] = True
         self._place = np.full(self.n, -1)
@@ -101,7 +106,9 @@ class Sample:
     @cached_property
     def all_texts(self) -> Array:
         """All texts of the sampled images, in the order of :attr:`captions`."""
-        return self.y[like(self.captions, self.y)] if self.m > self.n else self.texts
+        if self.m == self.n:
+            return self.texts
+        return self.read(self.y[like(self.captions, self.y)])
 
     @cached_property
     def right_answers(self) -> RightAnswers:
@@ -177,7 +184,7 @@ def scan(
         def work(
             start: int, gallery: Array = gallery, kinds: list[Kind] = kinds
         ) -> list[tuple[Strip, list[Any]]]:
-            block = gallery[start : start + _GALLERY]
+            block = sample.read(gallery[start : start + _GALLERY])
             out = []
             for kind in kinds:
                 strip = sample.strip(kind, block, start)
@@ -193,6 +200,10 @@ def scan(
                         reducer.add(strip, part)
     for reducer in reducers:
         reducer.finish(team)
+
+
+def _as_it_is(rows: Array) -> Array:
+    return rows
 
 
 def row_products(a: Array, b: Array) -> Array:

@@ -37,6 +37,33 @@ def test_narrow_clouds_keep_the_digits(spread: float, dtype: type) -> None:
         assert narrow.stderr[name] == pytest.approx(scale * wide.stderr[name], rel=2 * rel), name
 
 
+@pytest.mark.parametrize("limit", [None, 500])
+@pytest.mark.parametrize("spread", [1e-2, 1e-3])
+def test_narrow_clouds_of_many_float32_rows(spread: float, limit: int | None) -> None:
+    rng = np.random.default_rng(0)
+    base, shared, one, two = (rng.standard_normal((k, 32)) for k in (1, 2200, 2200, 2200))
+    x, y = (unit((base + spread * (shared + part)).astype(np.float32)) for part in (one, two))
+    names = ["spread", "mmd"]
+    narrow = gap(x, y, metrics=names, exact_limit=limit)
+    wide = gap(x.astype(np.float64), y.astype(np.float64), metrics=names, exact_limit=limit)
+    for name in narrow.metrics:
+        error = wide.stderr[name]
+        assert narrow.metrics[name] == pytest.approx(wide.metrics[name], abs=1e-3 * error), name
+        assert narrow.stderr[name] == pytest.approx(error, rel=1e-3), name
+
+
+@pytest.mark.parametrize("n", [4096, 4097])
+def test_sliced_distance_of_narrow_clouds(n: int) -> None:
+    rng = np.random.default_rng(0)
+    base, one, two = (rng.standard_normal((k, 32)) for k in (1, n, n))
+    x, y = (unit((base + 1e-4 * part).astype(np.float32)) for part in (one, two + 1))
+    found = gap(x, y, metrics=["sliced_wasserstein"]).metrics["sliced_wasserstein"]
+    directions = np.random.default_rng(0).standard_normal((32, 256))
+    directions /= np.linalg.norm(directions, axis=0)
+    a, b = (np.sort(rows.astype(np.float64) @ directions, axis=0) for rows in (x, y))
+    assert found == pytest.approx(math.sqrt(((a - b) ** 2).mean()), rel=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("n", [3, 60, 2049])
 def test_a_constant_modality_is_undefined_and_says_so(n: int, dtype: type) -> None:
