@@ -35,7 +35,20 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-_LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
+_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
+    # as_strided itself refuses what is out of bounds.
+    ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: (
+        storage.as_strided(tuple(size), tuple(stride), offset)
+    ),
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
+    ("collections", "OrderedDict"): OrderedDict,
+    **{
+        ("torch.jit._pickle", f"build_{kind}list"): list
+        for kind in ("int", "tensor", "double", "bool")
+    },
+}
+"""What the pickle may call, by module and name."""
 
 
 def is_torchscript(path: Path) -> bool:
@@ -85,22 +98,16 @@ class _Reader(pickle.Unpickler):
         self.archive, self.root = archive, root
         self.storages: dict[str, Tensor] = {}
 
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+    def find_class(self, module: str, name: str) -> Any:
+        import torch
+
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        if (module, name) in _KNOWN:
             # A function of its own: a pickle can set attributes of whatever it is given.
-            return lambda *arguments: _rebuild_tensor(*arguments)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module == "torch.jit._pickle" and name in _LISTS:
-            return list
-        if module == "torch.jit._pickle" and name == "restore_type_tag":
-            return lambda value, _: value
+            return lambda *arguments: _KNOWN[module, name](*arguments)
         if module == "torch" and name in _STORAGES:
-            return _Storage(name)
+            return getattr(torch, _STORAGES[name])
         raise pickle.UnpicklingError(
             f"its pickle names {module}.{name}, which is no tensor; refused, since loading it "
             "could run code"
@@ -109,33 +116,17 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         import torch
 
-        kind, storage, key, _, count = pid
-        if kind != "storage" or not isinstance(storage, _Storage):
+        kind, dtype, key, _, count = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"its pickle names an unknown object ({kind})")
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
-            dtype = getattr(torch, _STORAGES[storage.name])
             if len(data) != count * dtype.itemsize:
                 raise pickle.UnpicklingError(f"storage {key} is truncated")
             self.storages[key] = (
                 torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             )
         return self.storages[key]
-
-
-class _Storage:
-    """The type of a storage; calling it is refused."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, *_: Any) -> Any:
-        raise pickle.UnpicklingError("its pickle calls a storage")
-
-
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    # as_strided itself refuses what is out of bounds.
-    return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
 def _collect(module: Any, prefix: str, found: dict[str, Tensor], open_modules: set[int]) -> None:
