@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geomkit.errors import GeomkitError
-from geomkit.training.config import Option, TrainConfig, configure, default_words
+from geomkit.training.config import TrainConfig, configure, default_words
 
 from . import console, options
 from .progress import Display, StopSignal
@@ -23,58 +23,45 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-_PANELS = ("", "Data", "Model", "Optimisation", "Evaluation and logging", "Machine")
-"""Panels of --help, in order."""
-_AFTER = {
-    **dict.fromkeys(("out", "resume", "overwrite"), "dim"),
-    "repeat_captions": "captions",
-    **dict.fromkeys(("cache_images", "max_bad", "image_column", "caption_column"), "pairs"),
-    "lock": "freeze",
-    "download": "image_size",
-    "weight_decay": "lr",
-    "log": "eval_split",
-    "device": "precision",
-    **dict.fromkeys(("workers", "compile"), "threads"),
+_PANELS = {
+    None: "loss dim out resume overwrite",
+    "Data": "data captions repeat_captions pairs cache_images max_bad image_column caption_column",
+    "Model": "model pretrained keep_projection freeze lock image_size download",
+    "Optimisation": "recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 warmup "
+    "schedule clip_norm temperature learn_temperature seed",
+    "Evaluation and logging": "eval_every eval_split log",
+    "Machine": "precision device threads workers compile",
 }
-"""Fields of the configuration behind which --help lists an option, in the same panel."""
+"""Panels of --help with their options: fields of the configuration, and parameters of the command.
+The first one is typer's own."""
 
 
-def _config_option(name: str, kind: Any, default: Any, words: str, option: Option) -> Any:
-    """The parameter that sets a field of the configuration."""
+def _config_option(parameter: inspect.Parameter, words: str) -> inspect.Parameter:
+    """The parameter that sets a field of the configuration, with its default in words."""
     start = inspect.signature(configure).parameters
-    if name in start:
-        default = start[name].default
+    default = parameter.default
+    if parameter.name in start:
+        default = start[parameter.name].default
     elif words != str(default):  # the recipe's
         default = None
-    info = typer.Option(
-        *([f"--{name.replace('_', '-')}"] if kind is bool else []),
-        help=option.help,
-        show_default=words if default is None and words != "none" else True,
-    )
-    kind = kind | None if default is None else kind
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
-    )
+    kind, (info,) = parameter.annotation.__origin__, parameter.annotation.__metadata__
+    if default is None:
+        kind, info.show_default = kind | None, words if words != "none" else True
+    return parameter.replace(default=default, annotation=Annotated[kind, info])
 
 
 def _with_config(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command an option for each listed field of the configuration, in order of panels."""
-    hints = get_type_hints(TrainConfig)
-    described: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(TrainConfig)}
-    found = [
-        _config_option(f.name, hints[f.name], f.default, default_words(f), described[f.name])
-        for f in fields(TrainConfig)
-        if described[f.name].listed
-    ] + options.parameters(command)
-
-    def place(parameter: inspect.Parameter) -> tuple[int, int, bool]:
-        behind = _AFTER.get(parameter.name, parameter.name)
-        panel = described[behind].panel
-        parameter.annotation.__metadata__[0].rich_help_panel = panel or None  # "": typer's own
-        return _PANELS.index(panel), list(described).index(behind), behind != parameter.name
-
+    """Give a command an option for each field of the configuration that a panel lists."""
+    words = {f.name: default_words(f) for f in fields(TrainConfig)}
+    known = {p.name: _config_option(p, words[p.name]) for p in options.parameters(TrainConfig)}
+    known |= {p.name: p for p in options.parameters(command)}
+    shown = []
+    for panel, names in _PANELS.items():
+        for name in names.split():
+            shown.append(known[name])
+            known[name].annotation.__metadata__[0].rich_help_panel = panel
     made = options.as_command(command)
-    made.__signature__ = inspect.Signature(sorted(found, key=place))  # type: ignore[attr-defined]
+    made.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return made
 
 

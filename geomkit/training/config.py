@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import Field, asdict, dataclass, field, fields, replace
-from functools import partial
+from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
@@ -14,7 +13,6 @@ from geomkit.models.freezing import FREEZES
 
 __all__ = [
     "RECIPES",
-    "Option",
     "TrainConfig",
     "configure",
     "default_words",
@@ -33,98 +31,112 @@ _BELOW_1: Range = ("a number in [0, 1)", lambda value: 0 <= value < 1)
 _TEMPERATURES: Range = ("0.01 to 1", lambda value: 0.01 <= value <= 1)
 
 
-@dataclass(frozen=True)
-class Option:
-    """How a field of :class:`TrainConfig` is documented, checked, and set by ``geomkit train``.
+_WITHIN: dict[str, Range] = {
+    **dict.fromkeys(("accumulate", "steps", "epochs"), _FROM_1),
+    **dict.fromkeys(("weight_decay", "warmup", "clip_norm", "eval_every", "threads"), _FROM_0),
+    **dict.fromkeys(("beta1", "beta2"), _BELOW_1),
+    "batch_size": _FROM_2,
+    "lr": _POSITIVE,
+    "temperature": _TEMPERATURES,
+}
+"""Permitted range of a field of :class:`TrainConfig`."""
+_CHOICES = {
+    "freeze": ("part to freeze", tuple(FREEZES)),
+    "captions": ("choice of captions", ("first", "random")),
+    "schedule": ("schedule", ("cosine", "constant")),
+    "eval_split": ("split", ("train", "val", "all")),
+}
+"""Name of a field in an error, and its permitted values."""
+_DEFAULTS = {
+    "dim": "128, or the pretrained model's own",
+    "pairs": "all; sphere 1024",
+    "image_size": "the model's own",
+    "steps": "600; sphere 700; paper 9 epochs",
+    "epochs": "paper 9",
+}
+"""Defaults in words, where the value does not say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a training run computes; :data:`RECIPES` change the defaults.
 
     Attributes:
-        help: Meaning of the field, with its unit.
-        within: Permitted range.
-        panel: Panel of ``geomkit train --help``; empty for the first.
-        choices: Permitted values.
-        choice: Name of a choice in an error.
-        default: Default in words, where the value does not say it.
-        listed: Whether ``geomkit train`` has an option for the field.
+        loss: Loss: {presets}, or a weighted sum of terms ({terms}), such as
+            'clip + 0.5*uniformity'.
+        dim: Embedding dimension, 2 or more. With --pretrained, new projections replace the model's.
+        recipe: Set of defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto: paper for a
+            pretrained model, else sphere for d ≤ 3, else standard.
+        model: Architecture to train: tiny, nano or an open_clip name.
+        pretrained: SOURCE of the model to start from: open_clip:…, hf:…, openai:…, paper:…, or a
+            path.
+        keep_projection: Keep the projections of the pretrained model.
+        freeze: Part that is not trained: image, text, or backbone (all but the projections).
+        lock_image: Number of last layers of the image encoder to train; the others are locked.
+        lock_text: Number of last layers of the text encoder to train; the others are locked.
+        data: DATA spec, NAME[:PATH][,key=value…].
+        captions: Caption of an image: first, or random in each epoch.
+        distinct_captions: Whether captions differ within a batch.
+        pairs: Number of training pairs.
+        image_size: Side of the square images, in pixels.
+        batch_size: Pairs per step over all ranks.
+        accumulate: Parts in which a rank computes its pairs, one after the other, to save memory;
+            the loss is that of the whole batch.
+        steps: Optimizer steps.
+        epochs: Passes over the data, instead of --steps.
+        lr: Peak learning rate of AdamW.
+        beta1: AdamW decay rate of the mean gradient.
+        beta2: AdamW decay rate of the mean squared gradient.
+        weight_decay: AdamW weight decay of matrices; embeddings, gains and biases have none.
+        warmup: Steps of linear warm-up of the learning rate.
+        schedule: Learning rate after warm-up: cosine (to zero) or constant.
+        clip_norm: Largest norm of the gradient; 0: no clipping.
+        temperature: Temperature τ, 0.01 to 1; at the start, if learned.
+        learn_temperature: Train the temperature, kept within 0.01 to 1.
+        eval_every: Steps between evaluations; 0: one epoch.
+        eval_split: Split to evaluate on: train, val or all.
+        seed: Random seed for initial weights and data order.
+        precision: Precision: fp32, bf16, fp64, or auto (bf16 on CUDA).
+        threads: CPU threads; 0: torch's default.
     """
 
-    help: str
-    within: Range | None = None
-    panel: str = "Optimisation"
-    choices: tuple[str, ...] = ()
-    choice: str = ""
-    default: str = ""
-    listed: bool = True
+    loss: str = "clip"
+    dim: int = 128
+    recipe: str = "standard"
+    model: str = "tiny"
+    pretrained: str | None = None
+    keep_projection: bool = False
+    freeze: str | None = None
+    lock_image: int | None = None
+    lock_text: int | None = None
+    data: str = "openmoji"
+    captions: str = "first"
+    distinct_captions: bool = True
+    pairs: int | None = None
+    image_size: int | None = None
+    batch_size: int = 64
+    accumulate: int = 1
+    steps: int = 600
+    epochs: int | None = None
+    lr: float = 5e-4
+    beta1: float = 0.9
+    beta2: float = 0.98
+    weight_decay: float = 0.1
+    warmup: int = 50
+    schedule: str = "cosine"
+    clip_norm: float = 1.0
+    temperature: float = 0.01
+    learn_temperature: bool = False
+    eval_every: int = 100
+    eval_split: str = "val"
+    seed: int = 0
+    precision: str = "auto"
+    threads: int = 0
 
 
-def _option(value: Any, *words: Any, **properties: Any) -> Any:
-    return field(default=value, metadata={"option": Option(*words, **properties)})
-
-
-_main, _data, _model, _watching, _machine = (
-    partial(_option, panel=panel)
-    for panel in ("", "Data", "Model", "Evaluation and logging", "Machine")
+TrainConfig.__doc__ = (TrainConfig.__doc__ or "").format(
+    presets=", ".join(PRESETS), terms=", ".join(TERMS)
 )
-_SUM = f"a weighted sum of terms ({', '.join(TERMS)}), such as 'clip + 0.5*uniformity'"
-_RECIPE = (
-    "Set of defaults: standard, sphere (d ≤ 3), paper (fine-tuning), or auto: paper for a "
-    "pretrained model, else sphere for d ≤ 3, else standard."
-)
-_DIM = "Embedding dimension, 2 or more. With --pretrained, new projections replace the model's."
-_PRETRAINED = "SOURCE of the model to start from: open_clip:…, hf:…, openai:…, paper:…, or a path."
-_FREEZE = "Part that is not trained: image, text, or backbone (all but the projections)."
-_LOCK = "Number of last layers of the {} encoder to train; the others are locked."
-_ACCUMULATE = (
-    "Parts in which a rank computes its pairs, one after the other, to save memory; the loss is "
-    "that of the whole batch."
-)
-_DECAY = "AdamW weight decay of matrices; embeddings, gains and biases have none."
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what a training run computes."""
-
-    # fmt: off
-    loss: str = _main("clip", f"Loss: {', '.join(PRESETS)}, or {_SUM}.")
-    dim: int = _main(128, _DIM, default="128, or the pretrained model's own")
-    recipe: str = _option("standard", _RECIPE)
-    model: str = _model("tiny", "Architecture to train: tiny, nano or an open_clip name.")
-    pretrained: str | None = _model(None, _PRETRAINED)
-    keep_projection: bool = _model(False, "Keep the projections of the pretrained model.")
-    freeze: str | None = _model(None, _FREEZE, choices=tuple(FREEZES), choice="part to freeze")
-    lock_image: int | None = _model(None, _LOCK.format("image"), listed=False)
-    lock_text: int | None = _model(None, _LOCK.format("text"), listed=False)
-    data: str = _data("openmoji", "DATA spec, NAME[:PATH][,key=value…].")
-    captions: str = _data("first", "Caption of an image: first, or random in each epoch.",
-                          choices=("first", "random"), choice="choice of captions")
-    distinct_captions: bool = _data(True, "Whether captions differ within a batch.", listed=False)
-    pairs: int | None = _data(None, "Number of training pairs.", default="all; sphere 1024")
-    image_size: int | None = _model(None, "Side of the square images, in pixels.",
-                                    default="the model's own")
-    batch_size: int = _option(64, "Pairs per step over all ranks.", _FROM_2)
-    accumulate: int = _option(1, _ACCUMULATE, _FROM_1)
-    steps: int = _option(600, "Optimizer steps.", _FROM_1,
-                         default="600; sphere 700; paper 9 epochs")
-    epochs: int | None = _option(None, "Passes over the data, instead of --steps.", _FROM_1,
-                                 default="paper 9")
-    lr: float = _option(5e-4, "Peak learning rate of AdamW.", _POSITIVE)
-    beta1: float = _option(0.9, "AdamW decay rate of the mean gradient.", _BELOW_1)
-    beta2: float = _option(0.98, "AdamW decay rate of the mean squared gradient.", _BELOW_1)
-    weight_decay: float = _option(0.1, _DECAY, _FROM_0)
-    warmup: int = _option(50, "Steps of linear warm-up of the learning rate.", _FROM_0)
-    schedule: str = _option("cosine", "Learning rate after warm-up: cosine (to zero) or constant.",
-                            choices=("cosine", "constant"), choice="schedule")
-    clip_norm: float = _option(1.0, "Largest norm of the gradient; 0: no clipping.", _FROM_0)
-    temperature: float = _option(0.01, "Temperature τ, 0.01 to 1; at the start, if learned.",
-                                 _TEMPERATURES)
-    learn_temperature: bool = _option(False, "Train the temperature, kept within 0.01 to 1.")
-    eval_every: int = _watching(100, "Steps between evaluations; 0: one epoch.", _FROM_0)
-    eval_split: str = _watching("val", "Split to evaluate on: train, val or all.",
-                                choices=("train", "val", "all"), choice="split")
-    seed: int = _option(0, "Random seed for initial weights and data order.")
-    precision: str = _machine("auto", "Precision: fp32, bf16, fp64, or auto (bf16 on CUDA).")
-    threads: int = _machine(0, "CPU threads; 0: torch's default.", _FROM_0)
-    # fmt: on
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -172,18 +184,12 @@ def default_words(item: Field[Any]) -> str:
     >>> {f.name: default_words(f) for f in fields(TrainConfig)}["batch_size"]
     '64; sphere 256'
     """
-    option: Option = item.metadata["option"]
     values = {name: recipe.get(item.name, item.default) for name, recipe in RECIPES.items()}
     words = {n: f"{v:g}" if isinstance(v, float) else str(v) for n, v in values.items()}
     usual = words.pop("standard")
     others = (f"; {name} {word}" for name, word in words.items() if word != usual)
-    return option.default or ("none" if item.default is None else usual + "".join(others))
-
-
-TrainConfig.__doc__ = f"{TrainConfig.__doc__}\n\nAttributes:\n" + "\n".join(
-    f"    {item.name}: {item.metadata['option'].help} Default: {default_words(item)}."
-    for item in fields(TrainConfig)
-)
+    told = "none" if item.default is None else usual + "".join(others)
+    return _DEFAULTS.get(item.name, told)
 
 
 def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> TrainConfig:
@@ -240,15 +246,13 @@ def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> 
 
 def _check(config: TrainConfig) -> None:
     loss = parse_loss(config.loss)
-    for item in fields(config):
-        option, value = item.metadata["option"], getattr(config, item.name)
-        if value is None:
-            continue
-        if option.choices and value not in option.choices:
-            raise unknown_name(option.choice, value, option.choices)
-        if option.within and not option.within[1](value):
-            name = item.name.replace("_", " ")
-            raise GeomkitError(f"{name}: expected {option.within[0]}, got {value}")
+    for name, (what, choices) in _CHOICES.items():
+        if getattr(config, name) not in (None, *choices):
+            raise unknown_name(what, getattr(config, name), choices)
+    for name, (words, holds) in _WITHIN.items():
+        value = getattr(config, name)
+        if value is not None and not holds(value):
+            raise GeomkitError(f"{name.replace('_', ' ')}: expected {words}, got {value}")
     if config.dim < 2 and not (config.pretrained and config.dim == 0):
         raise GeomkitError(f"dim: expected 2 or more, got {config.dim}")
     if config.learn_temperature and not loss.uses_temperature:
