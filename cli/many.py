@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geomkit.errors import GeomkitError
 
-from .options import ModelOptions
+from .options import FigureOut, ModelOptions, Overwrite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geomkit.embeddings.embeddings import Embeddings
+else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
+    Figure = Any
 
-__all__ = ["load_all", "load_one", "short_names", "write_figure"]
+__all__ = ["Figure", "draws", "load_all", "load_one", "short_names"]
 
 
-def write_figure(out: Path, overwrite: bool, make: Callable[[], Figure]) -> None:
-    """Save the figure that a function makes, and print its path.
+def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
+    """Return a decorator: of a function that returns a figure, a command that saves it.
+
+    The command checks --out before it draws, and prints it at the end.
 
     Args:
-        out: File to write; refused before the figure is made if it cannot be written.
-        overwrite: Whether to replace an existing file.
-        make: Function that returns the figure.
+        out: Default of --out.
     """
-    from geomkit.plots import check_figure_path, save_figure
 
-    check_figure_path(out, overwrite=overwrite)
-    save_figure(make(), out, overwrite=overwrite)
-    typer.echo(out)
+    def decorate(make: Callable[..., Figure]) -> Callable[..., None]:
+        @wraps(make)
+        def command(*, out: Path, overwrite: bool, **given: Any) -> None:
+            from geomkit.plots import check_figure_path, save_figure
+
+            check_figure_path(out, overwrite=overwrite)
+            save_figure(make(**given), out, overwrite=overwrite)
+            typer.echo(out)
+
+        option = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                *inspect.signature(make, eval_str=True).parameters.values(),
+                option("out", default=Path(out), annotation=FigureOut),
+                option("overwrite", default=False, annotation=Overwrite),
+            ]
+        )
+        return command
+
+    return decorate
 
 
 def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
 
 from . import console
-from .many import load_all, short_names, write_figure
-from .options import FigureOut, ModelOptions, Overwrite
+from .many import Figure, draws, load_all, short_names
+from .options import ModelOptions
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from geomkit.reproduce.framework.results import Rows
 
 __all__ = ["plot_gap"]
@@ -24,16 +21,15 @@ SHOWN = (
 )
 
 
+@draws("gap.png")
 def plot_gap(
     sources: list[str],
     *,
-    out: FigureOut = Path("gap.png"),
     metrics: str = SHOWN,
     published: bool = False,
     seed: int = 0,
     options: ModelOptions,
-    overwrite: Overwrite = False,
-) -> None:
+) -> Figure:
     """Draw the modality gap: metrics of sources side by side, or results against the dimension.
 
     Dots of sources have 95% intervals over pairs; a grey bar is the value without a gap, or without
@@ -42,44 +38,36 @@ def plot_gap(
     Args:
         sources: Checkpoints, models (with --data) or embeddings, a dot each; or results.csv files
             of geomkit reproduce, drawn against the dimension by loss.
-        out: Figure file.
         metrics: Names or groups, with commas; see geomkit metrics.
         published: For results.csv: add the paper's numbers.
         seed: Random seed of folds, samples and permutations.
         options: How models become embeddings.
-        overwrite: Whether to replace the figure.
 
     Examples:
         $ geomkit plot-gap clip.pt cua.pt
         $ geomkit plot-gap reports/openmoji/figure2/results.csv --published
     """
+    from geomkit.metrics import gap, select
+    from geomkit.plots import gap_panels
 
-    def make() -> Figure:
-        from geomkit.metrics import gap, select
-        from geomkit.plots import gap_panels
-
-        names = select([word.strip() for word in metrics.split(",")])
-        if metrics == SHOWN:  # in the order of the figure, which is not that of the table
-            names = SHOWN.split(",")
-        tables = [source.lower().endswith(".csv") for source in sources]
-        if any(tables):
-            if not all(tables):
-                raise GeomkitError(
-                    "name results.csv files, or models and embeddings; not both at once"
-                )
-            for option, value in (("--data", options.data), ("--split", options.split)):
-                if value is not None:
-                    raise GeomkitError(f"{option} applies to models, these are results")
-            return _of_results(sources, names, published)
-        if published:
-            raise GeomkitError("--published needs results.csv files, with a dimension and a loss")
-        results = {}
-        for name, embeddings in load_all(sources, options).items():
-            results[name] = gap(embeddings, metrics=names, seed=seed)
-            console.line(f"{name}: n={results[name].n}, d={results[name].dim}")
-        return gap_panels(results, names)
-
-    write_figure(out, overwrite, make)
+    names = select([word.strip() for word in metrics.split(",")])
+    if metrics == SHOWN:  # in the order of the figure, which is not that of the table
+        names = SHOWN.split(",")
+    tables = [source.lower().endswith(".csv") for source in sources]
+    if any(tables):
+        if not all(tables):
+            raise GeomkitError("name results.csv files, or models and embeddings; not both at once")
+        for option, value in (("--data", options.data), ("--split", options.split)):
+            if value is not None:
+                raise GeomkitError(f"{option} applies to models, these are results")
+        return _of_results(sources, names, published)
+    if published:
+        raise GeomkitError("--published needs results.csv files, with a dimension and a loss")
+    results = {}
+    for name, embeddings in load_all(sources, options).items():
+        results[name] = gap(embeddings, metrics=names, seed=seed)
+        console.line(f"{name}: n={results[name].n}, d={results[name].dim}")
+    return gap_panels(results, names)
 
 
 def _of_results(sources: list[str], names: list[str], published: bool) -> Figure:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .many import load_one, write_figure
-from .options import FigureOut, ModelOptions, Overwrite, PlotPairs
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+from .many import Figure, draws, load_one
+from .options import ModelOptions, PlotPairs
 
 __all__ = ["plot_sphere"]
 
 
+@draws("sphere.png")
 def plot_sphere(
     source: str = "ckpt.pt",
     *,
-    out: FigureOut = Path("sphere.png"),
     stages: int = 5,
     pairs: PlotPairs = 1000,
     options: ModelOptions,
-    overwrite: Overwrite = False,
-) -> None:
+) -> Figure:
     """Draw the stages of training on the sphere; rows with d > 3 on their first three PCs.
 
     The stages are snapshots that a 3-D checkpoint stores. With --data, --split or another SOURCE,
@@ -31,27 +25,21 @@ def plot_sphere(
 
     Args:
         source: A geomkit checkpoint, or any SOURCE: a model or embeddings.
-        out: Figure file.
         stages: Number of spheres in the row, 1 to 8.
         pairs: Number of pairs.
         options: How models become embeddings.
-        overwrite: Whether to replace the figure.
 
     Examples:
         $ geomkit plot-sphere
         $ geomkit plot-sphere ckpt.pt --stages 5 --out sphere.pdf
     """
+    from geomkit.plots import project_to_sphere, sphere_row, training_stages
+    from geomkit.sources import run_of
 
-    def make() -> Figure:
-        from geomkit.plots import project_to_sphere, sphere_row, training_stages
-        from geomkit.sources import run_of
-
-        run = run_of(source) if options.data is None and options.split is None else None
-        if run is not None and run.snapshots:
-            return sphere_row(training_stages(run, stages), pairs=pairs)
-        embeddings, split = load_one(source, options)
-        what = run.loss if run is not None else Path(source).name
-        title = f"{what}, {split} split, n={embeddings.n}" if split else f"{what}, n={embeddings.n}"
-        return sphere_row([project_to_sphere(embeddings, title=title)], pairs=pairs)
-
-    write_figure(out, overwrite, make)
+    run = run_of(source) if options.data is None and options.split is None else None
+    if run is not None and run.snapshots:
+        return sphere_row(training_stages(run, stages), pairs=pairs)
+    embeddings, split = load_one(source, options)
+    what = run.loss if run is not None else Path(source).name
+    title = f"{what}, {split} split, n={embeddings.n}" if split else f"{what}, n={embeddings.n}"
+    return sphere_row([project_to_sphere(embeddings, title=title)], pairs=pairs)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from . import console
-from .many import load_all, write_figure
-from .options import FigureOut, ModelOptions, Overwrite, PlotPairs, PlotSources
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .many import Figure, draws, load_all
+from .options import ModelOptions, PlotPairs, PlotSources
 
 __all__ = ["plot_umap"]
 
 
+@draws("umap.png")
 def plot_umap(
     sources: PlotSources,
     *,
-    out: FigureOut = Path("umap.png"),
     sphere: bool = False,
     pairs: PlotPairs = 1000,
     metric: str = "cosine",
@@ -27,15 +21,13 @@ def plot_umap(
     lines: bool = True,
     seed: int = 0,
     options: ModelOptions,
-    overwrite: Overwrite = False,
-) -> None:
+) -> Figure:
     """Lay out images and texts together by UMAP: nearby points are nearby rows.
 
     Distances between far points mean nothing; geomkit gap measures the modality gap.
 
     Args:
         sources: What to draw.
-        out: Figure file.
         sphere: Lay out on the sphere instead of the plane.
         pairs: Number of pairs.
         metric: Distance between rows: cosine, euclidean, correlation or manhattan.
@@ -44,23 +36,18 @@ def plot_umap(
         lines: Join the pairs.
         seed: Random seed of the layout.
         options: How models become embeddings.
-        overwrite: Whether to replace the figure.
 
     Examples:
         $ geomkit plot-umap ckpt.pt
         $ geomkit plot-umap ckpt.pt --sphere --out umap.pdf
     """
+    from geomkit.plots import UmapOptions, umap_figure
 
-    def make() -> Figure:
-        from geomkit.plots import UmapOptions, umap_figure
-
-        layout = UmapOptions(
-            pairs=pairs, metric=metric, neighbours=neighbours, min_dist=min_dist, seed=seed
-        )
-        loaded = load_all(sources, options)
-        for name, embeddings in loaded.items():
-            shown = min(pairs, embeddings.n)
-            console.line(f"{name}: laying out {shown} of {embeddings.n} pairs, seed {seed}")
-        return umap_figure(loaded, layout, sphere=sphere, lines=lines)
-
-    write_figure(out, overwrite, make)
+    layout = UmapOptions(
+        pairs=pairs, metric=metric, neighbours=neighbours, min_dist=min_dist, seed=seed
+    )
+    loaded = load_all(sources, options)
+    for name, embeddings in loaded.items():
+        shown = min(pairs, embeddings.n)
+        console.line(f"{name}: laying out {shown} of {embeddings.n} pairs, seed {seed}")
+    return umap_figure(loaded, layout, sphere=sphere, lines=lines)
