@@ -53,14 +53,14 @@ def centroid_distance_unbiased(m: Moments) -> Number:
     The square of the centroid distance exceeds that of the population by tr(Σ)/n on average, Σ
     being the covariance of x − y: :math:`\sqrt{\max(0, \lVert\bar x-\bar y\rVert^2 -
     \mathrm{tr}(\hat\Sigma)/n)}`. 0 where the difference is negative: about half of the time if
-    there is no gap. The error is v/(2√(D² + v)) with v that of D², which is finite there.
+    there is no gap. The error is v/(2√max(D², v)) with v that of D², which is finite there.
     """
     if m.n < 2:
         return Number(NAN)
     mean, covariance = m.difference
     squared = max(0.0, float(mean @ mean) - float(covariance.trace()) / (m.n - 1))
     error, _ = norm_errors(mean, covariance, m.n)
-    return Number(math.sqrt(squared), error / (2 * math.sqrt(squared + error) or NAN), 0.0)
+    return Number(math.sqrt(squared), error / (2 * math.sqrt(max(squared, error)) or NAN), 0.0)
 
 
 def relative_gap(m: Moments) -> Number:
