@@ -9,7 +9,15 @@ import numpy as np
 
 from geomkit._core.array import Array
 
-__all__ = ["NAN", "Number", "mean_with_error", "norm_errors", "root", "u_statistic_error"]
+__all__ = [
+    "NAN",
+    "Number",
+    "mean_with_error",
+    "norm_errors",
+    "root",
+    "share_with_error",
+    "u_statistic_error",
+]
 
 NAN = float("nan")
 
@@ -50,6 +58,33 @@ def mean_with_error(values: np.ndarray, groups: np.ndarray | None = None) -> tup
     if count < 2:
         return mean, NAN
     return mean, math.sqrt(float((centred**2).sum()) * count / (count - 1)) / len(values)
+
+
+def share_with_error(hits: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """Return the mean of hits and its standard error, which is not 0 where all or none hit.
+
+    The variance of one draw is that of the draws and of four more, two with all hits and two with
+    none, as Agresti and Coull approximate Wilson's interval (The American Statistician 1998): of
+    n draws without a hit the error is about 1.4/n.
+
+    Args:
+        hits: Numbers from 0 to 1, ``(n,)``.
+        groups: For each hit, the number of its group, all numbers from 0 used; a group is one
+            draw. Default: each hit is.
+
+    >>> mean, error = share_with_error(np.ones(98))
+    >>> mean, round(error, 4)
+    (1.0, 0.0141)
+    """
+    sums, sizes = hits, np.ones(len(hits))
+    if groups is not None:
+        sums, sizes = np.bincount(groups, weights=hits), np.bincount(groups)
+    count, size = len(sums), sizes.mean()
+    sums = np.concatenate([sums, [0.0, 0.0, size, size]])
+    sizes = np.concatenate([sizes, [size] * 4])
+    centred = sums - sizes * (sums.sum() / sizes.sum())
+    variance = float((centred**2).sum()) / (count + 3)
+    return float(hits.mean()), math.sqrt(variance / count) / float(size)
 
 
 def norm_errors(mean: Array, covariance: Array, n: int) -> tuple[float, float]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from geomkit._core.array import Array, to_numpy
 from geomkit._core.parallel import cores, in_order
 from geomkit.engine.moments import Moments
+from geomkit.engine.precision import rounding, unit64
 
-__all__ = ["binomial_tail", "shuffle_p_value", "swap_p_value", "swap_p_value_of_many"]
+__all__ = [
+    "binomial_tail",
+    "regrouped_recall",
+    "shuffle_p_value",
+    "swap_p_value",
+    "swap_p_value_of_many",
+]
 
 DRAWS = 999
 _BLOCK = 4096
@@ -109,10 +118,103 @@ def shuffle_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> flo
     return float(1 + near.sum()) / (1 + draws)
 
 
+def regrouped_recall(
+    queries: Array,
+    gallery: Array,
+    *,
+    owner: np.ndarray,
+    label: np.ndarray,
+    count: int,
+    ks: Sequence[int],
+    seed: int,
+    draws: int = DRAWS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean recall over all ways to give the images to groups of captions, and p-values.
+
+    Without a relation between the two, every way is as likely as the one observed, whatever the
+    captions of one image have in common and however many there are. A query finds its answer if
+    one of its group is in the top K; ties count by their expectation.
+
+    Args:
+        queries: Unit rows ``(q, d)``, of which each belongs to an image or to a group.
+        gallery: Unit rows ``(m, d)``.
+        owner: For each query, the number of its image, ``(q,)``.
+        label: For each row of the gallery, the number of its image, ``(m,)``.
+        count: Number of images.
+        ks: Numbers of places K, ascending.
+        seed: Random seed of the draws.
+        draws: Number of draws.
+
+    Returns:
+        For each K, the mean recall over all ways, and (1 + draws with at least the observed
+        recall) / (1 + draws).
+    """
+    found = _chances(_scores(queries, gallery), label, count, ks, rounding(queries.shape[1]))
+    images, place = np.unique(owner, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn = (rng.choice(count, len(images), replace=False) for _ in range(draws))
+    ways = np.stack([owner, *(groups[place] for groups in drawn)])
+    means, values = [], []
+    for chance in found:
+        observed, *others = chance[np.arange(len(owner)), ways].sum(axis=1)
+        means.append(chance.mean())
+        values.append((1 + (np.array(others) >= observed - 1e-9).sum()) / (1 + draws))
+    return np.array(means), np.array(values)
+
+
+def _scores(queries: Array, gallery: Array) -> np.ndarray:
+    """Cosines of all queries with all rows of a gallery, in float64, a block of it at a time."""
+    wide = unit64(queries)
+    parts = [
+        to_numpy(wide @ unit64(gallery[start : start + _BLOCK]).T)
+        for start in range(0, int(gallery.shape[0]), _BLOCK)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _chances(
+    scores: np.ndarray, label: np.ndarray, count: int, ks: Sequence[int], width: float
+) -> Iterator[np.ndarray]:
+    """For each K, each query's chance of a row of each label in its top K, ``(q, count)``.
+
+    Args:
+        scores: Scores of the gallery, ``(q, m)``.
+        label: For each row of the gallery, its label, ``(m,)``.
+        count: Number of labels.
+        ks: Numbers of places K, ascending.
+        width: Largest difference of tied scores.
+    """
+    q, m = scores.shape
+    most = min(ks[-1], m)
+    best = np.sort(np.partition(scores, m - most, axis=1)[:, m - most :], axis=1)
+    row, col = np.nonzero(scores >= best[:, :1] - width)
+    score, code = scores[row, col], row * count + label[col]
+
+    def per_label(chosen: np.ndarray) -> np.ndarray:
+        return np.bincount(code[chosen], minlength=q * count).reshape(q, count)
+
+    for k in ks:
+        bar = best[row, most - min(k, m)]
+        above, level = score > bar + width, abs(score - bar) <= width
+        wins, ties = per_label(above), per_label(level)
+        chance = np.minimum(wins + ties, 1.0)
+        tied = ties.sum(axis=1)
+        left = k - wins.sum(axis=1)
+        # Only where more are tied than there are places left does their order matter.
+        some = np.flatnonzero(tied > left)
+        tied, left, missed = tied[some, None], left[some, None], np.ones((len(some), count))
+        for place in range(left.max(initial=0)):
+            share = np.clip((tied - ties[some] - place) / np.maximum(tied - place, 1), 0, 1)
+            missed = np.where(place < left, missed * share, missed)
+        chance[some] = np.where(wins[some] > 0, 1.0, 1.0 - missed)
+        yield chance
+
+
 def binomial_tail(hits: float, n: int, p: float) -> float:
     """Return P(X ≥ hits) for X ~ binomial(n, p); fractions of a hit are dropped.
 
-    Computed here and not by scipy, whose import would take longer than the measurement.
+    It is never 0: the smallest result is the smallest normal number, 2e-308. Computed here and not
+    by scipy, whose import would take longer than the measurement.
 
     >>> round(binomial_tail(2, 2, 0.5), 12), binomial_tail(0, 5, 0.1)
     (0.25, 1.0)
@@ -121,7 +223,7 @@ def binomial_tail(hits: float, n: int, p: float) -> float:
     if k <= 0 or p >= 1:
         return 1.0
     if p <= 0:
-        return 0.0
+        return sys.float_info.min
     log_p, log_q = math.log(p), math.log1p(-p)
     # The smaller of the two tails is summed, outwards from its largest term.
     upper = k > n * p
@@ -134,4 +236,4 @@ def binomial_tail(hits: float, n: int, p: float) -> float:
         if term < 1e-17 * total:
             break
         j += step
-    return min(1.0, total if upper else 1.0 - total)
+    return min(1.0, max(sys.float_info.min, total if upper else 1.0 - total))

@@ -8,16 +8,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from geomkit._core.array import like
 from geomkit.engine.ranks import Ranks
 from geomkit.engine.reducers import RankCounts, SampledRanks
 from geomkit.metrics.metric import Metric, of_statistics
-from geomkit.metrics.number import Number, mean_with_error
-from geomkit.metrics.permutation import binomial_tail
+from geomkit.metrics.number import Number, mean_with_error, share_with_error
+from geomkit.metrics.permutation import binomial_tail, regrouped_recall
 from geomkit.metrics.statistics import Reduction, Statistics
 
 __all__ = ["METRICS", "RECALL_AT", "mean_rank", "median_rank", "mrr", "recall"]
 
 RECALL_AT = (1, 3, 5, 10)
+_SCORES = 1 << 23
+"""Scores of sampled queries with the whole gallery from which null and p-value are drawn."""
+_FEWEST = 16
+"""Images that are sampled at least, however many texts there are."""
 
 
 class Retrieval(Protocol):
@@ -53,26 +58,44 @@ def recall(s: Statistics, direction: str, k: int) -> Number:
     ``text``: image → text, a hit when any of the image's texts is there; ``image``: text → image,
     over all texts (as CLIP_benchmark has both). Ties count by expectation. It falls as the gallery
     grows: compare only at one n.
+
+    ``stderr`` takes the gallery as given; the captions of one image are one draw, and it is not 0
+    for a recall of 0 or 1 (:func:`~geomkit.metrics.number.share_with_error`). The null is the
+    recall of shuffled pairs: K/n, but for image → text with several captions, where the captions
+    of one image can fill several places, see :func:`regrouped`. So is then the p-value; with one
+    caption it is the tail of a binomial distribution.
     """
     ranks, groups = _ranks(s, direction)
     hits = ranks.hits(k)
-    value, error = mean_with_error(hits, groups)
-    chance = _chance(s, direction, k)
-    # The captions of one image are not independent trials: each image is one, by its mean.
-    if groups is not None:
-        hits = np.bincount(groups, weights=hits) / np.bincount(groups)
-    return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))
+    value, error = share_with_error(hits, groups)
+    chance = min(1.0, k / s.n)
+    if s.embeddings.m == s.n:
+        return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))
+    means, p_values = s.once(regrouped, direction)
+    place = RECALL_AT.index(k)
+    null = float(means[place]) if direction == "text" else chance
+    return Number(value, error, null, float(p_values[place]))
 
 
-def _chance(s: Statistics, direction: str, k: int) -> float:
-    """Recall of shuffled pairs: k/n, or more for an image with several texts."""
-    n, m = s.n, s.embeddings.m
-    if direction == "image" or m == n:
-        return min(1.0, k / n)
-    texts = np.bincount(s.embeddings.image_index, minlength=n)
-    drawn = np.arange(min(k, m))
-    missed = np.clip((m - texts[:, None] - drawn) / (m - drawn), 0.0, 1.0).prod(axis=1)
-    return float(1.0 - missed.mean())
+def regrouped(s: Statistics, direction: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return null and p-value of the recall at each of RECALL_AT, with several captions an image.
+
+    Images are given at random to the groups of captions, see
+    :func:`~geomkit.metrics.permutation.regrouped_recall`. Of large data a random sample of the
+    images takes part, with all their captions and against the whole gallery.
+    """
+    e = s.embeddings
+    many = max(_FEWEST, _SCORES // e.m)
+    images = np.sort(np.random.default_rng(s.seed).permutation(s.n)[:many])
+    owner, label = images, e.image_index
+    queries, gallery = e.image[like(images, e.image)], e.text
+    if direction == "image":
+        captions = np.flatnonzero(np.isin(e.image_index, images))
+        queries, gallery = e.text[like(captions, e.text)], e.image
+        owner, label = e.image_index[captions], np.arange(s.n)
+    return regrouped_recall(
+        queries, gallery, owner=owner, label=label, count=s.n, ks=RECALL_AT, seed=s.seed
+    )
 
 
 def mean_rank(s: Statistics, direction: str) -> Number:
@@ -84,21 +107,43 @@ def mean_rank(s: Statistics, direction: str) -> Number:
 def median_rank(s: Statistics, direction: str) -> Number:
     """Median rank of the right answer, from 1.
 
-    Its error is half the way between the quantiles half a standard deviation of the count below
-    and above: Woodruff's interval, which assumes nothing of the distribution. The captions of one
-    image count as one draw.
+    ``stderr`` is the half width of a 95% interval over 1.96, see :func:`median_with_error`.
     """
     found, groups = _ranks(s, direction)
-    ranks = found.ranks
-    reach = 0.5 / math.sqrt(len(ranks) if groups is None else groups.max() + 1)
-    low, high = np.quantile(ranks, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
-    return Number(float(np.median(ranks)), float(high - low) / 2)
+    return Number(*median_with_error(found.ranks, groups))
+
+
+def median_with_error(ranks: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """Return the median of ranks and the half width of its 95% interval over 1.96.
+
+    The interval is Woodruff's (JASA 1952): the share of ranks below the median has an error, and
+    its ends are the ranks at the shares 1.96 errors below and above one half. That assumes nothing
+    of the distribution. Ranks are whole numbers, and many draws can share one median: so the
+    interval is made to reach its ends from the median, up to half a rank more than half its width.
+    It is 0 where all ranks nearby are equal.
+
+    Args:
+        ranks: Numbers, ``(n,)``.
+        groups: As for :func:`~geomkit.metrics.number.mean_with_error`; a group is one draw.
+
+    >>> median, error = median_with_error(np.arange(1, 101))
+    >>> median, round(error, 3)
+    (50.5, 5.357)
+    """
+    median, count = float(np.median(ranks)), len(ranks)
+    errors = [mean_with_error(side, groups)[1] for side in (ranks < median, ranks <= median)]
+    reach = 1.96 * max(0.5 / math.sqrt(count), *errors) * count
+    ordered = np.sort(ranks)
+    low = ordered[max(0, math.floor(count / 2 - reach))]
+    high = ordered[min(count - 1, math.ceil(count / 2 + reach))]
+    farther = max(high - median, median - low)
+    return median, float(min(farther, (high - low + 1) / 2)) / 1.96
 
 
 def mrr(s: Statistics, direction: str) -> Number:
     """Mean reciprocal rank of the right answer. 0 to 1."""
     ranks, groups = _ranks(s, direction)
-    return Number(*mean_with_error(ranks.reciprocal, groups))
+    return Number(*share_with_error(ranks.reciprocal, groups))
 
 
 def _retrieval(direction: str) -> list[Metric]:
