@@ -27,11 +27,13 @@ __all__ = ["can_save_mp4", "frames", "save_animation"]
 
 DPI = 100
 COLOURS = 128
+SECONDS = 0.3
+"""Time that each image is shown; the last is shown eight times as long."""
 SUFFIXES = (".gif", ".mp4")
 
 
 def frames(
-    stages: Sequence[Stage], times: Sequence[float], traces: Sequence[Series], *, pairs: int = 1000
+    stages: Sequence[Stage], times: Sequence[float], traces: Sequence[Series]
 ) -> list[Image]:
     """Return an image per stage: the sphere, and the traces up to it. Nothing is interpolated.
 
@@ -39,7 +41,6 @@ def frames(
         stages: Spheres in order.
         times: Epoch of each stage.
         traces: Numbers to draw beside the sphere: a value per stage, within [0, 1].
-        pairs: Largest number of pairs to draw.
 
     Raises:
         GeomkitError: If there are no stages, or not one time per stage.
@@ -55,7 +56,7 @@ def frames(
     for k, stage in enumerate(stages):
         with style():
             figure = Figure(figsize=(6.0, 3.2), dpi=DPI)
-            draw_sphere(figure.add_axes((0.0, 0.06, 0.5, 0.82)), stage, camera, pairs=pairs)
+            draw_sphere(figure.add_axes((0.0, 0.06, 0.5, 0.82)), stage, camera)
             axes = dress(figure.add_axes((0.6, 0.17, 0.37, 0.62)), x="Epoch", grid="y")
             for trace in traces:
                 values, plain = trace.value, replace(trace, low=(), high=())
@@ -82,15 +83,12 @@ def can_save_mp4() -> bool:
     return shutil.which("ffmpeg") is not None
 
 
-def save_animation(
-    images: Sequence[Image], path: Path, *, seconds: float = 0.3, overwrite: bool = False
-) -> None:
+def save_animation(images: Sequence[Image], path: Path, *, overwrite: bool = False) -> None:
     """Save images as an animation, atomically, in the format of the path's suffix.
 
     Args:
         images: Images of one size, in order.
         path: File to write: ``.gif``, or ``.mp4`` where ffmpeg is installed.
-        seconds: Seconds that each image is shown; the last is shown eight times as long.
         overwrite: Whether to replace an existing file.
 
     Raises:
@@ -104,17 +102,17 @@ def save_animation(
         raise GeomkitError(f"{path}: no images to animate")
     check_target(path, overwrite=overwrite)
     save = _save_gif if suffix == ".gif" else _save_mp4
-    save(images, path, seconds, overwrite)
+    save(images, path, overwrite)
 
 
-def _save_gif(images: Sequence[Image], path: Path, seconds: float, overwrite: bool) -> None:
+def _save_gif(images: Sequence[Image], path: Path, overwrite: bool) -> None:
     from PIL import Image
 
     # One palette for all: else colours flicker, and Pillow cannot omit what does not change.
     shown = [np.asarray(images[k]) for k in (0, len(images) // 2, -1)]
     palette = Image.fromarray(np.concatenate([*shown, _vivid(shown)])).quantize(COLOURS)
     reduced = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in images]
-    times = [round(1000 * seconds)] * (len(reduced) - 1) + [round(8000 * seconds)]
+    times = [round(1000 * SECONDS)] * (len(reduced) - 1) + [round(8000 * SECONDS)]
     with atomic_write(path, overwrite=overwrite) as file:
         reduced[0].save(
             file, format="GIF", save_all=True, append_images=reduced[1:], duration=times, loop=0,
@@ -132,7 +130,7 @@ def _vivid(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.resize(coloured, (len(images) * len(images[0]), *images[0].shape[1:]))
 
 
-def _save_mp4(images: Sequence[Image], path: Path, seconds: float, overwrite: bool) -> None:
+def _save_mp4(images: Sequence[Image], path: Path, overwrite: bool) -> None:
     program = shutil.which("ffmpeg")
     if program is None:
         raise GeomkitError(f"{path}: needs ffmpeg, which is not on the PATH; save a .gif instead")
@@ -143,7 +141,7 @@ def _save_mp4(images: Sequence[Image], path: Path, seconds: float, overwrite: bo
         made = Path(folder) / "made.mp4"
         ran = subprocess.run(
             [program, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
-             "-s", f"{width}x{height}", "-r", f"{1 / seconds:g}", "-i", "-", "-an",
+             "-s", f"{width}x{height}", "-r", f"{1 / SECONDS:g}", "-i", "-", "-an",
              "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(made)],
             input=raw,
             capture_output=True,

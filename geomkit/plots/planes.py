@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["Plane", "draw_pairs", "modality_handles", "pca_planes", "plane_row",
-           "principal_plane", "spaced"]  # fmt: skip
+__all__ = ["Plane", "draw_pairs", "join", "modality_handles", "pair_alpha", "pca_planes",
+           "plane_row", "principal_plane", "shuffled", "spaced"]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,28 +99,24 @@ def spaced(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
-def plane_row(
-    planes: Sequence[Plane], *, lines: bool = False, equal: bool = True, across: int = 3
-) -> Figure:
+def plane_row(planes: Sequence[Plane], *, lines: bool = False, equal: bool = True) -> Figure:
     """Return a figure of planes: images red, texts blue.
 
     Args:
         planes: Planes, row by row.
         lines: Whether to join the pairs.
         equal: Whether both axes have one scale.
-        across: Planes in a row.
 
     Raises:
         GeomkitError: If there are no planes.
     """
     if not planes:
         raise GeomkitError("nothing to draw: expected at least one source")
-    across = min(across, len(planes))
+    across = min(3, len(planes))
     rows = -(-len(planes) // across)
-    side = (3.0, 3.1, 2.2)[across - 1] if across < 4 else 1.8
-    figure, places = axes_grid(
-        len(planes), across, columns=1 if across == 1 else 2, height=side * rows + 0.3
-    )
+    side = (3.0, 3.1, 2.2)[across - 1]
+    columns, height = 1 if across == 1 else 2, side * rows + 0.3
+    figure, places = axes_grid(len(planes), across, columns=columns, height=height)
     with style():
         for axes, plane in zip(places, planes, strict=True):
             draw_pairs(axes, plane.image, plane.text, lines=lines)
@@ -146,25 +142,31 @@ def modality_handles(size: float = 3.6) -> list[Line2D]:
 
 def draw_pairs(axes: Axes, image: np.ndarray, text: np.ndarray, *, lines: bool) -> None:
     """Dots of both modalities in a shuffled order, so that neither is always on top."""
-    from matplotlib.collections import LineCollection
-
     n = len(image)
     if lines:
-        axes.add_collection(
-            LineCollection(
-                np.stack([image, text], axis=1).tolist(), colors=INK, linewidths=0.35,
-                alpha=float(np.clip(60 / n, 0.06, 0.4)), zorder=1,
-            )
-        )  # fmt: skip
+        join(axes, np.stack([image, text], axis=1), alpha=pair_alpha(n), zorder=1)
+    points, colours = shuffled(image, text)
+    size = float(np.clip(2600 / (2 * n), 1.5, 10.0))
+    axes.scatter(points[:, 0], points[:, 1], c=colours, s=size, alpha=0.75, linewidths=0, zorder=2)
+
+
+def shuffled(image: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of both modalities and their colours, in one seeded order."""
     points = np.concatenate([image, text])
-    colours = np.repeat([MODALITY_COLOURS["image"], MODALITY_COLOURS["text"]], n)
-    order = np.random.default_rng(0).permutation(2 * n)
-    axes.scatter(
-        points[order, 0],
-        points[order, 1],
-        c=colours[order],
-        s=float(np.clip(2600 / (2 * n), 1.5, 10.0)),
-        alpha=0.75,
-        linewidths=0,
-        zorder=2,
-    )
+    colours = np.repeat(list(MODALITY_COLOURS.values()), len(image))
+    order = np.random.default_rng(0).permutation(len(points))
+    return points[order], colours[order]
+
+
+def pair_alpha(n: int) -> float:
+    """Opacity of the lines between n pairs: the more, the fainter."""
+    return float(np.clip(60 / n, 0.06, 0.4))
+
+
+def join(axes: Axes, segments: np.ndarray, *, alpha: float, zorder: float) -> None:
+    """Draw thin line segments, shape ``(k, 2, 2)``."""
+    from matplotlib.collections import LineCollection
+
+    lines = LineCollection(segments.tolist(), colors=INK, linewidths=0.35, alpha=alpha,
+                           zorder=zorder)  # fmt: skip
+    axes.add_collection(lines)

@@ -17,8 +17,8 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
-from geomkit.plots.planes import modality_handles
-from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, style
+from geomkit.plots.planes import join, modality_handles, pair_alpha, shuffled
+from geomkit.plots.style import INK, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
         record = records[snapshots[k].step]
         recall = record.metrics["text_retrieval_recall@1"]
         title = f"step {record.step}\nI→T {100 * recall:.0f}%, loss {record.loss:.2f}"
-        stages.append(Stage(*clouds[k], title))
+        stages.append(Stage(clouds[k][0], clouds[k][1], title))
     return stages
 
 
@@ -252,11 +252,8 @@ def draw_sphere(
     axes.set_xlim(-1.08, 1.08)
     axes.set_ylim(-1.08, 1.08)
     _grid(axes, front=False)
-    # A seeded shuffle of both modalities together, so that neither is always on top.
-    points = np.concatenate([stage.image[:pairs], stage.text[:pairs]]) @ camera.T
-    colours = np.repeat([IMAGE_COLOUR, TEXT_COLOUR], len(points) // 2)
-    order = np.random.default_rng(0).permutation(len(points))
-    points, colours = points[order], colours[order]
+    image, text = stage.image[:pairs] @ camera.T, stage.text[:pairs] @ camera.T
+    points, colours = shuffled(image, text)
     size = scale * float(np.clip(2600 / len(points), 2.0, 9.0))
     far = points[:, 2] < 0
     dots: dict[str, Any] = {"s": size, "linewidths": 0}
@@ -266,7 +263,7 @@ def draw_sphere(
     _shade(axes)
     _grid(axes, front=True)
     if lines:
-        _join(axes, stage.image[:pairs] @ camera.T, stage.text[:pairs] @ camera.T)
+        _join(axes, image, text)
     axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor="#9a9a9a", linewidth=0.6, zorder=5))
     axes.scatter(front[:, 0], front[:, 1], c=colours[~far], alpha=0.9, zorder=6, **dots)
     axes.set_title(stage.title, fontsize=fontsize, pad=3, linespacing=1.35)
@@ -274,20 +271,13 @@ def draw_sphere(
 
 def _join(axes: Axes, a: np.ndarray, b: np.ndarray) -> None:
     """Arcs of great circles between paired points, the far side fainter."""
-    from matplotlib.collections import LineCollection
-
     share = np.linspace(0, 1, 17)[:, None, None]
     arcs = _unit((1 - share) * a + share * b)
     parts = np.stack([arcs[:-1], arcs[1:]], axis=2).reshape(-1, 2, 3)
     far = parts[:, :, 2].mean(axis=1) < 0
-    strength = float(np.clip(60 / len(a), 0.06, 0.4))
-    for chosen, alpha, order in ((far, 0.5 * strength, 2.5), (~far, strength, 5.5)):
-        axes.add_collection(
-            LineCollection(
-                parts[chosen, :, :2].tolist(), colors=INK, linewidths=0.35, alpha=alpha,
-                zorder=order,
-            )
-        )  # fmt: skip
+    alpha = pair_alpha(len(a))
+    join(axes, parts[far, :, :2], alpha=0.5 * alpha, zorder=2.5)
+    join(axes, parts[~far, :, :2], alpha=alpha, zorder=5.5)
 
 
 def _shade(axes: Axes) -> None:
@@ -319,11 +309,5 @@ def _grid(axes: Axes, *, front: bool) -> None:
     for circle in circles:
         right, up, depth = turn @ circle
         hidden = depth < 0 if front else depth >= 0
-        axes.plot(
-            np.where(hidden, np.nan, right),
-            np.where(hidden, np.nan, up),
-            color=INK,
-            linewidth=0.35,
-            alpha=0.16,
-            zorder=4.5 if front else 1,
-        )
+        shown = np.where(hidden, np.nan, [right, up])
+        axes.plot(*shown, color=INK, linewidth=0.35, alpha=0.16, zorder=4.5 if front else 1)

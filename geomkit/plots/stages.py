@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["epoch_axis", "stages_figure"]
 
+STAGES = 6
+"""Spheres in a row."""
 TICKS = (0, 2, 10, 50, 200, 1000, 4000)
 
 
 def stages_figure(
-    runs: Mapping[str, Sequence[Stage]],
-    panels: Sequence[Panel],
-    *,
-    stages: int = 6,
-    published: str = "paper",
+    runs: Mapping[str, Sequence[Stage]], panels: Sequence[Panel], *, published: str = "paper"
 ) -> Figure:
     """Return a figure with a row of spheres per run, and panels over the epochs below.
 
@@ -35,7 +33,6 @@ def stages_figure(
         runs: Every snapshot of each run, in order, by the run's name. Those drawn divide the path
             of training into stretches of equal length.
         panels: Panels over the epochs, left to right.
-        stages: Spheres in a row.
         published: Legend entry of what is from the paper.
 
     Raises:
@@ -47,15 +44,14 @@ def stages_figure(
     made = figure(columns=2, height=tall + low)
     with style():
         upper, lower = made.subfigures(2, 1, height_ratios=[tall, low], squeeze=False)[:, 0]
-        spheres = upper.subplots(len(runs), stages, squeeze=False)
+        spheres = upper.subplots(len(runs), STAGES, squeeze=False)
         for line, (name, snapshots) in zip(spheres, runs.items(), strict=True):
             _spheres(line, name, snapshots)
         upper.legend(handles=modality_handles(), loc="outside lower center", ncols=2, fontsize=7.5)
         series = [one for panel in panels for one in panel.series]
         last = max(float(np.max(one.x)) for one in series if len(one.x))
-        for axes, panel in zip(
-            lower.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        (places,) = lower.subplots(1, len(panels), squeeze=False)
+        for axes, panel in zip(places, panels, strict=True):
             draw_panel(axes, panel)
             epoch_axis(axes, last)
         legend_below(lower, series, published=published)

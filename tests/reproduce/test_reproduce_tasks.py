@@ -15,7 +15,7 @@ from geomkit.data.labelled.attributes import ATTRIBUTES
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints import load_run
 from geomkit.plots import Panel, Series, small_multiples
-from geomkit.reproduce.experiments import arithmetic, arithmetic_figures, zeroshot
+from geomkit.reproduce.experiments import arithmetic, zeroshot
 from geomkit.reproduce.framework import cells as grid_cells
 from geomkit.reproduce.framework.cells import LOSSES
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
@@ -301,21 +301,21 @@ def test_figures_of_arithmetic_show_the_rows() -> None:
             for found, share in (("a skin tone", 0.7), ("another emoji", 0.3)):
                 condition = f"attribute=skin_tone;found={found};wanted=a skin tone"
                 rows.append(Row(*run, "taken_for", share, condition=condition))
-    figure = arithmetic_figures.curves(rows, dim=128)
+    figure = arithmetic.curves(rows, dim=128)
     words = figure.axes[0]
     for k, loss in enumerate(LOSSES):
         line = next(line for line in words.lines if line.get_label() == loss)
         np.testing.assert_allclose(line.get_xdata(), [0, 0.5, 1])
         np.testing.assert_allclose(line.get_ydata(), 0.1 * (k + 1) * np.array([0, 0.5, 1]))
     drawn(figure)
-    table = arithmetic_figures.confusion(rows)
+    table = arithmetic.confusion(rows)
     np.testing.assert_allclose(table.axes[0].images[0].get_array(), [[0.7, 0.3]])
     drawn(table)
-    for draw in (arithmetic_figures.confusion, lambda r: arithmetic_figures.curves(r, dim=128)):
+    for draw in (arithmetic.confusion, lambda r: arithmetic.curves(r, dim=128)):
         with pytest.raises(GeomkitError, match="nothing to draw"):
             draw(Rows())
     with pytest.raises(GeomkitError, match="no examples"):
-        arithmetic_figures.examples([])
+        arithmetic.examples([])
 
 
 def test_dots_and_their_intervals() -> None:

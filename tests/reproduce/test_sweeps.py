@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from geomkit.reproduce.experiments import ablation, ablation_figures, sweeps
+from geomkit.reproduce.experiments import ablation, sweeps
 from geomkit.reproduce.framework import catalogue, cells, claims, planning, runner
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.experiment import Experiment, Options
@@ -232,7 +232,7 @@ def test_claims_of_the_ablation() -> None:
 
 def test_front_is_what_nothing_beats() -> None:
     points = [(0.7, 0.2), (0.1, 0.1), (0.3, 0.3), (0.4, 0.25), (0.1, 0.05)]
-    front = ablation_figures.pareto(points)
+    front = ablation.pareto(points)
     assert front == [1, 2]
     for k, (gap, recall) in enumerate(points):
         beaten = any(g <= gap and r >= recall and (g, r) != (gap, recall) for g, r in points)

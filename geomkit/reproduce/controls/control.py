@@ -204,7 +204,7 @@ def _trained(
         found = {}
         for split, (a, b) in sides.items():
             with autocast(device, precision):
-                x, y = towers.rows(a, b, preprocess)
+                x, y = towers.rows(a, b)
             found[split] = _measured(x, y, size, config)
         records.append(Measurement(step, **found))
         state = {"step": step, "records": json.dumps(list(map(asdict, records))),
@@ -221,7 +221,7 @@ def _trained(
         say(_describe(control, views))
         if control.closed:
             a, b = (side[:MAX_PAIRS] for side in sides["train"])
-            x, y = towers.rows(a, b, preprocess)
+            x, y = towers.rows(a, b)
             towers.turn.copy_(torch.from_numpy(Procrustes.fit(x, y).matrix))
         measure()
 
@@ -232,10 +232,7 @@ def _trained(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         optimizer.zero_grad(set_to_none=True)
-        parts = backward(
-            towers, criterion, *towers.ready(a[rows], b[rows], preprocess),
-            device=device, precision=precision,
-        )  # fmt: skip
+        parts = backward(towers, criterion, a[rows], b[rows], device=device, precision=precision)
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
         values = torch.stack(list(parts.values())).tolist()

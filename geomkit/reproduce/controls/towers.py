@@ -24,36 +24,30 @@ _BATCH = 256
 
 
 class Pictures(nn.Module):
-    """Image encoder of a model: standardised pixels to unit rows."""
+    """Image encoder of a model: uint8 images ``(n, h, w, 3)`` to unit rows ``(n, d)``."""
 
-    def __init__(self, model: TwoEncoder) -> None:
+    def __init__(self, model: TwoEncoder, preprocess: Preprocess) -> None:
         super().__init__()
         self.visual: Any = model.clip.visual
+        self.preprocess = preprocess
 
-    def ready(self, values: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
-        """Standardised pixels of uint8 images ``(n, h, w, 3)``, on the device."""
-        return preprocess.to_pixels(values, device=device)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Unit rows ``(n, d)`` of ``(n, 3, h, w)``."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Unit rows of images."""
+        pixels = self.preprocess.to_pixels(images, device=next(self.parameters()).device)
         return F.normalize(self.visual(pixels).float(), dim=-1)
 
 
 class Texts(nn.Module):
-    """Text encoder of a model: token ids to unit rows."""
+    """Text encoder of a model: token ids ``(n, length)`` to unit rows ``(n, d)``."""
 
     def __init__(self, model: TwoEncoder) -> None:
         super().__init__()
         model.clip.visual = nn.Identity()
         self.model = model
 
-    def ready(self, values: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
-        """Token ids, cut after the longest caption, on the device."""
-        return self.model.tokens(values)
-
     def forward(self, tokens: Tensor) -> Tensor:
-        """Unit rows ``(n, d)`` of token ids ``(n, length)``."""
-        return self.model.encode_text(tokens)
+        """Unit rows of token ids."""
+        return self.model.encode_text(self.model.tokens(tokens))
 
 
 class Towers(nn.Module):
@@ -84,23 +78,12 @@ class Towers(nn.Module):
             y = y @ self.turn.T
         return x, y, self.scale
 
-    def ready(self, a: Tensor, b: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
-        """Model inputs of images and token ids, on the encoders' device."""
-        device = self.turn.device
-        return (
-            self.first.ready(a, preprocess, device),
-            self.second.ready(b, preprocess, device),
-        )
-
-    def rows(self, a: Tensor, b: Tensor, preprocess: Preprocess) -> tuple[Tensor, Tensor]:
+    def rows(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Unit rows of all inputs, float32 on the CPU, without gradients."""
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            parts = [
-                self(*self.ready(a[i : i + _BATCH], b[i : i + _BATCH], preprocess))
-                for i in range(0, len(a), _BATCH)
-            ]
+            parts = [self(a[i : i + _BATCH], b[i : i + _BATCH]) for i in range(0, len(a), _BATCH)]
         self.train(was_training)
         x, y = (torch.cat([part[side].float().cpu() for part in parts]) for side in (0, 1))
         return x, y
@@ -125,23 +108,27 @@ def build_towers(
     if encoders not in ENCODERS:
         raise unknown_name("encoders", encoders, ENCODERS)
 
+    preprocess = Preprocess.for_model(architecture)
+    of_images = [view.endswith("picture") for view in (first, second)]
+
     def fresh() -> TwoEncoder:
         return build(architecture, temperature=temperature, learn_temperature=False)
 
-    kinds = [Pictures if view.endswith("picture") else Texts for view in (first, second)]
+    def tower(side: int, model: TwoEncoder) -> nn.Module:
+        return Pictures(model, preprocess) if of_images[side] else Texts(model)
+
     model = fresh()
     scale = model.get_parameter("clip.logit_scale").detach().exp()
-    one = kinds[0](model)
-    other: nn.Module
-    if kinds[0] is not kinds[1]:
+    one = tower(0, model)
+    if of_images[0] != of_images[1]:
         if encoders != "separate":
             raise GeomkitError("control: encoders of images and of texts cannot share weights")
         # The two halves of one model, as an ordinary training draws them.
-        other = kinds[1](model)
+        other = tower(1, model)
     elif encoders == "shared":
         other = one
     else:
-        other = copy.deepcopy(one) if encoders == "copied" else kinds[1](fresh())
+        other = copy.deepcopy(one) if encoders == "copied" else tower(1, fresh())
     return Towers(one, other, architecture["embed_dim"], scale)
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from geomkit.losses import PRESETS as LOSSES
 from geomkit.losses import parse_loss
-from geomkit.reproduce.experiments.ablation_figures import effects, fronts
+from geomkit.plots.multiples import Panel, Series, small_multiples
+from geomkit.plots.style import INK, loss_colour, loss_marker
 from geomkit.reproduce.framework import claims
 from geomkit.reproduce.framework.cells import MARGIN, main_grid
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.figures import by_loss, series_of
 from geomkit.reproduce.framework.measuring import measured
 from geomkit.reproduce.framework.results import Rows
 
-__all__ = ["EXPERIMENT", "PRESETS", "RETRIEVAL", "WEIGHTS", "weighted"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["EXPERIMENT", "PRESETS", "RETRIEVAL", "WEIGHTS", "pareto", "weighted"]
 
 PRESETS = tuple(
     sorted(LOSSES, key=lambda name: ("clip" not in (terms := parse_loss(name).weights), len(terms)))
@@ -22,11 +30,15 @@ PRESETS = tuple(
 """Every preset, by number of terms; last those without the contrastive one."""
 WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
 DIM = 128
-RETRIEVAL = "retrieval_recall@1"
+GAP, RETRIEVAL = "centroid_distance", "retrieval_recall@1"
 METRICS = (
     "centroid_distance", "linear_separability", "uniformity", "cross_uniformity", "alignment",
     "text_retrieval_recall@1", "image_retrieval_recall@1",
 )  # fmt: skip
+EFFECTS = {
+    GAP: "Centroid distance", "linear_separability": "Separability", "uniformity": "Uniformity",
+    "alignment": "Alignment", RETRIEVAL: "Recall@1",
+}  # fmt: skip
 
 
 def weighted(weight: float) -> str:
@@ -38,25 +50,19 @@ def weighted(weight: float) -> str:
     return "cua" if weight == 1 else f"clip + {weight:g}*uniformity + {weight:g}*alignment"
 
 
-def _presets(options: Options) -> list[Cell]:
-    return main_grid(options, losses=PRESETS, dims=(DIM,))
-
-
-def _weights(options: Options) -> dict[float, Cell]:
+def _grid(options: Options) -> list[tuple[Cell, str]]:
+    """Cells with the condition of their rows: every preset, then the weights, of one seed."""
+    presets = main_grid(options, losses=PRESETS, dims=(DIM,))
     weights = WEIGHTS[::2] if options.quick else WEIGHTS
     losses = [weighted(weight) for weight in weights]
     cells = main_grid(options, losses=losses, dims=(DIM,), seeds=options.used_seeds[:1])
-    return dict(zip(weights, cells, strict=True))
-
-
-def _cells(options: Options) -> list[Cell]:
-    return [*_presets(options), *_weights(options).values()]
+    conditions = [f"weight={weight:g}" for weight in weights]
+    return [(cell, "") for cell in presets] + list(zip(cells, conditions, strict=True))
 
 
 def _measure(context: Context) -> Rows:
-    presets = [(cell, "") for cell in _presets(context.options)]
-    weights = [(c, f"weight={weight:g}") for weight, c in _weights(context.options).items()]
-    return Rows(row for cell, found in presets + weights for row in _of(cell, context, found))
+    grid = _grid(context.options)
+    return Rows(row for cell, condition in grid for row in _of(cell, context, condition))
 
 
 def _of(cell: Cell, context: Context, condition: str) -> Rows:
@@ -65,6 +71,81 @@ def _of(cell: Cell, context: Context, condition: str) -> Rows:
     value, stderr = ways.mean()
     rows.append(replace(ways[0], metric=RETRIEVAL, value=value, stderr=stderr))
     return rows
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the points that no other one beats: less of the first, more of the second.
+
+    >>> pareto([(0.7, 0.2), (0.1, 0.1), (0.3, 0.3), (0.4, 0.25)])
+    [1, 2]
+    """
+    front, best = [], -math.inf
+    for k in sorted(range(len(points)), key=lambda k: (points[k][0], -points[k][1])):
+        if points[k][1] > best:
+            front.append(k)
+            best = points[k][1]
+    return front
+
+
+def fronts(rows: Rows) -> Figure:
+    """Return the gap against retrieval with the Pareto front, and both against the weight."""
+    presets = rows.where(condition="")
+    gaps = {series.name: series for series in by_loss(presets, GAP)}
+    recalls = by_loss(presets, RETRIEVAL, line="", size=5.0)
+    points = [(gaps[series.name].value[0], series.value[0]) for series in recalls]
+    front = [points[k] for k in pareto(points)]
+    found = [replace(series, x=gaps[series.name].value) for series in recalls]
+    varied = rows.where(lambda row: "weight" in row.conditions)
+
+    def by_weight(metric: str, label: str) -> Panel:
+        line = series_of(varied.where(metric=metric), "weight", marker="o", size=4.0)
+        return Panel([line], x="Weight of U and A", y=label, log=True, grid="y")
+
+    figure = small_multiples(
+        [
+            Panel([Series.through(front, "Pareto front", colour="#b0b0b0", width=1.0), *found],
+                  x="Centroid distance (0: no gap)", y="Recall@1, both ways (0 to 1)", grid="both"),
+            by_weight(GAP, "Centroid distance"),
+            by_weight(RETRIEVAL, "Recall@1, both ways"),
+        ],
+        height=2.05,
+        width_ratios=(1.5, 1, 1),
+    )  # fmt: skip
+    for series in recalls:
+        gap = gaps[series.name]
+        figure.axes[0].hlines(series.value, gap.low, gap.high, colors=gap.colour, linewidth=0.8)
+    return figure
+
+
+def effects(rows: Rows) -> Figure:
+    """Return each preset's difference from clip, with intervals over seeds: a panel per metric."""
+    presets = rows.where(condition="")
+    names = [loss for loss in presets.values("loss") if loss != "clip"]
+
+    def panel(metric: str, title: str) -> Panel:
+        series = []
+        for at, name in enumerate(names):
+            try:
+                found = claims.difference(presets, {"loss": name}, {"loss": "clip"}, metric=metric)
+            except claims.MissingRows:
+                continue
+            series.append(
+                Series("", [at], [found.value], [found.low], [found.high], line="", size=4.5,
+                       colour=loss_colour(name), marker=loss_marker(name))
+            )  # fmt: skip
+        return Panel(series, title, categories=names, horizontal=True, grid="x")
+
+    panels = [
+        panel(metric, title) for metric, title in EFFECTS.items() if rows.where(metric=metric)
+    ]
+    figure = small_multiples(
+        panels, across=len(panels), columns=2, height=0.3 + 0.24 * len(names), sharey=True
+    )
+    for axes in figure.axes:
+        axes.axvline(0.0, color=INK, linewidth=0.7, zorder=1)
+        axes.locator_params(axis="x", nbins=4)
+    figure.supxlabel("Difference from clip, 95% interval", fontsize=8, color=INK)
+    return figure
 
 
 def _test(
@@ -84,7 +165,7 @@ EXPERIMENT = Experiment(
     "Which term does what",
     "What does each term of the loss do to the gap, to uniformity and to retrieval, and what does "
     "its weight trade?",
-    _cells,
+    lambda options: [cell for cell, _ in _grid(options)],
     _measure,
     lambda rows, context: {"ablation": fronts(rows), "ablation-effects": effects(rows)},
     order=9,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from geomkit.reproduce.controls.control_rows import control_rows
-from geomkit.reproduce.framework.cells import QUICK_STEPS, cell_of, main_grid
+from geomkit.reproduce.framework.cells import cell_of, main_grid, quick_share
 from geomkit.reproduce.framework.experiment import Cell, Context, Options
 from geomkit.reproduce.framework.measuring import kept, measured
 from geomkit.reproduce.framework.results import Rows, rows_of
@@ -63,11 +63,7 @@ def measure(context: Context) -> Rows:
     rows = Rows()
     # Random weights, before any training.
     for seed in range(_initialisations(options)):
-        config = replace(_scratch(options, "clip", seed), seed=seed)
-        rows += kept(
-            context, f"initial-{seed}",
-            lambda c=config: initial_rows(c, device=options.device, threads=options.threads),
-        )  # fmt: skip
+        rows += _initial(seed, context)
     for cell in _standard(options):
         condition = "cause=mismatch;pairs=matched"
         rows += measured("causes", cell, context, metrics=METRICS, condition=condition)
@@ -88,11 +84,17 @@ def measure(context: Context) -> Rows:
     return rows
 
 
+def _initial(seed: int, context: Context) -> Rows:
+    options = context.options
+    config, on = _scratch(options, "clip", seed), (options.device, options.threads)
+    return kept(context, f"initial-{seed}", lambda: initial_rows(config, *on))
+
+
 def _initialisations(options: Options) -> int:
     return 5 if options.quick else INITIALISATIONS
 
 
-def initial_rows(config: TrainConfig, *, device: str = "auto", threads: int = 0) -> Rows:
+def initial_rows(config: TrainConfig, device: str = "auto", threads: int = 0) -> Rows:
     """Metrics of held-out pairs under the random weights of a fresh model.
 
     Args:
@@ -147,18 +149,14 @@ def _control(
     options = context.options
     config = _scratch(options, loss, options.used_seeds[0])
     if steps is not None:
-        steps = max(2, round(steps * _share(options)))
+        steps = max(2, round(steps * quick_share(options)))
         config = replace(config, steps=steps, warmup=min(config.warmup, steps // 4))
     return control_rows("causes", Control(config, **fields), context, condition)
-
-
-def _share(options: Options) -> float:
-    return QUICK_STEPS if options.quick else 1.0
 
 
 def seconds(options: Options) -> float:
     """Approximate seconds of the controls and of the fresh models."""
     steps = sum(_scratch(options, loss, options.used_seeds[0]).steps for loss in LOSSES)
     mixed = steps / 2 if options.quick else steps
-    controls = steps + mixed + len(ENCODERS) * ENCODER_STEPS * _share(options)
+    controls = steps + mixed + len(ENCODERS) * ENCODER_STEPS * quick_share(options)
     return controls * SECONDS_A_STEP * 1.3 + 2.0 * _initialisations(options) + 15.0

@@ -14,7 +14,7 @@ from geomkit.plots.multiples import DOTTED, Series
 from geomkit.plots.style import loss_colour
 from geomkit.reproduce.controls.control_rows import at_end, control_rows, last_step, rise
 from geomkit.reproduce.framework import claims
-from geomkit.reproduce.framework.cells import QUICK_STEPS
+from geomkit.reproduce.framework.cells import quick_share
 from geomkit.reproduce.framework.claims import Claim, above, average, below, equivalent
 from geomkit.reproduce.framework.experiment import Context, Experiment, Options
 from geomkit.reproduce.framework.figures import curve, over_steps
@@ -102,7 +102,7 @@ RUNS = (MAIN, *CHANGED, *OTHERS)
 
 
 def _config(options: Options, run: Run, seed: int) -> TrainConfig:
-    steps = round(STEPS * QUICK_STEPS) if options.quick else STEPS
+    steps = round(STEPS * quick_share(options))
     return configure(
         recipe="standard", data=options.data, model=options.model or "tiny", loss=run.loss,
         dim=DIM, batch_size=128, temperature=0.07, steps=steps, warmup=min(20, steps // 4),
@@ -189,7 +189,7 @@ def _everywhere(rows: Rows) -> claims.Verdict:
 
 
 def _seconds(options: Options) -> float:
-    steps = STEPS * (QUICK_STEPS if options.quick else 1.0)
+    steps = STEPS * quick_share(options)
     return len(_runs(options)) * (steps * SECONDS_A_STEP * 1.3 + 5)
 
 

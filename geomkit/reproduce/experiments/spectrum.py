@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
-from geomkit.metrics import METRICS, explained_variance_with_error
+from geomkit.metrics import explained_variance_with_error
 from geomkit.plots.multiples import Series
 from geomkit.plots.spectrum import cumulative_panels
 from geomkit.plots.style import loss_colour
@@ -49,10 +49,9 @@ def spectrum_rows(cell: Cell, embeddings: Embeddings) -> Rows:
 
 def _measure(context: Context) -> Rows:
     rows = Rows()
-    wanted = [name for name in SCALARS if name in METRICS]
     for cell in main_grid(context.options):
         rows += spectrum_rows(cell, context.embeddings(cell, "val"))
-        rows += measured("spectrum", cell, context, metrics=wanted)
+        rows += measured("spectrum", cell, context, metrics=SCALARS)
     return rows
 
 
@@ -120,7 +119,7 @@ def _paper(metric: str, loss: str) -> str:
 
 
 def _claim(
-    text: str, test: Comparison, metric: str, loss: str, *, limit: float = 0.0, **more: bool
+    text: str, test: Comparison, metric: str, loss: str, limit: float = 0.0, persists: bool = False
 ) -> Claim:
     """A claim on both modalities' difference from clip at d = 128."""
     return Claim(
@@ -128,7 +127,7 @@ def _claim(
         ", ".join(f"{side}s {_paper(f'{metric}_{side}', loss)}" for side in SIDES),
         [test(contrast(loss, "clip", metric=f"{metric}_{side}", dim=128), limit,
               f"{loss} − clip, {side}s") for side in SIDES],
-        **more,
+        persists=persists,
     )  # fmt: skip
 
 

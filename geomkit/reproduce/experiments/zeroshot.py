@@ -7,7 +7,7 @@ out with all their variants; data sets on the user's disk are asked besides.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from geomkit.reproduce.framework.results import Row, Rows, data_rows, published,
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from geomkit.models.checkpoints import Checkpoint
 
 __all__ = ["ATTRIBUTE_TASKS", "EXPERIMENT", "LEAST", "Asked", "asked", "by_dimension", "by_task"]
 
@@ -116,10 +118,8 @@ def _cell_rows(cell: Cell, context: Context, tasks: Sequence[Asked]) -> Rows:
     model = cache(partial(cell_model, context, cell))
     rows = Rows()
     for task in tasks:
-        rows += kept(
-            context, f"{cell.key}-{task.name}",
-            lambda task=task: _task_rows(cell, task, model(), context),
-        )  # fmt: skip
+        make = partial(_task_rows, cell, task, model, context)
+        rows += kept(context, f"{cell.key}-{task.name}", make)
     c = cell.config
     for whose in ("openmoji", "given"):
         mine = [t for t in tasks if t.given == (whose == "given")]
@@ -130,11 +130,13 @@ def _cell_rows(cell: Cell, context: Context, tasks: Sequence[Asked]) -> Rows:
     return rows
 
 
-def _task_rows(cell: Cell, task: Asked, model: Any, context: Context) -> Rows:
+def _task_rows(
+    cell: Cell, task: Asked, open_model: Callable[[], Checkpoint], context: Context
+) -> Rows:
     from geomkit.data.labelled import load_classes
     from geomkit.tasks import zeroshot
 
-    c, condition = cell.config, f"task={task.name}"
+    c, condition, model = cell.config, f"task={task.name}", open_model()
     classes = load_classes(task.spec, preprocess=model.preprocess, split=task.split)
     split, smallest = classes.data.split, int(classes.counts.min())
     rows = data_rows(NAME, c, split, {"smallest_class": float(smallest)}, condition)

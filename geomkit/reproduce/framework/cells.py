@@ -11,7 +11,8 @@ from geomkit.reproduce.framework.experiment import Cell, Options
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
-    "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "QUICK_STEPS", "cell_of", "main_grid", "training_pairs"
+    "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "cell_of", "main_grid", "quick_share",
+    "training_pairs",
 ]  # fmt: skip
 
 LOSSES = ("clip", "cua", "cuaxu")
@@ -28,6 +29,11 @@ QUICK_STEPS = 0.3
 """Share of the steps that a quick run trains."""
 QUICK_EVALUATIONS = 2 * QUICK_STEPS
 """Share of the steps between its evaluations: half as many of them."""
+
+
+def quick_share(options: Options) -> float:
+    """Share of the steps that a run trains."""
+    return QUICK_STEPS if options.quick else 1.0
 
 
 def cell_of(options: Options, **fields: Any) -> Cell:

@@ -81,13 +81,7 @@ def series_of(
         ends: Range of the number, at which intervals end.
         **look: Further fields of the series.
     """
-
-    def at(row: Row) -> float:
-        if callable(position):
-            return position(row)
-        found = row.conditions
-        return float(found[position] if position in found else getattr(row, position))
-
+    at = position if callable(position) else lambda row: float(row.get(position))
     groups: dict[float, list[Row]] = {}
     for row in rows:
         groups.setdefault(at(row), []).append(row)
@@ -138,9 +132,7 @@ def curve(rows: Rows, name: str, colour: str, **look: Any) -> Series:
     return series_of(shared, "step", name=name, ends=ends, colour=colour, **look)
 
 
-def by_dimension(
-    rows: Rows, metrics: Sequence[str], *, published: Rows | None = None, across: int = 4
-) -> Figure:
+def by_dimension(rows: Rows, metrics: Sequence[str], *, published: Rows | None = None) -> Figure:
     """Return a figure of metrics against the dimension: a panel per metric, a line per loss.
 
     Intervals are t intervals over seeds.
@@ -149,7 +141,6 @@ def by_dimension(
         rows: Results of geomkit.
         metrics: Names of metrics; those that no row has are left out.
         published: Numbers of the paper, drawn hollow.
-        across: Panels in a row.
 
     Raises:
         GeomkitError: If no row has any of the metrics.
@@ -163,7 +154,7 @@ def by_dimension(
                 Panel(lines, axis_label(metric), "Embedding dimension", range_label(metric),
                       log=True, dodge=True, references=REFERENCES.get(metric, {}))
             )  # fmt: skip
-    return small_multiples(panels, across=across, published="paper (ViT-B/32, COCO)")
+    return small_multiples(panels, published="paper (ViT-B/32, COCO)")
 
 
 def over_steps(

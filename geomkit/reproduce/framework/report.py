@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,11 +49,6 @@ class Image:
     link: str
     caption: str
     others: tuple[str, ...] = ()
-
-    @property
-    def alt(self) -> str:
-        """Caption without marks, for readers who cannot see the image."""
-        return re.sub(r"[*`]", "", self.caption)
 
 
 def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record) -> None:
