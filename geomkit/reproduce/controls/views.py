@@ -117,26 +117,22 @@ def load_views(
         data = data.subset(pairs, seed=0)
     a = VIEWS[first](data)
     b = a if second == first else VIEWS[second](data)
-    seen: tuple[set[Hashable], set[Hashable]] = (set(), set())
+    seen: set[Hashable] = set()
     kept = []
     for row in sorted(a.keys() & b.keys()):
-        keys = _key(a[row]), _key(b[row])
-        alike = any(key in known for key, known in zip(keys, seen, strict=True))
-        if not alike or {first, second} <= {"picture", "name"}:
+        keys = {("first", _key(a[row])), ("second", _key(b[row]))}
+        if keys.isdisjoint(seen) or {first, second} <= {"picture", "name"}:
             kept.append(row)
-        for key, known in zip(keys, seen, strict=True):
-            known.add(key)
+        seen |= keys
     if len(kept) < LEAST_PAIRS:
-        what = f"a {first}" if first == second else f"a {first} and {_article(second)}"
+        what = f"a {first}"
+        if second != first:
+            what += f" and a {second}".replace("a other", "another")
         raise NoView(
             f"'{spec}' ({split}): {len(kept)} of {len(data)} pairs have {what}, "
             f"expected {LEAST_PAIRS} or more"
         )
     return Views(data.take(np.array(kept)), _chosen(a, kept), _chosen(b, kept))
-
-
-def _article(view: str) -> str:
-    return view.replace("other", "another") if view.startswith("other") else f"a {view}"
 
 
 def _key(value: Any) -> Hashable:

@@ -45,12 +45,12 @@ class Run:
     """One of the controls.
 
     Attributes:
-        name: in the rows' condition ``control``.
-        first, second: what the encoders see.
-        title: for people; of OpenMoji's, and of other data.
-        closed: whether the gap is closed at the start.
-        loss: trained with.
-        schedule: of the learning rate; the paper's is constant.
+        name: Value of the rows' condition ``control``.
+        first, second: Views that the two encoders see.
+        title: Title of its column, with OpenMoji and with other data.
+        closed: Whether the gap is closed at the start.
+        loss: Loss of the training.
+        schedule: Schedule of the learning rate; the paper's is constant.
     """
 
     name: str
@@ -68,13 +68,13 @@ class Run:
 
     @property
     def label(self) -> str:
-        """In a legend."""
+        """Legend entry."""
         falling = ", falling learning rate" * (self.schedule != "constant")
         return f"{self.loss}, gap {self.gap} at the start{falling}"
 
     @property
     def colour(self) -> str:
-        """Of its curves."""
+        """Colour of its curves."""
         if self.schedule != "constant":
             return ANNEALED_COLOUR
         return loss_colour(self.loss) if self.closed else OPEN_COLOUR
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def condition(self) -> str:
-        """Of its rows, but for the step."""
+        """Condition of its rows, without the step."""
         return f"control={self.name};gap={self.gap};schedule={self.schedule}"
 
 

@@ -91,10 +91,9 @@ class Rows(list[Row]):
         """
         wanted: dict[str, Any] = {}
         for key, value in equal.items():
-            options = value if isinstance(value, (tuple, list, set)) else (value,)
+            wanted[key] = value if isinstance(value, (tuple, list, set)) else (value,)
             if key not in _NAMES:
-                options = [None if option is None else str(option) for option in options]
-            wanted[key] = options
+                wanted[key] = [None if one is None else str(one) for one in wanted[key]]
         return Rows(
             row
             for row in self

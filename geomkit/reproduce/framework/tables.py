@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,9 +68,8 @@ def _number(value: float) -> str:
     return text.replace("-", "−")
 
 
-def _values(rows: Iterable[Row]) -> str:
-    found = list(rows)
-    return spread([r.value for r in found], [r.stderr for r in found])
+def _values(rows: Sequence[Row]) -> str:
+    return spread([r.value for r in rows], [r.stderr for r in rows])
 
 
 def comparison(rows: Rows, published: Rows) -> tuple[list[Table], bool]:
@@ -113,10 +113,9 @@ def comparison(rows: Rows, published: Rows) -> tuple[list[Table], bool]:
 
 def _curves(rows: Rows) -> set[str]:
     """Metrics that are points of a curve, ``name@k…`` for many k: for a figure, not a table."""
-    points: dict[str, set[str]] = {}
-    for name in rows.values("metric"):
-        points.setdefault(name.partition("@")[0], set()).add(name)
-    return {name for names in points.values() if len(names) > MAX_CURVE for name in names}
+    names = rows.values("metric")
+    points = Counter(name.partition("@")[0] for name in names)
+    return {name for name in names if points[name.partition("@")[0]] > MAX_CURVE}
 
 
 def _published(rows: Rows) -> dict[Key, str]:
