@@ -92,6 +92,7 @@ class Sample:
         self.n, self.m = int(x.shape[0]), int(y.shape[0])
         self.kinds = kinds_of(x, y)
         self.rows = np.sort(np.random.default_rng(seed).permutation(self.n)[: min(queries, self.n)])
+        self.first = first
         self.images = self.read(x[like(self.rows, x)])
         self.texts = self.read(y[like(first[self.rows], y)])
         self._is_first = np.zeros(self.m, bool)

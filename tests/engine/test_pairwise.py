@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from geomkit import functional
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine import ranks as ranks_module
-from geomkit.engine.neighbours import Neighbours
 from geomkit.engine.pairwise import Pairs, walk
 from geomkit.engine.ranks import Ranks
 from geomkit.engine.reducers import PotentialSums, RankCounts, SampledRanks
@@ -180,28 +179,6 @@ def test_float32_against_float64() -> None:
     x, y = clouds(n=400, d=64)
     sums, _ = run(Embeddings.of(x.astype(np.float32), y.astype(np.float32)), 128)
     assert sums.log_mean("xx") == pytest.approx(float(functional.uniformity(x)), abs=1e-6)
-
-
-def slow_nearest(scores: np.ndarray, k: int) -> list[set[int]]:
-    return [set(np.argsort(-row, kind="stable")[:k].tolist()) for row in scores]
-
-
-@pytest.mark.parametrize("as_torch", [False, True])
-@pytest.mark.parametrize("n", [12, 130, 300])
-def test_neighbours_equal_a_full_sort(n: int, as_torch: bool) -> None:
-    x, y = clouds(n=n, d=5)
-    own = 9 * np.eye(n)
-    pair = (torch.from_numpy(x), torch.from_numpy(y)) if as_torch else (x, y)
-    near = Neighbours(10)
-    e = Embeddings.of(*pair)
-    walk(Pairs(e.image, e.text, e.image_index, e.first_texts(), tile=64), [near])
-    for found, scores in (
-        (near.xx, x @ x.T - own),
-        (near.yy, y @ y.T - own),
-        (near.xy, x @ y.T),
-        (near.yx, y @ x.T),
-    ):
-        assert [set(row) for row in found.tolist()] == slow_nearest(scores, 10)
 
 
 def test_rows_of_two_precisions() -> None:

@@ -390,8 +390,8 @@ def test_sampling_everything_is_exact() -> None:
         for k in (1, 10):
             name = f"{direction}_retrieval_recall@{k}"
             assert ranks.recall(k) == pytest.approx(whole.metrics[name], rel=1e-12)
-    overlap = [len(set(a) & set(b)) / 10 for a, b in zip(near.xx, near.yy, strict=True)]
-    assert np.mean(overlap) == pytest.approx(whole.metrics["mutual_knn"], rel=1e-12)
+    overlap = near.near.overlap()
+    assert overlap.mean() == pytest.approx(whole.metrics["mutual_knn"], rel=1e-12)
 
 
 def test_sampling_with_several_captions_is_exact_too() -> None:

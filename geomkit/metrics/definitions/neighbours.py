@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import numpy as np
-
 from geomkit.engine.moments import Moments
+from geomkit.engine.nearest import Nearest
 from geomkit.engine.neighbours import Neighbours, SampledNeighbours
 from geomkit.metrics.metric import Metric, of_moments, of_statistics
 from geomkit.metrics.number import NAN, Number, mean_with_error
@@ -16,16 +15,14 @@ from geomkit.metrics.statistics import Reduction, Statistics
 __all__ = ["METRICS", "cka", "hubness", "mutual_knn"]
 
 
-class Nearest(Protocol):
-    """Nearest neighbours within each modality, ``(q, k)``, of all or of the sampled rows."""
+class Neighbourhoods(Protocol):
+    """Nearest neighbours of all pairs, or of the sampled ones."""
 
-    k: int
-    xx: np.ndarray
-    yy: np.ndarray
+    near: Nearest
 
 
-NEAREST: Reduction[Nearest] = Reduction(Neighbours, SampledNeighbours)
-ACROSS = Reduction(Neighbours)
+NEAREST: Reduction[Neighbourhoods] = Reduction(Neighbours, SampledNeighbours)
+ACROSS: Reduction[Neighbourhoods] = Reduction(Neighbours)
 
 
 def cka(m: Moments) -> Number:
@@ -59,28 +56,32 @@ def mutual_knn(s: Statistics) -> Number:
     """Mean overlap of a pair's 10 nearest neighbours among images and among texts. 0 to 1.
 
     Huh et al., "The Platonic Representation Hypothesis" (arXiv 2405.07987). Shuffled pairs overlap
-    by 10/(n − 1). It does not see a gap: no image is compared with a text.
+    by 10/(n − 1). Rows that are tied for the last places share them, as if they came in a random
+    order, another one in each modality: two constant modalities are at chance. It does not see a
+    gap: no image is compared with a text.
     """
-    near = s.reduced(NEAREST)
+    near = s.reduced(NEAREST).near
     if s.n <= near.k:
         return Number(NAN)
-    both = np.sort(np.concatenate([near.xx, near.yy], axis=1), axis=1)
-    overlap = (both[:, 1:] == both[:, :-1]).sum(axis=1) / near.k
-    return Number(*mean_with_error(overlap), near.k / (s.n - 1))
+    return Number(*mean_with_error(near.overlap()), near.k / (s.n - 1))
 
 
 def hubness(s: Statistics, modality: str) -> Number:
     """Skewness of how often each row is among the 10 nearest of a row of the other modality.
 
     Radovanović et al. (JMLR 2010): ``image``: how often each image is among the nearest of a text.
+    Rows that are tied for the last places share them: the skewness is that of expected numbers.
+    Undefined if all numbers are equal, as those of a constant modality are.
     """
-    near = s.reduced(ACROSS)
+    near = s.reduced(ACROSS).near
     if s.n <= near.k:
         return Number(NAN)
-    counts = np.bincount((near.yx if modality == "image" else near.xy).ravel(), minlength=s.n)
+    counts = near.counts(modality)
     centred = counts - counts.mean()
     variance = float((centred**2).mean())
-    return Number(float((centred**3).mean()) / variance**1.5 if variance > 0 else 0.0)
+    if variance <= 1e-12 * near.k**2:
+        return Number(NAN)
+    return Number(float((centred**3).mean()) / variance**1.5)
 
 
 METRICS = [
@@ -98,8 +99,8 @@ METRICS = [
         Metric(
             f"hubness_{modality}", "neighbours", of_statistics(hubness, modality),
             "0 = no hubs … large = a few rows are neighbours of most", reduction=ACROSS,
-            undefined="it needs more than 10 pairs, and all of them: it is left out past the row "
-            "budget",
+            undefined="it needs more than 10 pairs, rows that are not all neighbours equally "
+            "often, and all pairs of rows: it is left out past the row budget",
         )
         for modality in ("image", "text")
     ),
