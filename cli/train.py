@@ -111,11 +111,11 @@ def train(
     if log and len(set(log)) < len(log):
         raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-    from geomkit import training
     from geomkit._core.parallel import Team
+    from geomkit.training import loop, tracker
 
     team = Team.from_environment()
-    watchers = [training.tracker(name, out) for name in log or [] if team.rank == 0]
+    watchers = [tracker(name, out) for name in log or [] if team.rank == 0]
 
     def watch(event: Event) -> None:
         for watcher in watchers:
@@ -125,13 +125,13 @@ def train(
         try:
             with _Watcher(quiet=team.rank > 0) as display:
                 watchers.insert(0, display)
-                training.train(
+                loop.train(
                     asked, out, device=device, workers=workers, cache_images=cache_images,
                     compile=compile, download=download, fit_batch=config["batch_size"] is None,
                     resume=resume, overwrite=overwrite, watch=watch, should_stop=stop,
                     progress=display.preparing, team=team,
                 )  # fmt: skip
-        except training.Interrupted as error:
+        except loop.Interrupted as error:
             if team.rank == 0:
                 console.line(f"geomkit: {error}")
             return 128 + (stop.number or signal.SIGTERM)

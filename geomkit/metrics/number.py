@@ -78,7 +78,7 @@ def share_with_error(hits: np.ndarray, groups: np.ndarray | None = None) -> tupl
     """
     sums, sizes = hits, np.ones(len(hits))
     if groups is not None:
-        sums, sizes = np.bincount(groups, weights=hits), np.bincount(groups)
+        sums, sizes = np.bincount(groups, weights=hits), np.bincount(groups).astype(float)
     count, size = len(sums), sizes.mean()
     sums = np.concatenate([sums, [0.0, 0.0, size, size]])
     sizes = np.concatenate([sizes, [size] * 4])
