@@ -59,7 +59,7 @@ def gap(
         modality: NAME=FILE, repeatable: every pair of modalities is measured.
         options: How models become embeddings.
         metrics: Comma-separated metrics or groups. Default: all.
-        caption_index: Which text of each image every metric but retrieval uses, from 0.
+        caption_index: Text of each image for every metric that is not a recall or rank, from 0.
         folds: Folds of the linear separability: a number, or paper for one 80/20 split.
         seed: Random seed of folds, samples, projections and permutations.
         exact_limit: Number of rows up to which all pairs are compared; past it sampled rows are

@@ -175,7 +175,7 @@ class Pairs:
             :class:`geomkit.embeddings.rows.Rows`.
         y: Texts, unit rows ``(m, e)``.
         image_index: For each text, the index of its image, ``(m,)``; every image has a text.
-        first: For each image, the text that every statistic but retrieval uses, ``(n,)``.
+        first: For each image, the text that every statistic but recall and ranks uses, ``(n,)``.
         tile: Rows of a block; default: chosen for the device.
     """
 

@@ -13,7 +13,15 @@ from geomkit.engine.ranks import Ranks, count_better
 from geomkit.engine.sampled import Sample, Strip
 from geomkit.functional import gaussian_potential
 
-__all__ = ["PotentialSums", "RankCounts", "SampledPotentials", "SampledRanks", "row_sums"]
+__all__ = [
+    "OwnKindCounts",
+    "PotentialSums",
+    "RankCounts",
+    "SampledOwnKindCounts",
+    "SampledPotentials",
+    "SampledRanks",
+    "row_sums",
+]
 
 
 @dataclass(eq=False)
@@ -213,6 +221,76 @@ class SampledRanks(Reducer[Sample, Strip]):
     def image_retrieval(self) -> Ranks:
         """Ranks of the image of each text of the sampled images, among all images."""
         return Ranks(*self._image)
+
+
+class OwnKindCounts(Reducer[Pairs, Tile]):
+    """Numbers of other rows of a query's own modality above its right answer, and tied with it.
+
+    The queries are all images and all texts, as in :class:`RankCounts`.
+
+    Attributes:
+        image: Other images above each image's best own text, and tied with it, ``(2, n)``.
+        text: Other texts above each text's image, and tied with it, ``(2, m)``; other texts of
+            the same image count.
+    """
+
+    kinds = frozenset({"xx", "tt"})
+
+    def start(self, pairs: Pairs) -> None:
+        """Reset the counts, and choose the products of all texts."""
+        self._pairs = pairs
+        self.kinds = frozenset({"xx", "yy" if pairs.m == pairs.n else "tt"})
+        self.image, self.text = (np.zeros((2, k), np.int64) for k in (pairs.n, pairs.m))
+
+    def tile(self, tile: Tile) -> list[np.ndarray]:
+        """Return the counts of one tile, of its rows and, off the diagonal, of its columns."""
+        sides = ((tile.row, 1),) if tile.diagonal else ((tile.row, 1), (tile.col, 0))
+        rights = [(self._pairs.right_answers(block), axis) for block, axis in sides]
+        return [
+            _better(tile, right.best if tile.kind == "xx" else right.own, axis=axis)
+            for right, axis in rights
+        ]
+
+    def add(self, tile: Tile, part: list[np.ndarray]) -> None:
+        """Add a tile's counts."""
+        for block, counts in zip((tile.row, tile.col), part, strict=False):
+            if tile.kind == "xx":
+                rows = self._pairs.rows(block)
+                self.image[:, rows.start : rows.stop] += counts
+            else:
+                self.text[:, self._pairs.texts(block)] += counts
+
+    def finish(self, team: Team) -> None:
+        """Add the counts of all ranks."""
+        self.image, self.text = team.sum(self.image), team.sum(self.text)
+
+
+class SampledOwnKindCounts(Reducer[Sample, Strip]):
+    """The counts of :class:`OwnKindCounts` for the queries of :class:`SampledRanks`."""
+
+    kinds = frozenset({"xx", "tt"})
+
+    def start(self, pairs: Sample) -> None:
+        """Reset the counts, and choose the products of all texts."""
+        self._right = pairs.right_answers
+        self.kinds = frozenset({"xx", "yy" if pairs.m == pairs.n else "tt"})
+        self.image, self.text = (
+            np.zeros((2, len(queries)), np.int64) for queries in (pairs.rows, pairs.captions)
+        )
+
+    def tile(self, tile: Strip) -> np.ndarray:
+        """Return the counts of one strip."""
+        reference = self._right.best if tile.kind == "xx" else self._right.own
+        return _better(tile, reference, axis=1)
+
+    def add(self, tile: Strip, part: np.ndarray) -> None:
+        """Add a strip's counts."""
+        counts = self.image if tile.kind == "xx" else self.text
+        counts += part
+
+    def finish(self, team: Team) -> None:
+        """Add the counts of all ranks."""
+        self.image, self.text = team.sum(self.image), team.sum(self.text)
 
 
 def _better(tile: Tile | Strip, reference: np.ndarray, *, axis: int) -> np.ndarray:

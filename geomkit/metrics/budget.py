@@ -33,7 +33,7 @@ def pairwise_seconds(n: int, m: int, d: int) -> float:
         rows @ rows.T
         best = min(best, time.perf_counter() - start)
     rate = 2 * 1024**2 * d / best
-    return _OVERHEAD * (2.0 * n * n * d + 2.0 * n * m * d) / rate
+    return _OVERHEAD * (n * n + m * m + 2.0 * n * m) * d / rate
 
 
 def within_budget(embeddings: Embeddings, exact_limit: int | None) -> tuple[bool, float | None]:

@@ -44,7 +44,7 @@ def gap(
         image_index: For each text, the index of its image, ``(m,)``; needed if an image has
             several texts.
         metrics: Names or groups from :data:`METRICS`; default: all.
-        caption_index: Which text of each image every metric but retrieval uses.
+        caption_index: Text of each image for every metric that is not a recall or rank.
         folds: Folds of the linear separability: a number, or ``"paper"`` for one 80/20 split.
         seed: Random seed of folds, samples, projections and permutations.
         exact_limit: Number of rows up to which all pairs are compared; past it what is quadratic

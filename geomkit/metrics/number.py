@@ -76,7 +76,7 @@ def share_with_error(hits: np.ndarray, groups: np.ndarray | None = None) -> tupl
     >>> mean, round(error, 4)
     (1.0, 0.0141)
     """
-    sums, sizes = hits, np.ones(len(hits))
+    sums, sizes = np.asarray(hits, float), np.ones(len(hits))
     if groups is not None:
         sums, sizes = np.bincount(groups, weights=hits), np.bincount(groups).astype(float)
     count, size = len(sums), sizes.mean()

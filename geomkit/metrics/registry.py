@@ -10,7 +10,9 @@ from geomkit.metrics.metric import Metric
 
 __all__ = ["METRICS", "select"]
 
-GROUPS = ("gap", "pairs", "spread", "distribution", "spectrum", "neighbours", "retrieval")
+GROUPS = (
+    "gap", "pairs", "spread", "distribution", "spectrum", "neighbours", "retrieval", "mixed",
+)  # fmt: skip
 """Sections of tables in order, each of them a module of :mod:`geomkit.metrics.definitions`."""
 
 

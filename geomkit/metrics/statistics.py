@@ -48,10 +48,12 @@ class Reduction(Generic[R]):
         sampled: Factory of a ``Reducer[Sample, Strip]`` with the same results, fed with sampled
             queries past the row budget, see :mod:`geomkit.engine.sampled`; ``None`` if the metric
             is left out there.
+        beside: Another reduction that the metric reads too, if any.
     """
 
     exact: Callable[[], R]
     sampled: Callable[[], R] | None = None
+    beside: Reduction[Any] | None = None
 
 
 class Statistics:
@@ -59,7 +61,7 @@ class Statistics:
 
     Args:
         embeddings: Checked unit rows.
-        caption_index: Which text of each image every statistic but retrieval uses.
+        caption_index: Which text of each image every statistic but recall and ranks uses.
         folds: Folds of the linear separability, see :func:`geomkit.metrics.linear_separability`.
         seed: Random seed of folds, samples, projections and permutations.
         reductions: What the metrics to compute take from the walk over all pairs of rows.
@@ -85,7 +87,8 @@ class Statistics:
         self.seed = seed
         self.exact = exact
         self.n = embeddings.n
-        self._factories = dict.fromkeys(map(self._factory, reductions))
+        asked = [r for reduction in reductions for r in (reduction, reduction.beside) if r]
+        self._factories = dict.fromkeys(map(self._factory, asked))
         self._team = team
         self._held: dict[Any, Any] = {}
 
@@ -149,7 +152,10 @@ class Statistics:
         return self._held[key]
 
     def reduced(self, reduction: Reduction[R]) -> R:
-        """Return the reducer of a reduction after the walk; it must be among ``reductions``."""
+        """Return the reducer of a reduction after the walk.
+
+        It must be among ``reductions``, or beside one of them.
+        """
         return self._walked[self._factory(reduction)]
 
     def collect(self, *, moments: bool) -> None:

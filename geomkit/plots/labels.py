@@ -23,14 +23,16 @@ def axis_label(metric: str) -> str:
 
     >>> axis_label("text_retrieval_recall@5"), axis_label("effective_rank_image")
     ('Recall@5, I→T', 'Effective rank, images')
+    >>> axis_label("mixed_image_retrieval_recall@5")
+    'Mixed recall@5, T→I'
     """
     if metric in _LABELS:
         return _LABELS[metric]
     for side, arrow in (("text", "I→T"), ("image", "T→I")):
-        start = f"{side}_retrieval_"
-        if metric.startswith(start):
-            rest = metric.removeprefix(start).replace("_", " ").replace("mrr", "MRR")
-            return f"{rest[:1].upper()}{rest[1:]}, {arrow}"
+        start, found, rest = metric.partition(f"{side}_retrieval_")
+        if found and start in ("", "mixed_"):
+            words = start.replace("_", " ") + rest.replace("_", " ").replace("mrr", "MRR")
+            return f"{words[:1].upper()}{words[1:]}, {arrow}"
     for end, what in (("_image", "images"), ("_text", "texts")):
         if metric.endswith(end):
             return f"{_words(metric.removesuffix(end))}, {what}"

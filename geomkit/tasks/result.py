@@ -378,7 +378,8 @@ def retrieval_json(result: GapResult, *, model: str = "", dataset: str = "") -> 
     >>> retrieval_json(r)["metrics"]
     {'image_retrieval_recall@5': 0.5}
     """
-    metrics = {name: value for name, value in result.metrics.items() if "_recall@" in name}
+    names = ("image_retrieval_recall@", "text_retrieval_recall@")
+    metrics = {name: value for name, value in result.metrics.items() if name.startswith(names)}
     return {
         "dataset": dataset or str(result.meta.get("data", "")),
         "model": model,

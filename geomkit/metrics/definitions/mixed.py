@@ -1,0 +1,76 @@
+"""Group ``mixed``: whether rows find their partners in one index of both modalities."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from geomkit.engine.ranks import Ranks
+from geomkit.engine.reducers import OwnKindCounts, SampledOwnKindCounts
+from geomkit.metrics.definitions.retrieval import RANKS, RECALL_AT, regrouped
+from geomkit.metrics.metric import Metric, of_statistics
+from geomkit.metrics.number import Number, share_with_error
+from geomkit.metrics.statistics import Reduction, Statistics
+
+__all__ = ["METRICS", "mixed_recall"]
+
+
+class OwnKind(Protocol):
+    """Numbers of other rows of a query's own modality above its right answer, and tied with it."""
+
+    image: np.ndarray
+    text: np.ndarray
+
+
+OWN_KIND: Reduction[OwnKind] = Reduction(OwnKindCounts, SampledOwnKindCounts, beside=RANKS)
+
+
+def mixed_recall(s: Statistics, direction: str, k: int) -> Number:
+    """Recall@K in one index of all images and all texts, the query left out. 0 to 1.
+
+    ``text``: image → text, a hit when any of the image's texts is in the top K of all texts and
+    all other images; ``image``: text → image, a hit when its image is in the top K of all images
+    and all other texts. Other texts of the same image compete too, as they would in such an index.
+    It is at most the recall of the other modality alone, and far below it where there is a gap: a
+    query then finds its own kind.
+
+    The error is that of the recall (:func:`~geomkit.metrics.definitions.retrieval.recall`). The
+    null is chance: the recall of shuffled pairs without a gap, when images and texts follow each
+    other in random order. With one caption that is K/(2n − 1). With several, the captions of one
+    image fill several places, as in the null of the recall.
+    """
+    across, within = s.reduced(RANKS), s.reduced(OWN_KIND)
+    ranks, others, groups = across.text_retrieval, within.image, None
+    if direction == "image":
+        ranks, others, groups = across.image_retrieval, within.text, across.groups
+    greater, tied = others + np.stack([ranks.greater, ranks.tied])
+    value, error = share_with_error(Ranks(greater, tied, ranks.own).hits(k), groups)
+    return Number(value, error, _chance(s, direction, k))
+
+
+def _chance(s: Statistics, direction: str, k: int) -> float:
+    """Recall of shuffled pairs when the index is in random order."""
+    n, m = s.n, s.embeddings.m
+    size = n + m - 1
+    if direction == "image" or m == n:
+        return min(1.0, k / size)
+    # Chance that t texts are in the top K, times the recall among texts at t.
+    texts = np.zeros(min(k, m) + 1)
+    texts[0] = 1.0
+    for place in range(min(k, size)):
+        here = texts * np.clip((m - np.arange(len(texts))) / (size - place), 0.0, 1.0)
+        texts = texts - here + np.concatenate([[0.0], here[:-1]])
+    means, _ = s.once(regrouped, "text")
+    return float(texts @ np.interp(np.arange(len(texts)), [0, *RECALL_AT], [0.0, *means]))
+
+
+METRICS = [
+    Metric(
+        f"mixed_{direction}_retrieval_recall@{k}", "mixed",
+        of_statistics(mixed_recall, direction, k),
+        f"{way} among both, chance … 1 = all found", low=0, high=1, ideal=1, reduction=OWN_KIND,
+    )
+    for direction, way in (("text", "image → text"), ("image", "text → image"))
+    for k in RECALL_AT
+]  # fmt: skip
