@@ -18,8 +18,9 @@ from geomkit import functional
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import METRICS, gap, linear_separability, select
-from geomkit.metrics.definitions.spectrum import scatter_eigenvalues
+from geomkit.metrics.definitions.spectrum import principal_components, uncentred_eigenvalues
 from geomkit.metrics.separability import assign_folds, fit_logistic, roc_auc
+from geomkit.metrics.statistics import Statistics
 
 TIGHT = {"rel": 1e-9, "abs": 1e-9}
 
@@ -295,11 +296,19 @@ def test_roc_auc_equals_sklearns_with_ties() -> None:
     assert roc_auc(a, b) == pytest.approx(expected, rel=1e-12)
 
 
-def test_eigenvalues_are_squared_singular_values() -> None:
-    x, _ = clouds(12, 20)
-    mean, covariance = x.mean(0), np.cov(x.T, ddof=0)
-    found = scatter_eigenvalues(mean, covariance, 12, centred=False)
+@pytest.mark.parametrize(("n", "d"), [(12, 40), (12, 20), (12, 13), (12, 12), (12, 11)])
+def test_eigenvalues_are_squared_singular_values(n: int, d: int) -> None:
+    x, y = clouds(n, d)
+    s = Statistics(Embeddings.of(x, y))
+    found = uncentred_eigenvalues(s, "image")
     np.testing.assert_allclose(found, np.linalg.svd(x, compute_uv=False) ** 2, rtol=1e-9)
+    values, vectors = principal_components(s, "text")
+    pca = PCA().fit(y)
+    np.testing.assert_allclose(values, pca.explained_variance_ * (n - 1), atol=1e-13)
+    assert len(values) == min(n, d)
+    rows = np.asarray(s.span[1])
+    projected = np.linalg.norm((rows - rows.mean(0)) @ vectors, axis=0)
+    np.testing.assert_allclose(projected**2, values, atol=1e-12)
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-3])

@@ -37,13 +37,13 @@ def frechet_distance(s: Statistics) -> Number:
     m = s.moments
     if m.n < 2:
         return Number(NAN)
-    values, vectors = s.once(principal_components, "image")
-    root = (vectors * np.sqrt(values / (m.n - 1))) @ vectors.T
-    b = m.covariance("yy") * (m.n / (m.n - 1))
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ b @ root), 0.0)).sum()
+    # The last trace is the sum of the singular values of A^{1/2} B^{1/2}.
+    (of_x, x), (of_y, y) = (s.once(principal_components, side) for side in ("image", "text"))
+    product = np.sqrt(of_x)[:, None] * (x.T @ y) * np.sqrt(of_y)
+    cross = float(np.linalg.svd(product, compute_uv=False).sum())
     mean = m.mean_x - m.mean_y
-    total = float(values.sum() / (m.n - 1) + b.trace() - 2 * cross)
-    return Number(max(0.0, float(mean @ mean) + total))
+    rest = float(of_x.sum() + of_y.sum() - 2 * cross) / (m.n - 1)
+    return Number(max(0.0, float(mean @ mean) + rest))
 
 
 @wraps(sliced_wasserstein)

@@ -1,6 +1,6 @@
 """Group ``spectrum``: the shape of each cloud, from the eigenvalues of its second moments.
 
-The cost is min(d, 2n)³ once.
+The cost is min(n, d)³ once.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, to_numpy
+from geomkit._core.array import to_numpy
 from geomkit.engine.moments import Moments
+from geomkit.engine.precision import unit64
 from geomkit.metrics.metric import Metric, of_moments
 from geomkit.metrics.number import Number, norm_errors
 from geomkit.metrics.statistics import Statistics
 
 __all__ = [
     "METRICS",
+    "centred_eigenvalues",
     "components_to",
     "conformity",
     "effective_rank",
@@ -30,41 +32,42 @@ __all__ = [
     "leading_components",
     "participation_ratio",
     "principal_components",
-    "scatter_eigenvalues",
     "spectral_decay",
+    "uncentred_eigenvalues",
 ]
-
-
-def scatter_eigenvalues(mean: Array, covariance: Array, n: int, *, centred: bool) -> np.ndarray:
-    r"""The min(n, d) largest eigenvalues of Σ(x−x̄)(x−x̄)ᵀ, or of Σxxᵀ, largest first.
-
-    Args:
-        mean: Mean x̄, ``(d,)``.
-        covariance: Covariance (ddof 0), ``(d, d)``.
-        n: Number of rows.
-        centred: Whether the mean is left out.
-
-    Returns:
-        Eigenvalues ≥ 0, ``(min(n, d),)``. The square roots of the uncentred ones are the singular
-        values of the rows.
-
-    >>> scatter_eigenvalues(np.zeros(2), np.diag([3.0, 1.0]), 4, centred=False).tolist()
-    [12.0, 4.0]
-    """
-    second, mean = to_numpy(covariance), to_numpy(mean)
-    matrix = second if centred else second + np.outer(mean, mean)
-    values = np.linalg.eigvalsh(n * matrix)[::-1][: min(n, len(matrix))]
-    return np.maximum(values, 0.0)
 
 
 def principal_components(s: Statistics, modality: str) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of the centred scatter, largest first, and its eigenvectors as columns.
 
-    The vectors are in the coordinates of ``s.moments``. Both hold all dimensions of these.
+    There are min(n, d) of them, of the n × n matrix of inner products if that is the smaller one.
+    The vectors are in the coordinates of ``s.span``.
     """
-    _, covariance = s.moments.of_modality(modality)
-    values, vectors = np.linalg.eigh(s.n * covariance)
-    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    mean, covariance = s.moments.of_modality(modality)
+    if s.n >= len(mean):
+        values, vectors = np.linalg.eigh(s.n * covariance)
+        return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    rows = _rows(s, modality) - mean
+    values, left = np.linalg.eigh(rows @ rows.T)
+    values = np.maximum(values[::-1], 0.0)
+    # What has no variance, as the direction that centring took away, has no vector either.
+    lengths = np.sqrt(np.where(values > 1e-14 * values[0], values, np.inf))
+    return values, rows.T @ left[:, ::-1] / lengths
+
+
+def uncentred_eigenvalues(s: Statistics, modality: str) -> np.ndarray:
+    """Eigenvalues of Σxxᵀ, largest first: the squared singular values of the rows."""
+    mean, covariance = s.moments.of_modality(modality)
+    if s.n >= len(mean):
+        second = s.n * (covariance + mean[:, None] * mean[None, :])
+    else:
+        rows = _rows(s, modality)
+        second = rows @ rows.T
+    return np.maximum(np.linalg.eigvalsh(second)[::-1], 0.0)
+
+
+def _rows(s: Statistics, modality: str) -> np.ndarray:
+    return unit64(to_numpy(s.span[modality == "text"][:]))
 
 
 def leading_components(s: Statistics, modality: str, share: float) -> np.ndarray | None:
@@ -251,15 +254,13 @@ def conformity(m: Moments, modality: str) -> Number:
     return Number(float(np.linalg.norm(mean)), error, 1 / math.sqrt(m.n))
 
 
-def _eigenvalues(s: Statistics, modality: str, centred: bool) -> np.ndarray:
-    """Eigenvalues of the scatter of ``image`` or ``text`` rows, about their mean or about 0.
+def centred_eigenvalues(s: Statistics, modality: str) -> np.ndarray:
+    """Eigenvalues of the centred scatter, largest first.
 
     Zeros if the rows differ by rounding alone: its spectrum would be that of noise.
     """
-    if not centred:
-        return scatter_eigenvalues(*s.moments.of_modality(modality), s.n, centred=False)
     values, _ = s.once(principal_components, modality)
-    return values[: s.n] * (s.moments.spread(modality) > s.moments.ROUNDING)
+    return values * (s.moments.spread(modality) > s.moments.ROUNDING)
 
 
 def _spectrum(modality: str) -> list[Metric]:
@@ -268,13 +269,13 @@ def _spectrum(modality: str) -> list[Metric]:
         formula: Callable[..., float],
         ends: str,
         *args: float,
-        centred: bool = True,
+        eigenvalues: Callable[[Statistics, str], np.ndarray] = centred_eigenvalues,
         with_dim: bool = False,
         **about: Any,
     ) -> Metric:
         @wraps(formula)
         def number(s: Statistics) -> Number:
-            values = s.once(_eigenvalues, modality, centred)
+            values = s.once(eigenvalues, modality)
             dim = (int(s.pairs[modality == "text"].shape[1]),) if with_dim else ()
             return Number(formula(values, *args, *dim))
 
@@ -299,7 +300,7 @@ def _spectrum(modality: str) -> list[Metric]:
         ),
         metric(
             "effective_rank", effective_rank, "1 = one direction … min(n, d) = all equal",
-            low=1, ideal=float, centred=False,
+            low=1, ideal=float, eigenvalues=uncentred_eigenvalues,
         ),
         metric(
             "participation_ratio", participation_ratio, "1 = one direction … d = all equal",
