@@ -19,7 +19,8 @@ from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import METRICS, gap, linear_separability, select
 from geomkit.metrics.definitions.spectrum import principal_components, uncentred_eigenvalues
-from geomkit.metrics.separability import assign_folds, fit_logistic, roc_auc
+from geomkit.metrics.logistic import Logistic
+from geomkit.metrics.separability import assign_folds, roc_auc
 from geomkit.metrics.statistics import Statistics
 
 TIGHT = {"rel": 1e-9, "abs": 1e-9}
@@ -228,7 +229,7 @@ def test_only_what_is_asked_for_is_computed() -> None:
 def test_coefficients_equal_sklearns(n: int, d: int, shift: float) -> None:
     x, y = clouds(n, d, shift=shift)
     train = np.random.default_rng(0).random((n, 3)) < 0.8
-    ours = fit_logistic(x, y, train)
+    ours, _ = Logistic(x, y, train).fit()
     for fold in range(3):
         rows = np.concatenate([x[train[:, fold]], y[train[:, fold]]])
         labels = np.repeat([0, 1], train[:, fold].sum())
@@ -240,8 +241,8 @@ def test_coefficients_equal_sklearns(n: int, d: int, shift: float) -> None:
 def test_float32_rows_reach_the_same_coefficients() -> None:
     x, y = clouds(500, 32, shift=0.2)
     train = np.ones((500, 1), bool)
-    wide = fit_logistic(x, y, train)
-    narrow = fit_logistic(x.astype(np.float32), y.astype(np.float32), train)
+    wide, _ = Logistic(x, y, train).fit()
+    narrow, _ = Logistic(x.astype(np.float32), y.astype(np.float32), train).fit()
     np.testing.assert_allclose(narrow, wide, atol=1e-4)  # the rows themselves differ by 1e-7
 
 
