@@ -58,7 +58,7 @@ class Logistic:
         self.dim, self.dtype = x.shape[1], x.dtype
         self.threads = cores() if x.size > _THREADED else 1
         self.precise = x.dtype == np.float64
-        self.precondition = _preconditioner(moments or Moments.of(x, y).numpy())
+        self.spectrum = _spectrum(moments or Moments.of(x, y).numpy())
 
     def fit(
         self, *, tolerance: float = 1e-6, max_iterations: int = 100
@@ -74,8 +74,8 @@ class Logistic:
             max_iterations: Largest number of Newton steps.
 
         Returns:
-            Coefficients, ``(d + 1, f)``, the intercept last, and the curvatures C·p(1 − p) of the
-            images and texts there, ``(2, n, f)``.
+            Coefficients, ``(d + 1, f)``, the intercept last, and the mean curvatures C·p(1 − p) of
+            the pairs' rows there, ``(f,)``.
 
         Raises:
             GeomkitError: If it does not converge.
@@ -89,30 +89,30 @@ class Logistic:
                 value, gradient, curvature = self.value_gradient(w)
                 norm = np.linalg.norm(gradient, axis=0)
             if (norm <= tolerance).all():
-                return w, curvature
+                return w, curvature.mean(axis=(0, 1), dtype=np.float64)
             # Loose while far away, tight near the end: the classic forcing sequence.
             accuracy = np.minimum(0.1, np.sqrt(norm / (1.0 + norm))) * 0.3
-            step = self.solve(curvature, -gradient, np.maximum(accuracy * norm, 0.1 * tolerance))
+            step = _conjugate_gradients(
+                partial(self.hessian_product, curvature),
+                -gradient,
+                partial(self.nearly_solve, curvature.mean(axis=(0, 1), dtype=np.float64)),
+                np.maximum(accuracy * norm, 0.1 * tolerance),
+            )
             w, value, gradient, curvature = _line_search(self, w, value, gradient, curvature, step)
         raise GeomkitError(
             f"linear separability: the classifier did not converge in {max_iterations} steps; "
             "are the rows of unit norm?"
         )
 
-    def solve(self, curvature: np.ndarray, target: np.ndarray, tolerance: np.ndarray) -> np.ndarray:
-        """Return H⁻¹ times a target for every classifier, ``(d + 1, f)``.
+    def nearly_solve(self, curvature: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return (I + c·Σzzᵀ)⁻¹ v: H⁻¹ v if the curvature c were the same for all rows.
 
         Args:
-            curvature: Curvatures, ``(2, n, f)``.
-            target: Right-hand sides, ``(d + 1, f)``.
-            tolerance: Norm of each residual at which to stop, ``(f,)``.
+            curvature: Mean curvature for each column, ``(f,)``.
+            v: Columns, ``(d + 1, f)``.
         """
-        return _conjugate_gradients(
-            partial(self.hessian_product, curvature),
-            target,
-            partial(self.precondition, curvature.mean(axis=(0, 1), dtype=np.float64)),
-            tolerance,
-        )
+        values, vectors = self.spectrum
+        return vectors @ ((vectors.T @ v) / (1.0 + curvature * values))
 
     def value_gradient(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return objective (f,), gradient (d+1, f) and curvatures C·p(1 − p), (2, n, f)."""
@@ -155,8 +155,8 @@ class Logistic:
         return out
 
 
-def _preconditioner(m: Moments) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Applies (I + c·Σzzᵀ)⁻¹ for any mean curvature c, from one eigendecomposition."""
+def _spectrum(m: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, ``(d + 1, 1)``, and eigenvectors of Σzzᵀ over the rows, each with a 1 added."""
     total = m.n * (m.mean_x + m.mean_y)
     second = sum(
         m.n * (covariance + np.outer(mean, mean))
@@ -164,8 +164,7 @@ def _preconditioner(m: Moments) -> Callable[[np.ndarray, np.ndarray], np.ndarray
     )
     second = np.block([[second, total[:, None]], [total[None, :], np.array([[2.0 * m.n]])]])
     values, vectors = np.linalg.eigh(second)
-    values = np.maximum(values, 0.0)[:, None]
-    return lambda mean, v: vectors @ ((vectors.T @ v) / (1.0 + mean * values))
+    return np.maximum(values, 0.0)[:, None], vectors
 
 
 def _conjugate_gradients(

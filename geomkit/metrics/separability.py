@@ -11,7 +11,7 @@ from geomkit._core.array import Array, to_numpy
 from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError
 from geomkit.metrics.logistic import Logistic
-from geomkit.metrics.number import NAN
+from geomkit.metrics.number import NAN, share_with_error
 
 __all__ = ["Separability", "assign_folds", "linear_separability", "roc_auc"]
 
@@ -144,6 +144,9 @@ class _Scores:
         if count < 2:
             return NAN
         own = self.weight * (self.own - self.mean)
+        if not own.any():
+            # No row differs: an error as if four more rows had been seen, two of each kind.
+            return share_with_error(np.full(2 * count, self.mean))[1]
         both = own + training.influence(self.slopes)
         variance = float(both @ both) - training.interactions(self.slopes)
         return math.sqrt(max(variance, float(own @ own)) * count / (count - 1))
@@ -185,7 +188,7 @@ class _Training:
             np.vstack([rows.T @ (folds * slope[:, None]).astype(rows.dtype), slope @ folds])
             for rows, slope in zip(self.rows, slopes, strict=True)
         )
-        step = self.problem.solve(self.curvature, target, 0.03 * np.linalg.norm(target, axis=0))
+        step = self.problem.nearly_solve(self.curvature, target)
         change = -sum(
             loss * _times(rows, step) for rows, loss in zip(self.rows, self.losses, strict=True)
         )
@@ -205,8 +208,7 @@ class _Training:
             np.vstack([side.T * slope[some], slope[some]])
             for side, slope in zip(rows, slopes, strict=True)
         )
-        mean = self.curvature.mean(axis=(0, 1), dtype=np.float64)
-        steps = self.problem.precondition(mean[fold], target)
+        steps = self.problem.nearly_solve(self.curvature[fold], target)
         change = -sum(
             loss[some][:, fold] * _times(side, steps)
             for side, loss in zip(rows, self.losses, strict=True)
