@@ -109,7 +109,8 @@ def gap(
     reasons = {m.name: _OTHER_DIMENSION for m in wanted if m not in usable}
     reasons |= {m.name: m.undefined or _LEFT_OUT * (m in left_out) for m in undefined}
     known = {name: number for name, number in found.items() if name not in reasons}
-    estimated = [m.name for m in usable if not exact and m.estimated and m.name in known]
+    sampled = [m for m in usable if m.estimated and (m.reduction or s.sample is not None)]
+    estimated = [m.name for m in sampled if not exact and m.name in known]
 
     def about(attribute: str) -> dict[str, float]:
         values = ((name, getattr(number, attribute)) for name, number in known.items())

@@ -17,10 +17,12 @@ from geomkit.engine.pairwise import Pairs, walk
 from geomkit.engine.precision import unit64
 from geomkit.engine.sampled import Sample, scan
 
-__all__ = ["QUERIES", "Reduction", "Statistics"]
+__all__ = ["QUERIES", "ROWS", "Reduction", "Statistics"]
 
 QUERIES = 1024
 """Pairs sampled past the row budget; each is compared with all rows."""
+ROWS = 20_000
+"""Pairs sampled past the row budget for what reads the rows itself."""
 _WIDE_PAIRS = 2048
 """Number of rows up to which pairwise products are float64 too: it costs a tenth of a second at
 most and leaves nothing to rounding in small samples."""
@@ -101,6 +103,13 @@ class Statistics:
     def equal_dims(self) -> bool:
         """Whether the two modalities have one dimension."""
         return self.embeddings.equal_dims
+
+    @cached_property
+    def sample(self) -> np.ndarray | None:
+        """Pairs that metrics with ``rows="sampled"`` read, ascending; ``None``: all of them."""
+        if self.exact or self.n <= ROWS:
+            return None
+        return np.sort(np.random.default_rng(self.seed).permutation(self.n)[:ROWS])
 
     @cached_property
     def _bases(self) -> tuple[np.ndarray | None, np.ndarray | None]:

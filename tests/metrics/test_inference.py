@@ -471,7 +471,7 @@ def test_estimates_cover_the_exact_value_at_their_rate() -> None:
 
 def test_past_the_budget_the_result_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics_module, "QUERIES", 50)
-    monkeypatch.setattr(gap_definitions, "_CLASSIFIED", 100)
+    monkeypatch.setattr(statistics_module, "ROWS", 100)
     x, y = draw(400, 4, 0, shift=1.0)
     exact, r = gap(x, y), gap(x, y, exact_limit=399)
     assert exact.exact and not r.exact and not exact.estimated

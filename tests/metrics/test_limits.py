@@ -16,8 +16,8 @@ from geomkit.metrics import (
     METRICS,
     GapResult,
     gap,
+    logistic,
     permutation,
-    separability,
     statistics,
     transport,
 )
@@ -58,8 +58,8 @@ def assert_same(one: GapResult, other: GapResult, rel: float) -> None:
         (ranks, "_FEW", 0, 10**9, 1e-9),
         (transport, "_MEMORY", 4096, 1 << 30, 1e-9),
         (transport, "_BLOCK", 64, 10**6, 1e-6),
-        (separability, "_SHARD", 64, 10**6, 1e-3),
-        (separability, "_THREADED", 0, 10**9, 1e-3),
+        (logistic, "_SHARD", 64, 10**6, 1e-3),
+        (logistic, "_THREADED", 0, 10**9, 1e-3),
         (permutation, "_BLOCK", 4096, 10**5, 1e-9),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -68,7 +68,7 @@ def test_both_sides(
     module: Any, name: str, low: Any, high: Any, rel: float, exact_limit: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    used = [n for n in METRICS if module is separability or "separability" not in n]
+    used = [n for n in METRICS if module is logistic or "separability" not in n]
     found = []
     for value in (low, high):
         monkeypatch.setattr(module, name, value)
@@ -128,7 +128,7 @@ def test_the_classifier_of_all_or_of_some_pairs(
 ) -> None:
     x, y, _ = data(400)
     names = ["linear_separability", "linear_separability_auc"]
-    monkeypatch.setattr(gap_definitions, "_CLASSIFIED", pairs)
+    monkeypatch.setattr(statistics, "ROWS", pairs)
     some, every = gap(x, y[:400], metrics=names, exact_limit=300), gap(x, y[:400], metrics=names)
     if pairs >= 400:
         assert some.metrics == pytest.approx(every.metrics, rel=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from conftest import unit
 from sklearn.linear_model import LogisticRegression
 
-from geomkit.metrics import linear_separability
+from geomkit.metrics import linear_separability, separability
 from geomkit.metrics.separability import _density, _kernel, _Scores, _Training, assign_folds
 
 
@@ -124,3 +124,15 @@ def test_errors_are_the_spread_over_draws(gap: float, folds) -> None:
         # 120 draws know the spread to 6.5%
         ratio = math.sqrt((errors**2).mean()) / values.std(ddof=1)
         assert 0.8 < ratio < 1.25, (name, ratio)
+
+
+def test_interactions_of_some_pairs_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = clouds(600, 6, 0, gap=0.3)
+    found = []
+    for some in (599, 600, 601, 150):
+        monkeypatch.setattr(separability, "_INTERACTING", some)
+        found.append(linear_separability(x, y))
+    for name in ("accuracy_error", "auc_error"):
+        one_less, exact, one_more, few = (getattr(f, name) for f in found)
+        assert one_less == pytest.approx(exact, rel=0.01) and one_more == exact
+        assert few == pytest.approx(exact, rel=0.1)

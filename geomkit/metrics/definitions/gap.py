@@ -18,8 +18,6 @@ from geomkit.metrics.statistics import Statistics
 
 __all__ = ["METRICS", "centroid_distance", "centroid_distance_unbiased", "relative_gap"]
 
-_CLASSIFIED = 20_000
-"""Pairs that the classifier is fitted on past the row budget."""
 _SWAPPED = 32_768
 """Pairs up to which the exchanges of the swap test are drawn one by one."""
 _LEADING = 0.5
@@ -106,11 +104,9 @@ def _classified(s: Statistics) -> Separability:
     """Held-out scores of the linear classifier; past the row budget of sampled pairs."""
     x, y = s.span
     moments: Moments | None = s.moments
-    if not s.exact and s.n > _CLASSIFIED:
+    if s.sample is not None:
         moments = None
-        rng = np.random.default_rng(s.seed)
-        chosen = np.sort(rng.permutation(s.n)[:_CLASSIFIED])
-        x, y = x[like(chosen, x)], y[like(chosen, y)]
+        x, y = x[like(s.sample, x)], y[like(s.sample, y)]
     folds = min(s.folds, len(x)) if isinstance(s.folds, int) else s.folds
     return linear_separability(x[:], y[:], folds=folds, seed=s.seed, moments=moments)
 
