@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,11 +184,8 @@ class _Training:
 
         It moves the coefficients of a fold by −H⁻¹ times the gradient of its loss.
         """
-        folds = ~self.train * 1.0
-        target = sum(
-            np.vstack([rows.T @ (folds * slope[:, None]).astype(rows.dtype), slope @ folds])
-            for rows, slope in zip(self.rows, slopes, strict=True)
-        )
+        weights = [~self.train * slope[:, None] for slope in slopes]
+        target = _gradient(self.rows, weights)
         step = self.problem.nearly_solve(self.curvature, target)
         change = -sum(
             loss * _times(rows, step) for rows, loss in zip(self.rows, self.losses, strict=True)
@@ -204,10 +202,7 @@ class _Training:
         some = self.chosen
         fold = self.held_out[some]
         rows = [side[some] for side in self.rows]
-        target = sum(
-            np.vstack([side.T * slope[some], slope[some]])
-            for side, slope in zip(rows, slopes, strict=True)
-        )
+        target = _gradient(rows, [np.diag(slope[some]) for slope in slopes])
         steps = self.problem.nearly_solve(self.curvature[fold], target)
         change = -sum(
             loss[some][:, fold] * _times(side, steps)
@@ -221,6 +216,15 @@ class _Training:
 def _times(rows: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """Margins of rows, ``(n, f)``; the last coefficient is the intercept."""
     return rows @ coefficients[:-1].astype(rows.dtype) + coefficients[-1]
+
+
+def _gradient(sides: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+    """Derivative by the coefficients, ``(d + 1, f)``, from those by the margins, ``(n, f)``."""
+    images, texts = (
+        np.vstack([rows.T @ weight.astype(rows.dtype), weight.sum(axis=0)])
+        for rows, weight in zip(sides, weights, strict=True)
+    )
+    return images + texts
 
 
 def _width(negative: np.ndarray, positive: np.ndarray) -> float:
