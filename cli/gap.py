@@ -14,7 +14,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console
-from .many import load_one
+from .many import say_notes
 from .options import ModelOptions
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def gap(
         $ geomkit gap clip.pt cua.npz --metrics gap,retrieval --json
     """
     from geomkit._core.parallel import Team
-    from geomkit.extraction.load import load_modalities
+    from geomkit.extraction.load import load_modalities, load_pairs
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
     from geomkit.metrics.result import to_csv, to_json
@@ -92,7 +92,10 @@ def gap(
         for e in load_modalities(named, device=options.device) if named else ():
             yield " ".join(str(named[m]) for m in e.modalities), e, None
         for source in sources:
-            yield source, *load_one(source, options)
+            pairs, split = load_pairs(source, **options.arguments())
+            say_notes(source, pairs[0])
+            for e in pairs:
+                yield source, e, split
 
     results = [
         measure(

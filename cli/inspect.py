@@ -53,6 +53,8 @@ def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("captions", f"{found['m']:,}"),
         ("dimension", f"{found['dim']}"),
         ("stored as", f"{', '.join(found['dtype'])}, shards: {found['shards']}"),
+        ("modalities", ", ".join(found["modalities"])),
+        *(("note", note) for note in found["notes"]),
     ]
 
 

@@ -12,6 +12,7 @@ import typer
 
 from geomkit.errors import GeomkitError
 
+from . import console
 from .options import FigureOut, ModelOptions, Overwrite
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
 
-__all__ = ["Figure", "draws", "load_all", "load_one", "short_names"]
+__all__ = ["Figure", "draws", "load_all", "load_one", "say_notes", "short_names"]
 
 
 def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
@@ -63,7 +64,15 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
     """
     from geomkit.extraction.load import load_source
 
-    return load_source(source, **vars(options))
+    embeddings, split = load_source(source, **options.arguments())
+    say_notes(source, embeddings)
+    return embeddings, split
+
+
+def say_notes(source: str, embeddings: Embeddings) -> None:
+    """Print what was assumed of a source, and what of it is not used."""
+    for note in embeddings.meta.get("notes", ()):
+        console.line(f"{source}: {note}")
 
 
 def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddings]:

@@ -19,9 +19,11 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
+from geomkit.errors import GeomkitError
+
 __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
            "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "Workers",
-           "add_command", "as_command", "parameters"]  # fmt: skip
+           "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
@@ -57,6 +59,8 @@ class ModelOptions:
         device: Device.
         workers: Processes.
         download: Whether to download weights.
+        columns: Arrays of a file of embeddings: image=NAME,text=NAME, or any other modalities;
+            also image_index=NAME. Default: told by their names.
     """
 
     data: str | None = None
@@ -64,6 +68,33 @@ class ModelOptions:
     device: Device = "auto"
     workers: Workers = None
     download: Download = False
+    columns: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of :func:`geomkit.extraction.load.load_source`.
+
+        Raises:
+            GeomkitError: If the columns are not pairs of names.
+        """
+        return {**vars(self), "columns": parse_columns(self.columns)}
+
+
+def parse_columns(text: str | None) -> dict[str, str] | None:
+    """Return the names of arrays by modality, or ``None`` if none are given.
+
+    Raises:
+        GeomkitError: If it is no list of ROLE=NAME, or a role is named twice.
+
+    >>> parse_columns("image=a,text=b")
+    {'image': 'a', 'text': 'b'}
+    """
+    found: dict[str, str] = {}
+    for part in text.split(",") if text else ():
+        role, _, name = (word.strip() for word in part.partition("="))
+        if not (role and name) or role in found:
+            raise GeomkitError(f"--columns {text}: expected image=NAME,text=NAME")
+        found[role] = name
+    return found or None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,8 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
     Returns:
         ``schema_version``, ``source``, ``kind`` and ``what``; for a model the entries of
         :func:`describe_model`; for embeddings ``n`` images, ``m`` captions, ``dim``, ``dtype`` (as
-        stored), ``shards``, ``ids`` and ``image_index`` (whether the file has them).
+        stored), ``shards``, ``ids`` and ``image_index`` (whether the file has them),
+        ``modalities`` and ``notes`` (what was assumed, and what is not used).
 
     Raises:
         GeomkitError: If there is no such file, or it cannot be read.
@@ -49,7 +50,8 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
     if find_kind(source) is not None:
         return describe_model(open_model(source, download=download))
     loaded = read(Path(source))
-    dims = [loaded.image[0].shape[1], loaded.text[0].shape[1]]
+    parts = [loaded.image, *filter(None, [loaded.text]), *loaded.others.values()]
+    dims = [shards[0].shape[1] for shards in parts]
     return {
         "schema_version": SCHEMA_VERSION,
         "source": source,
@@ -58,10 +60,12 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
         "n": sum(shard.shape[0] for shard in loaded.image),
         "m": sum(shard.shape[0] for shard in loaded.text),
         "dim": dims[0] if len(set(dims)) == 1 else dims,
-        "dtype": sorted({shard.dtype for shard in (*loaded.image, *loaded.text)}),
+        "dtype": sorted({shard.dtype for shards in parts for shard in shards}),
         "shards": len(loaded.image),
         "ids": bool(loaded.ids),
         "image_index": loaded.image_index is not None,
+        "modalities": [name for name in (*loaded.modalities, *loaded.others) if name],
+        "notes": list(loaded.notes),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from geomkit._core.files import is_torch_file
@@ -33,13 +34,22 @@ def open_source(source: str | Path, *, download: bool = False) -> Checkpoint:
     return open_model(source, download=download)
 
 
-def read_source(source: str | Path) -> tuple[Embeddings, str | None]:
+def read_source(
+    source: str | Path, *, columns: Mapping[str, str] | None = None
+) -> tuple[list[Embeddings], str | None]:
     """Return the embeddings that a SOURCE names, and their split if the files say it.
+
+    Args:
+        source: SOURCE of embeddings.
+        columns: Name of the array of each modality, where a file names them otherwise.
+
+    Returns:
+        Embeddings of each pair of modalities, and the name of the split.
 
     Raises:
         GeomkitError: If they cannot be read.
     """
-    loaded = read(Path(source))
+    loaded = read(Path(source), columns)
     return from_loaded(Path(source), loaded), loaded.split
 
 

@@ -5,7 +5,9 @@ Everything downstream relies on it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,7 +65,7 @@ class Embeddings:
         """Embeddings of raw encoder outputs, checked and normalised.
 
         Args:
-            image: ``(n, d)`` floats, n ≥ 2: an array, a tensor or
+            image: ``(n, d)`` floats (or quantised int8), n ≥ 2: an array, a tensor or
                 :class:`geomkit.embeddings.rows.Rows`.
             text: ``(m, d)`` floats; without ``image_index``, m must equal n.
             image_index: For each text, the index of its image; every image needs at least one
@@ -91,8 +93,10 @@ class Embeddings:
         n, m = int(x.shape[0]), int(y.shape[0])
         index = check_index(image_index, n, m, modalities)
         check_ids(ids, n)
-        norms = {a: x_norms, b: y_norms}
-        return cls(x, y, index, modalities, ids, {**(meta or {}), "norms": norms})
+        about: dict[str, Any] = {**(meta or {}), "norms": {a: x_norms, b: y_norms}}
+        if quantized := {m: t for m, t in ((a, _integer(image)), (b, _integer(text))) if t}:
+            about["quantized"] = quantized
+        return cls(x, y, index, modalities, ids, about)
 
     @property
     def n(self) -> int:
@@ -158,6 +162,12 @@ class Embeddings:
         return self.image, self.text[like(first, self.text)]
 
 
+def _integer(rows: Array | Rows) -> str:
+    """Name of the integer type of rows as they were given, or nothing."""
+    types = {shard.dtype for shard in rows.shards} if isinstance(rows, Rows) else {str(rows.dtype)}
+    return ", ".join(sorted(t.removeprefix("torch.") for t in types if "int" in t))
+
+
 def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array, list[float]]:
     """Unit rows, and the smallest and largest norm the rows had.
 
@@ -199,13 +209,16 @@ def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array, list[fl
     return scaled / length, [float(xp.min(found)), float(xp.max(found))]
 
 
-def read_embeddings(path: str | Path) -> Embeddings:
+def read_embeddings(path: str | Path, *, columns: Mapping[str, str] | None = None) -> Embeddings:
     """Embeddings of a file or folder in one of :mod:`geomkit.embeddings.formats`.
 
-    Small matrices are loaded, large ones read a block at a time.
+    Small matrices are loaded, large ones read a block at a time. Of a file with more than two
+    modalities these are the first two.
 
     Args:
         path: Path of a file or folder; its content decides the format.
+        columns: Name of the array of each modality, such as ``{"image": "a", "text": "b"}``, where
+            the file names them otherwise.
 
     Raises:
         GeomkitError: If it is missing, of no known format, truncated, or holds anything that does
@@ -219,20 +232,40 @@ def read_embeddings(path: str | Path) -> Embeddings:
         3
     """
     path = Path(path)
-    return from_loaded(path, read(path))
+    return from_loaded(path, read(path, columns))[0]
 
 
-def from_loaded(path: Path, loaded: Loaded) -> Embeddings:
-    """Embeddings of what a file holds; errors name the file."""
+def from_loaded(path: Path, loaded: Loaded) -> list[Embeddings]:
+    """Embeddings of each pair of modalities that a file holds; errors name the file.
+
+    Raises:
+        GeomkitError: As :func:`read_embeddings`.
+    """
+    a, b = loaded.modalities
     with naming(path):
-        found = Embeddings.of(
-            Rows(loaded.image, name="image"),
-            Rows(loaded.text, name="text"),
-            loaded.image_index,
-            ids=loaded.ids,
-            meta={"path": str(path)},
-        )
-    return replace(found, meta={**found.meta, **loaded.meta})
+        if not loaded.text:
+            raise GeomkitError(f"expected arrays 'image' and 'text', found {a} alone")
+        shards = {a: loaded.image, b: loaded.text, **loaded.others}
+        rows = {name: Rows(parts, name=name) for name, parts in shards.items()}
+        found = []
+        for pair in combinations(rows, 2):
+            # An index says whose each text is: the others have one row an image.
+            first, second = sorted(pair, key=lambda name: name == b)
+            e = Embeddings.of(
+                rows[first],
+                rows[second],
+                loaded.image_index if second == b else None,
+                modalities=(first, second),
+                ids=loaded.ids,
+                meta={"path": str(path)},
+            )
+            meta = {
+                **e.meta,
+                **loaded.meta,
+                **({"notes": list(loaded.notes)} if loaded.notes else {}),
+            }
+            found.append(replace(e, meta=meta))
+    return found
 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: bool = False) -> None:

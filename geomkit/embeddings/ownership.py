@@ -14,10 +14,28 @@ from geomkit._core.array import Array, to_numpy
 from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["KEYS", "check_ids", "check_index", "integers", "resolve"]
+__all__ = ["KEYS", "check_ids", "check_index", "integers", "key_of", "resolve"]
 
 KEYS = ("image_index", "image_id", "text_image_id")
 """Names of the arrays that say which image each text belongs to."""
+_OTHER_NAMES = {
+    **dict.fromkeys(("image_indices", "image_idx", "image_idxs", "img_index", "img_idx",
+                     "text_image_index", "texts_image_index", "text_to_image", "text2image",
+                     "txt2img"), "image_index"),
+    **dict.fromkeys(("image_ids", "img_id", "img_ids"), "image_id"),
+    **dict.fromkeys(("text_image_ids", "text_img_id", "text_img_ids", "caption_image_id",
+                     "caption_image_ids"), "text_image_id"),
+}  # fmt: skip
+
+
+def key_of(name: str) -> str | None:
+    """Which of :data:`KEYS` the name of an array stands for; ``None`` for another array.
+
+    >>> key_of("image_index"), key_of("img_ids"), key_of("labels")
+    ('image_index', 'image_id', None)
+    """
+    word = name.strip().lower()
+    return word if word in KEYS else _OTHER_NAMES.get(word)
 
 
 def integers(name: str, shard: Shard) -> np.ndarray:
@@ -43,23 +61,34 @@ def resolve(arrays: Mapping[str, Shard]) -> tuple[np.ndarray | None, tuple[str, 
         GeomkitError: If ids of texts come without those of images or with an index as well, or
             name an unknown image.
     """
-    found = {key: integers(key, arrays[key]) for key in KEYS if key in arrays}
-    index, images, texts = (found.get(key) for key in KEYS)
+    index = integers("image_index", arrays["image_index"]) if "image_index" in arrays else None
+    images, texts = (
+        _identities(key, arrays[key]) if key in arrays else None
+        for key in ("image_id", "text_image_id")
+    )
     if texts is not None:
         if images is None:
             raise GeomkitError("text_image_id: needs image_id; add one per image")
         if index is not None:
             raise GeomkitError("image_index and text_image_id: found both; give one of them")
-        order = np.argsort(images, kind="stable")
-        place = np.searchsorted(images[order], texts)
-        index = order[np.minimum(place, len(images) - 1)]
-        wrong = images[index] != texts
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise GeomkitError(
-                f"text_image_id: row {row} names image {texts[row]}, which image_id does not have"
-            )
-    return index, () if images is None else tuple(map(str, images))
+        place = {name: row for row, name in enumerate(images)}
+        for row, name in enumerate(texts):
+            if name not in place:
+                raise GeomkitError(
+                    f"text_image_id: row {row} names image {name}, which image_id does not have"
+                )
+        index = np.array([place[name] for name in texts], np.int64)
+    return index, tuple(images or ())
+
+
+def _identities(name: str, shard: Shard) -> list[str]:
+    """Ids as text: integers or strings in one dimension."""
+    if not shard.dtype.startswith(("str", "bytes")):
+        return list(map(str, integers(name, shard).tolist()))
+    if len(shard.shape) != 1:
+        raise GeomkitError(f"{name}: expected ids in one dimension, got shape {shard.shape}")
+    values = shard.read(0, shard.shape[0])
+    return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
 
 
 def check_index(

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from geomkit.embeddings.ownership import resolve
 from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["Format", "Loaded", "named", "naming", "natural_order", "reading"]
+__all__ = ["Format", "Loaded", "naming", "natural_order", "reading"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,9 @@ class Loaded:
         ids: One name per image, or empty.
         split: Split of the data set that the rows are of; ``None`` if the file does not say it.
         meta: What else the file says about the origin of the rows.
+        modalities: Names of the two; the second is empty if there is one cloud alone.
+        others: Shards of further modalities by name; row i belongs to image i.
+        notes: What was assumed, and what is not used, a sentence each.
     """
 
     image: Sequence[Shard]
@@ -37,6 +39,9 @@ class Loaded:
     ids: tuple[str, ...] = ()
     split: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    modalities: tuple[str, str] = ("image", "text")
+    others: Mapping[str, Sequence[Shard]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,13 @@ class Format:
         name: Name in help and errors, such as ``.npz``.
         matches: Whether a path is of this format, from the path and its first 8 bytes (none for a
             folder). The first format that matches reads it.
-        read: From the path to what it holds; called in :func:`reading`.
+        read: From the path to what it holds: :class:`Loaded`, or everything by name, to be told by
+            :func:`geomkit.embeddings.contents.interpret`; called in :func:`reading`.
     """
 
     name: str
     matches: Callable[[Path, bytes], bool]
-    read: Callable[[Path], Loaded]
+    read: Callable[[Path], Loaded | Mapping[str, Any]]
 
 
 @contextmanager
@@ -80,27 +86,6 @@ def reading(path: Path) -> Iterator[None]:
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise GeomkitError(f"damaged, or not plain arrays ({reason})") from None
-
-
-def named(arrays: Mapping[str, Shard], *, names: Iterable[str] = ()) -> Loaded:
-    """The embeddings among the arrays of a file.
-
-    Args:
-        arrays: ``image`` and ``text``, and those of :data:`geomkit.embeddings.ownership.KEYS`.
-        names: Names of everything in the file, for an error; default: those of the arrays.
-
-    Raises:
-        GeomkitError: If a matrix is missing or of a wrong rank, or as
-            :func:`geomkit.embeddings.ownership.resolve`.
-    """
-    if not {"image", "text"} <= set(arrays):
-        found = ", ".join(sorted(names or arrays)[:8]) or "none"
-        raise GeomkitError(f"expected arrays 'image' and 'text', found {found}")
-    for key in ("image", "text"):
-        shape = arrays[key].shape
-        if len(shape) != 2:
-            raise GeomkitError(f"{key}: expected an (n, d) matrix, got shape {shape}")
-    return Loaded([arrays["image"]], [arrays["text"]], *resolve(arrays))
 
 
 def natural_order(files: Iterable[Path]) -> list[Path]:

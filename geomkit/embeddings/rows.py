@@ -18,11 +18,13 @@ import numpy as np
 from geomkit.errors import GeomkitError
 
 __all__ = [
-    "ArrayShard", "FileShard", "Rows", "Shard", "check_matrix", "fits_memory", "normalize_block",
+    "NUMBERS", "ArrayShard", "FileShard", "Rows", "Shard", "check_matrix", "fits_memory",
+    "normalize_block",
 ]  # fmt: skip
 
 _BFLOAT16 = "bfloat16"
-_FLOATS = ("float16", _BFLOAT16, "float32", "float64")
+NUMBERS = ("float16", _BFLOAT16, "float32", "float64", "int8", "uint8")
+"""Number types that rows can have; of integers those that embeddings are quantised to."""
 _DENSE = 8
 _BLOCK = 8192
 _IN_MEMORY = 1 << 29
@@ -57,6 +59,10 @@ class ArrayShard:
     def part(self, number: int) -> ArrayShard:
         """One entry along the first axis."""
         return ArrayShard(self.array[number])
+
+    def reshaped(self, *shape: int) -> ArrayShard:
+        """The same numbers in another shape."""
+        return ArrayShard(self.array.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,10 @@ class FileShard:
         """One entry along the first axis."""
         return replace(self, offset=self._entry(number)[2], shape=self.shape[1:])
 
+    def reshaped(self, *shape: int) -> FileShard:
+        """The same numbers in another shape."""
+        return replace(self, shape=shape)
+
 
 Shard = ArrayShard | FileShard
 """An array that can be read a block of rows at a time."""
@@ -134,7 +144,7 @@ def check_matrix(name: str, shape: Sequence[int], dtypes: Iterable[str]) -> None
             f"{name}: expected at least two rows of at least one number, got shape {tuple(shape)}"
         )
     for kind in dtypes:
-        if kind not in _FLOATS:
+        if kind not in NUMBERS:
             raise GeomkitError(f"{name}: expected floating-point rows, got {kind}")
 
 
@@ -144,14 +154,14 @@ def normalize_block(
     """Unit rows, and the norms the rows had.
 
     Args:
-        rows: ``(r, d)`` floats; half precision becomes float32.
+        rows: ``(r, d)`` floats; half precision and quantised integers become float32.
         name: Name of the matrix for an error.
         first: Number of the first row, or the numbers of all rows.
 
     Raises:
         GeomkitError: For NaN, infinity or rows of zeros, by their numbers.
     """
-    wide = rows.astype(np.float32) if rows.dtype == np.float16 else rows
+    wide = rows.astype(np.float32) if rows.dtype.itemsize < 4 else rows
     # The largest entry first: the square of a tiny or huge one would leave the range of the dtype.
     largest = np.maximum(wide.max(axis=1), -wide.min(axis=1))
     finite = np.isfinite(largest)

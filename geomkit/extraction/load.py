@@ -17,7 +17,7 @@ from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
 from geomkit.sources import open_source, read_source
 
-__all__ = ["load_modalities", "load_source", "to_device"]
+__all__ = ["load_modalities", "load_pairs", "load_source", "to_device"]
 
 
 def load_source(
@@ -28,6 +28,7 @@ def load_source(
     device: str = "auto",
     download: bool = False,
     workers: int | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[Embeddings, str | None]:
     """Return the embeddings of a SOURCE, and their split (``None`` if the files do not say it).
 
@@ -41,9 +42,12 @@ def load_source(
             on the CPU.
         download: Whether a model's files may be downloaded.
         workers: Number of processes that decode images, for a model; default: one per core.
+        columns: Name of the array of each modality, such as ``{"image": "a", "text": "b"}``, for a
+            file that names its arrays otherwise.
 
     Returns:
-        The embeddings and the name of the split.
+        The embeddings and the name of the split. Of a file with more than two modalities they are
+        the first two, as ``meta["notes"]`` says; :func:`load_pairs` returns every pair.
 
     Raises:
         GeomkitError: If there is no such file, it cannot be read, an option does not apply, or a
@@ -57,17 +61,43 @@ def load_source(
         >>> embeddings.n, embeddings.dim, split
         (10, 4, None)
     """
+    options = {"data": data, "split": split, "device": device, "download": download}
+    (first, *others), found_split = load_pairs(source, **options, workers=workers, columns=columns)
+    if others:
+        pairs = " and ".join("–".join(e.modalities) for e in others)
+        notes = [*first.meta.get("notes", ()), f"of {pairs} nothing is used here"]
+        first = replace(first, meta={**first.meta, "notes": notes})
+    return first, found_split
+
+
+def load_pairs(
+    source: str | Path,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    download: bool = False,
+    workers: int | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> tuple[list[Embeddings], str | None]:
+    """Return embeddings of every pair of modalities of a SOURCE, and their split.
+
+    Arguments and errors are those of :func:`load_source`.
+    """
     kind = find_kind(source)
     if kind is not None:
         if data is None and not kind.knows_data:  # before anything large is read
             raise GeomkitError(f"{source}: a model needs data; name some, as --data openmoji")
         checkpoint = open_source(source, download=download)
-        return _embed(checkpoint, data, split or "val", device=device, workers=workers)
+        if columns:
+            raise GeomkitError(f"{source}: columns apply to embeddings, this is a model")
+        embedded, split = _embed(checkpoint, data, split or "val", device=device, workers=workers)
+        return [embedded], split
     for name, value in (("--data", data), ("--split", split)):
         if value is not None:
             raise GeomkitError(f"{source}: {name} applies to checkpoints, these are embeddings")
-    embeddings, split = read_source(source)
-    return to_device(embeddings, device), split
+    pairs, split = read_source(source, columns=columns)
+    return [to_device(e, device) for e in pairs], split
 
 
 def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") -> list[Embeddings]:

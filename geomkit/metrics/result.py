@@ -175,7 +175,8 @@ def _title(r: GapResult) -> str:
     pair = "" if r.modalities == ("image", "text") else f" {r.modalities[0]}–{r.modalities[1]}"
     name = Path(r.source).name if r.source else "value"
     split = f" {r.split}" if r.split else ""
-    return f"{name}{split}{pair}\nn={r.n:,}{texts}, d={r.dim}"
+    stored = "".join(f", {kind}" for kind in sorted(set(r.meta.get("quantized", {}).values())))
+    return f"{name}{split}{pair}\nn={r.n:,}{texts}, d={r.dim}{stored}"
 
 
 def _number(value: float) -> str:

@@ -12,10 +12,11 @@ from functools import cache
 from pathlib import Path
 
 from geomkit._core.discovery import registry
+from geomkit.embeddings.contents import Arrays, interpret
 from geomkit.embeddings.reading import Format, Loaded, reading
 from geomkit.errors import GeomkitError
 
-__all__ = ["formats", "read"]
+__all__ = ["formats", "open_file", "read"]
 
 _HEAD = 8
 
@@ -31,11 +32,30 @@ def formats() -> Mapping[str, Format]:
     return registry(__name__, Format)
 
 
-def read(path: Path) -> Loaded:
+def read(path: Path, columns: Mapping[str, str] | None = None) -> Loaded:
     """What a file or folder of embeddings holds; its content decides the format.
+
+    Args:
+        path: Path of the file or folder.
+        columns: Name of the array of each modality, for a file that names its arrays otherwise.
 
     Raises:
         GeomkitError: If it is of no known format, truncated, or holds anything that does not fit.
+    """
+    with reading(path):
+        found = open_file(path)
+        if not isinstance(found, Loaded):
+            return interpret(found, columns)
+        if columns:
+            raise GeomkitError("columns: its arrays have no names to choose from")
+        return found
+
+
+def open_file(path: Path) -> Loaded | Arrays:
+    """What a file or folder holds: both modalities, or all arrays by name.
+
+    Raises:
+        GeomkitError: As :func:`read`.
     """
     with reading(path):
         head = b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -13,13 +13,22 @@ from geomkit.embeddings.reading import Format, Loaded, natural_order, reading
 from geomkit.embeddings.rows import ArrayShard, FileShard, Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["FORMAT", "array_in", "read_matrix"]
+__all__ = ["FORMAT", "array_in", "read_header", "read_matrix"]
 
 _MAGIC = b"\x93NUMPY"
+_OBJECTS = (
+    "holds Python objects, such as a dictionary, which are not plain arrays and could run code; "
+    "save a dictionary of arrays as np.savez('e.npz', **dictionary)"
+)
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns are contiguous, and type of the array that starts here."""
+    return _HEADERS[np.lib.format.read_magic(file)](file)
 
 
 def array_in(path: Path, file: BinaryIO, size: int) -> Shard:
@@ -29,9 +38,9 @@ def array_in(path: Path, file: BinaryIO, size: int) -> Shard:
         GeomkitError: If it holds Python objects or is cut short.
     """
     base = file.tell()
-    shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
-        raise GeomkitError("damaged, or not plain arrays (Python objects)")
+        raise GeomkitError(_OBJECTS)
     offset = file.tell()
     if offset - base + dtype.itemsize * math.prod(shape) > size:
         raise GeomkitError("damaged: it ends before its last row")

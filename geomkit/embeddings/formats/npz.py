@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from geomkit._core.files import is_torch_file
-from geomkit.embeddings.formats.npy import array_in
-from geomkit.embeddings.ownership import KEYS
-from geomkit.embeddings.reading import Format, Loaded, named
+from geomkit.embeddings.contents import Arrays, Deferred, Foreign
+from geomkit.embeddings.formats.npy import array_in, read_header
+from geomkit.embeddings.reading import Format, reading
 from geomkit.embeddings.rows import ArrayShard, Shard, fits_memory
 from geomkit.errors import GeomkitError
 
@@ -22,15 +22,23 @@ __all__ = ["FORMAT"]
 _MAGIC = b"PK\x03\x04"
 
 
-def _read(path: Path) -> Loaded:
+def _read(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        arrays = {
-            name: _array(path, archive, info)
-            for name, info in members.items()
-            if name in ("image", "text", *KEYS)
-        }
-    return named(arrays, names=members)
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        return {info.filename.removesuffix(".npy"): _head(path, archive, info) for info in members}
+
+
+def _head(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Deferred | Foreign:
+    with archive.open(info) as file:
+        shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        return Foreign("Python objects", shape)
+    return Deferred(shape, dtype.name, lambda: _open(path, info))
+
+
+def _open(path: Path, info: zipfile.ZipInfo) -> Shard:
+    with reading(path), zipfile.ZipFile(path) as archive:
+        return _array(path, archive, info)
 
 
 def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shard:

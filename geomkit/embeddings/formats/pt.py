@@ -1,49 +1,51 @@
-"""``.pt``: a dictionary of torch tensors ``image`` and ``text``."""
+"""``.pt``: a dictionary with ``image`` and ``text``, as tensors, arrays or lists."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-from geomkit._core.array import to_numpy
 from geomkit._core.files import is_torch_file
-from geomkit.embeddings.ownership import KEYS
-from geomkit.embeddings.reading import Format, Loaded, named, naming
-from geomkit.embeddings.rows import ArrayShard
+from geomkit.embeddings.contents import Arrays, held, modality_of
+from geomkit.embeddings.reading import Format
 from geomkit.errors import GeomkitError
 
-__all__ = ["FORMAT", "of_content"]
+__all__ = ["FORMAT"]
 
 
-def of_content(path: Path, content: Any) -> Loaded:
-    """The embeddings among the content of a torch file, without a copy; bfloat16 is widened.
+def _of_content(path: Path, content: Any) -> Arrays:
+    """Everything in a torch file by name, whatever holds its numbers; bfloat16 is widened.
 
     Raises:
-        GeomkitError: If there are none, or as :func:`geomkit.embeddings.reading.named`.
+        GeomkitError: If the file holds anything but a dictionary with embeddings in it.
     """
-    import torch
-
     from geomkit.models.checkpoints.kinds import named_as
 
-    found = content if isinstance(content, dict) else {}
-    arrays = {
-        key: ArrayShard(to_numpy(found[key]))
-        for key in ("image", "text", *KEYS)
-        if isinstance(found.get(key), torch.Tensor)
-    }
-    if not {"image", "text"} <= set(arrays):
-        raise GeomkitError(
-            f"{path}: a torch file, but neither a checkpoint written by geomkit nor tensors "
-            f"'image' and 'text'; name another model as {named_as(path)}"
-        )
-    with naming(path):
-        return named(arrays)
+    if not isinstance(content, dict):
+        what = f"a {type(content).__name__}"
+    elif any(modality_of(str(name)) for name in content) or _few(content):
+        # None says that there is no such array.
+        return {str(name): held(value) for name, value in content.items() if value is not None}
+    else:
+        what = "a dictionary"
+    raise GeomkitError(
+        f"{path}: a torch file that holds {what}, but neither a checkpoint written by geomkit nor "
+        f"tensors 'image' and 'text'; name another model as {named_as(path)}"
+    )
 
 
-def _read(path: Path) -> Loaded:
+def _few(content: dict) -> bool:
+    """Whether a dictionary is not the weights of a model: it holds two or three matrices."""
+    return 1 < sum(getattr(value, "ndim", 0) == 2 for value in content.values()) < 4
+
+
+def _read(path: Path) -> Arrays:
     from geomkit.models.checkpoints import read_torch_file
 
-    return of_content(path, read_torch_file(path))
+    with warnings.catch_warnings():  # torch comments on sparse tensors as it loads them
+        warnings.filterwarnings("ignore", message=".*sparse")
+        return _of_content(path, read_torch_file(path))
 
 
 FORMAT = Format(

@@ -11,7 +11,8 @@ import struct
 from itertools import pairwise
 from pathlib import Path
 
-from geomkit.embeddings.reading import Format, Loaded, named
+from geomkit.embeddings.contents import Arrays
+from geomkit.embeddings.reading import Format
 from geomkit.embeddings.rows import FileShard, Shard
 from geomkit.errors import GeomkitError
 
@@ -19,12 +20,13 @@ __all__ = ["FORMAT"]
 
 _TYPES = {
     "F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4), "F64": ("float64", 8),
-    "I64": ("int64", 8), "I32": ("int32", 4),
+    "I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1),
+    "U8": ("uint8", 1),
 }  # fmt: skip
 _LONGEST_HEADER = 100_000_000
 
 
-def _read(path: Path) -> Loaded:
+def _read(path: Path) -> Arrays:
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -48,7 +50,7 @@ def _read(path: Path) -> Loaded:
         arrays[name] = FileShard(path, base + start, kind, shape)
     if any(end > start for (_, end), (start, _) in pairwise(sorted(spans))):
         raise GeomkitError("damaged: its arrays overlap")
-    return named(arrays)
+    return arrays
 
 
 FORMAT = Format(

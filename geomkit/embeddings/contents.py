@@ -1,0 +1,262 @@
+"""What the arrays of a file stand for: modalities by their names, and whose each text is.
+
+Known names of images, texts and other modalities are understood in any usual spelling (``image``,
+``image_features``, ``img_emb``); others are chosen by columns. What was assumed, and what is not
+used, is a note.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geomkit._core.array import to_numpy
+from geomkit.embeddings.ownership import KEYS, key_of, resolve
+from geomkit.embeddings.reading import Loaded
+from geomkit.embeddings.rows import NUMBERS, ArrayShard, Shard
+from geomkit.errors import GeomkitError
+
+__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "held", "interpret", "modality_of",
+           "one_matrix"]  # fmt: skip
+
+HINT = "choose arrays with --columns image=NAME,text=NAME"
+
+_ALIASES = {
+    **dict.fromkeys(("image", "images", "img", "imgs", "visual", "vision", "picture", "pictures",
+                     "photo", "photos"), "image"),
+    **dict.fromkeys(("text", "texts", "txt", "txts", "caption", "captions", "textual", "language"),
+                    "text"),
+    **{name: name for name in ("audio", "video", "depth", "thermal", "speech", "sound", "music",
+                               "imu", "touch", "tactile", "sketch", "point_cloud", "eeg")},
+}  # fmt: skip
+_EMBEDDING = r"(?:features?|feats?|embeds?|embeddings?|embs?|vectors?|vecs?|latents?)"
+_OWN = ("format", "schema_version")
+"""Entries by which geomkit marks a file that it writes."""
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An array of which only the header was read.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Name of its number type.
+        open: Function that returns it.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    open: Callable[[], Shard]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What is no array of numbers or strings.
+
+    Attributes:
+        what: What it is, for an error.
+    """
+
+    what: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+
+
+Arrays = Mapping[str, Shard | Deferred | Foreign]
+"""Everything in a file, by name."""
+
+
+def modality_of(name: str) -> str | None:
+    """Modality that the name of an array stands for; ``None`` if it is not a known one.
+
+    >>> [modality_of(n) for n in ("image", "text_features", "imgEmbeds", "audio-emb", "labels")]
+    ['image', 'text', 'image', 'audio', None]
+    """
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    snake = re.sub(r"[^0-9a-z]+", "_", snake.lower()).strip("_")
+    return _ALIASES.get(re.sub(rf"^{_EMBEDDING}_|_{_EMBEDDING}$", "", snake))
+
+
+def held(value: Any) -> Shard | Foreign:
+    """The numbers or strings of a list, a numpy array, a torch tensor or a pandas object."""
+    array = _plain(value)
+    if array is None:
+        return Foreign(type(value).__name__)
+    if array.dtype.kind == "O":
+        return Foreign(f"{type(value).__name__} with rows of unequal length or kind")
+    return ArrayShard(array)
+
+
+def _plain(value: Any) -> np.ndarray | None:
+    """An array; of objects where numpy knows no better type, ``None`` for what is no array."""
+    if hasattr(value, "is_sparse") and hasattr(value, "layout"):  # a tensor
+        return _of_tensor(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist()) if value.dtype == object else np.asarray(value)
+    if isinstance(value, list | tuple):
+        items = [v if isinstance(v, bool | int | float | str) else _plain(v) for v in value]
+        if not items or any(item is None for item in items):
+            return None
+        # Numpy would turn numbers beside strings into strings.
+        mixed = len({np.asarray(item).dtype.kind in "US" for item in items}) > 1
+        uneven = len({np.shape(item) for item in items}) > 1
+        return np.empty((), object) if mixed or uneven else np.asarray(items)
+    if type(value).__module__.partition(".")[0] == "pandas":
+        return _plain(value.to_numpy())
+    return None
+
+
+def _of_tensor(tensor: Any) -> np.ndarray:
+    import torch
+
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    return to_numpy(tensor.float() if "float8" in str(tensor.dtype) else tensor)
+
+
+def interpret(arrays: Arrays, columns: Mapping[str, str] | None = None) -> Loaded:
+    """The embeddings among everything in a file.
+
+    Args:
+        arrays: Everything by name.
+        columns: Name of the array of each modality, and of any of
+            :data:`geomkit.embeddings.ownership.KEYS`; default: told by the names.
+
+    Raises:
+        GeomkitError: If no array is known, one is ambiguous or of a wrong shape, or as
+            :func:`geomkit.embeddings.ownership.resolve`.
+    """
+    chosen = _given(arrays, columns) if columns else _by_name(arrays)
+    first, *rest = [name for name in chosen if name not in KEYS]
+    found = {role: _opened(name, arrays[name]) for role, name in chosen.items()}
+    notes = [f"{name} is read as {role}" for role, name in chosen.items() if name != role]
+    matrices = {first: _matrix(first, found[first])}
+    n, d = matrices[first].shape
+    index, unused = None, [name for name in arrays if name not in (*chosen.values(), *_OWN)]
+    for role in rest:
+        shard = found[role]
+        shape = shard.shape
+        if role == rest[0] and len(shape) == 3 and (shape[0], shape[2]) == (n, d) and shape[1] > 1:
+            if keys := [key for key in ("image_index", "text_image_id") if key in chosen]:
+                raise GeomkitError(f"{role}: shape {shape}, and {keys[0]}; give one of them")
+            index = np.repeat(np.arange(n), shape[1])
+            notes.append(f"{role}: shape {shape} is read as {shape[1]} rows for each {first}")
+            matrices[role] = shard.reshaped(len(index), d)
+        elif role == rest[0] or shape[:1] == (n,):
+            matrices[role] = _matrix(role, shard)
+        else:
+            unused.append(chosen[role])
+    for role, shard in matrices.items():
+        if shard.dtype.endswith("int8"):
+            notes.append(f"{role}: {shard.dtype} numbers, used as they are, without a zero point")
+    if unused:
+        more = f" and {len(unused) - _LISTED} more" if len(unused) > _LISTED else ""
+        notes.append(f"not used: {', '.join(map(repr, unused[:_LISTED]))}{more}")
+    owners, ids = resolve({key: found[key] for key in KEYS if key in found})
+    return Loaded(
+        [matrices[first]],
+        [matrices[rest[0]]] if rest else [],
+        owners if index is None else index,
+        ids,
+        modalities=(first, rest[0] if rest else ""),
+        others={
+            role: [shard] for role, shard in matrices.items() if role not in (first, *rest[:1])
+        },
+        notes=tuple(notes),
+    )
+
+
+def one_matrix(arrays: Arrays, modality: str) -> Shard:
+    """The only matrix of a file, or the one whose name stands for a modality.
+
+    Raises:
+        GeomkitError: If there is no such matrix, or several.
+    """
+    matrices = [name for name, array in arrays.items() if _is_matrix(array)]
+    named = [name for name in matrices if modality in (name, modality_of(name))]
+    chosen = matrices if len(matrices) == 1 else named
+    if len(chosen) != 1:
+        raise GeomkitError(f"expected one (n, d) matrix of floats, found {_listed(arrays)}")
+    return _matrix(modality, _opened(chosen[0], arrays[chosen[0]]))
+
+
+def _given(arrays: Arrays, columns: Mapping[str, str]) -> dict[str, str]:
+    for role, name in columns.items():
+        if name not in arrays:
+            raise GeomkitError(f"columns: no '{name}' for {role}; found {_listed(arrays)}")
+    if not set(columns) - set(KEYS):
+        raise GeomkitError(f"columns: name the array of a modality, {HINT}")
+    return _ordered(columns)
+
+
+def _by_name(arrays: Arrays) -> dict[str, str]:
+    """Name of the array of each role: the role itself, or else the one other name for it."""
+    chosen: dict[str, str] = {}
+    for role_of in (modality_of, key_of):
+        names: dict[str, list[str]] = {}
+        for name, array in arrays.items():
+            role = role_of(name)
+            if role and (name == role or role in KEYS or _is_matrix(array)):
+                names.setdefault(role, []).append(name)
+        for role, known in names.items():
+            others = [name for name in known if name != role]
+            exact = role in known and (role in KEYS or not others or _is_matrix(arrays[role]))
+            if not exact and len(others) > 1:
+                raise GeomkitError(f"{', '.join(others)}: each can be the {role}; {HINT}")
+            chosen[role] = role if exact else others[0]
+    known = [role for role in chosen if role not in KEYS]
+    loose = {n: a for n, a in arrays.items() if n not in chosen.values() and _is_matrix(a)}
+    if not known or (len(known) == 1 and loose):
+        raise GeomkitError(f"expected arrays 'image' and 'text', found {_listed(arrays)}; {HINT}")
+    if {"image", "text"} <= set(known):
+        n = arrays[chosen["image"]].shape[:1]
+        chosen |= {
+            name: name
+            for name, array in loose.items()
+            if modality_of(name) is None and len(array.shape) == 2 and array.shape[:1] == n
+        }
+    return _ordered(chosen)
+
+
+def _ordered(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Images first, or what has texts, then the texts; whatever else in its order."""
+    modalities = [role for role in chosen if role not in KEYS]
+    owner = next((role for role in ("image", *modalities) if role in chosen and role != "text"), "")
+    order = dict.fromkeys([owner, "text", *chosen])
+    return {role: chosen[role] for role in order if role in chosen}
+
+
+def _is_matrix(array: Shard | Deferred | Foreign) -> bool:
+    return array.dtype in NUMBERS and len(array.shape) in (2, 3)
+
+
+def _opened(name: str, array: Shard | Deferred | Foreign) -> Shard:
+    if isinstance(array, Foreign):
+        raise GeomkitError(f"{name}: expected an array, got {array.what}")
+    return array.open() if isinstance(array, Deferred) else array
+
+
+def _matrix(role: str, shard: Shard) -> Shard:
+    """A matrix; one of shape (n, 1, d) is one too."""
+    shape = shard.shape
+    if len(shape) == 3 and shape[1] == 1:
+        return shard.reshaped(shape[0], shape[2])
+    if len(shape) != 2:
+        raise GeomkitError(f"{role}: expected an (n, d) matrix, got shape {shape}")
+    return shard
+
+
+def _listed(arrays: Arrays) -> str:
+    """Names with shapes, for an error."""
+    names = sorted(arrays)[:_LISTED]
+    shown = [
+        f"{name} {tuple(arrays[name].shape)}" if arrays[name].shape else name for name in names
+    ]
+    return ", ".join(shown) or "none"
