@@ -228,9 +228,6 @@ def broken_folder(path: Path, what: str) -> None:
         (path / "metadata").rename(path / "gone")
     elif what == "metadata":
         pq.write_table(pa.table({"image_path": ["a"]}), path / "metadata" / "metadata_1.parquet")
-    elif what == "ids":
-        table = pa.table({"image_path": ["1.jpg"] * 10})
-        pq.write_table(table, path / "metadata" / "metadata_1.parquet")
     elif what == "width":
         np.save(path / "img_emb" / "img_emb_1.npy", x[20:30, :4])
     elif what == "number":
@@ -242,11 +239,10 @@ def broken_folder(path: Path, what: str) -> None:
     [
         ("missing", "img_emb: shard 1 is missing"),
         ("no text", "text_emb: shard 2 is missing"),
-        ("extra", "text_emb: shard 3 has no images"),
+        ("extra", "img_emb: shard 3 is missing"),
         ("twice", "shard 1 appears twice"),
         ("lengths", "text_emb_1.npy: .*equal numbers of rows, got 10 and 7"),
         ("metadata", "1 rows for 10 images"),
-        ("ids", "'1.jpg' appears twice, at rows 1 and 20"),
         ("width", "shards of unequal dimension, 4, 6"),
         ("number", "expected a shard number"),
     ],
@@ -254,6 +250,37 @@ def broken_folder(path: Path, what: str) -> None:
 def test_folders_that_do_not_add_up(tmp_path: Path, what: str, says: str) -> None:
     broken_folder(tmp_path, what)
     with pytest.raises(GeomkitError, match=says):
+        load_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "note"),
+    [
+        ("unique", ("0.jpg", "20.jpg"), ""),
+        ("by shard", ("0/0", "5/0"), "20 ids repeat, such as '0': they are read as SHARD/ID"),
+        ("all", (), "1 ids repeat, such as 'a', also within a shard: ids are left out"),
+    ],
+)
+def test_shards_with_gaps_and_ids_that_repeat_are_measured(
+    cli, tmp_path: Path, names: str, ids: tuple[str, ...], note: str
+) -> None:
+    folder(tmp_path)
+    for kind in ("img_emb", "text_emb", "metadata"):
+        for old, new in ((2, 9), (1, 5)):
+            file = next((tmp_path / kind).glob(f"*_{old}.*"))
+            file.rename(file.with_stem(f"{kind}_{new}"))
+    for number, count in ((0, 20), (5, 10), (9, 20)) if names != "unique" else ():
+        column = ["a"] * count if names == "all" else list(map(str, range(count)))
+        path = tmp_path / "metadata" / f"metadata_{number}.parquet"
+        pq.write_table(pa.table({"image_path": column}), path)
+    e, _ = load_source(tmp_path)
+    np.testing.assert_allclose(e.image, x, rtol=1e-14)
+    assert (e.ids[::20][:2] if e.ids else ()) == ids
+    outcome = cli("gap", tmp_path, "--metrics", "alignment")
+    gaps = "shards 0, 5, 9; without 1, 2, 3, 4, 6, 7, 8"
+    assert outcome.status == 0 and gaps in outcome.err and note in outcome.err
+    (tmp_path / "text_emb" / "text_emb_5.npy").unlink()
+    with pytest.raises(GeomkitError, match="text_emb: shard 5 is missing, which others have"):
         load_source(tmp_path)
 
 

@@ -7,7 +7,8 @@ per text and a column ``image_index``, which counts the images of the whole fold
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,18 +72,15 @@ def read_shards(
     if not images or not texts:
         missing = "text_emb" if images else "img_emb"
         raise GeomkitError(f"no {missing}/{missing}_*.npy; expected clip-retrieval's layout")
-    expected = range(min(images), max(images) + 1)
+    expected = sorted({number for files in found.values() for number in files})
     for kind, files in found.items():
-        if kind == "metadata" and not files:
-            continue
-        gone, extra = sorted(set(expected) - set(files)), sorted(set(files) - set(expected))
-        if gone or extra:
-            what = f"shard {gone[0]} is missing" if gone else f"shard {extra[0]} has no images"
-            raise GeomkitError(f"{path / kind}: {what}")
+        gone = [number for number in expected if number not in files]
+        if gone and (files or kind != "metadata"):
+            raise GeomkitError(f"{path / kind}: shard {gone[0]} is missing, which others have")
     image: list[Shard] = []
     text: list[Shard] = []
     index: list[np.ndarray] = []
-    ids: list[str] = []
+    ids: list[tuple[int, str]] = []
     first = 0
     for number in expected:
         parts = read_matrix(images[number]), read_matrix(texts[number])
@@ -94,9 +92,29 @@ def read_shards(
         image += parts[0]
         text += parts[1]
         index.append(rows)
-        ids += names
+        ids += [(number, name) for name in names]
         first += n
-    return Loaded(image, text, np.concatenate(index), tuple(ids))
+    names, notes = _distinct(ids)
+    if absent := sorted(set(range(expected[-1])) - set(expected) - set(range(expected[0]))):
+        notes.append(f"shards {_numbers(expected)}; without {_numbers(absent)}")
+    return Loaded(image, text, np.concatenate(index), names, notes=tuple(notes))
+
+
+def _distinct(ids: list[tuple[int, str]]) -> tuple[tuple[str, ...], list[str]]:
+    """Ids of all shards, each different, and what was done to make them so."""
+    counts = Counter(name for _, name in ids)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return tuple(name for _, name in ids), []
+    about = f"{len(repeated)} ids repeat, such as '{repeated[0]}'"
+    if len(set(ids)) == len(ids):
+        return tuple(f"{k}/{name}" for k, name in ids), [f"{about}: they are read as SHARD/ID"]
+    return (), [f"{about}, also within a shard: ids are left out"]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"{shown} and {len(numbers) - 8} more" if len(numbers) > 8 else shown
 
 
 def read_metadata(path: Path, images: int, texts: int) -> tuple[Table, np.ndarray | None]:
