@@ -30,7 +30,7 @@ def gap(
         list[str] | None,
         typer.Argument(
             help=f"Checkpoints; third-party models, with --data ({model_forms()}); or embeddings: "
-            ".npz, .npy (2, n, d), .safetensors, .pt, .parquet, or a folder of them."
+            ".npz, .npy (2, n, d), .safetensors, .pt, .parquet, .csv, .jsonl, or a folder of them."
         ),
     ] = None,
     *,
@@ -54,8 +54,8 @@ def gap(
     Args:
         context: Arguments that are no options of the command.
         sources: What to measure.
-        image: A .npy (n, d) of image embeddings; goes with --text.
-        text: A .npy (n, d) of text embeddings.
+        image: A file with one matrix (n, d) of image embeddings; goes with --text.
+        text: A file with one matrix (n, d) of text embeddings.
         modality: NAME=FILE, repeatable: every pair of modalities is measured.
         options: How models become embeddings.
         metrics: Comma-separated metrics or groups. Default: all.

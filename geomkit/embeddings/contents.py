@@ -8,7 +8,7 @@ used, is a note.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from geomkit.embeddings.reading import Loaded
 from geomkit.embeddings.rows import NUMBERS, ArrayShard, Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "held", "interpret", "modality_of",
+__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "held", "in_order", "interpret", "modality_of",
            "one_matrix"]  # fmt: skip
 
 HINT = "choose arrays with --columns image=NAME,text=NAME"
@@ -213,7 +213,10 @@ def _by_name(arrays: Arrays) -> dict[str, str]:
             chosen[role] = role if exact else others[0]
     known = [role for role in chosen if role not in KEYS]
     loose = {n: a for n, a in arrays.items() if n not in chosen.values() and _is_matrix(a)}
-    if not known or (len(known) == 1 and loose):
+    if not known and len(loose) == 1:  # one cloud, by whatever name
+        known = list(loose)
+        chosen |= {name: name for name in known}
+    elif not known or (len(known) == 1 and loose):
         raise GeomkitError(f"expected arrays 'image' and 'text', found {_listed(arrays)}; {HINT}")
     if {"image", "text"} <= set(known):
         n = arrays[chosen["image"]].shape[:1]
@@ -225,12 +228,20 @@ def _by_name(arrays: Arrays) -> dict[str, str]:
     return _ordered(chosen)
 
 
+def in_order(modalities: Iterable[str]) -> list[str]:
+    """Images first, or what has texts, then the texts; whatever else in its order.
+
+    >>> in_order(["text", "audio", "image"]), in_order(["text", "audio"])
+    (['image', 'text', 'audio'], ['audio', 'text'])
+    """
+    known = list(modalities)
+    owners = [name for name in ("image", *known) if name in known and name != "text"]
+    return [name for name in dict.fromkeys([*owners[:1], "text", *known]) if name in known]
+
+
 def _ordered(chosen: Mapping[str, str]) -> dict[str, str]:
-    """Images first, or what has texts, then the texts; whatever else in its order."""
-    modalities = [role for role in chosen if role not in KEYS]
-    owner = next((role for role in ("image", *modalities) if role in chosen and role != "text"), "")
-    order = dict.fromkeys([owner, "text", *chosen])
-    return {role: chosen[role] for role in order if role in chosen}
+    roles = in_order(role for role in chosen if role not in KEYS)
+    return {role: chosen[role] for role in dict.fromkeys([*roles, *chosen])}
 
 
 def _is_matrix(array: Shard | Deferred | Foreign) -> bool:

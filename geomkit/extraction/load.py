@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from geomkit.embeddings.contents import one_matrix
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.formats import open_file
 from geomkit.embeddings.formats.npy import read_matrix
-from geomkit.embeddings.reading import naming
-from geomkit.embeddings.rows import Rows
+from geomkit.embeddings.reading import Loaded, naming
+from geomkit.embeddings.rows import Rows, Shard
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
@@ -106,7 +108,8 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
     Row i of each matrix belongs to row i of the others.
 
     Args:
-        paths: ``.npy`` file, or folder of such files, of each modality.
+        paths: File with one matrix, or folder of ``.npy`` files, of each modality. Of several
+            matrices in a file the one that is named as the modality counts.
         device: Device for the rows; ``auto`` leaves them on the CPU.
 
     Raises:
@@ -119,7 +122,7 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
         if not Path(path).exists():
             raise GeomkitError(f"{path}: no such file")
         with naming(Path(path)):
-            matrices[name] = Rows(read_matrix(Path(path)), name=name)
+            matrices[name] = Rows(_matrix(Path(path), name), name=name)
     lengths = {name: len(rows) for name, rows in matrices.items()}
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
@@ -130,6 +133,16 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
         pair = Embeddings.of(matrices[a], matrices[b], modalities=(a, b), meta=meta)
         found.append(to_device(pair, device))
     return found
+
+
+def _matrix(path: Path, modality: str) -> Sequence[Shard]:
+    """The rows of one modality."""
+    if path.is_dir():
+        return read_matrix(path)
+    found = open_file(path)
+    if isinstance(found, Loaded):
+        raise GeomkitError("holds more than one matrix; give it as SOURCE")
+    return [one_matrix(found, modality)]
 
 
 def to_device(embeddings: Embeddings, device: str) -> Embeddings:

@@ -300,7 +300,7 @@ def test_vectors_that_are_no_matrix(tmp_path: Path) -> None:
     with pytest.raises(GeomkitError, match="image: expected vectors of one length"):
         load_source(tmp_path / "ragged.parquet")
     pq.write_table(pa.table({"image": [1.0], "text": [2.0]}), tmp_path / "flat.parquet")
-    with pytest.raises(GeomkitError, match="image: expected vectors, got double"):
+    with pytest.raises(GeomkitError, match="image: expected an array, got a column of double"):
         load_source(tmp_path / "flat.parquet")
     pq.write_table(
         pa.table({"image": [None, [1.0]], "text": [[1.0], [2.0]]}), tmp_path / "n.parquet"

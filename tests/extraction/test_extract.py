@@ -104,6 +104,9 @@ def test_a_folder_holds_what_extract_gives(
     manifest = extract(loaded, data, tmp_path / "e", **CALM)
     found, expected = read_embeddings(tmp_path / "e"), embed(loaded, data, workers=0)
     assert found.ids == expected.ids
+    if which == "bad":
+        (note,) = found.meta["notes"]
+        assert f"{len(data) - len(BAD)} of {len(data)} images; {len(BAD)} do not decode" in note
     np.testing.assert_array_equal(found.image_index, expected.image_index)
     np.testing.assert_allclose(found.image, expected.image, atol=ROUNDING)
     np.testing.assert_allclose(found.text, expected.text, atol=ROUNDING)

@@ -36,6 +36,7 @@ def _read(path: Path) -> Loaded:
         shards = [ShardEntry.from_json(shard) for shard in manifest["shards"]]
         meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
         split = manifest["data"]["split"]
+        bad = [(entry["id"], entry["reason"]) for entry in manifest.get("bad", ())]
     except (KeyError, TypeError, AttributeError):
         raise GeomkitError(f"{path / MANIFEST}: damaged; extract again with --overwrite") from None
     found = numbered_files(path)
@@ -57,7 +58,13 @@ def _read(path: Path) -> Loaded:
                 f"{path}: shard {k}: {a.shape[0]} images and {b.shape[0]} texts, but {MANIFEST} "
                 f"says {entry.images} and {entry.texts}"
             )
-    return replace(loaded, split=split, meta=meta)
+    notes = loaded.notes
+    if bad:
+        used = sum(entry.images for entry in shards)
+        about = f"such as {bad[0][0]} ({bad[0][1]})"
+        notes += (f"{used} of {used + len(bad)} images; {len(bad)} do not decode, {about}",)
+        meta["bad"] = [{"id": name, "reason": reason} for name, reason in bad]
+    return replace(loaded, split=split, meta=meta, notes=notes)
 
 
 def _owners(metadata: Path | None, first: int, images: int, texts: int) -> Owners:

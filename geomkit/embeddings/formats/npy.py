@@ -9,7 +9,8 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from geomkit.embeddings.reading import Format, Loaded, natural_order, reading
+from geomkit.embeddings.contents import Arrays
+from geomkit.embeddings.reading import Format, natural_order, reading
 from geomkit.embeddings.rows import ArrayShard, FileShard, Shard
 from geomkit.errors import GeomkitError
 
@@ -70,15 +71,17 @@ def read_matrix(path: Path) -> Sequence[Shard]:
     return [shard]
 
 
-def _read(path: Path) -> Loaded:
+def _read(path: Path) -> Arrays:
     with path.open("rb") as file:
         shard = array_in(path, file, path.stat().st_size)
+    if len(shard.shape) == 2:
+        return {"embedding": shard}
     if len(shard.shape) != 3 or shard.shape[0] != 2:
         raise GeomkitError(
             "expected an array of shape (2, n, d), images first and texts second, "
             f"got {shard.shape}"
         )
-    return Loaded([shard.part(0)], [shard.part(1)])
+    return {"image": shard.part(0), "text": shard.part(1)}
 
 
 FORMAT = Format(

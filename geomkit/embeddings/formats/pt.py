@@ -22,6 +22,8 @@ def _of_content(path: Path, content: Any) -> Arrays:
     """
     from geomkit.models.checkpoints.kinds import named_as
 
+    if hasattr(content, "layout"):  # a tensor
+        return {"embedding": held(content)}
     if not isinstance(content, dict):
         what = f"a {type(content).__name__}"
     elif any(modality_of(str(name)) for name in content) or _few(content):
