@@ -243,9 +243,14 @@ class Pairs:
             self._right[block] = RightAnswers.of(self._images(block), texts, self.owners(block))
         return self._right[block]
 
-    def tied(self) -> np.ndarray:
-        """Return for each image how many of its texts are as near as the nearest, ``(n,)``."""
-        return np.concatenate([self.right_answers(block).tied for block in range(self.blocks)])
+    def all_right_answers(self) -> RightAnswers:
+        """Return the cosines of all images with their own texts, in the order of their rows."""
+        blocks = [self.right_answers(block) for block in range(self.blocks)]
+        own = np.empty(self.m)
+        for block, answers in enumerate(blocks):
+            own[self.texts(block)] = answers.own
+        best, tied = (np.concatenate([getattr(b, of) for b in blocks]) for of in ("best", "tied"))
+        return RightAnswers(own, best, tied)
 
     def _product(self, left: Array, right: Array) -> Array:
         """``left @ right.T``; with numpy in memory that this thread's next tile reuses."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from geomkit._core.array import Array, namespace, to_numpy
 from geomkit._core.parallel import Team
-from geomkit.engine.pairwise import Kind, Pairs, Reducer, Scratch, Tile
+from geomkit.engine.pairwise import Kind, Pairs, Reducer, RightAnswers, Scratch, Tile
 from geomkit.engine.ranks import Ranks, count_better
 from geomkit.engine.sampled import Sample, Strip
 from geomkit.functional import gaussian_potential
@@ -162,13 +163,19 @@ class RankCounts(Reducer[Pairs, Tile]):
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Image of each query of ``image_retrieval``; ``None`` if each has one of its own."""
-        return self._pairs.image_index if self._pairs.m > self._pairs.n else None
+        """Image of each query of ``image_retrieval``; ``None`` if they are in the images' order."""
+        index = self._pairs.image_index
+        return None if np.array_equal(index, np.arange(self._pairs.n)) else index
+
+    @cached_property
+    def right_answers(self) -> RightAnswers:
+        """Cosines of all images with their own texts."""
+        return self._pairs.all_right_answers()
 
     @property
     def text_retrieval(self) -> Ranks:
         """Ranks of each image's best own text among all texts."""
-        tied = None if self.groups is None else self._pairs.tied()
+        tied = None if self.groups is None else self.right_answers.tied
         return Ranks(self._image[0], self._image[1], tied)
 
     @property
@@ -187,15 +194,15 @@ class SampledRanks(Reducer[Sample, Strip]):
 
     def start(self, pairs: Sample) -> None:
         """Reset the counts, and choose the products with the texts of the sample as queries."""
-        self._sample, self._right = pairs, pairs.right_answers
+        self._sample, self.right_answers = pairs, pairs.right_answers
         self.kinds = frozenset({"xy", "yx" if pairs.m == pairs.n else "tx"})
         self._text = np.zeros((2, len(pairs.rows)), np.int64)
         self._image = np.zeros((2, len(pairs.captions)), np.int64)
 
     def tile(self, tile: Strip) -> np.ndarray:
         """Return the counts of one strip."""
-        reference = self._right.best if tile.kind == "xy" else self._right.own
-        return _better(tile, reference, axis=1)
+        right = self.right_answers
+        return _better(tile, right.best if tile.kind == "xy" else right.own, axis=1)
 
     def add(self, tile: Strip, part: np.ndarray) -> None:
         """Add a strip's counts."""
@@ -208,13 +215,13 @@ class SampledRanks(Reducer[Sample, Strip]):
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Image of each query of ``image_retrieval``; ``None`` if each has one of its own."""
+        """Image of each query of ``image_retrieval``; ``None`` if they are in the images' order."""
         return self._sample.owners if self._sample.m > self._sample.n else None
 
     @property
     def text_retrieval(self) -> Ranks:
         """Ranks of each sampled image's best own text among all texts."""
-        tied = None if self.groups is None else self._right.tied
+        tied = None if self.groups is None else self.right_answers.tied
         return Ranks(self._text[0], self._text[1], tied)
 
     @property

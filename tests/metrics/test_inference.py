@@ -350,8 +350,44 @@ def test_intervals_of_the_median_rank_cover_it(captions: int, scale: float) -> N
         widths.append(error)
         values.append(median)
     assert inside / 300 > 0.92
-    if scale == 300.0:
+    if scale == 300.0:  # a whole number of ranks hardly matters
         assert 0.88 < np.mean(widths) / np.std(values) < 1.15
+
+
+@pytest.mark.parametrize("captions", [1, 3])
+@pytest.mark.parametrize("way", ["text", "image"])
+def test_the_error_of_the_mean_rank_is_the_jackknife_by_image(way: str, captions: int) -> None:
+    n = 60
+    rng = np.random.default_rng(0)
+    index = rng.permutation(np.repeat(np.arange(n), captions))
+    x = unit(rng.standard_normal((n, 4)) + 2 * np.eye(4)[0])
+    y = unit(x[index] + 0.5 * rng.standard_normal((n * captions, 4)))
+    name = f"{way}_retrieval_mean_rank"
+    whole = gap(x, y, index, metrics=[name])
+    rest = []
+    for i in range(n):
+        other = index != i
+        left = gap(np.delete(x, i, 0), y[other], index[other] - (index[other] > i), metrics=[name])
+        rest.append(left.metrics[name])
+    jackknife = math.sqrt((n - 1) * np.var(rest))
+    assert whole.stderr[name] == pytest.approx(jackknife, rel=0.02)
+
+
+def test_recalls_with_hubs_in_the_gallery_have_the_error_of_their_spread() -> None:
+    # Two narrow cones: few texts are the nearest of many images, and other draws have other hubs.
+    names = [f"{way}_retrieval_recall@{k}" for way in ("text", "image") for k in (3, 10)]
+    values, errors = [], []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        z = rng.standard_normal((150, 16))
+        x, y = (z + 0.2 * rng.standard_normal((150, 16)) for _ in range(2))
+        x[:, 0] += 4
+        y[:, 0] -= 4
+        r = gap(x, y, metrics=names)
+        values.append([r.metrics[name] for name in names])
+        errors.append([r.stderr[name] for name in names])
+    ratio = np.mean(errors, axis=0) / np.std(values, axis=0)
+    assert ((ratio > 0.8) & (ratio < 1.25)).all(), ratio  # with the gallery as given: 0.6 to 0.9
 
 
 def test_mean_with_error_by_group() -> None:

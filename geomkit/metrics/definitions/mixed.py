@@ -8,7 +8,13 @@ import numpy as np
 
 from geomkit.engine.ranks import Ranks
 from geomkit.engine.reducers import OwnKindCounts, SampledOwnKindCounts
-from geomkit.metrics.definitions.retrieval import RANKS, RECALL_AT, regrouped
+from geomkit.metrics.definitions.retrieval import (
+    RANKS,
+    RECALL_AT,
+    Found,
+    influence,
+    regrouped,
+)
 from geomkit.metrics.metric import Metric, of_statistics
 from geomkit.metrics.number import Number, share_with_error
 from geomkit.metrics.statistics import Reduction, Statistics
@@ -40,13 +46,22 @@ def mixed_recall(s: Statistics, direction: str, k: int) -> Number:
     other in random order. With one caption that is K/(2n − 1). With several, the captions of one
     image fill several places, as in the null of the recall.
     """
+    f = s.once(_found, direction)
+    hits = f.ranks.hits(k)
+    value, error = share_with_error(hits, f.groups)
+    error = f.error(hits, error, RECALL_AT.index(k))
+    return Number(value, error, _chance(s, direction, k))
+
+
+def _found(s: Statistics, direction: str) -> Found:
+    """What the numbers of one direction are made of."""
     across, within = s.reduced(RANKS), s.reduced(OWN_KIND)
     ranks, others, groups = across.text_retrieval, within.image, None
     if direction == "image":
         ranks, others, groups = across.image_retrieval, within.text, across.groups
     greater, tied = others + np.stack([ranks.greater, ranks.tied])
-    value, error = share_with_error(Ranks(greater, tied, ranks.own).hits(k), groups)
-    return Number(value, error, _chance(s, direction, k))
+    ranks = Ranks(greater, tied, ranks.own)
+    return Found(ranks, groups, *influence(s, direction, ranks, mixed=True))
 
 
 def _chance(s: Statistics, direction: str, k: int) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from geomkit._core.array import like
+from geomkit.engine.beaten import beaten
+from geomkit.engine.pairwise import RightAnswers
 from geomkit.engine.ranks import Ranks
 from geomkit.engine.reducers import RankCounts, SampledRanks
 from geomkit.metrics.metric import Metric, of_statistics
@@ -23,6 +26,10 @@ _SCORES = 1 << 23
 """Scores of sampled queries with the whole gallery from which null and p-value are drawn."""
 _FEWEST = 16
 """Images that are sampled at least, however many texts there are."""
+_INFLUENCES = 512
+"""Images whose influence on the queries is computed: their variance is then known to a tenth."""
+_RECIPROCAL, _RANK, _MEDIAN = (len(RECALL_AT) + k for k in range(3))
+"""Columns of the influence."""
 
 
 class Retrieval(Protocol):
@@ -30,7 +37,11 @@ class Retrieval(Protocol):
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Image of each query of ``image_retrieval``; ``None`` if each has one of its own."""
+        """Image of each query of ``image_retrieval``; ``None`` if they are in the images' order."""
+
+    @property
+    def right_answers(self) -> RightAnswers:
+        """Cosines of the images with their own texts."""
 
     @property
     def text_retrieval(self) -> Ranks:
@@ -44,12 +55,95 @@ class Retrieval(Protocol):
 RANKS: Reduction[Retrieval] = Reduction(RankCounts, SampledRanks)
 
 
-def _ranks(s: Statistics, direction: str) -> tuple[Ranks, np.ndarray | None]:
-    """Ranks, and for each query its image if several queries belong to one image."""
-    found = s.reduced(RANKS)
-    if direction == "text":
-        return found.text_retrieval, None
-    return found.image_retrieval, found.groups
+@dataclass(frozen=True)
+class Found:
+    """What the numbers of one direction are made of.
+
+    Attributes:
+        ranks: Rank of each query's right answer.
+        groups: For each query, the number of its image; ``None`` if they are in the images' order.
+        images: Images whose influence on the queries is known, ``(l,)``; none in estimates.
+        influence: How much more they add to the sum over the queries, since without them in the
+            gallery others would find more, ``(l, w)``: to the hits at each of RECALL_AT, the
+            reciprocal ranks, the ranks, and the hits at the median rank.
+    """
+
+    ranks: Ranks
+    groups: np.ndarray | None
+    images: np.ndarray
+    influence: np.ndarray
+
+    def error(self, values: np.ndarray, error: float, column: int) -> float:
+        """Return the standard error of a mean over the queries with the draw of the gallery in it.
+
+        The jackknife by image: the variance of a mean is that of u = h + c over images, h being
+        what an image's own queries add to it and c its influence on the others. Var(c) +
+        2 Cov(h, c) is added to the variance of h alone.
+
+        Args:
+            values: Value of each query, ``(q,)``.
+            error: Standard error with the gallery as given.
+            column: Column of the influence.
+        """
+        if len(self.images) < 2:
+            return error
+        centred = values - values.mean()
+        if self.groups is not None:
+            centred = np.bincount(self.groups, weights=centred)
+        both = np.cov(centred[self.images], self.influence[:, column])
+        more = float(both[1, 1] + 2 * both[0, 1]) * len(centred) / len(values) ** 2
+        return math.sqrt(max(error**2 + more, error**2 / 4))
+
+
+def influence(
+    s: Statistics, direction: str, ranks: Ranks, *, mixed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and their influence on the queries, see :class:`Found`.
+
+    A query with g candidates above its answer stands at the edge of the top K, where one candidate
+    matters, with the chance that a Poisson variable of mean g − ½ is K − 1: the g of another draw
+    of the gallery would differ. Taking only the queries at the edge in this very gallery makes the
+    error too large by a quarter.
+
+    Args:
+        s: Statistics.
+        direction: ``text`` or ``image``.
+        ranks: Ranks of the queries.
+        mixed: Whether the gallery holds the rows of the queries' own modality too.
+    """
+    if not s.exact:
+        return np.empty(0, np.int64), np.empty((0, 0))
+    e, answers = s.embeddings, s.reduced(RANKS).right_answers
+    mean = np.maximum(ranks.greater + ranks.tied / 2 - 0.5, 0.5)[:, None]
+    places = np.array([*RECALL_AT, max(1, math.floor(np.median(ranks.ranks)))])
+    factorial = np.array([math.lgamma(k) for k in places])
+    edge = np.exp((places - 1) * np.log(mean) - mean - factorial)
+    ends = (1 - np.exp(-mean)) / mean  # E 1/(1 + X), and E 1/(2 + X) with one candidate more
+    weights = np.hstack([edge[:, :-1], ends - (1 - ends) / mean, 0 * mean - 1, edge[:, -1:]])
+    count = min(s.n, _INFLUENCES)
+    # Evenly over the cosines with the own text: the order of the rows has no part in the choice.
+    images = np.sort(np.argsort(answers.best, kind="stable")[np.arange(count) * s.n // count])
+    texts = np.flatnonzero(np.isin(e.image_index, images))
+    queries, reference, owner = e.image, answers.best, np.arange(s.n)
+    if direction == "image":
+        queries, reference, owner = e.text, answers.own, e.image_index
+    place = np.searchsorted(images, e.image_index[texts])
+    total = np.zeros((len(images), weights.shape[1]))
+    if mixed or direction == "text":
+        rows, label = e.text[like(texts, e.text)], e.image_index[texts]
+        np.add.at(total, place, beaten(queries, rows, reference, weights, owner, label))
+    if mixed or direction == "image":
+        rows = e.image[like(images, e.image)]
+        total += beaten(queries, rows, reference, weights, owner, images)
+    return images, -total
+
+
+def found(s: Statistics, direction: str) -> Found:
+    """Return what the numbers of one direction are made of."""
+    held = s.reduced(RANKS)
+    ranks = held.text_retrieval if direction == "text" else held.image_retrieval
+    groups = None if direction == "text" else held.groups
+    return Found(ranks, groups, *influence(s, direction, ranks))
 
 
 def recall(s: Statistics, direction: str, k: int) -> Number:
@@ -59,20 +153,21 @@ def recall(s: Statistics, direction: str, k: int) -> Number:
     over all texts (as CLIP_benchmark has both). Ties count by expectation. It falls as the gallery
     grows: compare only at one n.
 
-    ``stderr`` takes the gallery as given; the captions of one image are one draw, and it is not 0
-    for a recall of 0 or 1 (:func:`~geomkit.metrics.number.share_with_error`). The null is the
+    ``stderr`` is not 0 for a recall of 0 or 1 (:func:`~geomkit.metrics.number.share_with_error`).
+    The captions of one image are one draw. In exact results the gallery is drawn with the queries
+    (:meth:`Found.error`); in estimates it is taken as given. The null is the
     recall of shuffled pairs: K/n, but for image → text with several captions, where the captions
     of one image can fill several places, see :func:`regrouped`. So is then the p-value; with one
     caption it is the tail of a binomial distribution.
     """
-    ranks, groups = _ranks(s, direction)
-    hits = ranks.hits(k)
-    value, error = share_with_error(hits, groups)
+    f = s.once(found, direction)
+    hits, place = f.ranks.hits(k), RECALL_AT.index(k)
+    value, error = share_with_error(hits, f.groups)
+    error = f.error(hits, error, place)
     chance = min(1.0, k / s.n)
     if s.embeddings.m == s.n:
         return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))
     means, p_values = s.once(regrouped, direction)
-    place = RECALL_AT.index(k)
     null = float(means[place]) if direction == "text" else chance
     return Number(value, error, null, float(p_values[place]))
 
@@ -100,8 +195,9 @@ def regrouped(s: Statistics, direction: str) -> tuple[np.ndarray, np.ndarray]:
 
 def mean_rank(s: Statistics, direction: str) -> Number:
     """Mean rank of the right answer, from 1. Dominated by the worst queries."""
-    ranks, groups = _ranks(s, direction)
-    return Number(*mean_with_error(ranks.ranks, groups))
+    f = s.once(found, direction)
+    value, error = mean_with_error(f.ranks.ranks, f.groups)
+    return Number(value, f.error(f.ranks.ranks, error, _RANK))
 
 
 def median_rank(s: Statistics, direction: str) -> Number:
@@ -109,41 +205,48 @@ def median_rank(s: Statistics, direction: str) -> Number:
 
     ``stderr`` is the half width of a 95% interval over 1.96, see :func:`median_with_error`.
     """
-    found, groups = _ranks(s, direction)
-    return Number(*median_with_error(found.ranks, groups))
+    f = s.once(found, direction)
+    ranks = f.ranks.ranks
+    below = ranks <= np.median(ranks)
+    _, error = mean_with_error(below, f.groups)
+    return Number(*median_with_error(ranks, f.groups, share=f.error(below, error, _MEDIAN)))
 
 
-def median_with_error(ranks: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+def median_with_error(
+    ranks: np.ndarray, groups: np.ndarray | None = None, *, share: float = 0.0
+) -> tuple[float, float]:
     """Return the median of ranks and the half width of its 95% interval over 1.96.
 
     The interval is Woodruff's (JASA 1952): the share of ranks below the median has an error, and
     its ends are the ranks at the shares 1.96 errors below and above one half. That assumes nothing
-    of the distribution. Ranks are whole numbers, and many draws can share one median: so the
-    interval is made to reach its ends from the median, up to half a rank more than half its width.
-    It is 0 where all ranks nearby are equal.
+    of the distribution. Ranks are whole numbers, and many draws can share one median: an interval
+    of at most two ranks counts with the way from the median to its farther end, so that it is
+    covered. The error is 0 where all ranks nearby are equal.
 
     Args:
         ranks: Numbers, ``(n,)``.
         groups: As for :func:`~geomkit.metrics.number.mean_with_error`; a group is one draw.
+        share: Standard error of the share of ranks up to the median, if it is known to be larger.
 
     >>> median, error = median_with_error(np.arange(1, 101))
     >>> median, round(error, 3)
-    (50.5, 5.357)
+    (50.5, 5.102)
     """
     median, count = float(np.median(ranks)), len(ranks)
     errors = [mean_with_error(side, groups)[1] for side in (ranks < median, ranks <= median)]
-    reach = 1.96 * max(0.5 / math.sqrt(count), *errors) * count
+    reach = 1.96 * max(0.5 / math.sqrt(count), share, *errors) * count
     ordered = np.sort(ranks)
     low = ordered[max(0, math.floor(count / 2 - reach))]
     high = ordered[min(count - 1, math.ceil(count / 2 + reach))]
     farther = max(high - median, median - low)
-    return median, float(min(farther, (high - low + 1) / 2)) / 1.96
+    return median, float(farther if high - low <= 2 else (high - low) / 2) / 1.96
 
 
 def mrr(s: Statistics, direction: str) -> Number:
     """Mean reciprocal rank of the right answer. 0 to 1."""
-    ranks, groups = _ranks(s, direction)
-    return Number(*share_with_error(ranks.reciprocal, groups))
+    f = s.once(found, direction)
+    value, error = share_with_error(f.ranks.reciprocal, f.groups)
+    return Number(value, f.error(f.ranks.reciprocal, error, _RECIPROCAL))
 
 
 def _retrieval(direction: str) -> list[Metric]:
