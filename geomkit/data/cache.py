@@ -96,6 +96,7 @@ def cached(
     if not bad:
         return kept
     first = f"{bad[0].id} {bad[0].reason}"
+    kept = replace(kept, left_out=data.without(bad))
     return kept.with_note(f"{len(bad)} images left out that do not decode, the first: {first}")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geomkit.data.files import FileImages, Place
-from geomkit.data.pairs import Images, PairData
+from geomkit.data.pairs import Images, LeftOut, PairData
 from geomkit.data.splits import in_split
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -109,8 +109,8 @@ class Dataset:
 
         These are ``n`` (number of pairs), ``seed`` (random seed that chooses them and the pairs
         held out), and for images in files ``max_bad`` (share of images that may fail to decode),
-        ``draft`` (whether the JPEG decoder may reduce large images) and ``distinct`` (only the
-        first image of each main caption).
+        ``draft`` (whether the JPEG decoder may reduce large images; default: false) and
+        ``distinct`` (only the first image of each main caption).
         """
         if "pairs" not in self.kinds:
             return self.options
@@ -129,7 +129,7 @@ class Request:
             ``+``, or empty for the data set's default.
         preprocess: Preprocessing that gives the size and geometry of the images.
         seed: Random seed of the split.
-        draft: Whether the JPEG decoder may reduce large images.
+        draft: Whether the JPEG decoder may reduce large images (``--fast-decode``).
         max_bad: Largest share of images that may fail to decode.
         progress: Function called while the data set is prepared.
         n: Number of training pairs that are chosen in the end; ``None`` for all.
@@ -142,7 +142,7 @@ class Request:
     split: str
     preprocess: Preprocess
     seed: int = 0
-    draft: bool = True
+    draft: bool = False
     max_bad: float = 0.01
     progress: Progress | None = None
     n: int | None = None
@@ -166,7 +166,30 @@ class Request:
         if known and comma and "=" in part:
             key = part.partition("=")[0]
             hint = f" (or is '{key}' an option? known: {', '.join(known)})"
+        if "://" in path:
+            hint = "; this is a URL: download it, then give its path"
+        elif "\\" in path and Path(path.replace("\\", "/")).exists():
+            hint = "; write / for \\"
         return GeomkitError(f"{self.dataset.name}: {path}: no such {wanted}{hint}")
+
+    def check_share(self, where: str, bad: Mapping[str, str], total: int) -> None:
+        """Refuse more captions that cannot be read than the share of ``max_bad``.
+
+        Args:
+            where: Beginning of the message.
+            bad: Reason for each, by name.
+            total: Number of all.
+
+        Raises:
+            GeomkitError: If there are more; the message names the first.
+        """
+        if len(bad) > self.max_bad * total:
+            name, why = next(iter(bad.items()))
+            rest = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise GeomkitError(
+                f"{where}: {name}: {why}{rest}: {len(bad)} of {total}, more than the share of "
+                f"{self.max_bad:g} allowed; correct them or raise --max-bad"
+            )
 
     def pairs(
         self,
@@ -180,6 +203,8 @@ class Request:
         ids: Sequence[str] | None = None,
         splits: Sequence[str] | None = None,
         notes: Sequence[str] = (),
+        left_out: Sequence[LeftOut] = (),
+        reading: str = "",
     ) -> PairData:
         """The pairs of the split asked for, from all the images found in files.
 
@@ -194,14 +219,22 @@ class Request:
             splits: Split of each image; default: the data has no splits of its own, and a fifth
                 is held out for ``val``.
             notes: Remarks for the user.
+            left_out: Images that the user gave and that are not among ``names``.
+            reading: How the files were understood.
 
         Raises:
             GeomkitError: If the split is empty or does not exist.
         """
         place = np.zeros(len(names), int) if place is None else place
         images = FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans)
-        note = "; ".join(filter(None, notes))
+        note = "; ".join(filter(None, [*notes, *(f"left out: {some}" for some in left_out)]))
         data = self.data(images, captions, ids or names, source, note=note)
+        data = replace(
+            data,
+            reading=reading,
+            given=len(data) + sum(some.count for some in left_out),
+            left_out=tuple(left_out),
+        )
         return in_split(data, self.split, seed=self.seed, splits=splits)
 
     def data(

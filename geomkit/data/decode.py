@@ -7,7 +7,11 @@ evaluation transform; mean and standard deviation are applied on the device
 
 from __future__ import annotations
 
+import glob
 import io
+import os
+import re
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -33,7 +37,12 @@ _DRAFT_GAP = 2
 by Pillow's documentation is hardly different from resampling the whole image."""
 
 
-def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) -> np.ndarray:
+_LARGE = 1 << 24
+"""Pixels of a resized image from which only those of the square are computed. A thin image has many
+more; the square's may then differ by rounding."""
+
+
+def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = False) -> np.ndarray:
     """Decode an image and prepare it for a model.
 
     An EXIF orientation is applied, transparency becomes white, and of an animation the first frame
@@ -62,7 +71,7 @@ def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = True) 
     except GeomkitError:
         raise
     except FileNotFoundError:
-        raise GeomkitError("is missing (no such file)") from None
+        raise GeomkitError(f"is missing (no such file{_hint(source)})") from None
     except UnidentifiedImageError:
         empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
         raise GeomkitError(f"does not decode ({'empty' if empty else 'not an image'})") from None
@@ -110,15 +119,35 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
         long = max(width, height)
         ratio = long / size  # dividing by it, as open_clip does, rounds as it does
         new = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+    left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
+    if mode == "shortest" and new[0] * new[1] > _LARGE:
+        x, y = width / new[0], height / new[1]
+        box = (left * x, top * y, (left + size) * x, (top + size) * y)
+        return np.asarray(image.resize((size, size), filter_, box=box))
     if new != (width, height):
         image = image.resize(new, filter_)
-    left, top = round((new[0] - size) / 2.0), round((new[1] - size) / 2.0)
     if mode == "shortest":
         return np.asarray(image.crop((left, top, left + size, top + size)))
     fill = int(preprocess.fill_color)
     canvas = Image.new("RGB", (size, size), (fill, fill, fill))
     canvas.paste(image, ((size - new[0]) // 2, (size - new[1]) // 2))
     return np.asarray(canvas)
+
+
+def _hint(source: Path | bytes) -> str:
+    """What may be wrong with the path of a missing file."""
+    path = str(source)
+    if path.rpartition("file:/")[1]:
+        return "; write the path without file://"
+    if re.search("[a-z0-9]{2}:/", path):
+        return "; it is a URL, and geomkit downloads no images"
+    if "\\" in path:
+        return "; it has backslashes: write / for them"
+    for form in ("NFC", "NFD"):
+        if os.path.exists(unicodedata.normalize(form, path)):  # noqa: PTH110 - never an error
+            return f"; there is one with its accents in the form {form} of Unicode"
+    near = [] if Path(path).suffix else sorted(glob.glob(glob.escape(path) + ".*"))  # noqa: PTH207
+    return f"; there is {Path(near[0]).name}" if near else ""
 
 
 def _rgb(image: Image.Image) -> Image.Image:

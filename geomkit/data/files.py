@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,7 +27,8 @@ from geomkit.models.preprocess import Preprocess
 
 __all__ = ["SUFFIXES", "FileImages", "PixelImages", "Place", "open_zip"]
 
-SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"])
+_NAMES = "jpg jpeg jpe jfif png webp avif bmp gif tif tiff ppm pgm pbm pnm"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """Suffixes of the files that are taken for images."""
 
 
@@ -35,8 +37,8 @@ class Place:
     """Something that holds images.
 
     Attributes:
-        path: Path of a folder, a zip file or a tar file.
-        kind: ``folder``, ``zip`` or ``tar``.
+        path: Path of a folder, a zip file, a tar file or a parquet file.
+        kind: ``folder``, ``zip``, ``tar`` or ``parquet``.
         instead: Second folder to look in for a file that the folder lacks.
     """
 
@@ -50,20 +52,21 @@ class FileImages:
     """Images in files, decoded when they are asked for.
 
     Attributes:
-        places: Folders, zip files and tar files.
+        places: Folders, zip files, tar files and parquet files.
         place: Index in ``places`` for each image, shape ``(n,)``.
-        names: Path of each image in its folder or zip file.
+        names: Path of each image in its folder or zip file, or its column of a parquet file.
         preprocess: Preprocessing whose geometry is applied, see
             :func:`geomkit.data.decode.prepare`.
         draft: Whether the JPEG decoder may reduce large images.
-        spans: First byte and length of each image in its tar file, shape ``(n, 2)``.
+        spans: First byte and length of each image in its tar file, or row group and row of it in
+            its parquet file, shape ``(n, 2)``.
     """
 
     places: Sequence[Place]
     place: Sequence[int] | np.ndarray
     names: Sequence[str]
     preprocess: Preprocess
-    draft: bool = True
+    draft: bool = False
     spans: np.ndarray | None = None
 
     @property
@@ -83,20 +86,24 @@ class FileImages:
             source = _file(place, name)
         elif place.kind == "zip":
             source = _from_zip(place.path, name)
-        else:
+        elif place.kind == "tar":
             source = _from_tar(place.path, *self._span(row))
+        else:
+            source = _from_parquet(place.path, name, *self._span(row))
         return decode(source, self.preprocess, draft=self.draft)
 
     def describe(self, row: int) -> str:
-        """Its length in bytes, or that it is missing."""
+        """Its length in bytes, or that of its parquet file, or that it is missing."""
         place, name = self.places[self.place[row]], self.names[row]
         try:
             if place.kind == "folder":
                 return str(_file(place, name).stat().st_size)
             if place.kind == "zip":
                 return str(open_zip(place.path).getinfo(name).file_size)
+            if place.kind == "parquet":
+                return str(Path(place.path).stat().st_size)
             return str(self._span(row)[1])
-        except (OSError, KeyError):
+        except (OSError, KeyError, ValueError):  # the last of a path with a NUL
             return "missing"
 
     def _span(self, row: int) -> tuple[int, int]:
@@ -160,11 +167,14 @@ def _directory(path: str, length: int, changed: int) -> zipfile.ZipFile:
 
 
 def _file(place: Place, name: str) -> Path:
+    """Where an image is; a name need not be a possible path."""
+    if name.startswith("~/"):
+        name = os.path.expanduser(name)  # noqa: PTH111 - no error without a home
     found = Path(place.path, name)
-    if place.instead is None or found.exists():
+    if place.instead is None or os.path.exists(found):  # noqa: PTH110 - no error for any name
         return found
     other = Path(place.instead, name)
-    return other if other.exists() else found
+    return other if os.path.exists(other) else found  # noqa: PTH110
 
 
 def _from_zip(path: str, name: str) -> bytes:
@@ -183,3 +193,22 @@ def _from_tar(path: str, start: int, length: int) -> bytes:
     if len(content) != length:
         raise GeomkitError(f"is cut short in {Path(path).name}")
     return content
+
+
+def _from_parquet(path: str, column: str, group: int, row: int) -> bytes:
+    cell = _row_group(path, Path(path).stat().st_mtime_ns, column, group)[row].as_py()
+    content = cell["bytes"] if isinstance(cell, dict) else cell
+    if content is None:
+        raise GeomkitError(f"has no bytes in {Path(path).name}")
+    return content
+
+
+@lru_cache(maxsize=1)
+def _row_group(path: str, changed: int, column: str, group: int) -> Any:
+    """A column of a row group: neighbours in it are read from it once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    damage = (pa.ArrowException, OSError)
+    with refusing(*damage, says=f"cannot be read from {path}"), pq.ParquetFile(path) as table:
+        return table.read_row_group(group, columns=[column]).column(0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,8 @@ import numpy as np
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
-from geomkit.data.pairs import PairData
-from geomkit.errors import GeomkitError
+from geomkit.data.pairs import LeftOut, PairData, caption_lines, several
+from geomkit.errors import GeomkitError, reason
 
 __all__ = ["DATASET", "TEMPLATE", "ClassFolders", "class_folders", "load_folder", "split_folders"]
 
@@ -22,8 +23,8 @@ TEMPLATE = "a photo of a {}."
 
 _SPLITS = {
     "train": ("train", "training"),
-    "val": ("val", "validation", "valid"),
-    "test": ("test",),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
 }
 
 
@@ -33,35 +34,57 @@ def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
     Args:
         request: Request with the path of a folder: ``DIR/class/*.jpg``, or
             ``DIR/train/class/*.jpg`` and ``DIR/val/class/*.jpg``, or images with a ``.txt`` of the
-            same stem beside them, at any depth (as img2dataset's ``files`` writes them). A folder
-            without splits has a fifth held out for ``val``.
+            same stem beside them, at any depth (as img2dataset's ``files`` writes them), one
+            caption a line. They too may be in ``DIR/train`` and so on. A folder without splits has
+            a fifth held out for ``val``.
         template: Caption of a class, with ``{}`` for its name.
 
     Raises:
-        GeomkitError: If the folder is missing, holds no images or no classes.
+        GeomkitError: If the folder is missing, holds no images or no classes, or too many texts
+            cannot be read.
     """
     if "{}" not in template:
         raise GeomkitError(f"imagefolder: template: expected {{}} for the class, got '{template}'")
     root = request.folder()
     found = _images(root)
-    texts = _texts(root, found)
-    if texts:
-        names, captions, splits = list(texts), list(texts.values()), None
-        bare = len(found) - len(texts)
-        note = f"{bare} images without a .txt beside them left out" if bare else ""
-    else:
+    texts, bad = _texts(root, found.images)
+    if not texts and not bad:
         classes = class_folders(root)
-        names, splits = list(classes.files), classes.splits
-        captions = [template.format(classes.names[label]) for label in classes.labels]
-        note = f"{len(classes.names)} classes"
+        return request.pairs(
+            classes.files,
+            [(template.format(classes.names[label]),) for label in classes.labels],
+            places=[Place(str(root))],
+            splits=classes.splits,
+            source=f"folder {root.resolve().name}",
+            notes=[f"{len(classes.names)} classes", *classes.notes],
+            left_out=classes.left_out,
+            reading="captions from the names of the classes' folders",
+        )
+    request.check_share(f"imagefolder: {root}", bad, len(found.images))
+    split_of = {folder: split for split, folder in split_folders(root, captioned=True).items()}
+    names = [name for name in texts if not split_of or name.split("/")[0] in split_of]
+    bare = [name for name in found.images if name not in texts and name not in bad]
+    outside = sorted(set(texts) - set(names))
+    captions = [texts[name] for name in names]
     return request.pairs(
         names,
-        [(caption,) for caption in captions],
+        captions,
         places=[Place(str(root))],
-        splits=splits,
+        splits=[split_of[name.split("/")[0]] for name in names] if split_of else None,
         source=f"folder {root.resolve().name}",
-        notes=[note],
+        notes=[found.skipped],
+        left_out=[
+            *LeftOut.of("images without a .txt beside them", bare),
+            *LeftOut.of("images with a .txt that is not UTF-8", list(bad)),
+            *LeftOut.of(f"images outside of {', '.join(split_of)}", outside),
+        ],
+        reading=f"captions from .txt files, one a line; {several(captions)}; {_said(split_of)}",
     )
+
+
+def _said(split_of: Mapping[str, str]) -> str:
+    parts = [f"{split} in {folder}/" for folder, split in split_of.items()]
+    return f"splits: {', '.join(parts)}" if parts else "no folders for splits"
 
 
 @dataclass(frozen=True)
@@ -73,12 +96,21 @@ class ClassFolders:
         labels: Class of each image, shape ``(n,)``.
         names: Names of the classes, sorted, with spaces for ``_`` and ``-``.
         splits: Split of each image; ``None`` if the folder has no splits.
+        notes: Remarks for the user: what was skipped, classes without images.
+        left_out: Images that are in no split's folder.
     """
 
     files: tuple[str, ...]
     labels: np.ndarray
     names: tuple[str, ...]
     splits: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and what was left out in words."""
+        return (*self.notes, *(f"left out: {some}" for some in self.left_out))
 
 
 def class_folders(root: Path) -> ClassFolders:
@@ -90,25 +122,43 @@ def class_folders(root: Path) -> ClassFolders:
     split_of = {folder: split for split, folder in split_folders(root).items()}
     depth = 1 if split_of else 0
     found: list[tuple[str, str, str]] = []
-    for file in _images(root):
+    outside = []
+    held = _images(root)
+    for file in held.images:
         steps = file.split("/")
+        if split_of and steps[0] not in split_of:
+            outside.append(file)
+            continue
         if len(steps) < depth + 2:
             raise GeomkitError(
                 f"imagefolder: {root}: {file} is in no class's folder and has no .txt beside "
                 f"it; expected {root.name}/class/{steps[-1]}"
             )
-        if not split_of or steps[0] in split_of:
-            found.append((file, steps[depth], split_of.get(steps[0], "")))
+        found.append((file, steps[depth], split_of.get(steps[0], "")))
+    if not found:
+        raise GeomkitError(f"imagefolder: {root}: no images in {', '.join(split_of)}")
     folders, labels = np.unique([folder for _, folder, _ in found], return_inverse=True)
+    there = {(*file.split("/")[: depth + 1],) for file, _, _ in found}
+    empty = [
+        folder
+        for folder in held.folders
+        if len(steps := tuple(folder.split("/"))) == depth + 1
+        and steps not in there
+        and (not split_of or steps[0] in split_of)
+    ]
     return ClassFolders(
         tuple(file for file, _, _ in found),
         labels,
         tuple(str(folder).replace("_", " ").replace("-", " ") for folder in folders),
         tuple(split for _, _, split in found) if split_of else None,
+        tuple(
+            filter(None, [*map(str, LeftOut.of("folders without an image", empty)), held.skipped])
+        ),
+        LeftOut.of(f"images outside of {', '.join(split_of)}", outside),
     )
 
 
-def split_folders(root: Path) -> dict[str, str]:
+def split_folders(root: Path, *, captioned: bool = False) -> dict[str, str]:
     """Which of train, val and test a folder has, each with the name of its folder.
 
     A class may be called "test": folders are splits if there is one for training and another one,
@@ -116,43 +166,87 @@ def split_folders(root: Path) -> dict[str, str]:
 
     Args:
         root: Folder; one that is missing has no splits.
+        captioned: Whether the images have captions of their own. Then no folder is a class.
     """
+    if not root.is_dir():
+        return {}
+    folders = {f.name: f for f in sorted(root.iterdir()) if f.is_dir() and not _is_hidden(f.name)}
+    by_name = {name.lower(): name for name in folders}
     found = {
-        split: next((n for n in names if (root / n).is_dir()), "")
+        split: next((by_name[name] for name in names if name in by_name), "")
         for split, names in _SPLITS.items()
     }
     there = {split: name for split, name in found.items() if name}
     if "train" in there and len(there) > 1:
         return there
-    if not there:
-        return {}
-    folders = [folder for folder in root.iterdir() if folder.is_dir()]
-    classes = all(any(inner.is_dir() for inner in folder.iterdir()) for folder in folders)
-    return there if classes and {f.name for f in folders} == set(there.values()) else {}
+    classes = captioned or all(
+        any(inner.is_dir() and not _is_hidden(inner.name) for inner in folder.iterdir())
+        for folder in folders.values()
+    )
+    return there if classes and set(folders) == set(there.values()) else {}
 
 
-def _images(root: Path) -> list[str]:
-    """Every image, relative to the folder, in one order on every machine."""
-    found = []
-    for folder, _, files in os.walk(root, followlinks=True):
-        inside = Path(folder).relative_to(root)
-        found += [
-            (inside / file).as_posix() for file in files if Path(file).suffix.lower() in SUFFIXES
-        ]
-    if not found:
-        raise GeomkitError(f"imagefolder: {root}: no images in it ({', '.join(sorted(SUFFIXES))})")
-    return sorted(found)
+def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's or a tool's, such as ``.ipynb_checkpoints``."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def _texts(root: Path, files: Sequence[str]) -> dict[str, str]:
-    """Image → the text beside it."""
-    found = {}
+@dataclass(frozen=True)
+class _Held:
+    """What a folder holds: images and folders, relative to it, and what was skipped, in words."""
+
+    images: list[str]
+    folders: list[str]
+    skipped: str
+
+
+def _images(root: Path) -> _Held:
+    """Every image, in one order on every machine; a folder that links lead to again is left out."""
+    images, folders, others = [], [], []
+    seen = set()
+    for path, inner, files in os.walk(root, followlinks=True, onerror=_refuse):
+        stat = Path(path).stat()
+        if (stat.st_dev, stat.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        inner[:] = sorted(name for name in inner if not _is_hidden(name))
+        inside = Path(path).relative_to(root)
+        folders += [(inside / name).as_posix() for name in inner]
+        here = [(inside / file).as_posix() for file in files if not _is_hidden(file)]
+        images += [file for file in here if Path(file).suffix.lower() in SUFFIXES]
+        others += [file for file in here if Path(file).suffix.lower() not in SUFFIXES]
+    if not images:
+        there = f"; it holds {_by_suffix(others)}" if others else ""
+        known = ", ".join(sorted(SUFFIXES))
+        raise GeomkitError(f"imagefolder: {root}: no images in it{there} ({known})")
+    stems = {file.rpartition(".")[0] for file in images}
+    others = [file for file in others if file.rpartition(".")[0] not in stems]
+    skipped = f"{len(others):,} files skipped: {_by_suffix(others)}" if others else ""
+    return _Held(sorted(images), sorted(folders), skipped)
+
+
+def _refuse(error: OSError) -> None:
+    raise GeomkitError(f"imagefolder: {error.filename}: cannot be read ({reason(error)})")
+
+
+def _by_suffix(files: Sequence[str]) -> str:
+    counts = Counter(Path(file).suffix.lower() or "without a suffix" for file in files)
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(5))
+
+
+def _texts(root: Path, files: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Image → the captions beside it; and image → why those cannot be read."""
+    found, bad = {}, {}
     for file in files:
         text = (root / file).with_suffix(".txt")
-        with refusing(OSError, UnicodeDecodeError, says=f"imagefolder: {text}: cannot be read"):
+        with refusing(OSError, says=f"imagefolder: {text}: cannot be read"):
             if text.exists():
-                found[file] = text.read_text("utf-8").strip()
-    return found
+                try:
+                    found[file] = caption_lines(text.read_bytes())
+                except UnicodeDecodeError:
+                    bad[file] = f"{text.name} is not UTF-8"
+    return found, bad
 
 
 DATASET = Dataset(

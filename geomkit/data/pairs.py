@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypedDict
 
@@ -11,7 +12,16 @@ import numpy as np
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["Bad", "Fingerprint", "Images", "PairData", "seeded_hash"]
+__all__ = [
+    "Bad",
+    "Fingerprint",
+    "Images",
+    "LeftOut",
+    "PairData",
+    "caption_lines",
+    "seeded_hash",
+    "several",
+]
 
 
 class Images(Protocol):
@@ -50,6 +60,37 @@ class Bad:
     reason: str
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Images that the user gave and that are not used, for one reason.
+
+    Attributes:
+        what: What they are and why, such as ``samples without an image``.
+        count: Number of them.
+        first: Names of the first few.
+    """
+
+    what: str
+    count: int
+    first: tuple[str, ...]
+
+    @classmethod
+    def of(cls, what: str, names: Sequence[str]) -> tuple[LeftOut, ...]:
+        """One entry for the names, or none if there are no names.
+
+        >>> print(*LeftOut.of("samples without an image", ["a", "b", "c", "d"]))
+        4 samples without an image (a, b, c, …)
+        """
+        return (cls(what, len(names), tuple(names[:_SHOWN])),) if names else ()
+
+    def __str__(self) -> str:
+        more = ", …" if self.count > len(self.first) else ""
+        return f"{self.count:,} {self.what} ({', '.join(self.first)}{more})"
+
+
+_SHOWN = 3
+
+
 class Fingerprint(TypedDict):
     """What identifies a data set, as checkpoints and manifests store it."""
 
@@ -75,6 +116,9 @@ class PairData:
         attribution: Attribution to show with the images.
         max_bad: Largest share of images that may fail to decode.
         note: Remark for the user, such as the count found and the one expected.
+        reading: How the files were understood, such as the separator of a table.
+        given: Number of images that the user gave, over all splits, left out or not.
+        left_out: Those of them that are in no split, by reason.
         origin: The data whose decoded images ``images`` holds, row by row; both are one data set
             with one fingerprint.
     """
@@ -90,6 +134,9 @@ class PairData:
     attribution: str = ""
     max_bad: float = 0.01
     note: str = ""
+    reading: str = ""
+    given: int = 0
+    left_out: tuple[LeftOut, ...] = ()
     origin: PairData | None = None
 
     def __len__(self) -> int:
@@ -100,6 +147,11 @@ class PairData:
     def size(self) -> int:
         """Side of the images in px."""
         return self.images.shape[1] if isinstance(self.images, np.ndarray) else self.images.size
+
+    @property
+    def fast_decode(self) -> bool | None:
+        """Whether JPEGs may be decoded at a reduced size; ``None`` if no file is decoded."""
+        return getattr(self.undecoded[0], "draft", None)
 
     @property
     def in_memory(self) -> bool:
@@ -145,6 +197,12 @@ class PairData:
         stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
         return stacked, np.array(kept, int), bad
 
+    def without(self, bad: Sequence[Bad]) -> tuple[LeftOut, ...]:
+        """What is left out, with images that do not decode."""
+        ids = [f"{image.id}, which {image.reason}" for image in sorted(bad)[:1]]
+        ids += [image.id for image in sorted(bad)[1:]]
+        return self.left_out + LeftOut.of("images that do not decode", ids)
+
     def check_bad(self, bad: Sequence[Bad]) -> None:
         """Refuse more images that do not decode than ``max_bad`` allows.
 
@@ -181,7 +239,8 @@ class PairData:
         """
         digest = hashlib.sha256()
         for name, captions in zip(self.ids, self.captions, strict=True):
-            digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
+            line = "\x1f".join([name, *captions, "\x1e"])
+            digest.update(line.encode(errors="surrogatepass"))  # names of files may hold any byte
         images, index = self.undecoded
         if isinstance(images, np.ndarray):
             for start in range(0, len(self), 1024):
@@ -240,3 +299,28 @@ def seeded_hash(name: str, seed: int, purpose: str) -> float:
     """
     digest = hashlib.sha256(f"{purpose}:{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def several(captions: Iterable[Sequence[str]]) -> str:
+    """How many captions images have, in words.
+
+    >>> several([["a"], ["b", "c"]]), several([["a"]])
+    ('1 to 2 captions per image', '1 caption per image')
+    """
+    counts = [len(texts) for texts in captions]
+    low, high = min(counts), max(counts)
+    return (
+        f"{low} to {high} captions per image"
+        if low < high
+        else (f"{low} caption{'s' if low > 1 else ''} per image")
+    )
+
+
+def caption_lines(content: bytes) -> tuple[str, ...]:
+    r"""The captions of a text file, one a line; of an empty one the empty caption.
+
+    >>> caption_lines(b"a dog\n\na brown dog\n")
+    ('a dog', 'a brown dog')
+    """
+    lines = re.split("[\r\n]", content.decode("utf-8-sig"))
+    return tuple(filter(None, map(str.strip, lines))) or ("",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cache
 from typing import Any, NamedTuple
@@ -94,6 +95,7 @@ def parse_spec(spec: str, kind: str = "pairs") -> DataSpec:
         path, parts = ",".join([path, *parts[:last]]), parts[last:]
         if not path:
             raise GeomkitError(f"data '{spec}': {name} needs a path; write {dataset.spec}")
+    path = os.path.expanduser(path)  # noqa: PTH111 - keeps a path with a URL's slashes as it is
     return DataSpec(name, path or None, _options(spec, dataset, parts))
 
 

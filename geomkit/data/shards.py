@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import tarfile
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,80 +21,153 @@ from geomkit._core.files import atomic_write, refusing
 from geomkit.data.cache import cache_folder
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
-from geomkit.data.pairs import PairData
+from geomkit.data.pairs import LeftOut, PairData, caption_lines, several
 from geomkit.errors import GeomkitError
 
 __all__ = ["DATASET", "load_shards"]
 
-_FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 1
+_FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 2
 _BLOCK = 512
 _FETCH = "; fetch it again"
+_OTHER = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ": "compressed with xz",
+    b"(\xb5/\xfd": "compressed with zstd",
+    b"PK\x03\x04": "a zip file",
+    b"PAR1": "a parquet file",
+}
+"""First bytes of files that are no plain tar, with what they are."""
 
 
 class _Sample(NamedTuple):
-    """Files of one key in a tar file; ``None`` stands for what is missing."""
+    """Files of one key in a tar file.
+
+    Attributes:
+        key: Name without its last suffix.
+        offset: First byte of the image; ``None`` if there is none.
+        length: Length of the image in bytes.
+        captions: Captions; ``None`` if there are none.
+        why: What the caption is wrong with, if it is there.
+    """
 
     key: str
     offset: int | None
     length: int | None
-    caption: str | None
+    captions: list[str] | None
+    why: str
 
 
 class _Index(NamedTuple):
-    """What a tar file holds, and whether it has an end mark."""
+    """What a tar file holds.
+
+    Attributes:
+        samples: The samples in order.
+        ended: Whether the tar file has an end mark.
+        suffixes: Number of members by suffix.
+        fields: Fields of the first .json.
+        repeats: Members that are not used, since another one came first for their sample.
+    """
 
     samples: list[_Sample]
     ended: bool
+    suffixes: dict[str, int]
+    fields: list[str]
+    repeats: list[str]
 
 
-def load_shards(request: Request) -> PairData:
+class _Names(NamedTuple):
+    """What images and captions are called in the tar files."""
+
+    image_suffix: str | None = None
+    caption_suffix: str = "txt"
+    caption_field: str = "caption"
+
+
+def load_shards(
+    request: Request,
+    *,
+    image_suffix: str | None = None,
+    caption_suffix: str = "txt",
+    caption_field: str = "caption",
+) -> PairData:
     """The images of tar files, with captions from ``.txt``, or from the ``caption`` of ``.json``.
 
-    A fifth is held out for ``val``.
+    A ``.txt`` has one caption a line; the field of a ``.json`` is a caption or a list of them. A
+    fifth is held out for ``val``.
 
     Args:
         request: Request with the path of a tar file or a folder of them, a glob, or a pattern
             such as ``{00000..00099}.tar``. ``progress`` counts tar files.
+        image_suffix: Suffix of the images; default: those of common formats.
+        caption_suffix: Suffix of the captions.
+        caption_field: Field of the captions in a ``.json``.
 
     Raises:
         GeomkitError: If the ``webdataset`` package is not installed, there is no tar file, or one
-            is cut short.
+            is cut short, or none holds an image with a caption.
     """
     path, tars = request.path, _tars(request)
+    own = image_suffix and image_suffix.lower().lstrip(".")
+    names = _Names(own, caption_suffix.lower().lstrip("."), caption_field)
     held = []
     for number, tar in enumerate(tars, 1):
-        held.append(_index(tar))
+        held.append(_index(tar, names))
         if request.progress:
             request.progress(number, len(tars))
-    samples = [(place, *sample) for place, index in enumerate(held) for sample in index.samples]
-    images = [sample for sample in samples if sample[2] is not None]
-    whole = [sample for sample in images if sample[4] is not None]
+    samples = [(place, sample) for place, index in enumerate(held) for sample in index.samples]
+    whole = [(place, s) for place, s in samples if s.offset is not None and s.captions is not None]
     if not whole:
         raise GeomkitError(
             f"webdataset: {path}: no image with a caption in {len(tars)} tar files; expected "
-            "KEY.jpg with KEY.txt, or KEY.json with a caption"
+            f"KEY.{own or 'jpg'} with KEY.{names.caption_suffix}, or KEY.json with a "
+            f"{caption_field}; {_found(held)}"
         )
-    place, keys, starts, lengths, captions = zip(*whole, strict=True)
-    ids = list(keys)
+    ids = [sample.key for _, sample in whole]
     if len(set(ids)) < len(ids):  # keys that only count within their tar file
-        ids = [f"{tars[number].stem}/{key}" for number, key in zip(place, keys, strict=True)]
+        ids = [f"{tars[place].stem}/{sample.key}" for place, sample in whole]
     if len(set(ids)) < len(ids):
         raise GeomkitError(f"webdataset: {path}: two samples have one key in tar files of one name")
-    no_image, no_caption = len(samples) - len(images), len(images) - len(whole)
+    lacking: dict[str, list[str]] = {}
+    for _, sample in samples:
+        if sample.offset is None:
+            lacking.setdefault("samples without an image", []).append(sample.key)
+        elif sample.captions is None:
+            what = sample.why or "samples without a caption"
+            lacking.setdefault(what, []).append(sample.key)
     endless = [tar.name for tar, index in zip(tars, held, strict=True) if not index.ended]
+    repeats = LeftOut.of(
+        "members for a sample that has one", [name for index in held for name in index.repeats]
+    )
+    captions = [sample.captions or [] for _, sample in whole]
     return request.pairs(
         ids,
-        [(caption,) for caption in captions],
+        captions,
         places=[Place(str(tar), "tar") for tar in tars],
-        place=place,
-        spans=np.column_stack([starts, lengths]),
+        place=[place for place, _ in whole],
+        spans=np.array([(sample.offset, sample.length) for _, sample in whole]),
         source=f"{len(tars):,} tars, {tars[0].name} to {tars[-1].name}",
         notes=[
-            f"{no_image} samples without an image left out" if no_image else "",
-            f"{no_caption} samples without a caption left out" if no_caption else "",
             f"no end mark in {', '.join(endless)}: cut short?" if endless else "",
+            *(f"not used: {some}" for some in repeats),
             *_disagreements(tars, held),
         ],
+        left_out=[some for what, keys in lacking.items() for some in LeftOut.of(what, keys)],
+        reading=f"{_found(held)}; {several(captions)}",
+    )
+
+
+def _found(held: list[_Index]) -> str:
+    """The suffixes of the members and the fields of their .json, and how to choose from them."""
+    suffixes: Counter[str] = Counter()
+    for index in held:
+        suffixes.update(index.suffixes)
+    fields = next((index.fields for index in held if index.fields), [])
+    there = ", ".join(f"{count:,} .{suffix}" for suffix, count in suffixes.most_common(6))
+    inside = f" with {', '.join(map(repr, fields[:8]))}" if fields else ""
+    return (
+        f"members: {there or 'none'}{'; .json' if fields else ''}{inside} (choose with "
+        "image_suffix=, caption_suffix=, caption_field=)"
     )
 
 
@@ -107,6 +181,11 @@ def _tars(request: Request) -> list[Path]:
     path = request.path
     if Path(path).is_dir():
         found = sorted(Path(path).glob("*.tar"))
+        if not found and (packed := sorted(Path(path).glob("*.tar.*"))):
+            raise GeomkitError(
+                f"webdataset: {path}: no .tar in it but {len(packed)} like {packed[0].name}; "
+                "unpack them first"
+            )
     else:
         with refusing(Exception, says=f"webdataset: {path}: not a pattern"):
             words = [path] if Path(path).exists() else expand_urls(path)
@@ -122,17 +201,18 @@ def _tars(request: Request) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _index(tar: Path) -> _Index:
+def _index(tar: Path, names: _Names) -> _Index:
     """What a tar file holds, from the cache or read now."""
     stat = tar.stat()
-    state = [str(tar.resolve()), stat.st_size, stat.st_mtime_ns]
+    state = [str(tar.resolve()), stat.st_size, stat.st_mtime_ns, *names]
     name = hashlib.sha256(json.dumps([_SCHEMA_VERSION, *state]).encode()).hexdigest()
     file = cache_folder("tars") / f"{name[:32]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):  # if none or damaged, it is written
         content = json.loads(file.read_text("utf-8"))
         if content["format"] == _FORMAT and content["tar"] == state:
-            return _Index([_Sample(*sample) for sample in content["samples"]], content["ended"])
-    index = _go_through(tar)
+            parts = [content[part] for part in _Index._fields[1:]]
+            return _Index([_Sample(*sample) for sample in content["samples"]], *parts)
+    index = _go_through(tar, names)
     content = {
         "format": _FORMAT,
         "schema_version": _SCHEMA_VERSION,
@@ -140,40 +220,53 @@ def _index(tar: Path) -> _Index:
         **index._asdict(),
     }
     with atomic_write(file, overwrite=True) as out:
-        out.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
+        out.write(json.dumps(content, separators=(",", ":")).encode())
     return index
 
 
-def _go_through(tar: Path) -> _Index:
-    from webdataset.tariterators import base_plus_ext
-
+def _go_through(tar: Path, names: _Names) -> _Index:
     images: dict[str, tuple[int, int]] = {}
-    texts: dict[str, str] = {}
-    described: dict[str, str | None] = {}
-    damage = (tarfile.TarError, EOFError, OSError)
-    with (
-        refusing(*damage, says=f"webdataset: {tar}: cut short, or no plain tar", advice=_FETCH),
-        refusing(UnicodeDecodeError, says=f"webdataset: {tar}: a caption in it is not UTF-8"),
-    ):
-        with tarfile.open(tar, "r:") as archive:
+    texts: dict[str, list[str] | str] = {}
+    described: dict[str, list[str] | str] = {}
+    suffixes: Counter[str] = Counter()
+    fields: list[str] = []
+    repeats = []
+    says = f"webdataset: {tar}: cut short, or no plain tar"
+    with refusing(OSError, says=f"webdataset: {tar}: cannot be read"), tar.open("rb") as file:
+        start = file.read(8)
+    for mark, what in _OTHER.items():
+        if start.startswith(mark):
+            raise GeomkitError(f"webdataset: {tar}: is {what}, not a plain tar; unpack it first")
+    with refusing(tarfile.TarError, EOFError, OSError, says=says, advice=_FETCH):
+        with tarfile.open(tar, "r:", errors="surrogateescape") as archive:
             for member in archive:
-                key, suffix = base_plus_ext(member.name)
                 archive.members = []  # type: ignore[attr-defined] # would grow with the tar
-                if not member.isreg() or key is None or member.name.startswith("__"):
-                    continue
+                # The last suffix, not the first as WebDataset has it: names may hold dots.
+                key, dot, suffix = member.name.rpartition(".")
                 suffix = suffix.lower()
-                if f".{suffix}" in SUFFIXES:
-                    images.setdefault(key, (member.offset_data, member.size))
-                elif suffix in ("txt", "json"):
+                if not member.isreg() or not dot or "/" in suffix or _is_hidden(member.name):
+                    continue
+                suffixes[suffix] += 1
+                if suffix == names.image_suffix or (
+                    not names.image_suffix and f".{suffix}" in SUFFIXES
+                ):
+                    place = (member.offset_data, member.size)
+                    if images.setdefault(key, place) != place:
+                        repeats.append(member.name)
+                elif suffix in (names.caption_suffix, "json"):
                     content = archive.extractfile(member)
                     assert content is not None
                     text = content.read()
                     if len(text) < member.size:
                         raise tarfile.ReadError("unexpected end of data")
-                    if suffix == "txt":
-                        texts[key] = text.decode("utf-8").strip()
+                    kind = texts if suffix == names.caption_suffix else described
+                    if key in kind:
+                        repeats.append(member.name)
+                    elif kind is texts:
+                        texts[key] = _lines(text)
                     else:
-                        described[key] = _caption(text)
+                        described[key], found = _described(text, names.caption_field)
+                        fields = fields or found
             end = archive.offset
         with tar.open("rb") as file:
             file.seek(end)
@@ -182,15 +275,44 @@ def _go_through(tar: Path) -> _Index:
         raise GeomkitError(f"webdataset: {tar}: cut short, or damaged at byte {end:,}{_FETCH}")
     samples = []
     for key in dict.fromkeys([*images, *texts, *described]):
-        offset, length = images.get(key, (None, None))
-        samples.append(_Sample(key, offset, length, texts.get(key, described.get(key))))
-    return _Index(samples, bool(after))
+        found = texts.get(key, described.get(key))
+        captions, why = (None, found) if isinstance(found, str) else (found, "")
+        samples.append(_Sample(key, *images.get(key, (None, None)), captions, why))
+    return _Index(samples, bool(after), dict(suffixes), fields, repeats)
 
 
-def _caption(text: bytes) -> str | None:
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
-        return json.loads(text)["caption"].strip()
-    return None
+def _lines(text: bytes) -> list[str] | str:
+    """The captions in a text file, or what is wrong with it."""
+    with suppress(UnicodeDecodeError):
+        return list(caption_lines(text))
+    return "samples with a caption that is not UTF-8"
+
+
+def _described(text: bytes, field: str) -> tuple[list[str] | str, list[str]]:
+    """The captions in a .json or what is wrong with it, and the names of its fields."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return "samples with a .json that is damaged", []
+    if not isinstance(content, dict):
+        return f"samples with a .json without a field '{field}'", []
+    found = content.get(field)
+    captions = found if isinstance(found, list) else [found]
+    if found is None:
+        return "samples without a caption", list(content)
+    if not captions or not all(isinstance(caption, str) for caption in captions):
+        return f"samples with a '{field}' in .json that is no text and no list of texts", []
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return "samples with a caption that is not UTF-8", []
+    return [caption.strip() for caption in captions], list(content)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a member is a system's, or WebDataset's own, such as ``__key__``."""
+    steps = [step for step in name.split("/") if step not in (".", "..")]
+    return any(step.startswith((".", "__")) for step in steps)
 
 
 def _disagreements(tars: list[Path], held: list[_Index]) -> list[str]:
@@ -215,5 +337,6 @@ DATASET = Dataset(
     name="webdataset",
     load=load_shards,
     help="tar files of images and captions, such as img2dataset writes",
+    options={"image_suffix": str, "caption_suffix": str, "caption_field": str},
     path="PATTERN",
 )

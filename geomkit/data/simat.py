@@ -15,7 +15,7 @@ from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset
 from geomkit.data.files import FileImages, Place
 from geomkit.data.pairs import PairData
-from geomkit.data.table import read_rows
+from geomkit.data.table import Table
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.preprocess import Preprocess
 
@@ -117,7 +117,12 @@ def _folder(root: Path) -> Path:
 
 
 def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    return [dict(zip(columns, cells, strict=True)) for _, cells in read_rows(path, columns)]
+    table = Table(path, columns)
+    rows = [dict(zip(columns, cells, strict=True)) for _, cells in table.rows()]
+    if table.bad:
+        number, why = table.bad[0]
+        raise GeomkitError(f"{path}: row {number}: {why}")
+    return rows
 
 
 def load_simat(

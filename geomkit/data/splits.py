@@ -18,10 +18,18 @@ VAL_SHARE = 0.2
 def held_out(names: Iterable[str], seed: int) -> np.ndarray:
     """Whether each name is held out, a fifth of all, by a seeded hash of the name.
 
-    >>> held_out("abc", 0).tolist()
-    [True, False, False]
+    Of two or more names at least one is held out and at least one is not.
+
+    >>> held_out("abc", 0).tolist(), held_out("bc", 0).tolist()
+    ([True, False, False], [True, False])
     """
-    return np.array([seeded_hash(name, seed, "split") < VAL_SHARE for name in names], bool)
+    numbers = np.array([seeded_hash(name, seed, "split") for name in names])
+    found = numbers < VAL_SHARE
+    if len(numbers) > 1 and not found.any():
+        found[numbers.argmin()] = True
+    elif len(numbers) > 1 and found.all():
+        found[numbers.argmax()] = False
+    return found
 
 
 def in_split(
@@ -42,7 +50,8 @@ def in_split(
         return data
     if splits is not None:
         if split not in splits:
-            raise unknown_name(f"split of '{data.spec}'", split, sorted(set(splits)))
+            there = ", ".join(sorted(set(splits)))
+            raise GeomkitError(f"'{data.spec}': has no split {split}; it has {there}; or use all")
         return data.take(np.flatnonzero(np.array(splits) == split), split=split)
     if split == "test":
         raise GeomkitError(f"'{data.spec}': has no split test; use train, val or all")

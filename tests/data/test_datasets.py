@@ -99,7 +99,7 @@ def test_image_folder_with_splits(tmp_path: Path) -> None:
     assert found.labels.tolist() == [0, 0, 1, 0, 1] and found.names == ("a", "b")
     assert found.splits == ("train",) * 3 + ("val",) * 2
     assert len(load_data(spec, split="all")) == 5
-    with pytest.raises(GeomkitError, match=r"unknown split of .* 'test' .known: train, val"):
+    with pytest.raises(GeomkitError, match="has no split test; it has train, val; or use all"):
         load_data(spec, split="test")
 
 
@@ -109,7 +109,7 @@ def test_image_folder_of_held_out_splits_alone(tmp_path: Path) -> None:
     spec = f"imagefolder:{tmp_path}"
     assert numbers(load_data(spec, split="val")) == [0, 1]
     assert numbers(load_data(spec, split="test")) == [2]
-    with pytest.raises(GeomkitError, match=r"unknown split of .* 'train' .known: test, val"):
+    with pytest.raises(GeomkitError, match="has no split train; it has test, val"):
         load_data(spec)
     write(tmp_path / "other" / "3.png", picture(3))  # then val and test are classes, as others are
     assert set(load_data(spec, split="all").names) == {
@@ -182,15 +182,15 @@ BAD = [
     ("coco:{d}/foreign", "no 'annotations'"),
     ("csv:{d}/none.csv", "none.csv: no such file"),
     ("csv:{d}/t.csv,image_colum=x", "is 'image_colum' an option?"),
-    ("csv:{d}/t.csv,image_column=path", "no column 'path'; there are: filepath, title"),
+    ("csv:{d}/t.csv,image_column=path", "no column 'path'; there are: 'filepath', 'title'"),
     ("csv:{d}/t.csv,split_column=part", "no column 'part'"),
-    ("csv:{d}/short.csv", "row 2: no title"),
+    ("csv:{d}/short.csv", "row 2: (line 3) no title: 1 cells, the header has 2: 1 of 2"),
     ("csv:{d}/nowhere.csv", "row 1: empty filepath"),
     ("csv:{d}/latin.csv", "not UTF-8"),
     ("csv:{d}/quote.csv", "cannot be read"),
     ("csv:{d}/empty.csv", "holds no rows"),
     ("csv:{d}/blank.csv", "no column 'filepath'"),
-    ("csv:{d}/t.dat", "give separator="),
+    ("csv:{d}/t.dat,separator=::", "separator '::': expected one character or one of comma"),
     ("csv:{d}/bad.parquet", "no parquet file, or damaged"),
     ("csv:{d}/twice.csv,id_column=name", "name 'a' names two images"),
     ("imagefolder:{d}/none", "no such folder"),

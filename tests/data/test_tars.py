@@ -72,7 +72,9 @@ def test_tars_are_gone_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = shards(tmp_path / "wds", count=2)
     gone_through = []
     real = module._go_through
-    monkeypatch.setattr(module, "_go_through", lambda t: gone_through.append(t.name) or real(t))
+    monkeypatch.setattr(
+        module, "_go_through", lambda t, n: gone_through.append(t.name) or real(t, n)
+    )
     first, again = (load_data(f"webdataset:{folder}", split="all") for _ in range(2))
     assert gone_through == ["00000.tar", "00001.tar"] and first.ids == again.ids
     shard(folder / "00001.tar", {"x.png": picture(99), "x.txt": "changed"})

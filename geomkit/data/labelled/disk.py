@@ -35,12 +35,14 @@ class Found:
         labels: Class of each image, shape ``(n,)``.
         names: Names of the classes; ``_`` becomes a space.
         ids: Name of each image.
+        notes: Remarks for the user.
     """
 
     images: tuple[Path, ...] | np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
     ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def labelled(
@@ -77,7 +79,9 @@ def labelled(
     ids = tuple(name for part in parts for name in part.ids)
     images, captions = _images(parts, request), [("",)] * len(ids)
     return ClassData(
-        data=request.data(images, captions, ids, str(root), split=split),
+        data=request.data(
+            images, captions, ids, str(root), split=split, note="; ".join(parts[0].notes)
+        ),
         labels=np.concatenate([part.labels for part in parts]).astype(np.int64),
         class_names=tuple(name.replace("_", " ") for name in names),
         templates=templates or prompts.imagenet_templates(),

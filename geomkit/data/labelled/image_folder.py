@@ -36,7 +36,9 @@ def read_folder(root: Path, split: str) -> Found:
     if split != "all":
         rows = np.flatnonzero(np.array(found.splits) == split)
     files = tuple(found.files[row] for row in rows)
-    return Found(tuple(root / file for file in files), found.labels[rows], found.names, files)
+    return Found(
+        tuple(root / file for file in files), found.labels[rows], found.names, files, found.remarks
+    )
 
 
 DATASET = Dataset(
