@@ -61,11 +61,15 @@ def data(
     with Display() as display:
         whole = load_data(spec, split="all", size=size, progress=display.preparing)
     typer.echo(f"data set:    {spec} ({dataset.help})")
-    typer.echo(f"images:      {len(whole):,}, {size} px; {_splits(spec, size, dataset.splits)}")
+    of = f" of {whole.given:,} given" if whole.left_out else ""
+    splits = _splits(spec, size, dataset.splits)
+    typer.echo(f"images:      {len(whole):,}{of}, {size} px; {splits}")
     captions = sum(map(len, whole.captions))
     typer.echo(f"captions:    {captions:,}; first: {', '.join(whole.names[:5])}")
     for label, text in [
+        ("read as", whole.reading),
         ("note", whole.note),
+        ("left out", "; ".join(map(str, whole.left_out))),
         ("source", whole.source),
         ("licence", whole.licence),
         ("attribution", whole.attribution),

@@ -96,8 +96,8 @@ def extract(
                 cache_images=cache_images,
                 workers=workers,
             )
-            if pairs.note:
-                watcher.log(pairs.note)
+            if pairs.remarks:
+                watcher.log(pairs.remarks)
             watcher.about = f"{len(pairs):,} images of '{pairs.spec}' ({split})"
             extraction.extract(
                 loaded,

@@ -59,6 +59,8 @@ def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
 def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None]:
     """Return the embeddings of a source and the split that they are, if known.
 
+    What of the data is not used is said on stderr.
+
     Raises:
         GeomkitError: As :func:`geomkit.extraction.load.load_source`.
     """

@@ -61,6 +61,7 @@ class ModelOptions:
         download: Whether to download weights.
         columns: Arrays of a file of embeddings: image=NAME,text=NAME, or any other modalities;
             also image_index=NAME. Default: told by their names.
+        fast_decode: Decode large JPEGs at a reduced size, which moves the embeddings a little.
     """
 
     data: str | None = None
@@ -69,6 +70,7 @@ class ModelOptions:
     workers: Workers = None
     download: Download = False
     columns: str | None = None
+    fast_decode: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of :func:`geomkit.extraction.load.load_source`.
@@ -105,17 +107,21 @@ class DataOptions:
         max_bad: Share of images that may fail to decode, 0 to 1.
         image_column: Column of image files in a csv: data set.
         caption_column: Column of captions in a csv: data set.
+        fast_decode: Decode large JPEGs at a reduced size, which moves the embeddings a little.
     """
 
     max_bad: float | None = None
     image_column: str | None = None
     caption_column: str | None = None
+    fast_decode: bool = False
 
     def complete(self, spec: str) -> str:
         """Return a DATA spec with the options that were given."""
         from geomkit.data import with_options
 
-        return with_options(spec, **vars(self))
+        given = {**vars(self), "draft": self.fast_decode or None}
+        del given["fast_decode"]
+        return with_options(spec, **given)
 
 
 @dataclass(frozen=True, kw_only=True)

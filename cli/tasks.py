@@ -72,6 +72,8 @@ def evaluate(
     for r in results:
         for name, reason in r.reasons.items():
             console.line(f"{r.source}: {name} is undefined: {reason}")
+        if "note" in r.meta:
+            console.line(f"{r.source}: {r.meta['note']}")
         if r.bad:
             console.line(
                 f"{r.source}: {len(r.bad)} images left out, such as {r.bad[0].id}, which "

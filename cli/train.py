@@ -25,7 +25,8 @@ __all__ = ["train"]
 
 _PANELS = {
     None: "loss dim out resume overwrite",
-    "Data": "data captions repeat_captions pairs cache_images max_bad image_column caption_column",
+    "Data": "data captions repeat_captions pairs cache_images max_bad image_column caption_column "
+    "fast_decode",
     "Model": "model pretrained keep_projection freeze lock image_size download",
     "Optimisation": "recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 warmup "
     "schedule clip_norm temperature learn_temperature seed",

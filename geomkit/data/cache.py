@@ -59,7 +59,7 @@ def cached(
 ) -> PairData:
     """The same data with its images as pixels, from the cache or decoded into it now.
 
-    Images that do not decode are left out and counted in the note. If there are none, the data
+    Images that do not decode are left out and counted in ``left_out``. If there are none, the data
     keeps its fingerprint.
 
     Args:
@@ -93,11 +93,7 @@ def cached(
     data.check_bad(bad)
     keep = np.setdiff1d(np.arange(len(data)), [b.row for b in bad])
     kept = replace(data.take(keep), images=pixels, index=keep, origin=data)
-    if not bad:
-        return kept
-    first = f"{bad[0].id} {bad[0].reason}"
-    kept = replace(kept, left_out=data.without(bad))
-    return kept.with_note(f"{len(bad)} images left out that do not decode, the first: {first}")
+    return replace(kept, left_out=data.without(bad), given=data.given or len(data))
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ class Request:
         """
         place = np.zeros(len(names), int) if place is None else place
         images = FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans)
-        note = "; ".join(filter(None, [*notes, *(f"left out: {some}" for some in left_out)]))
+        note = "; ".join(filter(None, notes))
         data = self.data(images, captions, ids or names, source, note=note)
         data = replace(
             data,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypedDict
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
@@ -149,6 +149,11 @@ class PairData:
         return self.images.shape[1] if isinstance(self.images, np.ndarray) else self.images.size
 
     @property
+    def remarks(self) -> str:
+        """The note, and what was left out."""
+        return "; ".join(filter(None, [self.note, *(f"left out: {x}" for x in self.left_out)]))
+
+    @property
     def fast_decode(self) -> bool | None:
         """Whether JPEGs may be decoded at a reduced size; ``None`` if no file is decoded."""
         return getattr(self.undecoded[0], "draft", None)
@@ -249,6 +254,38 @@ class PairData:
             for row in index:
                 digest.update(images.describe(int(row)).encode() + b"\x1e")
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
+
+    def account(self, bad: Sequence[Bad] = ()) -> dict[str, Any]:
+        """What of the data was used and how it was read, as JSON; empty entries are left out.
+
+        Args:
+            bad: Images that do not decode.
+
+        Returns:
+            ``given``, ``left_out`` (a list of ``what``, ``count`` and ``first``), ``reading``,
+            ``note`` and ``fast_decode``.
+        """
+        found = {
+            "given": self.given,
+            "left_out": [asdict(some) for some in self.without(bad)],
+            "reading": self.reading,
+            "note": self.note,
+        }
+        kept = {name: value for name, value in found.items() if value}
+        return kept if self.fast_decode is None else {**kept, "fast_decode": self.fast_decode}
+
+    def lines(self, bad: Sequence[Bad] = ()) -> list[str]:
+        """What to say of the data: the note, and how much of what was given is used.
+
+        Args:
+            bad: Images that do not decode.
+        """
+        lines = [self.note] if self.note else []
+        if left_out := self.without(bad):
+            used, given = len(self) - len(bad), self.given or len(self)
+            reasons = "; ".join(map(str, left_out))
+            lines.append(f"{used:,} images used of {given:,} given; not used: {reasons}")
+        return lines
 
     def take(self, rows: np.ndarray, *, split: str | None = None) -> PairData:
         """The same data with only some of its rows."""

@@ -54,7 +54,8 @@ def embed(
 ) -> Embeddings:
     """Embeddings of a data set in memory: one row per image, one per caption.
 
-    Images that do not decode are left out with their captions; ``meta["bad"]`` lists them. To write
+    Images that do not decode are left out with their captions; ``meta["bad"]`` lists them, and
+    ``meta["left_out"]`` counts them with what the data set left out before. To write
     embeddings of a large data set to disk, use :func:`geomkit.extraction.extract`.
 
     Args:
@@ -108,7 +109,11 @@ def embed(
         encoded.text.numpy()[left],
         place[owner[left]],
         ids=tuple(data.ids[row] for row in encoded.rows),
-        meta={"bad": [{"id": b.id, "reason": b.reason} for b in encoded.bad]},
+        meta={
+            "bad": [{"id": b.id, "reason": b.reason} for b in encoded.bad],
+            **data.account(encoded.bad),
+            "notes": data.lines(encoded.bad),
+        },
     )
 
 

@@ -31,6 +31,7 @@ def load_source(
     download: bool = False,
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
+    fast_decode: bool = False,
 ) -> tuple[Embeddings, str | None]:
     """Return the embeddings of a SOURCE, and their split (``None`` if the files do not say it).
 
@@ -46,6 +47,8 @@ def load_source(
         workers: Number of processes that decode images, for a model; default: one per core.
         columns: Name of the array of each modality, such as ``{"image": "a", "text": "b"}``, for a
             file that names its arrays otherwise.
+        fast_decode: Whether large JPEGs may be decoded at a reduced size, for a model; this moves
+            the embeddings a little.
 
     Returns:
         The embeddings and the name of the split. Of a file with more than two modalities they are
@@ -63,8 +66,16 @@ def load_source(
         >>> embeddings.n, embeddings.dim, split
         (10, 4, None)
     """
-    options = {"data": data, "split": split, "device": device, "download": download}
-    (first, *others), found_split = load_pairs(source, **options, workers=workers, columns=columns)
+    (first, *others), found_split = load_pairs(
+        source,
+        data=data,
+        split=split,
+        device=device,
+        download=download,
+        workers=workers,
+        columns=columns,
+        fast_decode=fast_decode,
+    )
     if others:
         pairs = " and ".join("–".join(e.modalities) for e in others)
         notes = [*first.meta.get("notes", ()), f"of {pairs} nothing is used here"]
@@ -81,6 +92,7 @@ def load_pairs(
     download: bool = False,
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
+    fast_decode: bool = False,
 ) -> tuple[list[Embeddings], str | None]:
     """Return embeddings of every pair of modalities of a SOURCE, and their split.
 
@@ -93,9 +105,17 @@ def load_pairs(
         checkpoint = open_source(source, download=download)
         if columns:
             raise GeomkitError(f"{source}: columns apply to embeddings, this is a model")
-        embedded, split = _embed(checkpoint, data, split or "val", device=device, workers=workers)
+        embedded, split = _embed(
+            checkpoint,
+            data,
+            split or "val",
+            device=device,
+            workers=workers,
+            fast_decode=fast_decode,
+        )
         return [embedded], split
-    for name, value in (("--data", data), ("--split", split)):
+    given = (("--data", data), ("--split", split), ("--fast-decode", fast_decode or None))
+    for name, value in given:
         if value is not None:
             raise GeomkitError(f"{source}: {name} applies to checkpoints, these are embeddings")
     pairs, split = read_source(source, columns=columns)
@@ -172,11 +192,17 @@ def to_device(embeddings: Embeddings, device: str) -> Embeddings:
 
 
 def _embed(
-    checkpoint: Checkpoint, data: str | None, split: str, *, device: str, workers: int | None
+    checkpoint: Checkpoint,
+    data: str | None,
+    split: str,
+    *,
+    device: str,
+    workers: int | None,
+    fast_decode: bool,
 ) -> tuple[Embeddings, str | None]:
     """A split of some data through a model."""
     from geomkit._core import runtime
-    from geomkit.data import load_data
+    from geomkit.data import load_data, with_options
     from geomkit.extraction.encode import embed
 
     device = runtime.resolve_device(device)
@@ -184,7 +210,7 @@ def _embed(
     trained_on: dict[str, Any] = own.get("data") or {}
     spec = data or trained_on["spec"]
     pairs = load_data(
-        spec,
+        with_options(spec, draft=True) if fast_decode else spec,
         split=split,
         preprocess=checkpoint.preprocess,
         n=trained_on.get("n") if data is None and split == "train" else None,

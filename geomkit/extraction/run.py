@@ -157,6 +157,7 @@ def extract(
                 "spec": data.spec,
                 "split": data.split,
                 **data.fingerprint,
+                **data.account(),
                 "note": data.note,
                 "licence": data.licence,
                 "attribution": data.attribution,

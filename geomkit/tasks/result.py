@@ -337,6 +337,7 @@ def class_result(
             "data_source": data.source,
             "licence": data.licence,
             "attribution": data.attribution,
+            **({"note": data.note} if data.note else {}),
             **meta,
             "device": on.device,
             "precision": on.precision,

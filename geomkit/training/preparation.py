@@ -138,6 +138,7 @@ def prepare(
         "n": config.pairs,
         "split": config.eval_split,
         "fingerprint": data.fingerprint,
+        **data.account(),
     }
     if stored is not None:
         _check_same(config, description, stored, out)

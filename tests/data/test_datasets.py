@@ -126,7 +126,8 @@ def test_pictures_with_texts_beside_them(tmp_path: Path) -> None:
     assert dict(zip(numbers(data), data.names, strict=True)) == {
         i: f"text {i}" for i in range(8) if i != 5
     }
-    assert "1 images without a .txt" in data.note
+    assert data.remarks.startswith("left out: 1 images without a .txt beside them (00001/00000000")
+    assert data.given == 8 and "1 caption per image" in data.reading
 
 
 def test_specs_with_any_path() -> None:

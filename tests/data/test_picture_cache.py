@@ -175,7 +175,7 @@ def test_bad_pictures_are_left_out_and_counted(place: Path, data: PairData, tmp_
     for _ in range(2):  # built, then opened
         kept = build(tolerant)
         assert len(kept) == COUNT - 2 and not {"07.png", "21.png"} & set(kept.ids)
-        assert "2 images left out that do not decode, the first: 07.png" in kept.note
+        assert "2 images that do not decode (07.png, which does not decode (" in kept.remarks
         whole, rows, _ = data.read()
         assert np.array_equal(kept.pixels(), whole) and kept.ids == data.take(rows).ids
     with pytest.raises(GeomkitError, match=r"07.png .*and 1 more: 2 of 23"):

@@ -100,7 +100,10 @@ def test_samples_that_lack_something(tmp_path: Path) -> None:
     )
     data = load_data(f"webdataset:{file}", split="all")
     assert data.ids == ("1", "4") and data.names == ["", "bad"]
-    assert "1 samples without an image" in data.note and "2 samples without a c" in data.note
+    assert (
+        "2 samples without a caption (3, 5); left out: 1 samples without an image (2)"
+        in data.remarks
+    )
     assert [b.id for b in data.read()[2]] == ["4"]
 
 

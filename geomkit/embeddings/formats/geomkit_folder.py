@@ -37,7 +37,9 @@ def _read(path: Path) -> Loaded:
         meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
         split = manifest["data"]["split"]
         bad = [(entry["id"], entry["reason"]) for entry in manifest.get("bad", ())]
-    except (KeyError, TypeError, AttributeError):
+        left_out = manifest["data"].get("left_out", ())
+        not_given = tuple(f"{x['count']:,} {x['what']}, such as {x['first'][0]}" for x in left_out)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise GeomkitError(f"{path / MANIFEST}: damaged; extract again with --overwrite") from None
     found = numbered_files(path)
     listed = {path / name: stored for shard in shards for name, stored in shard.files.items()}
@@ -59,6 +61,9 @@ def _read(path: Path) -> Loaded:
                 f"says {entry.images} and {entry.texts}"
             )
     notes = loaded.notes
+    if not_given:
+        notes += (f"not extracted: {'; '.join(not_given)}",)
+        meta["left_out"] = list(left_out)
     if bad:
         used = sum(entry.images for entry in shards)
         about = f"such as {bad[0][0]} ({bad[0][1]})"
