@@ -23,8 +23,10 @@ from geomkit._core.parallel import cores, in_order
 from geomkit.engine.pairwise import Kind
 from geomkit.engine.precision import cosines_at, rounding, unit64
 
-__all__ = ["Distinct", "Nearest", "distinct"]
+__all__ = ["BOTH", "MORE", "Distinct", "Nearest", "distinct"]
 
+MORE = 6
+"""Candidates in a list beyond the k nearest: itself, and those that may be tied with the k-th."""
 _ROWS = 512
 """Rows whose ties are decided at once: the memory of heavy ties grows with it."""
 _BLOCK = 2048
@@ -34,6 +36,9 @@ _SAME = 4e-14
 
 _NEAR = 1e-6
 """What the cosines of such rows are from 1 at most, in float32 too."""
+
+BOTH: dict[str, tuple[Kind, Kind]] = {"image": ("xx", "xy"), "text": ("yy", "yx")}
+"""Kinds of the candidates of both modalities, its own first."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,16 @@ class Distinct:
 
 
 class _Listed(NamedTuple):
-    """The k nearest by the scores of the walk.
+    """The nearest by the scores of the walk.
 
-    ``number``: numbers of the candidates, ``(q, k)``, n added for those of the second kind.
+    ``number``: numbers of the candidates, nearest first, n added for those of the second kind.
+    ``score``: their products.
     ``bar``: a cosine that all k nearest have at least, ``(q,)``.
     ``sure``: whether the rounding of the scores cannot have changed them, ``(q,)``.
     """
 
     number: np.ndarray
+    score: np.ndarray
     bar: np.ndarray
     sure: np.ndarray
 
@@ -118,7 +125,8 @@ class Nearest:
         modalities it is k/(n − 1), as of shuffled pairs.
         """
         x, y = self._listed("xx"), self._listed("yy")
-        both = np.sort(np.concatenate([x.number, y.number], axis=1), axis=1)
+        both = np.concatenate([x.number[:, : self.k], y.number[:, : self.k]], axis=1)
+        both.sort(axis=1)
         share = (both[:, 1:] == both[:, :-1]).sum(axis=1) / self.k
         for rows in _chunks(~(x.sure & y.sure)):
             images, texts = self._decided(x, rows, "xx"), self._decided(y, rows, "yy")
@@ -133,27 +141,51 @@ class Nearest:
         """
         kind: Kind = "yx" if modality == "image" else "xy"
         found = self._listed(kind)
-        counts = np.bincount(found.number[found.sure].ravel(), minlength=self.n).astype(np.float64)
+        counts = np.bincount(found.number[found.sure, : self.k].ravel(), minlength=self.n).astype(
+            float
+        )
         for rows in _chunks(~found.sure):
             entries, groups = self._decided(found, rows, kind), self._distinct(kind[1])
             more = np.bincount(entries.candidate, entries.share, minlength=len(groups.first))
             counts += more[groups.group]
         return counts
 
-    def own_share(self, modality: str) -> np.ndarray:
-        """Share of its own modality among each row's k nearest of both modalities, ``(q,)``.
+    def mixed(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        """Number of each row's k nearest of both modalities that are of its own, ``(q,)``.
+
+        And the probability that its partner is among them, ``(q,)``.
 
         Args:
             modality: ``image`` or ``text``: paired texts.
         """
-        kinds: tuple[Kind, Kind] = ("xx", "xy") if modality == "image" else ("yy", "yx")
+        kinds = BOTH[modality]
         found = self._listed(*kinds)
-        share = (found.number < self.n).mean(axis=1)
+        number = found.number[:, : self.k]
+        own = (number < self.n).sum(axis=1).astype(np.float64)
+        partner = (number == self.n + self.rows[:, None]).sum(axis=1).astype(np.float64)
         for rows in _chunks(~found.sure):
-            entries = self._decided(found, rows, *kinds)
-            own = entries.share * entries.weight * (entries.kind == 0)
-            share[rows] = np.bincount(entries.row, own, minlength=len(rows)) / self.k
-        return share
+            e = self._decided(found, rows, *kinds)
+            of_own = e.kind == 0
+            group = self._distinct(kinds[1][1]).group[self.rows[rows]]
+            of_partner = ~of_own & (e.candidate == group[e.row])
+            own[rows] = np.bincount(e.row, e.share * e.weight * of_own, minlength=len(rows))
+            partner[rows] = np.bincount(e.row, e.share * of_partner, minlength=len(rows))
+        return own, partner
+
+    def ring(self, *kinds: Kind) -> tuple[np.ndarray, np.ndarray]:
+        """Pair numbers of each row's k nearest candidates, ``(q, k)``, and of a few next ones.
+
+        The row's own number stands where ties leave open which candidate comes next.
+
+        Args:
+            kinds: The kinds of candidates: those of one, or the nearest of two.
+        """
+        found = self._listed(*kinds)
+        number, score = found.number % self.n, found.score.astype(np.float64)
+        unsure = np.repeat(~found.sure[:, None], number.shape[1], axis=1)
+        unsure[:, self.k :] |= score[:, self.k :] <= score[:, -1:] + self._width
+        number = np.where(unsure, self.rows[:, None], number)
+        return number[:, : self.k], number[:, self.k :]
 
     def _listed(self, *kinds: Kind) -> _Listed:
         """Return the k nearest among the candidates of one kind or two, as the walk scored them."""
@@ -162,15 +194,15 @@ class Nearest:
         number = np.concatenate([one[1] + at * self.n for at, one in enumerate(lists)], axis=1)
         if kinds[0] in ("xx", "yy"):
             score[number == self.rows[:, None]] = -np.inf
-        order = np.argsort(-score, axis=1, kind="stable")[:, : self.k + 1]
+        order = np.argsort(-score, axis=1, kind="stable")[:, : self.k + MORE - 1]
         score, number = (np.take_along_axis(a, order, axis=1) for a in (score, number))
         bar = score[:, self.k - 1].astype(np.float64) - self._width
-        sure: np.ndarray = np.all(score[:, self.k :] < bar[:, None], axis=1)
+        sure: np.ndarray = np.all(score[:, self.k : self.k + 1] < bar[:, None], axis=1)
         for kind in kinds:
             # Rows that differ by rounding alone are tied, though not all their cosines need to be.
             alike = len(self._distinct(kind[1]).first) == 1
             sure &= ~self._cut(kind, bar) & (not alike)
-        return _Listed(number[:, : self.k], bar, sure)
+        return _Listed(number, score, bar, sure)
 
     def _cut(
         self, kind: Kind, bar: np.ndarray, rows: slice | np.ndarray = slice(None)
@@ -193,7 +225,8 @@ class Nearest:
         if side not in self._groups:
             lists = {kind: score for kind, (score, _) in self._lists.items() if kind[1] == side}
             crowded = lists["xx" if side == "x" else "yy"].min() > 1 - _NEAR or any(
-                (score[:, -1] >= score[:, self.k] - self._width).any() for score in lists.values()
+                (score[:, -1] >= score[:, : self.k + 1][:, -1] - self._width).any()
+                for score in lists.values()
             )
             alone = Distinct(np.arange(self.n), np.arange(self.n), np.ones(self.n, np.int64))
             found = distinct(lambda rows: self._take(side, rows), self.n) if crowded else alone
@@ -209,7 +242,7 @@ class Nearest:
             kinds: The kinds of candidates.
         """
         sure = np.flatnonzero(found.sure[rows])
-        number = found.number[rows[sure]].ravel()
+        number = found.number[rows[sure], : self.k].ravel()
         row, kind = np.repeat(sure, self.k), number // self.n
         parts = []
         for at, name in enumerate(kinds):

@@ -9,7 +9,7 @@ import numpy as np
 
 from geomkit._core.array import Array, is_torch, to_numpy
 from geomkit._core.parallel import Team
-from geomkit.engine.nearest import Nearest
+from geomkit.engine.nearest import MORE, Nearest
 from geomkit.engine.pairwise import Kind, Pairs, Reducer, Tile
 from geomkit.engine.precision import rounding
 from geomkit.engine.sampled import Sample, Strip
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     pass
 
 __all__ = ["Neighbours", "SampledNeighbours", "TopK"]
-
-_MORE = 6
-"""Candidates kept beyond the k nearest: itself, and those that may be tied with the k-th."""
 
 
 @dataclass(eq=False)
@@ -41,7 +38,7 @@ class Neighbours(Reducer[Pairs, Tile]):
     def start(self, pairs: Pairs) -> None:
         """Reset the neighbours."""
         self._pairs = pairs
-        keep = min(self.k + _MORE, pairs.n)
+        keep = min(self.k + MORE, pairs.n)
         kinds: tuple[Kind, ...] = ("xx", "yy", "xy", "yx")
         self._top = {kind: TopK(pairs.n, keep) for kind in kinds if kind in pairs.kinds}
 
@@ -93,7 +90,7 @@ class SampledNeighbours(Reducer[Sample, Strip]):
     def start(self, pairs: Sample) -> None:
         """Reset the neighbours."""
         self._sample = pairs
-        keep = min(self.k + _MORE, pairs.n)
+        keep = min(self.k + MORE, pairs.n)
         kinds: tuple[Kind, ...] = ("xx", "yy", "xy", "yx")
         self._top = {kind: TopK(len(pairs.rows), keep) for kind in kinds if kind in pairs.kinds}
 

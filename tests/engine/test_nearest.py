@@ -34,19 +34,22 @@ def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     x, y = (unit(rows.astype(np.float64)) for rows in (x, y))
     n, alone = len(x), 9 * np.eye(len(x))
     xx, yy, xy = x @ x.T - alone, y @ y.T - alone, x @ y.T
-    return {
+    out = {
         "overlap": (shares(xx) * shares(yy)).sum(axis=1) / K,
         "counts image": shares(xy.T).sum(axis=0),
         "counts text": shares(xy).sum(axis=0),
-        "own image": shares(np.hstack([xx, xy]))[:, :n].sum(axis=1) / K,
-        "own text": shares(np.hstack([yy, xy.T]))[:, :n].sum(axis=1) / K,
     }
+    for modality, both in (("image", np.hstack([xx, xy])), ("text", np.hstack([yy, xy.T]))):
+        share = shares(both)
+        out[f"own {modality}"] = share[:, :n].sum(axis=1)
+        out[f"partner {modality}"] = share[range(n), range(n, 2 * n)]
+    return out
 
 
 def found(near: Nearest, *, counts: bool = True) -> dict[str, np.ndarray]:
     out = {"overlap": near.overlap()}
     for modality in ("image", "text"):
-        out[f"own {modality}"] = near.own_share(modality)
+        out[f"own {modality}"], out[f"partner {modality}"] = near.mixed(modality)
         if counts:
             out[f"counts {modality}"] = near.counts(modality)
     return out
@@ -124,12 +127,14 @@ def test_several_captions_take_the_paired_text() -> None:
 @pytest.mark.parametrize("limit", [10_000, 100])
 def test_the_order_of_pairs_changes_nothing(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = normal(400, 16) + prototypes(400, 16, 10, 1), prototypes(400, 16, 10, 1)
-    names = ["mutual_knn", "hubness_image", "hubness_text"]
+    names = ["mutual_knn", "hubness_image", "hubness_text", "modality_bias_image"]
     monkeypatch.setattr("geomkit.metrics.statistics.QUERIES", 400)
     whole = gap(x, y, metrics=names, exact_limit=limit)
     order = np.random.default_rng(0).permutation(400)
     again = gap(x[order], y[order], metrics=names, exact_limit=limit)
     assert again.metrics == pytest.approx(whole.metrics, rel=1e-9, nan_ok=True)
+    assert again.stderr == pytest.approx(whole.stderr, rel=1e-6)
+    assert again.null == pytest.approx(whole.null, rel=1e-9)
     assert np.isnan(whole.metrics["hubness_text"]) == (limit == 100)
 
 

@@ -135,6 +135,9 @@ def oracle(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
             index = np.concatenate([table, same - 9 * np.eye(n)], axis=1)
             hits = [i in np.argsort(-row)[:k] for i, row in enumerate(index)]
             out[f"mixed_{direction}_retrieval_recall@{k}"] = float(np.mean(hits))
+    for name, own, other in (("image", x, y), ("text", y, x)):
+        found = nearest(np.concatenate([own @ own.T - 9 * np.eye(n), own @ other.T], axis=1))
+        out[f"modality_bias_{name}"] = mean(sum(j < n for j in near) / 10 for near in found)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Group ``mixed``: whether rows find their partners in one index of both modalities."""
+"""Group ``mixed``: what rows find in one index of both modalities."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
+from geomkit.engine.nearest import BOTH
 from geomkit.engine.ranks import Ranks
 from geomkit.engine.reducers import OwnKindCounts, SampledOwnKindCounts
+from geomkit.metrics.definitions.neighbours import NEAREST, error_of_neighbours
 from geomkit.metrics.definitions.retrieval import (
     RANKS,
     RECALL_AT,
@@ -16,10 +18,10 @@ from geomkit.metrics.definitions.retrieval import (
     regrouped,
 )
 from geomkit.metrics.metric import Metric, of_statistics
-from geomkit.metrics.number import Number, share_with_error
+from geomkit.metrics.number import NAN, Number, share_with_error
 from geomkit.metrics.statistics import Reduction, Statistics
 
-__all__ = ["METRICS", "mixed_recall"]
+__all__ = ["METRICS", "mixed_recall", "modality_bias"]
 
 
 class OwnKind(Protocol):
@@ -80,12 +82,52 @@ def _chance(s: Statistics, direction: str, k: int) -> float:
     return float(texts @ np.interp(np.arange(len(texts)), [0, *RECALL_AT], [0.0, *means]))
 
 
+def shares(s: Statistics) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Share of each row's own modality among its 10 nearest; and that of its partner."""
+    near = s.reduced(NEAREST).near
+    found = {side: near.mixed(side) for side in ("image", "text")}
+    return {side: (own / near.k, partner / near.k) for side, (own, partner) in found.items()}
+
+
+def modality_bias(s: Statistics, modality: str) -> Number:
+    """Share of a query's own modality among its 10 nearest of all other images and texts. 0 to 1.
+
+    0.5 without a gap, 1 where a query finds only its own kind; every image counts with one text,
+    so that both modalities have equal numbers. The partner is one of the texts: where all pairs
+    coincide it always takes one of the 10 places, and the share is 0.45. Rows that are tied for
+    the last places share them.
+
+    The null is its mean when image and text are exchanged at random within pairs: half of the
+    places that partners do not take. The error allows for shared neighbours
+    (:func:`~geomkit.metrics.definitions.neighbours.error_of_neighbours`).
+    """
+    near = s.reduced(NEAREST).near
+    if 2 * s.n - 1 <= near.k:
+        return Number(NAN)
+    found = s.once(shares)
+    partner = np.mean([found[side][1].mean() for side in found])
+    value = found[modality][0]
+    error = error_of_neighbours(near, value, BOTH[modality])
+    return Number(float(value.mean()), error, (1.0 - float(partner)) / 2)
+
+
 METRICS = [
-    Metric(
-        f"mixed_{direction}_retrieval_recall@{k}", "mixed",
-        of_statistics(mixed_recall, direction, k),
-        f"{way} among both, chance … 1 = all found", low=0, high=1, ideal=1, reduction=OWN_KIND,
-    )
-    for direction, way in (("text", "image → text"), ("image", "text → image"))
-    for k in RECALL_AT
+    *(
+        Metric(
+            f"mixed_{direction}_retrieval_recall@{k}", "mixed",
+            of_statistics(mixed_recall, direction, k),
+            f"{way} among both, chance … 1 = all found", low=0, high=1, ideal=1,
+            reduction=OWN_KIND,
+        )
+        for direction, way in (("text", "image → text"), ("image", "text → image"))
+        for k in RECALL_AT
+    ),
+    *(
+        Metric(
+            f"modality_bias_{modality}", "mixed", of_statistics(modality_bias, modality),
+            "0.5 = none … 1 = finds only its own kind", low=0, high=1, ideal=0.45,
+            reduction=NEAREST, undefined="it needs more than 5 pairs",
+        )
+        for modality in ("image", "text")
+    ),
 ]  # fmt: skip
