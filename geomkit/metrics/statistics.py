@@ -160,6 +160,10 @@ class Statistics:
             self._held[key] = compute(self, *args, **kwargs)
         return self._held[key]
 
+    def has(self, compute: Callable[..., Any], *args: Any) -> bool:
+        """Whether :meth:`once` has computed it already."""
+        return (compute, args) in self._held
+
     def reduced(self, reduction: Reduction[R]) -> R:
         """Return the reducer of a reduction after the walk.
 

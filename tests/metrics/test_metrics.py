@@ -18,7 +18,7 @@ from geomkit import functional
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import METRICS, gap, linear_separability, select
-from geomkit.metrics.definitions.spectrum import principal_components, uncentred_eigenvalues
+from geomkit.metrics.definitions.spectrum import eigenvalues, principal_components
 from geomkit.metrics.logistic import Logistic
 from geomkit.metrics.separability import assign_folds, roc_auc
 from geomkit.metrics.statistics import Statistics
@@ -304,9 +304,10 @@ def test_roc_auc_equals_sklearns_with_ties() -> None:
 def test_eigenvalues_are_squared_singular_values(n: int, d: int) -> None:
     x, y = clouds(n, d)
     s = Statistics(Embeddings.of(x, y))
-    found = uncentred_eigenvalues(s, "image")
+    found = eigenvalues(s, "image", centred=False)
     np.testing.assert_allclose(found, np.linalg.svd(x, compute_uv=False) ** 2, rtol=1e-9)
     values, vectors = principal_components(s, "text")
+    np.testing.assert_allclose(eigenvalues(s, "text", centred=True), values, atol=1e-13)
     pca = PCA().fit(y)
     np.testing.assert_allclose(values, pca.explained_variance_ * (n - 1), atol=1e-13)
     assert len(values) == min(n, d)

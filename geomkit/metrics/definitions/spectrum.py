@@ -21,10 +21,10 @@ from geomkit.metrics.statistics import Statistics
 
 __all__ = [
     "METRICS",
-    "centred_eigenvalues",
     "components_to",
     "conformity",
     "effective_rank",
+    "eigenvalues",
     "explained_variance",
     "explained_variance_auc",
     "explained_variance_with_error",
@@ -33,41 +33,46 @@ __all__ = [
     "participation_ratio",
     "principal_components",
     "spectral_decay",
-    "uncentred_eigenvalues",
 ]
 
 
 def principal_components(s: Statistics, modality: str) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of the centred scatter, largest first, and its eigenvectors as columns.
 
-    There are min(n, d) of them, of the n × n matrix of inner products if that is the smaller one.
-    The vectors are in the coordinates of ``s.span``.
+    There are min(n, d) of them. The vectors are in the coordinates of ``s.span``.
     """
-    mean, covariance = s.moments.of_modality(modality)
-    if s.n >= len(mean):
-        values, vectors = np.linalg.eigh(s.n * covariance)
-        return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    rows = _rows(s, modality) - mean
-    values, left = np.linalg.eigh(rows @ rows.T)
-    values = np.maximum(values[::-1], 0.0)
+    matrix, rows = _gram(s, modality, centred=True)
+    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    if rows is None:
+        return values, vectors
     # What has no variance, as the direction that centring took away, has no vector either.
     lengths = np.sqrt(np.where(values > 1e-14 * values[0], values, np.inf))
-    return values, rows.T @ left[:, ::-1] / lengths
+    return values, rows.T @ vectors / lengths
 
 
-def uncentred_eigenvalues(s: Statistics, modality: str) -> np.ndarray:
-    """Eigenvalues of Σxxᵀ, largest first: the squared singular values of the rows."""
-    mean, covariance = s.moments.of_modality(modality)
+def eigenvalues(s: Statistics, modality: str, *, centred: bool) -> np.ndarray:
+    """Eigenvalues of Σ(x−x̄)(x−x̄)ᵀ or, uncentred, of Σxxᵀ, largest first, ``(min(n, d),)``.
+
+    The square roots of the uncentred ones are the singular values of the rows. The centred ones are
+    0 if the rows differ by rounding alone: their spectrum would be that of noise.
+    """
+    if centred and s.moments.spread(modality) <= s.moments.ROUNDING:
+        return np.zeros(min(s.n, len(s.moments.of_modality(modality)[0])))
+    if centred and s.has(principal_components, modality):
+        return s.once(principal_components, modality)[0]
+    matrix, _ = _gram(s, modality, centred=centred)
+    return np.maximum(np.linalg.eigvalsh(matrix)[::-1], 0.0)
+
+
+def _gram(s: Statistics, modality: str, *, centred: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scatter of a modality; if there are fewer rows, their inner products and the rows."""
+    mean, covariance = map(to_numpy, s.moments.of_modality(modality))
     if s.n >= len(mean):
-        second = s.n * (covariance + mean[:, None] * mean[None, :])
-    else:
-        rows = _rows(s, modality)
-        second = rows @ rows.T
-    return np.maximum(np.linalg.eigvalsh(second)[::-1], 0.0)
-
-
-def _rows(s: Statistics, modality: str) -> np.ndarray:
-    return unit64(to_numpy(s.span[modality == "text"][:]))
+        return s.n * (covariance if centred else covariance + np.outer(mean, mean)), None
+    rows = unit64(to_numpy(s.span[modality == "text"][:]))
+    rows = rows - mean if centred else rows
+    return rows @ rows.T, rows
 
 
 def leading_components(s: Statistics, modality: str, share: float) -> np.ndarray | None:
@@ -254,28 +259,19 @@ def conformity(m: Moments, modality: str) -> Number:
     return Number(float(np.linalg.norm(mean)), error, 1 / math.sqrt(m.n))
 
 
-def centred_eigenvalues(s: Statistics, modality: str) -> np.ndarray:
-    """Eigenvalues of the centred scatter, largest first.
-
-    Zeros if the rows differ by rounding alone: its spectrum would be that of noise.
-    """
-    values, _ = s.once(principal_components, modality)
-    return values * (s.moments.spread(modality) > s.moments.ROUNDING)
-
-
 def _spectrum(modality: str) -> list[Metric]:
     def metric(
         name: str,
         formula: Callable[..., float],
         ends: str,
         *args: float,
-        eigenvalues: Callable[[Statistics, str], np.ndarray] = centred_eigenvalues,
+        centred: bool = True,
         with_dim: bool = False,
         **about: Any,
     ) -> Metric:
         @wraps(formula)
         def number(s: Statistics) -> Number:
-            values = s.once(eigenvalues, modality)
+            values = s.once(eigenvalues, modality, centred=centred)
             dim = (int(s.pairs[modality == "text"].shape[1]),) if with_dim else ()
             return Number(formula(values, *args, *dim))
 
@@ -300,7 +296,7 @@ def _spectrum(modality: str) -> list[Metric]:
         ),
         metric(
             "effective_rank", effective_rank, "1 = one direction … min(n, d) = all equal",
-            low=1, ideal=float, eigenvalues=uncentred_eigenvalues,
+            low=1, ideal=float, centred=False,
         ),
         metric(
             "participation_ratio", participation_ratio, "1 = one direction … d = all equal",
