@@ -50,9 +50,8 @@ def repeated() -> list:
     return [gap(*draw(80, 5, seed, shift=1.0), metrics=wanted) for seed in range(DRAWS)]
 
 
-# Recall and the like see each query's gallery as given, and the classifier's scores the classifier:
-# their errors leave out what another gallery or another fit would add.
-CONDITIONAL = ("retrieval", "knn", "separability")
+# The classifier's scores see the classifier as given: their errors leave out what another fit adds.
+CONDITIONAL = ("knn", "separability")
 
 
 # No defensible error is known for it.
@@ -74,6 +73,8 @@ def test_the_standard_error_is_the_spread_over_draws(repeated: list, name: str) 
     spread = values.std(ddof=1)
     # With 300 draws the spread itself is known to 4%; an n of 80 costs the linearisation some more.
     low, high = (0.5, 1.6) if any(word in name for word in CONDITIONAL) else (0.85, 1.15)
+    if "retrieval" in name:
+        high = 1.3  # ranks are whole numbers
     ratio = float(errors.mean() / spread)
     assert low < ratio < high, ratio
     if low == 0.85:
@@ -369,8 +370,18 @@ def test_the_error_of_the_mean_rank_is_the_jackknife_by_image(way: str, captions
         other = index != i
         left = gap(np.delete(x, i, 0), y[other], index[other] - (index[other] > i), metrics=[name])
         rest.append(left.metrics[name])
-    jackknife = math.sqrt((n - 1) * np.var(rest))
-    assert whole.stderr[name] == pytest.approx(jackknife, rel=0.02)
+    # One variance is not counted twice: of one query's rank as others are drawn.
+    twice = (whole.metrics[name] - 1) / (n if way == "text" else len(index))
+    error = math.sqrt((n - 1) * np.var(rest) - twice)
+    assert whole.stderr[name] == pytest.approx(error, rel=0.02)
+
+
+def test_influences_of_some_images_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw(300, 5, 0, shift=1.0)
+    whole = gap(x, y, metrics=["retrieval", "mixed"]).stderr
+    for count, near in ((301, 1e-12), (300, 1e-12), (299, 0.05), (200, 0.4)):
+        monkeypatch.setattr(retrieval, "_INFLUENCES", count)
+        assert gap(x, y, metrics=["retrieval", "mixed"]).stderr == pytest.approx(whole, rel=near)
 
 
 def test_recalls_with_hubs_in_the_gallery_have_the_error_of_their_spread() -> None:

@@ -63,7 +63,7 @@ def _found(s: Statistics, direction: str) -> Found:
         ranks, others, groups = across.image_retrieval, within.text, across.groups
     greater, tied = others + np.stack([ranks.greater, ranks.tied])
     ranks = Ranks(greater, tied, ranks.own)
-    return Found(ranks, groups, *influence(s, direction, ranks, mixed=True))
+    return Found(ranks, groups, influence(s, direction, ranks, mixed=True))
 
 
 def _chance(s: Statistics, direction: str, k: int) -> float:

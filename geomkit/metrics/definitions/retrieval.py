@@ -56,54 +56,64 @@ RANKS: Reduction[Retrieval] = Reduction(RankCounts, SampledRanks)
 
 
 @dataclass(frozen=True)
+class Influence:
+    """What images add to sums over the queries of others, which find more without them.
+
+    The columns are the hits at each of RECALL_AT, the reciprocal ranks, the ranks, and the ranks up
+    to the median.
+
+    Attributes:
+        images: Images whose influence is known, ``(l,)``.
+        sums: Influence of each on all queries of other images, ``(l, w)``.
+        squares: Mean over images of the sum of squares of the influences on one query, ``(w,)``.
+    """
+
+    images: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+
+
+@dataclass(frozen=True)
 class Found:
     """What the numbers of one direction are made of.
 
     Attributes:
         ranks: Rank of each query's right answer.
         groups: For each query, the number of its image; ``None`` if they are in the images' order.
-        images: Images whose influence on the queries is known, ``(l,)``; none in estimates.
-        influence: How much more they add to the sum over the queries, since without them in the
-            gallery others would find more, ``(l, w)``: to the hits at each of RECALL_AT, the
-            reciprocal ranks, the ranks, and the hits at the median rank.
+        influence: Influence of images on the queries; ``None`` in estimates.
     """
 
     ranks: Ranks
     groups: np.ndarray | None
-    images: np.ndarray
-    influence: np.ndarray
+    influence: Influence | None
 
     def error(self, values: np.ndarray, error: float, column: int) -> float:
         """Return the standard error of a mean over the queries with the draw of the gallery in it.
 
-        The jackknife by image: the variance of a mean is that of u = h + c over images, h being
-        what an image's own queries add to it and c its influence on the others. Var(c) +
-        2 Cov(h, c) is added to the variance of h alone.
+        By the jackknife over images the variance is that of h + c, with h what an image's own
+        queries add to the mean and c its influence on the others. The variance of h is known; what
+        is added to it is Var(c) + 2 Cov(h, c), less the sum of squares in Var(c), which Var(h)
+        holds already: how one query's value varies with the gallery.
 
         Args:
             values: Value of each query, ``(q,)``.
             error: Standard error with the gallery as given.
             column: Column of the influence.
         """
-        if len(self.images) < 2:
+        if self.influence is None:
             return error
         centred = values - values.mean()
         if self.groups is not None:
             centred = np.bincount(self.groups, weights=centred)
-        both = np.cov(centred[self.images], self.influence[:, column])
-        more = float(both[1, 1] + 2 * both[0, 1]) * len(centred) / len(values) ** 2
-        return math.sqrt(max(error**2 + more, error**2 / 4))
+        both = np.cov(centred[self.influence.images], self.influence.sums[:, column])
+        more = float(both[1, 1] + 2 * both[0, 1] - self.influence.squares[column])
+        return math.sqrt(max(error**2 + more * len(centred) / len(values) ** 2, error**2 / 4))
 
 
 def influence(
     s: Statistics, direction: str, ranks: Ranks, *, mixed: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and their influence on the queries, see :class:`Found`.
-
-    A query with g candidates above its answer stands at the edge of the top K, where one candidate
-    matters, with the chance that a Poisson variable of mean g − ½ is K − 1: the g of another draw
-    of the gallery would differ. Taking only the queries at the edge in this very gallery makes the
-    error too large by a quarter.
+) -> Influence | None:
+    """Return the influence of images on the queries, in exact results.
 
     Args:
         s: Statistics.
@@ -112,14 +122,9 @@ def influence(
         mixed: Whether the gallery holds the rows of the queries' own modality too.
     """
     if not s.exact:
-        return np.empty(0, np.int64), np.empty((0, 0))
+        return None
     e, answers = s.embeddings, s.reduced(RANKS).right_answers
-    mean = np.maximum(ranks.greater + ranks.tied / 2 - 0.5, 0.5)[:, None]
-    places = np.array([*RECALL_AT, max(1, math.floor(np.median(ranks.ranks)))])
-    factorial = np.array([math.lgamma(k) for k in places])
-    edge = np.exp((places - 1) * np.log(mean) - mean - factorial)
-    ends = (1 - np.exp(-mean)) / mean  # E 1/(1 + X), and E 1/(2 + X) with one candidate more
-    weights = np.hstack([edge[:, :-1], ends - (1 - ends) / mean, 0 * mean - 1, edge[:, -1:]])
+    weights = _without_one(ranks)
     count = min(s.n, _INFLUENCES)
     # Evenly over the cosines with the own text: the order of the rows has no part in the choice.
     images = np.sort(np.argsort(answers.best, kind="stable")[np.arange(count) * s.n // count])
@@ -127,15 +132,37 @@ def influence(
     queries, reference, owner = e.image, answers.best, np.arange(s.n)
     if direction == "image":
         queries, reference, owner = e.text, answers.own, e.image_index
-    place = np.searchsorted(images, e.image_index[texts])
-    total = np.zeros((len(images), weights.shape[1]))
+    both = np.hstack([weights, weights**2])
+    total = np.zeros((count, both.shape[1]))
     if mixed or direction == "text":
         rows, label = e.text[like(texts, e.text)], e.image_index[texts]
-        np.add.at(total, place, beaten(queries, rows, reference, weights, owner, label))
+        place = np.searchsorted(images, label)
+        np.add.at(total, place, beaten(queries, rows, reference, both, owner, label))
     if mixed or direction == "image":
         rows = e.image[like(images, e.image)]
-        total += beaten(queries, rows, reference, weights, owner, images)
-    return images, -total
+        total += beaten(queries, rows, reference, both, owner, images)
+    sums, squares = np.hsplit(total, 2)
+    return Influence(images, -sums, squares.mean(axis=0))
+
+
+def _without_one(ranks: Ranks) -> np.ndarray:
+    """What each query would gain if one candidate above its answer were not there, ``(q, w)``.
+
+    Few answers are just below the top K, so the gain is the mean of those at K ± √(K − 1).
+    """
+    fewer = Ranks(np.maximum(ranks.greater - 1, 0), ranks.tied, ranks.own)
+    gains = []
+    for k in RECALL_AT:
+        reach = math.isqrt(k - 1)
+        near = range(k - reach, k + reach + 1)
+        gains.append(np.mean([fewer.hits(j) - ranks.hits(j) for j in near], axis=0))
+    gains += [fewer.reciprocal - ranks.reciprocal, fewer.ranks - ranks.ranks]
+    # Likewise for the median, which can be large: each answer counts with the chance that a Poisson
+    # variable of its mean is there.
+    median = max(1, math.floor(np.median(ranks.ranks)))
+    mean = np.maximum(ranks.greater + ranks.tied / 2 - 0.5, 0.5)
+    gains.append(np.exp((median - 1) * np.log(mean) - mean - math.lgamma(median)))
+    return np.stack(gains, axis=1)
 
 
 def found(s: Statistics, direction: str) -> Found:
@@ -143,7 +170,7 @@ def found(s: Statistics, direction: str) -> Found:
     held = s.reduced(RANKS)
     ranks = held.text_retrieval if direction == "text" else held.image_retrieval
     groups = None if direction == "text" else held.groups
-    return Found(ranks, groups, *influence(s, direction, ranks))
+    return Found(ranks, groups, influence(s, direction, ranks))
 
 
 def recall(s: Statistics, direction: str, k: int) -> Number:
