@@ -33,7 +33,7 @@ benchmark: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts= --benchmark-only
 
 simulations: $(READY)
-	$(BIN)/python tests/simulations/errors.py --datasets 1000 --out reports/simulations
+	$(BIN)/python tests/simulations/errors.py --datasets 300 --out reports/simulations
 
 # uv resolves and fetches in seconds what pip takes minutes for; pip serves where uv is not to be had.
 $(READY): pyproject.toml constraints.txt
