@@ -122,7 +122,8 @@ class Cloud:
 
 # Keys whose null is an exchange of image and text within pairs, no cone, or re-pairing.
 EXCHANGE = (
-    "centroid_*", "linear_separability*", "mmd", "*uniformity*", "intra_cosine_*", "modality_bias_*",
+    "centroid_*", "linear_separability*", "mmd", "*uniformity*", "intra_cosine_*",
+    "modality_bias_*",
 )  # fmt: skip
 CONE = ("conformity_*",)
 REPAIRING = ("paired_cosine", "alignment", "cka", "mutual_knn", "*_retrieval_recall@*")
