@@ -181,7 +181,9 @@ def measured(cloud: str, keys: Sequence[str], seed: int) -> tuple[GapResult, Gap
         found = geomkit.gap(x, y, index, metrics=keys, seed=seed, **of.options)
     finally:
         statistics.QUERIES = kept
-    exact = geomkit.gap(x, y, index, metrics=keys, seed=seed) if of.queries else None
+    exact = (
+        geomkit.gap(x, y, index, metrics=found.estimated, seed=seed) if found.estimated else None
+    )
     return found, exact
 
 
