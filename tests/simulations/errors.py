@@ -48,7 +48,7 @@ COVERED = (0.93, 0.97)
 SMALL = 0.05
 """Level at which p-values are counted: at most this share of them lies below it."""
 
-_NEAR_ITS_END = "near 0 or 1 the error is that of the draws and of four more, two of each kind, and so too large"
+_NEAR_ITS_END = "near 0 or 1 the error is that of four draws more, two of each kind, and too large"
 _CURVED = (
     "the linear term of the statistic is 0 or nearly; the error is kept from falling below that of "
     "the quadratic term"
