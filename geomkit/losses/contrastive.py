@@ -7,10 +7,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from geomkit._core.collectives import gather_rows
+from geomkit.errors import GeomkitError
 from geomkit.losses.declarations import Features
 from geomkit.losses.spec import TERMS, LossSpec, parse_loss
 
 __all__ = ["ContrastiveLoss"]
+
+_UNIT = 0.01
+"""Largest deviation of a norm from 1: more than bfloat16 rounds."""
 
 
 class ContrastiveLoss(nn.Module):
@@ -27,6 +31,8 @@ class ContrastiveLoss(nn.Module):
             rank then returns its share: the mean over ranks is the loss of the global batch, and
             with DistributedDataParallel, which averages, so are the gradients. The contrastive
             term and the alignment differ by rank; the uniformities are the same on each.
+        normalize: Whether to divide the features by their norms first. Without it the first call
+            refuses features that are not of unit length.
 
     Raises:
         GeomkitError: If the loss does not parse.
@@ -38,11 +44,15 @@ class ContrastiveLoss(nn.Module):
     {'clip_loss': 0.0, 'uniformity_loss': -4.0, 'alignment_loss': 0.0}
     """
 
-    def __init__(self, loss: str | LossSpec = "clip", *, global_batch: bool = False) -> None:
+    def __init__(
+        self, loss: str | LossSpec = "clip", *, global_batch: bool = False, normalize: bool = False
+    ) -> None:
         """Parse the loss."""
         super().__init__()
         self.spec = parse_loss(loss) if isinstance(loss, str) else loss
         self.global_batch = global_batch
+        self.normalize = normalize
+        self._checked = False
 
     def forward(
         self,
@@ -55,8 +65,9 @@ class ContrastiveLoss(nn.Module):
         """Return the loss of one batch.
 
         Args:
-            image_features: **Normalised** rows, shape ``(n, d)``, the same n on each rank; n ≥ 2
-                unless the loss is ``clip`` or ``alignment`` alone.
+            image_features: **Normalised** rows (unless the loss has ``normalize``), shape
+                ``(n, d)``, the same n on each rank; n ≥ 2 unless the loss is ``clip`` or
+                ``alignment`` alone.
             text_features: **Normalised** rows of their captions, shape ``(n, d)``.
             logit_scale: Scalar s = 1/τ.
             logit_bias: Scalar added to the logits, for models that have one.
@@ -65,10 +76,19 @@ class ContrastiveLoss(nn.Module):
         Returns:
             The scalar loss; with ``output_dict`` its weighted terms, which add up to it, under
             names that end in ``_loss``.
+
+        Raises:
+            GeomkitError: On the first call, if rows are not of unit length.
         """
         with torch.autocast(image_features.device.type, enabled=False):
             x = _at_least_float32(image_features)
             y = _at_least_float32(text_features)
+            if self.normalize:
+                x, y = nn.functional.normalize(x, dim=-1), nn.functional.normalize(y, dim=-1)
+            elif not (self._checked or torch.compiler.is_compiling()):
+                _check_length("image_features", x)
+                _check_length("text_features", y)
+                self._checked = True  # once: it waits for the device
             all_x, all_y, offset = x, y, 0
             if self.global_batch and dist.is_initialized() and dist.get_world_size() > 1:
                 # Both in one message: the wait for it costs more than its bytes.
@@ -86,6 +106,15 @@ class ContrastiveLoss(nn.Module):
     def extra_repr(self) -> str:
         """Return the sum, for ``print(model)``."""
         return str(self.spec)
+
+
+def _check_length(name: str, features: Tensor) -> None:
+    norms = torch.linalg.vector_norm(features.detach(), dim=-1)
+    if bool(((norms - 1).abs() > _UNIT).any()):
+        raise GeomkitError(
+            f"{name}: expected rows of unit length, got norms from {norms.min():.4g} to "
+            f"{norms.max():.4g}; normalise them, or give ContrastiveLoss normalize=True"
+        )
 
 
 def _at_least_float32(features: Tensor) -> Tensor:

@@ -135,3 +135,18 @@ def test_no_tensor_is_larger_than_the_matrix_of_pairs(loss: str) -> None:
         unit = [torch.nn.functional.normalize(t, dim=1) for t in (x, y)]
         ContrastiveLoss(loss)(*unit, torch.tensor(20.0)).backward()
     assert largest[0] == n * n and x.grad is not None
+
+
+@pytest.mark.parametrize("name", ["clip", "cua"])
+def test_rows_that_are_not_of_unit_length_are_refused_or_normalised(name: str) -> None:
+    x, y = batch()
+    scale = torch.tensor(10.0, dtype=torch.float64)
+    with pytest.raises(GeomkitError, match=r"text_features: .* norms from 2 to 2; .*normalize="):
+        ContrastiveLoss(name)(x, 2 * y, scale)
+    expected = ContrastiveLoss(name)(x, y, scale)
+    found = ContrastiveLoss(name, normalize=True)(3 * x, 2 * y, scale)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    rounded = (x.bfloat16(), y.bfloat16())
+    assert ContrastiveLoss(name)(*rounded, scale.float()).item() == pytest.approx(
+        expected.item(), abs=0.1
+    )
