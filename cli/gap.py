@@ -18,7 +18,7 @@ from .many import say_notes
 from .options import ModelOptions
 
 if TYPE_CHECKING:
-    from geomkit.embeddings.embeddings import Embeddings
+    from geomkit.embeddings.embeddings import Clouds, Embeddings
     from geomkit.metrics import GapResult
 
 __all__ = ["gap"]
@@ -37,6 +37,7 @@ def gap(
     image: Path | None = None,
     text: Path | None = None,
     modality: list[str] | None = None,
+    unpaired: bool = False,
     options: ModelOptions,
     metrics: str | None = None,
     caption_index: int = 0,
@@ -57,6 +58,7 @@ def gap(
         image: A file with one matrix (n, d) of image embeddings; goes with --text.
         text: A file with one matrix (n, d) of text embeddings.
         modality: NAME=FILE, repeatable: every pair of modalities is measured.
+        unpaired: Row i of one modality does not belong to row i of the other.
         options: How models become embeddings.
         metrics: Comma-separated metrics or groups. Default: all.
         caption_index: Text of each image for every metric that is not a recall or rank, from 0.
@@ -88,18 +90,18 @@ def gap(
     names = select([word.strip() for word in metrics.split(",")] if metrics else None)
     team = Team.from_environment()
 
-    def loaded() -> Iterator[tuple[str, Embeddings, str | None]]:
+    def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
         for e in load_modalities(named, device=options.device) if named else ():
-            yield " ".join(str(named[m]) for m in e.modalities), e, None
+            yield e.meta["path"], e, None
         for source in sources:
             pairs, split = load_pairs(source, **options.arguments())
             say_notes(source, pairs[0])
-            for e in pairs:
-                yield source, e, split
+            yield from ((source, e, split) for e in pairs)
 
     results = [
         measure(
             embeddings,
+            paired=not unpaired,
             metrics=[*names, *(name for name, *_ in limits)],
             caption_index=caption_index,
             folds=int(folds) if folds.isdigit() else folds,
@@ -114,6 +116,8 @@ def gap(
     team.close()
     if team.rank:
         return 0  # the first rank reports for all
+    for r in results:
+        _say_undefined(r)
     if as_json:
         typer.echo(json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False))
     elif as_csv:
@@ -184,6 +188,14 @@ def _missed(results: list[GapResult], limits: list[tuple[str, str, float]]) -> i
     return status
 
 
+def _say_undefined(r: GapResult) -> None:
+    """Print why metrics have no value, a line for each reason."""
+    reasons = r.meta["reasons"]
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name for name in reasons if reasons[name] == reason]
+        console.line(f"{r.source}: {', '.join(names)} undefined: {reason}")
+
+
 def _print_table(results: list[GapResult]) -> None:
     from rich.console import Console
 
@@ -194,11 +206,12 @@ def _print_table(results: list[GapResult]) -> None:
     else:  # off a terminal the table is as wide as it needs
         typer.echo(table(results).plain())
     for r in results:
-        for name, reason in r.meta["reasons"].items():
-            console.line(f"{r.source}: {name} is undefined: {reason}")
         if not r.exact:
             seconds = r.meta.get("exact_seconds")
             took = f"; all pairs would take about {seconds:.0f} s" if seconds else ""
+            if not r.meta.get("paired", True):
+                console.line(f"{r.source}: ~ estimated from {r.meta['queries']:,} rows of each")
+                continue
             console.line(
                 f"{r.source}: ~ estimated from {r.meta['queries']} rows against all "
                 f"{r.n:,}{took} (--exact-limit {max(r.n, r.meta['texts'])} for exact)"

@@ -18,7 +18,7 @@ from .options import FigureOut, ModelOptions, Overwrite
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.embeddings.embeddings import Embeddings
+    from geomkit.embeddings.embeddings import Clouds, Embeddings
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
 
@@ -71,7 +71,7 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
     return embeddings, split
 
 
-def say_notes(source: str, embeddings: Embeddings) -> None:
+def say_notes(source: str, embeddings: Embeddings | Clouds) -> None:
     """Print what was assumed of a source, and what of it is not used."""
     for note in embeddings.meta.get("notes", ()):
         console.line(f"{source}: {note}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from geomkit._core.files import is_torch_file
-from geomkit.embeddings.embeddings import Embeddings, from_loaded
+from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
 from geomkit.embeddings.formats import read
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.checkpoint import Checkpoint
@@ -36,7 +36,7 @@ def open_source(source: str | Path, *, download: bool = False) -> Checkpoint:
 
 def read_source(
     source: str | Path, *, columns: Mapping[str, str] | None = None
-) -> tuple[list[Embeddings], str | None]:
+) -> tuple[list[Embeddings | Clouds], str | None]:
     """Return the embeddings that a SOURCE names, and their split if the files say it.
 
     Args:
@@ -44,7 +44,8 @@ def read_source(
         columns: Name of the array of each modality, where a file names them otherwise.
 
     Returns:
-        Embeddings of each pair of modalities, and the name of the split.
+        Embeddings of each pair of modalities, or clouds if there are no pairs, and the name of the
+        split.
 
     Raises:
         GeomkitError: If they cannot be read.

@@ -20,8 +20,8 @@ from geomkit.embeddings.reading import Loaded
 from geomkit.embeddings.rows import NUMBERS, ArrayShard, Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "held", "in_order", "interpret", "modality_of",
-           "one_matrix"]  # fmt: skip
+__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "held", "in_order", "interpret", "is_matrix",
+           "modality_of", "one_matrix"]  # fmt: skip
 
 HINT = "choose arrays with --columns image=NAME,text=NAME"
 
@@ -179,7 +179,7 @@ def one_matrix(arrays: Arrays, modality: str) -> Shard:
     Raises:
         GeomkitError: If there is no such matrix, or several.
     """
-    matrices = [name for name, array in arrays.items() if _is_matrix(array)]
+    matrices = [name for name, array in arrays.items() if is_matrix(array)]
     named = [name for name in matrices if modality in (name, modality_of(name))]
     chosen = matrices if len(matrices) == 1 else named
     if len(chosen) != 1:
@@ -203,16 +203,16 @@ def _by_name(arrays: Arrays) -> dict[str, str]:
         names: dict[str, list[str]] = {}
         for name, array in arrays.items():
             role = role_of(name)
-            if role and (name == role or role in KEYS or _is_matrix(array)):
+            if role and (name == role or role in KEYS or is_matrix(array)):
                 names.setdefault(role, []).append(name)
         for role, known in names.items():
             others = [name for name in known if name != role]
-            exact = role in known and (role in KEYS or not others or _is_matrix(arrays[role]))
+            exact = role in known and (role in KEYS or not others or is_matrix(arrays[role]))
             if not exact and len(others) > 1:
                 raise GeomkitError(f"{', '.join(others)}: each can be the {role}; {HINT}")
             chosen[role] = role if exact else others[0]
     known = [role for role in chosen if role not in KEYS]
-    loose = {n: a for n, a in arrays.items() if n not in chosen.values() and _is_matrix(a)}
+    loose = {n: a for n, a in arrays.items() if n not in chosen.values() and is_matrix(a)}
     if not known and len(loose) == 1:  # one cloud, by whatever name
         known = list(loose)
         chosen |= {name: name for name in known}
@@ -244,7 +244,8 @@ def _ordered(chosen: Mapping[str, str]) -> dict[str, str]:
     return {role: chosen[role] for role in dict.fromkeys([*roles, *chosen])}
 
 
-def _is_matrix(array: Shard | Deferred | Foreign) -> bool:
+def is_matrix(array: Shard | Deferred | Foreign) -> bool:
+    """Whether an array can hold rows: numbers of a fitting type in two or three dimensions."""
     return array.dtype in NUMBERS and len(array.shape) in (2, 3)
 
 

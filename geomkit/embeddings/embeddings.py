@@ -6,6 +6,7 @@ Everything downstream relies on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +22,14 @@ from geomkit.embeddings.reading import Loaded, naming
 from geomkit.embeddings.rows import Rows, check_matrix, fits_memory, normalize_block
 from geomkit.errors import GeomkitError
 
-__all__ = ["Embeddings", "from_loaded", "normalize", "read_embeddings", "write_embeddings"]
+__all__ = [
+    "Clouds",
+    "Embeddings",
+    "from_loaded",
+    "normalize",
+    "read_embeddings",
+    "write_embeddings",
+]
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,52 @@ class Embeddings:
         return self.image, self.text[like(first, self.text)]
 
 
+@dataclass(frozen=True)
+class Clouds:
+    """Unit rows of one modality, or of two whose rows do not belong together.
+
+    Attributes:
+        rows: Unit rows ``(n, d)`` by modality, one or two.
+        meta: Where the rows came from, the range of their norms, and the like.
+
+    Example:
+        >>> Clouds.of({"image": np.eye(2)}).reason
+        'there is one cloud, image, and no other to compare with'
+    """
+
+    rows: dict[str, Array]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Mapping[str, Array | Rows], *, meta: dict[str, Any] | None = None) -> Clouds:
+        """Clouds of raw encoder outputs, checked and normalised.
+
+        Raises:
+            GeomkitError: As :meth:`Embeddings.of`.
+        """
+        units = {name: normalize(matrix, name=name) for name, matrix in rows.items()}
+        about: dict[str, Any] = {**(meta or {}), "norms": {n: u[1] for n, u in units.items()}}
+        if quantized := {n: t for n, matrix in rows.items() if (t := _integer(matrix))}:
+            about["quantized"] = quantized
+        return cls({name: unit for name, (unit, _) in units.items()}, about)
+
+    @classmethod
+    def without_pairs(cls, part: Embeddings | Clouds) -> Clouds:
+        """The two clouds of embeddings whose pairs are not used."""
+        if isinstance(part, Clouds):
+            return part
+        return cls(dict(zip(part.modalities, (part.image, part.text), strict=True)), part.meta)
+
+    @property
+    def reason(self) -> str:
+        """Why there are no pairs."""
+        names = list(self.rows)
+        if len(names) == 1:
+            return f"there is one cloud, {names[0]}, and no other to compare with"
+        sizes = " and ".join(f"{len(rows)} {name}" for name, rows in self.rows.items())
+        return f"{sizes} rows are not paired; image_index says which belong together"
+
+
 def _integer(rows: Array | Rows) -> str:
     """Name of the integer type of rows as they were given, or nothing."""
     types = {shard.dtype for shard in rows.shards} if isinstance(rows, Rows) else {str(rows.dtype)}
@@ -231,40 +285,41 @@ def read_embeddings(path: str | Path, *, columns: Mapping[str, str] | None = Non
         >>> read_embeddings(path).n
         3
     """
-    path = Path(path)
-    return from_loaded(path, read(path, columns))[0]
+    found = from_loaded(Path(path), read(Path(path), columns))[0]
+    if isinstance(found, Clouds):
+        raise GeomkitError(f"{path}: {found.reason}")
+    return found
 
 
-def from_loaded(path: Path, loaded: Loaded) -> list[Embeddings]:
-    """Embeddings of each pair of modalities that a file holds; errors name the file.
+def from_loaded(path: Path | None, loaded: Loaded) -> list[Embeddings | Clouds]:
+    """Embeddings of each pair of modalities that a file holds, or clouds if there are no pairs.
+
+    Args:
+        path: Path of the file, which errors name; ``None`` for what is no file.
+        loaded: What it holds.
 
     Raises:
         GeomkitError: As :func:`read_embeddings`.
     """
     a, b = loaded.modalities
-    with naming(path):
-        if not loaded.text:
-            raise GeomkitError(f"expected arrays 'image' and 'text', found {a} alone")
+    about = dict(loaded.meta)
+    if path is not None:
+        about = {"path": str(path)} | about
+    if loaded.notes:
+        about["notes"] = list(loaded.notes)
+    with nullcontext() if path is None else naming(path):
         shards = {a: loaded.image, b: loaded.text, **loaded.others}
-        rows = {name: Rows(parts, name=name) for name, parts in shards.items()}
-        found = []
+        rows = {name: Rows(parts, name=name) for name, parts in shards.items() if parts}
+        if not loaded.text or (loaded.image_index is None and len(rows[a]) != len(rows[b])):
+            return [Clouds.of({name: rows[name] for name in (a, b) if name in rows}, meta=about)]
+        found: list[Embeddings | Clouds] = []
         for pair in combinations(rows, 2):
             # An index says whose each text is: the others have one row an image.
             first, second = sorted(pair, key=lambda name: name == b)
-            e = Embeddings.of(
-                rows[first],
-                rows[second],
-                loaded.image_index if second == b else None,
-                modalities=(first, second),
-                ids=loaded.ids,
-                meta={"path": str(path)},
-            )
-            meta = {
-                **e.meta,
-                **loaded.meta,
-                **({"notes": list(loaded.notes)} if loaded.notes else {}),
-            }
-            found.append(replace(e, meta=meta))
+            index = loaded.image_index if second == b else None
+            names = (first, second)
+            e = Embeddings.of(rows[first], rows[second], index, modalities=names, ids=loaded.ids)
+            found.append(replace(e, meta={**about, **e.meta}))
     return found
 
 

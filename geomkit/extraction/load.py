@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from geomkit.embeddings.contents import one_matrix
-from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.embeddings.formats import open_file
 from geomkit.embeddings.formats.npy import read_matrix
 from geomkit.embeddings.reading import Loaded, naming
@@ -20,6 +20,8 @@ from geomkit.models.checkpoints.kinds import find_kind
 from geomkit.sources import open_source, read_source
 
 __all__ = ["load_modalities", "load_pairs", "load_source", "to_device"]
+
+E = TypeVar("E", bound=Embeddings | Clouds)
 
 
 def load_source(
@@ -76,6 +78,8 @@ def load_source(
         columns=columns,
         fast_decode=fast_decode,
     )
+    if isinstance(first, Clouds):
+        raise GeomkitError(f"{source}: {first.reason}; only geomkit gap measures that")
     if others:
         pairs = " and ".join("–".join(e.modalities) for e in others)
         notes = [*first.meta.get("notes", ()), f"of {pairs} nothing is used here"]
@@ -93,10 +97,10 @@ def load_pairs(
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
     fast_decode: bool = False,
-) -> tuple[list[Embeddings], str | None]:
-    """Return embeddings of every pair of modalities of a SOURCE, and their split.
+) -> tuple[list[Embeddings | Clouds], str | None]:
+    """Return embeddings of every pair of modalities of a SOURCE, or clouds without pairs.
 
-    Arguments and errors are those of :func:`load_source`.
+    The second value is the name of the split; arguments and errors are as in :func:`load_source`.
     """
     kind = find_kind(source)
     if kind is not None:
@@ -122,10 +126,13 @@ def load_pairs(
     return [to_device(e, device) for e in pairs], split
 
 
-def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") -> list[Embeddings]:
-    """Return embeddings for every pair of two or more named matrices.
+def load_modalities(
+    paths: Mapping[str, str | Path], *, device: str = "auto"
+) -> list[Embeddings | Clouds]:
+    """Return embeddings for every pair of named matrices, or clouds without pairs.
 
-    Row i of each matrix belongs to row i of the others.
+    Row i of each matrix belongs to row i of the others, unless there is one matrix, or two of
+    unequal length.
 
     Args:
         paths: File with one matrix, or folder of ``.npy`` files, of each modality. Of several
@@ -133,10 +140,10 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
         device: Device for the rows; ``auto`` leaves them on the CPU.
 
     Raises:
-        GeomkitError: For fewer than two matrices, or files that cannot be read or differ in rows.
+        GeomkitError: If a file cannot be read, or three or more differ in rows.
     """
-    if len(paths) < 2:
-        raise GeomkitError(f"modalities: expected two or more, got {', '.join(paths) or 'none'}")
+    if not paths:
+        raise GeomkitError("modalities: expected one or more, got none")
     matrices = {}
     for name, path in paths.items():
         if not Path(path).exists():
@@ -144,10 +151,12 @@ def load_modalities(paths: Mapping[str, str | Path], *, device: str = "auto") ->
         with naming(Path(path)):
             matrices[name] = Rows(_matrix(Path(path), name), name=name)
     lengths = {name: len(rows) for name, rows in matrices.items()}
+    if len(paths) < 2 or (len(paths) == 2 and len(set(lengths.values())) > 1):
+        return [Clouds.of(matrices, meta={"path": " ".join(map(str, paths.values()))})]
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")
-    found = []
+    found: list[Embeddings | Clouds] = []
     for a, b in combinations(matrices, 2):
         meta = {"path": f"{paths[a]} {paths[b]}"}
         pair = Embeddings.of(matrices[a], matrices[b], modalities=(a, b), meta=meta)
@@ -165,13 +174,15 @@ def _matrix(path: Path, modality: str) -> Sequence[Shard]:
     return [one_matrix(found, modality)]
 
 
-def to_device(embeddings: Embeddings, device: str) -> Embeddings:
+def to_device(embeddings: E, device: str) -> E:
     """Return the same rows as tensors on a device; ``auto`` and ``cpu`` leave them as they are.
+
+    So do clouds without pairs, which are measured on the CPU.
 
     Raises:
         GeomkitError: If this machine has no such device, or it has no float64.
     """
-    if device in ("auto", "cpu"):
+    if device in ("auto", "cpu") or isinstance(embeddings, Clouds):
         return embeddings
     import torch
 

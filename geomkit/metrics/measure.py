@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 from geomkit._core.array import Array
 from geomkit._core.parallel import SOLO, Team
-from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError
 from geomkit.metrics.budget import check_memory, within_budget
+from geomkit.metrics.inputs import given
+from geomkit.metrics.metric import Metric
 from geomkit.metrics.number import NAN, Number
 from geomkit.metrics.registry import METRICS, select
-from geomkit.metrics.result import GapResult
+from geomkit.metrics.result import GapResult, GapResults
 from geomkit.metrics.statistics import QUERIES, Statistics
+from geomkit.metrics.unpaired import measure_clouds
 
 __all__ = ["gap"]
 
@@ -22,11 +27,29 @@ _OTHER_DIMENSION = "the two modalities have different dimensions"
 _LEFT_OUT = "it needs all pairs of rows: it is left out past the row budget"
 
 
+# fmt: off
+@overload
 def gap(
-    image: Embeddings | Array,
-    text: Array | None = None,
-    image_index: Array | None = None,
+    image: Embeddings | Clouds | Array | Sequence[Any], text: Array | Sequence[Any] | None = None,
+    image_index: Array | Sequence[int] | None = None, *, paired: bool = True,
+    metrics: Iterable[str] | None = None, caption_index: int = 0, folds: int | str = 5,
+    seed: int = 0, exact_limit: int | None = None, source: str = "", split: str | None = None,
+    team: Team = SOLO,
+) -> GapResult: ...
+@overload
+def gap(
+    image: Mapping[str, Any] | str | Path, text: None = None, image_index: None = None, *,
+    paired: bool = True, metrics: Iterable[str] | None = None, caption_index: int = 0,
+    folds: int | str = 5, seed: int = 0, exact_limit: int | None = None, source: str = "",
+    split: str | None = None, team: Team = SOLO,
+) -> GapResult | GapResults: ...
+# fmt: on
+def gap(
+    image: Any,
+    text: Any = None,
+    image_index: Any = None,
     *,
+    paired: bool = True,
     metrics: Iterable[str] | None = None,
     caption_index: int = 0,
     folds: int | str = 5,
@@ -39,11 +62,15 @@ def gap(
     """Measure the geometry of a pair of embedding matrices.
 
     Args:
-        image: :class:`Embeddings`, or the image rows ``(n, d)``, raw or normalised.
-        text: Text rows ``(m, d)``.
+        image: Image rows ``(n, d)``, raw or normalised, of numpy, torch, pandas or lists;
+            :class:`Embeddings`, or what ``load_source`` returns; a dictionary of the rows of any
+            modalities; or the path of embeddings.
+        text: Text rows ``(m, d)``, or ``(n, k, d)`` for k texts an image. Without them, or with an
+            m that is not n and no ``image_index``, what needs no pairs is measured.
         image_index: For each text, the index of its image, ``(m,)``; needed if an image has
             several texts.
-        metrics: Names or groups from :data:`METRICS`; default: all.
+        paired: Whether row i of one modality belongs to row i of the other.
+        metrics: Names or groups from :data:`METRICS`, or one of them; default: all.
         caption_index: Text of each image for every metric that is not a recall or rank.
         folds: Folds of the linear separability: a number, or ``"paper"`` for one 80/20 split.
         seed: Random seed of folds, samples, projections and permutations.
@@ -56,7 +83,7 @@ def gap(
 
     Returns:
         Values with their standard errors, nulls, ideals and p-values, by the names of
-        :data:`METRICS`.
+        :data:`METRICS`. Of three modalities or more :class:`GapResults`, one for each pair.
 
     Raises:
         GeomkitError: If the rows are unfit (see :meth:`Embeddings.of`), a metric is unknown, or
@@ -71,15 +98,46 @@ def gap(
         >>> round(result.null["centroid_distance"], 6)
         0.707107
     """
-    if isinstance(image, Embeddings):
-        embeddings = image
-    elif text is None:
-        raise GeomkitError("text: expected the text embeddings (m, d) too, got none")
-    else:
-        embeddings = Embeddings.of(image, text, image_index)
     if seed < 0:
         raise GeomkitError(f"seed: expected 0 or more, got {seed}")
+    if isinstance(metrics, str):
+        metrics = [word.strip() for word in metrics.split(",")]
     wanted = [METRICS[name] for name in select(metrics)]
+    what = given(image, text, image_index, paired=paired)
+    options: dict[str, Any] = {"folds": folds, "seed": seed}
+    origin = {"source": source or what.source, "split": split or what.split}
+
+    def pairs(embeddings: Embeddings, chosen: Sequence[str], **about: Any) -> GapResult:
+        return _measure(
+            embeddings,
+            [METRICS[name] for name in chosen],
+            caption_index=caption_index,
+            exact_limit=exact_limit,
+            **options,
+            **about,
+        )
+
+    def measured(part: Embeddings | Clouds) -> GapResult:
+        if isinstance(part, Embeddings):
+            return pairs(part, [m.name for m in wanted], team=team, **origin)
+        return measure_clouds(part, wanted if team.rank == 0 else [], pairs, **options, **origin)
+
+    results = GapResults(map(measured, what.parts))
+    return results[0] if len(results) == 1 else results
+
+
+def _measure(
+    embeddings: Embeddings,
+    wanted: Sequence[Metric],
+    *,
+    caption_index: int,
+    folds: int | str,
+    seed: int,
+    exact_limit: int | None,
+    source: str = "",
+    split: str | None = None,
+    team: Team = SOLO,
+) -> GapResult:
     usable = [m for m in wanted if embeddings.equal_dims or not m.across]
     exact, seconds = True, None
     if any(m.reduction or m.estimated for m in usable):

@@ -17,7 +17,7 @@ from geomkit.metrics.registry import METRICS
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["SCHEMA_VERSION", "GapResult", "table", "to_csv", "to_json"]
+__all__ = ["SCHEMA_VERSION", "GapResult", "GapResults", "table", "to_csv", "to_json"]
 
 SCHEMA_VERSION = 1
 _ABOUT = ("stderr", "null", "ideal", "p_value")
@@ -30,9 +30,9 @@ class GapResult:
 
     Attributes:
         metrics: Value by name; NaN where undefined, with the reason in ``meta["reasons"]``.
-        n: Number of pairs.
+        n: Number of pairs, or of rows of the first cloud where ``meta["paired"]`` is false.
         dim: Dimension of the image embeddings.
-        modalities: Names of the two modalities.
+        modalities: Names of the two modalities, or of the one cloud there is.
         source: Where the rows came from.
         split: Split of the data, if known.
         exact: Whether every value is exact.
@@ -56,7 +56,7 @@ class GapResult:
     metrics: Mapping[str, float]
     n: int
     dim: int
-    modalities: tuple[str, str] = ("image", "text")
+    modalities: tuple[str, ...] = ("image", "text")
     source: str = ""
     split: str | None = None
     exact: bool = True
@@ -67,10 +67,10 @@ class GapResult:
     p_value: Mapping[str, float] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON types, with ``None`` for non-finite numbers.
 
-        >>> GapResult({"alignment": float("nan")}, n=2, dim=3).to_json()["metrics"]
+        >>> GapResult({"alignment": float("nan")}, n=2, dim=3).to_dict()["metrics"]
         {'alignment': None}
         """
         return {
@@ -84,6 +84,10 @@ class GapResult:
             **{key: _finite(getattr(self, key)) for key in ("metrics", *_ABOUT)},
             "meta": dict(self.meta),
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return :meth:`to_dict`: the earlier name, which is kept. ``json.dumps`` makes it text."""
+        return self.to_dict()
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a data frame, one row per metric: value, stderr, null, ideal, p_value, estimated.
@@ -111,6 +115,28 @@ class GapResult:
         return table([self]).html()
 
 
+class GapResults(tuple[GapResult, ...]):
+    """Results of every pair of several modalities; prints as one table.
+
+    >>> results = GapResults([GapResult({"alignment": 1.0}, n=2, dim=3)] * 2)
+    >>> len(results), results.to_dict()["schema_version"]
+    (2, 1)
+    """
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that ``geomkit gap --json`` prints."""
+        return to_json(self)
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        return table(self).plain()
+
+    def _repr_html_(self) -> str:
+        return table(self).html()
+
+
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
@@ -121,7 +147,7 @@ def to_json(results: Iterable[GapResult]) -> dict[str, Any]:
     >>> to_json([GapResult({"alignment": 1.0}, n=2, dim=3)])["schema_version"]
     1
     """
-    return {"schema_version": SCHEMA_VERSION, "results": [r.to_json() for r in results]}
+    return {"schema_version": SCHEMA_VERSION, "results": [r.to_dict() for r in results]}
 
 
 def to_csv(results: Iterable[GapResult]) -> str:
@@ -160,7 +186,8 @@ def table(results: Sequence[GapResult]) -> Table:
     headings = ["metric", *map(_title, results), *(("null", "ideal", "p") if alone else ())]
     dims = {r.dim for r in results}
     rows = []
-    for name in dict.fromkeys(name for r in results for name in r.metrics):
+    names = (name for r in results for name in r.metrics if not _without_pairs(r, name))
+    for name in dict.fromkeys(names):
         row = [name, *(_value(r, name) for r in results)]
         if alone:
             numbers = alone._numbers(name)
@@ -170,9 +197,14 @@ def table(results: Sequence[GapResult]) -> Table:
     return Table([*headings, "interpretation"], sections, remarks=True)
 
 
+def _without_pairs(r: GapResult, name: str) -> bool:
+    """Whether a metric has no value because there are no pairs."""
+    return not r.meta.get("paired", True) and math.isnan(r.metrics[name])
+
+
 def _title(r: GapResult) -> str:
     texts = f", {r.meta['texts']:,} texts" if r.meta.get("texts", r.n) != r.n else ""
-    pair = "" if r.modalities == ("image", "text") else f" {r.modalities[0]}–{r.modalities[1]}"
+    pair = "" if r.modalities == ("image", "text") else f" {'–'.join(r.modalities)}"
     name = Path(r.source).name if r.source else "value"
     split = f" {r.split}" if r.split else ""
     stored = "".join(f", {kind}" for kind in sorted(set(r.meta.get("quantized", {}).values())))

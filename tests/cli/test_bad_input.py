@@ -64,6 +64,7 @@ def integers(a: dict, rng: np.random.Generator) -> None:
 
 
 def fewer(a: dict, rng: np.random.Generator) -> None:
+    a["image_index"] = np.arange(len(a["image"]))
     key = side(rng)
     a[key] = a[key][: rng.integers(1, len(a[key]))]
 

@@ -213,10 +213,10 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
         ("gap missing.npz", ("missing.npz", "no such file")),
         ("gap .", ("no img_emb", "clip-retrieval")),
         ("gap a.npz --image b.npy", ("name sources, or modalities",)),
-        ("gap --image b.npy", ("two or more",)),
+        ("gap --image b.npy", ("b.npy: no such file",)),
         ("gap --modality b.npy", ("expected NAME=FILE",)),
         ("gap --modality a=b.npy --modality a=c.npy", ("named twice",)),
-        ("gap --seed -1 --image a.npy", ("two or more",)),
+        ("gap --seed -1 --image a.npy", ("a.npy: no such file",)),
         ("gap missing.npz --exact-limit many", ("--exact-limit",)),
         ("metrics alignmend", ("did you mean 'alignment'",)),
         ("gap missing.npz --max-centroid-distanse 1", ("did you mean 'centroid-distance'",)),
@@ -250,14 +250,14 @@ x, y = clouds(10, 4)
 @pytest.mark.parametrize(
     ("write", "says"),
     [
-        (arrays(image=x, text=y[:9]), ("10 and 9",)),
+        (arrays(image=x, text=y[:9], image_index=np.arange(9)), ("image 9 has no text",)),
         (arrays(image=x[None], text=y), ("(n, d) matrix",)),
         (arrays(image=x[:1], text=y[:1]), ("at least two rows",)),
         (arrays(image=x[:0], text=y[:0]), ("at least two rows",)),
         (arrays(image=np.where(x == x[2, 1], np.nan, x), text=y), ("NaN", "row 2")),
         (arrays(image=x, text=np.where(y == y[4, 0], np.inf, y)), ("text", "row 4")),
         (arrays(image=(x * 100).astype(int), text=y), ("floating-point", "int64")),
-        (arrays(image=x), ("expected arrays 'image' and 'text'", "found image")),
+        (arrays(image=x, other=y), ("expected arrays 'image' and 'text'", "found image")),
         (arrays(image=x * (np.arange(10) != 3)[:, None], text=y), ("zeros in row 3",)),
         (lambda p: Path(p).write_bytes(b""), ("not embeddings", ".npz")),
         (lambda p: Path(p).write_bytes(b"hello"), ("not embeddings", ".npz")),
@@ -270,8 +270,10 @@ def test_bad_embeddings(refused, tmp_path: Path, write, says: tuple[str, ...]) -
 
 
 def test_bad_npy(refused, tmp_path: Path) -> None:
-    np.save(tmp_path / "flat.npy", x)
-    refused("gap", "flat.npy", says=("(2, n, d)", "(10, 4)"))
+    np.save(tmp_path / "flat.npy", x[0])
+    refused("gap", "flat.npy", says=("(2, n, d)", "(4,)"))
+    np.save(tmp_path / "three.npy", np.stack([x, y, y]))
+    refused("gap", "three.npy", says=("(2, n, d)", "(3, 10, 4)"))
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
     refused("gap", "objects.npy", says=("not plain arrays",))
     whole = io.BytesIO()

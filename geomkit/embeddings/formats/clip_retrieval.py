@@ -70,8 +70,10 @@ def read_shards(
     """
     images, texts, metadata = (found[kind] for kind in KINDS)
     if not images or not texts:
-        missing = "text_emb" if images else "img_emb"
-        raise GeomkitError(f"no {missing}/{missing}_*.npy; expected clip-retrieval's layout")
+        missing, kept = ("text_emb", "img_emb") if images else ("img_emb", "text_emb")
+        alone = path / kept if images or texts else path
+        hint = f"; measure its rows alone as --image {alone}" if any(alone.glob("*.npy")) else ""
+        raise GeomkitError(f"no {missing}/{missing}_*.npy; expected clip-retrieval's layout{hint}")
     expected = sorted({number for files in found.values() for number in files})
     for kind, files in found.items():
         gone = [number for number in expected if number not in files]

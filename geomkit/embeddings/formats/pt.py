@@ -22,7 +22,7 @@ def _of_content(path: Path, content: Any) -> Arrays:
     """
     from geomkit.models.checkpoints.kinds import named_as
 
-    if hasattr(content, "layout"):  # a tensor
+    if getattr(content, "ndim", 0) in (2, 3):  # a tensor
         return {"embedding": held(content)}
     if not isinstance(content, dict):
         what = f"a {type(content).__name__}"

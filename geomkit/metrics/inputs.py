@@ -1,0 +1,134 @@
+"""What :func:`geomkit.gap` is given: arrays, embeddings, a dictionary, a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomkit._core.array import Array, is_torch
+from geomkit.embeddings.contents import Foreign, held, interpret, is_matrix, modality_of
+from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
+from geomkit.embeddings.formats import read
+from geomkit.embeddings.ownership import key_of
+from geomkit.embeddings.rows import ArrayShard, Rows
+from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.kinds import find_kind
+
+__all__ = ["Given", "given"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What to measure.
+
+    Attributes:
+        parts: Embeddings of each pair of modalities, or clouds without pairs.
+        source: Path of the file, if it was one.
+        split: Split, if it is known.
+    """
+
+    parts: Sequence[Embeddings | Clouds]
+    source: str = ""
+    split: str | None = None
+
+
+def given(image: Any, text: Any = None, image_index: Any = None, *, paired: bool = True) -> Given:
+    """Return what to measure, whatever form it has.
+
+    Args:
+        image: As the first argument of :func:`geomkit.gap`.
+        text: Text rows, if ``image`` is rows.
+        image_index: For each text, the index of its image.
+        paired: Whether row i of one belongs to row i of the other.
+
+    Raises:
+        GeomkitError: If it is nothing that can be measured.
+    """
+    found = _given(image, text, image_index)
+    if paired:
+        return found
+    return replace(found, parts=[Clouds.without_pairs(part) for part in found.parts])
+
+
+def _given(image: Any, text: Any, image_index: Any) -> Given:
+    split = None
+    if isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], Embeddings | Clouds):
+        image, split = image  # what load_source returns
+    whole = isinstance(image, Embeddings | Clouds | Mapping | str | Path)
+    if whole and not (text is None and image_index is None):
+        raise GeomkitError(f"text: a {type(image).__name__} holds it already; give it alone")
+    if isinstance(image, Embeddings | Clouds):
+        return Given([image], split=split)
+    if isinstance(image, Mapping):
+        return Given(from_loaded(None, _of_mapping(image)))
+    if isinstance(image, str | Path):
+        if find_kind(image) is not None:
+            raise GeomkitError(
+                f"{image}: a model; gap(load_source({str(image)!r})) embeds its data"
+            )
+        loaded = read(Path(image))
+        return Given(from_loaded(Path(image), loaded), str(image), loaded.split)
+    if text is None:
+        return Given([Clouds.of({"image": _rows("image", image)})])
+    _check_labels(image, text)
+    x, y = _rows("image", image), _rows("text", text)
+    meta: dict[str, Any] = {}
+    if y.ndim == 3 and x.ndim == 2 and (y.shape[0], y.shape[2]) == tuple(x.shape):
+        if image_index is not None:
+            raise GeomkitError(f"text: shape {tuple(y.shape)}, and image_index; give one of them")
+        meta["notes"] = [
+            f"text: shape {tuple(y.shape)} is read as {y.shape[1]} rows for each image"
+        ]
+        image_index = np.repeat(np.arange(len(x)), y.shape[1])
+        y = y.reshape(-1, y.shape[2])  # type: ignore[attr-defined]
+    if image_index is None and len(x) != len(y):
+        return Given([Clouds.of({"image": x, "text": y}, meta=meta)])
+    return Given([Embeddings.of(x, y, image_index, meta=meta)])
+
+
+def _of_mapping(content: Mapping[str, Any]) -> Any:
+    """The embeddings among the values of a dictionary; a name that is not known is a modality."""
+    arrays = {str(name): held(value) for name, value in content.items() if value is not None}
+    roles: dict[str, str] = {}
+    for name, array in arrays.items():
+        role = key_of(name) or modality_of(name)
+        if role is None and is_matrix(array):
+            role = name
+        if role is not None and (role == name or role not in roles):
+            roles[role] = name
+    if not any(key_of(role) is None for role in roles):
+        raise GeomkitError(f"expected matrices by modality, got {', '.join(arrays) or 'nothing'}")
+    return interpret(arrays, roles)
+
+
+def _rows(name: str, value: Any) -> Array | Rows:
+    """Rows as they are, or as an array if Python or pandas holds them."""
+    if (
+        isinstance(value, Rows)
+        or is_torch(value)
+        or (isinstance(value, np.ndarray) and value.dtype != object)
+    ):
+        return value
+    if hasattr(value, "__array__") and not hasattr(value, "iloc"):
+        return np.asarray(value)
+    array = held(value)
+    if isinstance(array, Foreign):
+        raise GeomkitError(f"{name}: expected an (n, d) matrix, got {array.what}")
+    assert isinstance(array, ArrayShard)
+    return array.array
+
+
+def _check_labels(image: Any, text: Any) -> None:
+    """Refuse pandas objects whose rows have the same labels in another order."""
+    one, other = (getattr(value, "index", None) for value in (image, text))
+    if not (hasattr(image, "iloc") and hasattr(text, "iloc")) or one.equals(other):
+        return
+    if len(one) == len(other) and set(one) == set(other):
+        raise GeomkitError(
+            "image and text: their indexes hold the same labels in another order; give "
+            "text.loc[image.index]"
+        )
