@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["TOKENIZERS", "Tokenizer"]
 
 TOKENIZERS = ("SimpleTokenizer", "HFTokenizer")
-_CLEAN = ("whitespace", "lower", "canonicalize", "none")
+_OWN_CLEAN = {"none": str, "lowercase": str.lower}
+_CLEAN = ("whitespace", "lower", "canonicalize", *_OWN_CLEAN)
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Tokenizer:
             from a folder as open_clip's class of that name uses it.
         context_length: Token ids per caption.
         path: Folder of a ``HFTokenizer``, as are all fields below.
-        clean: How captions are cleaned: ``whitespace``, ``lower``, ``canonicalize`` or ``none``.
+        clean: How captions are cleaned: ``whitespace``, ``lower`` or ``canonicalize`` as open_clip
+            does, ``lowercase`` and nothing else, or ``none``.
         strip_sep_token: Whether separator tokens become zero.
         mode: open_clip's tokenizer mode.
         options: Arguments for transformers.
@@ -155,26 +157,32 @@ def _from_folder(stored: str) -> Any:
     if entry.clean not in _CLEAN:
         raise unknown_name("way to clean captions", entry.clean, _CLEAN)
     try:
-        import transformers  # noqa: F401
+        import transformers
     except ImportError:
         raise GeomkitError(
             f"{path}: its tokenizer needs transformers; install geomkit[hf]"
         ) from None
     from open_clip.tokenizer import HFTokenizer
 
+    offline = {**entry.options, "local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = HFTokenizer(
             str(path),
             context_length=entry.context_length,
-            clean="whitespace" if entry.clean == "none" else entry.clean,
+            clean="whitespace" if entry.clean in _OWN_CLEAN else entry.clean,
             strip_sep_token=entry.strip_sep_token,
             tokenizer_mode=entry.mode,
-            **{**entry.options, "local_files_only": True, "trust_remote_code": False},
+            **offline,
         )
+        if (path / "tokenizer.json").is_file():
+            # transformers 5 rebuilds the tokenizers that it knows by name, and drops what a
+            # tokenizer.json says of normalisation.
+            tokenizer.tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+                path, **offline
+            )
     except Exception as error:  # transformers raises what its readers raise
         raise GeomkitError(f"{path}: its tokenizer cannot be read ({reason(error)})") from None
-    if entry.clean == "none":
-        tokenizer.clean_fn = str
+    tokenizer.clean_fn = _OWN_CLEAN.get(entry.clean, tokenizer.clean_fn)
     if tokenizer.tokenizer.pad_token is None:
         raise GeomkitError(f"{path}: its tokenizer has no token to pad with")
     return tokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +129,20 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).exists() for name in _TOKENIZER_FILES)
 
 
-def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> Tokenizer:
-    """Return the tokenizer of a folder: open_clip's own if the vocabulary is the same.
+def tokenizer_in(
+    folder: Path, *, context_length: int, vocab_size: int, kind: str
+) -> tuple[Tokenizer, list[str]]:
+    """Return the tokenizer of a folder: open_clip's own if it is the same in everything.
 
     Args:
         folder: Folder with ``vocab.json`` and ``merges.txt``, ``tokenizer.json``, or any other
             tokenizer file that transformers reads.
         context_length: Number of tokens that the model takes.
         vocab_size: Number of token ids that the model knows.
+        kind: transformers' ``model_type``.
+
+    Returns:
+        The tokenizer, and what was assumed.
 
     Raises:
         GeomkitError: If there is no tokenizer, or its files are damaged.
@@ -145,36 +152,122 @@ def tokenizer_in(folder: Path, *, context_length: int, vocab_size: int) -> Token
             f"{folder}: no tokenizer in it; put tokenizer.json, or vocab.json and merges.txt, there"
         )
     if _is_open_clips_own(folder):
-        return Tokenizer(context_length=context_length)
-    return Tokenizer.in_folder(
-        folder, context_length=context_length, clean="none", vocab_size=vocab_size
+        return Tokenizer(context_length=context_length), []
+    name = str(_optional(folder / "tokenizer_config.json").get("tokenizer_class"))
+    gemma = name.startswith("Gemma") or vocab_size == _GEMMA_VOCABULARY
+    normalizer = _optional(folder / "tokenizer.json").get("normalizer")
+    clean, notes = "none", []
+    if kind == "siglip" and gemma and '"Lowercase"' not in json.dumps(normalizer):
+        clean = "lowercase"
+        notes.append(
+            f"captions are put in lower case, as SigLIP 2 was trained; its tokenizer ({name}) does "
+            "not do it"
+        )
+    tokenizer = Tokenizer.in_folder(
+        folder, context_length=context_length, clean=clean, vocab_size=vocab_size
     )
+    return tokenizer, notes
+
+
+_GEMMA_VOCABULARY = 256_000
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_SPECIAL = {_START: 49406, _END: 49407}
+_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_SPLITS = (_SPLIT, rf"<\|startoftext\|>|<\|endoftext\|>|{_SPLIT}")
+_BEFORE = {
+    "normalizer": {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ],
+    },
+    "post_processor": {
+        "type": "RobertaProcessing",
+        "sep": [_END, _SPECIAL[_END]],
+        "cls": [_START, _SPECIAL[_START]],
+        "trim_offsets": False,
+        "add_prefix_space": False,
+    },
+}
+"""What tokenizers' library says of CLIP's tokenizer, as transformers has always written it."""
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "tokenizer_class": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "do_lower_case": (True,),
+    "add_prefix_space": (False,),
+    "padding_side": ("right",),
+    "truncation_side": ("right",),
+    "bos_token": (_START,),
+    "cls_token": (_START,),
+    "eos_token": (_END,),
+    "sep_token": (_END,),
+    "unk_token": (_END,),
+    "additional_special_tokens": ([],),
+    "extra_special_tokens": ([], {}),
+}
+"""Settings that change token ids, with the values that leave them as open_clip's tokenizer has them
+(``None`` and a missing one do, too)."""
 
 
 def _is_open_clips_own(folder: Path) -> bool:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        vocabulary: Any = read_json(folder / "vocab.json")
+    """Whether every file of a folder's tokenizer says what open_clip's own does."""
+    if (folder / "tokenizer.json").exists():  # transformers reads it rather than the other two
+        whole = read_json(folder / "tokenizer.json")
+        model = whole.get("model")
+        if not isinstance(model, dict) or not _is_clips_program(whole, model):
+            return False
+        vocabulary, written = model.get("vocab"), model.get("merges") or []
+        merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in written]
+        added = {t.get("content"): t.get("id") for t in whole.get("added_tokens") or []}
+    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        vocabulary, added = read_json(folder / "vocab.json"), {}
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-    elif (folder / "tokenizer.json").exists():
-        model = read_json(folder / "tokenizer.json").get("model") or {}
-        if model.get("type") != "BPE":
-            return False
-        vocabulary = model.get("vocab")
-        merges = [
-            tuple(pair.split(" ") if isinstance(pair, str) else pair)
-            for pair in model.get("merges") or []
-        ]
     else:
         return False
-    own = SimpleTokenizer()
-    special = 2  # the start and the end token, which have other names here
-    words = {w: i for w, i in own.encoder.items() if i < len(own.encoder) - special}
+    settings = _optional(folder / "tokenizer_config.json")
+    names = {**settings, **_optional(folder / "special_tokens_map.json")}
+    added |= _optional(folder / "added_tokens.json")
+    decoded = settings.get("added_tokens_decoder") or {}
+    added |= {token.get("content"): int(number) for number, token in decoded.items()}
     return (
-        isinstance(vocabulary, dict)
-        and len(vocabulary) == len(own.encoder)
-        and all(vocabulary.get(w) == i for w, i in words.items())
-        and merges == sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
+        added.items() <= _SPECIAL.items()
+        and all(_content(names.get(k)) in (None, *usual) for k, usual in _USUAL.items())
+        and (vocabulary, merges) == _open_clips_own()
     )
+
+
+def _is_clips_program(whole: dict[str, Any], model: dict[str, Any]) -> bool:
+    """Whether a ``tokenizer.json`` does with text what CLIP's does, whatever its vocabulary."""
+    split = {"type": "Split", "behavior": "Removed", "invert": True}
+    steps = (whole.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    return (
+        model.get("type", "BPE") == "BPE"
+        and not any(model.get(k) for k in ("dropout", "byte_fallback", "ignore_merges"))
+        and not model.get("continuing_subword_prefix")
+        and model.get("end_of_word_suffix") == "</w>"
+        and all(whole.get(key) == value for key, value in _BEFORE.items())
+        and len(steps) == 2
+        and steps[0] in [{**split, "pattern": {"Regex": regex}} for regex in _SPLITS]
+        and (steps[1].get("type"), steps[1].get("add_prefix_space")) == ("ByteLevel", False)
+    )
+
+
+@cache
+def _open_clips_own() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and merges of open_clip's tokenizer, as transformers' files hold them."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    own = SimpleTokenizer()
+    words = {w: i for w, i in own.encoder.items() if i < min(_SPECIAL.values())}
+    return words | _SPECIAL, sorted(own.bpe_ranks, key=own.bpe_ranks.__getitem__)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _content(token: Any) -> Any:
+    """The text of a special token, which files hold with or without its properties."""
+    return token.get("content", token) if isinstance(token, dict) else token

@@ -7,6 +7,7 @@ that open_clip does not have.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from geomkit.models.checkpoints.folder_inputs import (
     tokenizer_in,
 )
 from geomkit.models.checkpoints.kinds import CheckpointKind
+from geomkit.models.checkpoints.other_folders import hint, hub_hint
 from geomkit.models.checkpoints.transformers_names import clip_names, siglip_names
 from geomkit.models.checkpoints.weights import read_weights
 
@@ -52,17 +54,21 @@ _CLIP_TEXT = {
 _CLIP_VISION = {**_TOWER, **_VISION, "patch_size": 32}
 _SIGLIP_TEXT = {**_TOWER, **_SIGLIP, "vocab_size": 32000, "max_position_embeddings": 64}
 _SIGLIP_VISION = {**_TOWER, **_VISION, **_SIGLIP, "patch_size": 16, "vision_use_head": True}
+_INDEX = ".index.json"
 _TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
 def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     path = Path(place)
     if not path.is_dir():
-        what = "a file" if path.exists() else "no such folder"
+        what = f"a file; name its folder, hf:{path.parent}"
+        if not path.exists():
+            what = f"no such folder{hub_hint(place)}"
         raise GeomkitError(f"{source}: {what}; hf: takes a folder that save_pretrained wrote")
     file = path / "config.json"
     if not file.exists():
-        raise GeomkitError(f"{source}: no config.json in it; hf: takes a folder transformers saved")
+        told = hint(path) or "; hf: takes a folder transformers saved"
+        raise GeomkitError(f"{source}: no config.json in it{told}")
     described = read_json(file)
     kind = described.get("model_type")
     if kind not in _TYPES:
@@ -75,14 +81,22 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     weights, weights_file = _weights(path, source)
     model = fitted(config, names_of(weights, source), source, what="the model of its config.json")
     text = config["text_cfg"]
+    tokenizer, notes = tokenizer_in(
+        path, context_length=text["context_length"], vocab_size=text["vocab_size"], kind=kind
+    )
     return Checkpoint(
         model,
         "hf",
         source,
         config,
         folder_preprocess(path, config["vision_cfg"]["image_size"]),
-        tokenizer_in(path, context_length=text["context_length"], vocab_size=text["vocab_size"]),
-        {"weights": weights_file, "model_type": kind, "preprocess_from": "the folder's own file"},
+        tokenizer,
+        {
+            "weights": weights_file,
+            "model_type": kind,
+            "preprocess_from": "the folder's own file",
+            "notes": notes,
+        },
     )
 
 
@@ -212,11 +226,25 @@ def _side(value: Any, name: str, source: str) -> int:
 
 
 def _weights(folder: Path, source: str) -> tuple[dict[str, Tensor], str]:
-    """All tensors of a folder, and the file that names them."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    """All tensors of a folder, and the file that names them; a variant if that is all there is."""
+    names = ["model.safetensors", "pytorch_model.bin"]
+    if not any((folder / f"{name}{end}").exists() for name in names for end in ("", _INDEX)):
+        variants = sorted(
+            file.name.removesuffix(_INDEX)
+            for pattern in ("model.*.safetensors", "pytorch_model.*.bin")
+            for file in [*folder.glob(pattern), *folder.glob(f"{pattern}{_INDEX}")]
+            if not re.search(r"-\d+-of-\d+\.", file.name)
+        )
+        if len(variants) > 1:
+            raise GeomkitError(
+                f"{source}: holds variants of the weights only ({', '.join(variants)}); rename the "
+                f"one to read to {names[0] if variants[0].endswith('s') else names[1]}"
+            )
+        names = variants
+    for name in names:
         if (folder / name).exists():
             return read_weights(folder / name)[0], name
-        index = folder / f"{name}.index.json"
+        index = folder / f"{name}{_INDEX}"
         if not index.exists():
             continue
         places = read_json(index).get("weight_map")
@@ -235,6 +263,7 @@ def _weights(folder: Path, source: str) -> tuple[dict[str, Tensor], str]:
         return found, index.name
     raise GeomkitError(
         f"{source}: no weights in it (model.safetensors, pytorch_model.bin, or their index)"
+        f"{hint(folder) if (folder / 'adapter_config.json').exists() else ''}"
     )
 
 
