@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["Settings", "fail", "interactive", "line", "settings"]
+__all__ = ["Settings", "fail", "interactive", "line", "notes", "settings"]
 
 
 @dataclass
@@ -30,6 +31,12 @@ def line(text: str) -> None:
     """A line of log, unless ``--quiet``."""
     if not settings.quiet:
         print(text, file=sys.stderr, flush=True)
+
+
+def notes(source: str, said: Iterable[str]) -> None:
+    """Write what was assumed about a SOURCE, or left out of it, a line each."""
+    for note in said:
+        line(f"{source}: {note}")
 
 
 def fail(error: Exception) -> int:

@@ -80,6 +80,8 @@ def extract(
     from geomkit.sources import open_source
 
     loaded = open_source(source, download=download)
+    if os.environ.get("RANK", "0") == "0":
+        console.notes(source, loaded.notes)
     trained_on: dict[str, Any] = loaded.meta.get("data") or {}
     spec = data or trained_on.get("spec")
     if spec is None:

@@ -13,6 +13,9 @@ from .options import Download
 
 __all__ = ["inspect"]
 
+_CLEANED = {"none": "as they are", "lowercase": "in lower case"}
+_ROWS = {"stripped": "prefix stripped"}
+
 
 def inspect(
     source: Annotated[
@@ -61,13 +64,14 @@ def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
     shape, counts, pixels = found["architecture"], found["parameters"], found["preprocess"]
     image, text, meta = shape["image"], shape["text"], found["meta"]
-    gelu = ", QuickGELU" if shape["quick_gelu"] else ""
     bias = "none" if found["logit_bias"] is None else f"{found['logit_bias']:.6g}"
-    place = found["tokenizer"].get("path")
+    words = found["tokenizer"]
+    place, clean = words.get("path"), _CLEANED.get(words.get("clean"), words.get("clean"))
     origin = meta.get("preprocess_from", "origin not recorded")
     rows = [
         ("source", f"{found['source']} ({found['what']})"),
-        ("architecture", f"{shape['name'] or 'unknown name'} ({shape['class']}{gelu})"),
+        ("architecture", f"{shape['name'] or 'unknown name'} ({shape['class']})"),
+        ("activation", shape["activation"]),
         ("image encoder", _sizes(image)),
         ("text encoder", _sizes(text)),
         ("dimension", f"{found['dim']}"),
@@ -78,17 +82,17 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{pixels['size']} px, {pixels['resize_mode']}, {pixels['interpolation']}, mean "
             f"{_numbers(pixels['mean'])}, std {_numbers(pixels['std'])}; {origin}",
         ),
-        ("tokenizer", f"{found['tokenizer']['name']}{f' in {place}' if place else ''}"),
+        ("tokenizer", f"{words['name']}{f' in {place}, captions {clean}' if place else ''}"),
         (
             "parameters",
             f"{counts['image']:,} image, {counts['text']:,} text, {counts['all']:,} total",
         ),
     ]
-    for name in ("weights", "other_weights", "epoch", "step", "loss"):
+    for name in ("weights", "other_weights", "stripped", "epoch", "step", "loss"):
         value = meta.get(name)
-        if value is not None:
+        if value not in (None, []):
             shown = ", ".join(value) if isinstance(value, list) else str(value)
-            rows.append((name.replace("_", " "), shown))
+            rows.append((_ROWS.get(name, name.replace("_", " ")), shown))
     data = meta.get("data") or {}
     if data:
         rows.append(("data", f"{data.get('spec')}, {data.get('n')} pairs"))
@@ -96,7 +100,7 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
     if recipe:
         rows.append(("recipe", str(recipe)))
     rows.append(("sha256", found["weights_sha256"]))
-    return rows
+    return rows + [("note", note) for note in found["notes"]]
 
 
 def _sizes(tower: dict[str, Any]) -> str:

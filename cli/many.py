@@ -73,8 +73,7 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
 
 def say_notes(source: str, embeddings: Embeddings | Clouds) -> None:
     """Print what was assumed of a source, and what of it is not used."""
-    for note in embeddings.meta.get("notes", ()):
-        console.line(f"{source}: {note}")
+    console.notes(source, embeddings.meta.get("notes", ()))
 
 
 def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddings]:

@@ -59,6 +59,7 @@ def evaluate(
                 "progress": partial(display.show, source),
             }
             checkpoint = open_source(source, download=options.download)
+            console.notes(source, checkpoint.notes)
             results += run(checkpoint, running, display)
     found = [r.to_json(detail=detail) for r in results]
     whole = found[0]

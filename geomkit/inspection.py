@@ -79,7 +79,8 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         ``schema_version``, ``source``, ``kind``, ``what``, ``architecture`` (``name`` if known,
         ``class``, and the size of both encoders), ``dim``, ``temperature``, ``logit_bias``,
         ``preprocess``, ``tokenizer``, ``parameters`` (``image``, ``text``, ``all``),
-        ``weights_sha256``, ``model_config``, ``meta`` (what else the file says).
+        ``weights_sha256``, ``model_config``, ``meta`` (what else the file says), ``notes`` (what
+        was assumed or left out).
     """
     from geomkit.models.checkpoints.weights import weights_sha256
 
@@ -102,6 +103,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
             "name": checkpoint.meta.get("architecture") or architecture_name(config),
             "class": type(clip).__name__,
             "quick_gelu": bool(config.get("quick_gelu")),
+            "activation": _activation(config),
             "image": {
                 "model": None if inner else vision.get("timm_model_name"),
                 "width": inner.get("embed_dim", vision.get("width")),
@@ -125,7 +127,24 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "weights_sha256": weights_sha256(clip.state_dict()),
         "model_config": config,
         "meta": checkpoint.meta,
+        "notes": checkpoint.notes,
     }
+
+
+def _activation(config: ModelConfig) -> str:
+    """The activation between the layers of both encoders."""
+    found = {}
+    for side, part, foreign in (
+        ("image", config["vision_cfg"], "timm_model_name"),
+        ("text", config["text_cfg"], "hf_model_name"),
+    ):
+        named = (part.get("timm_kwargs") or {}).get("act_layer")
+        tanh = (part.get("act_kwargs") or {}).get("approximate") == "tanh"
+        own = "QuickGELU" if config.get("quick_gelu") else "GELU (tanh)" if tanh else "GELU"
+        found[side] = f"{named or 'its own'} ({part[foreign]})" if part.get(foreign) else own
+    if len(set(found.values())) == 1:
+        return found["image"]
+    return f"{found['image']} image, {found['text']} text"
 
 
 def architecture_name(config: ModelConfig) -> str | None:

@@ -234,6 +234,7 @@ def _embed(
         "path": checkpoint.source,
         "kind": checkpoint.kind,
         "data": spec,
+        "notes": [*checkpoint.notes, *embeddings.meta.get("notes", ())],
         **{key: checkpoint.meta[key] for key in told if key in checkpoint.meta},
         "device": device,
         "precision": precision,

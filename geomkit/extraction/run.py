@@ -150,6 +150,7 @@ def extract(
                 "step": checkpoint.meta.get("step"),
                 "model_config": checkpoint.model_config,
                 "weights_sha256": weights_sha256(checkpoint.model.clip.state_dict()),
+                "notes": checkpoint.notes,
             },
             preprocess=checkpoint.preprocess.as_dict(),
             tokenizer=checkpoint.tokenizer.as_dict(),

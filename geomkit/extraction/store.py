@@ -50,8 +50,8 @@ _SHARD = rf"({'|'.join(KINDS)})_\d+\.(npy|parquet)"
 _LEFTOVER = rf"\.({_SHARD}|{re.escape(PLAN)}|{re.escape(MANIFEST)})\.[^.]+\.tmp"
 """Files that a killed :func:`geomkit._core.files.atomic_write` leaves behind."""
 _FREE = (
-    "model.source", "data.spec", "data.note", "data.reading", "data.given", "data.left_out",
-    "threads", "versions.python",
+    "model.source", "model.notes", "data.spec", "data.note", "data.reading", "data.given",
+    "data.left_out", "threads", "versions.python",
 )  # fmt: skip
 """What may change without changing a number: other names for the same weights and images, which
 have checksums. The thread count of the first run is kept."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["OWN_CONFIGS", "ModelConfig", "model_config", "model_names"]
+__all__ = ["OWN_CONFIGS", "QUICK_GELU", "ModelConfig", "model_config", "model_names"]
 
 ModelConfig = dict[str, Any]
 """open_clip's description of an architecture: ``embed_dim``, ``vision_cfg``, ``text_cfg``, ..."""
@@ -33,6 +33,10 @@ OWN_CONFIGS: dict[str, ModelConfig] = {"tiny": _small(128, 4), "nano": _small(64
 to 64 px and short captions. ``nano`` is the one of the 3-D recipe."""
 
 
+QUICK_GELU = "-quickgelu"
+"""End of the name of an architecture whose activation is QuickGELU, as that of OpenAI's models."""
+
+
 def model_names() -> list[str]:
     """The names of geomkit's architectures, then of open_clip's."""
     import open_clip
@@ -47,7 +51,7 @@ def model_config(
 
     Args:
         name: Name of an architecture: ``tiny``, ``nano``, or one of open_clip's, such as
-            ``ViT-B-32``.
+            ``ViT-B-32``; or one of these with ``-quickgelu`` at its end.
         dim: Embedding dimension, 2 or more; default: the architecture's own.
         image_size: Side of the square images in px; default: the architecture's own.
 
@@ -62,13 +66,11 @@ def model_config(
         >>> model_config("tiny", dim=3)["embed_dim"]
         3
     """
-    config = OWN_CONFIGS.get(name)
+    config = _named(name)
+    if config is None and (base := _named(name.removesuffix(QUICK_GELU))) is not None:
+        config = {**base, "quick_gelu": True}
     if config is None:
-        import open_clip
-
-        config = open_clip.get_model_config(name)
-        if config is None:
-            raise unknown_name("model", name, model_names())
+        raise unknown_name("model", name, model_names())
     config = copy.deepcopy(config)
     if dim is not None:
         if dim < 2:
@@ -83,3 +85,11 @@ def model_config(
             )
         config["vision_cfg"]["image_size"] = image_size
     return config
+
+
+def _named(name: str) -> ModelConfig | None:
+    if name in OWN_CONFIGS:
+        return OWN_CONFIGS[name]
+    import open_clip
+
+    return open_clip.get_model_config(name)

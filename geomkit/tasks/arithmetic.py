@@ -101,6 +101,7 @@ def arithmetic(
                     "trained_on": (checkpoint.meta.get("config") or {}).get("data"),
                     "device": on.device,
                     "precision": on.precision,
+                    "notes": checkpoint.notes,
                 },
                 **_scores(tasks, answers, data),
             )

@@ -341,6 +341,7 @@ def class_result(
             **meta,
             "device": on.device,
             "precision": on.precision,
+            "notes": on.checkpoint.notes,
         },
     )
 

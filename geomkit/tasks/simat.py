@@ -115,7 +115,12 @@ def simat(
                 gallery=len(image),
                 **model_names(checkpoint),
                 bad=bad,
-                meta={"weights": "norm2^-0.5", "device": on.device, "precision": on.precision},
+                meta={
+                    "weights": "norm2^-0.5",
+                    "device": on.device,
+                    "precision": on.precision,
+                    "notes": checkpoint.notes,
+                },
             )
         )
     return results

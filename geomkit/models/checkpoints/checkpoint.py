@@ -28,7 +28,8 @@ class Checkpoint:
         tokenizer: Tokenizer of the model.
         meta: What else the file says: for a geomkit checkpoint ``loss``, ``step``, ``epoch``,
             ``data``, ``config``, ``versions``; for others ``weights``, ``architecture``, ...; for
-            all ``preprocess_from``.
+            all ``preprocess_from``, ``stripped`` (what was taken off the names of weights) and
+            ``notes`` (see :attr:`notes`).
     """
 
     model: TwoEncoder
@@ -38,3 +39,8 @@ class Checkpoint:
     preprocess: Preprocess
     tokenizer: Tokenizer
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the files do not say and was assumed, and what was left out of them, in words."""
+        return list(self.meta.get("notes", ()))

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["fitted"]
 
-_DERIVED = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")
-"""Entries that other versions and OpenAI's archives store among the weights; not needed."""
+_DERIVED = (
+    "position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged",
+)  # fmt: skip
+"""Entries that other versions, OpenAI's archives and averages of weights store; not needed."""
 
 
 def fitted(

@@ -14,6 +14,7 @@ from typing import Protocol
 from geomkit._core.discovery import registry
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
 
 __all__ = [
     "CheckpointKind",
@@ -24,6 +25,11 @@ __all__ = [
     "open_model",
     "prefixes",
 ]
+
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors",
+            "open_clip_pytorch_model.bin")  # fmt: skip
+"""Names of files that hold the weights of the folder they are in."""
 
 
 class Opener(Protocol):
@@ -106,10 +112,18 @@ def find_kind(source: str | Path) -> CheckpointKind | None:
         return kinds()[prefix]
     path = Path(source)
     if not path.exists():
+        if f"{prefix}:" == HUB:
+            raise GeomkitError(f"{source}: no source{hub_hint(str(source))}")
         if colon and len(prefix) > 1 and not any(mark in prefix for mark in "/\\."):
             raise unknown_name("prefix of a source", prefix, prefixes())
-        raise GeomkitError(f"{path}: no such file")
-    return next((kind for kind in kinds().values() if kind.matches(path)), None)
+        raise GeomkitError(f"{path}: no such file{hub_hint(str(source))}")
+    kind = next((kind for kind in kinds().values() if kind.matches(path)), None)
+    folder = path if path.is_dir() else path.parent if path.name in _WEIGHTS else None
+    if kind is None and folder is not None and not any(folder.glob("*_emb")):
+        told = hint(folder, below=False)
+        if told:
+            raise GeomkitError(f"{path}: a model, not embeddings{told}")
+    return kind
 
 
 def open_model(source: str | Path, *, download: bool = False) -> Checkpoint:

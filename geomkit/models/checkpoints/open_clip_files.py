@@ -2,24 +2,37 @@
 
 The words after the colon are ``NAME/TAG`` for pretrained weights of open_clip, ``NAME/PATH`` for a
 weights file of an architecture (``PATH#KEY`` for the entry KEY of a training checkpoint, such as
-``state_dict_ema``), or a folder with ``open_clip_config.json``.
+``state_dict_ema``, or for the weights whose names begin with it), or a folder with
+``open_clip_config.json``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError, reason, unknown_name
-from geomkit.models.architectures import OWN_CONFIGS, ModelConfig, model_config, model_names
+from geomkit.models.architectures import (
+    OWN_CONFIGS,
+    QUICK_GELU,
+    ModelConfig,
+    model_config,
+    model_names,
+)
 from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.checkpoints.choice import open_fitting, refuse_transformers
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.folder_inputs import as_written, has_tokenizer, read_json
 from geomkit.models.checkpoints.kinds import CheckpointKind
-from geomkit.models.checkpoints.weights import read_weights
+from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
+from geomkit.models.checkpoints.sizes import fit_sizes
+from geomkit.models.checkpoints.torchscript import activation
+from geomkit.models.checkpoints.weights import read_weights, with_key
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
@@ -48,17 +61,12 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     if (Path(place) / _CONFIG).is_file():
         with as_written(Path(place) / _CONFIG):
             return _from_folder(Path(place), source, download)
-    name, _, rest = place.partition("/")
-    if name not in model_names():
-        if Path(place).is_dir():
-            raise GeomkitError(f"{source}: no {_CONFIG} in the folder")
-        raise unknown_name("model", name, model_names())
+    name, rest = _name_and_rest(place)
+    if name is None:
+        raise _no_architecture(place, source)
     if not rest:
         raise GeomkitError(f"{source}: which weights? Give {name}/PATH{_or_tags(name)}")
-    path, key = Path(rest), None
-    if not path.exists() and "#" in rest:
-        before, _, key = rest.rpartition("#")
-        path = Path(before)
+    path, key = with_key(rest)
     if path.is_dir():
         raise GeomkitError(
             f"{source}: {path} is a folder; name its weights file, or open_clip:{path} if it "
@@ -68,7 +76,9 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     settings: dict[str, Any] = {}
     if path.exists():
         weights, facts = read_weights(path, key=key)
+        refuse_transformers(weights, source, path)
         facts["preprocess_from"] = "open_clip's defaults for an architecture"
+        facts["notes"] = [*facts["notes"], *_activation(config, name, rest, path)]
     elif (tag := _tag(name, rest)) is not None:
         import open_clip
 
@@ -76,14 +86,63 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
         if settings.get("quick_gelu") and not config.get("quick_gelu"):
             # open_clip warns and computes another function than the one that was trained.
             config["quick_gelu"] = True
-        weights, _ = read_weights(_tag_file(settings, name, tag, download))
-        facts = {"weights": f"pretrained tag {tag}", "preprocess_from": f"open_clip's tag {tag}"}
+        weights, facts = read_weights(_tag_file(settings, name, tag, download))
+        facts |= {"weights": f"pretrained tag {tag}", "preprocess_from": f"open_clip's tag {tag}"}
     else:
         raise GeomkitError(
             f"{source}: no file '{rest}', and no weights of that name{_or_tags(name)}"
         )
     facts = {"architecture": name, **facts}
     return _opened(config, weights, settings, facts, source, download, what=name)
+
+
+def _name_and_rest(place: str) -> tuple[str | None, str]:
+    """The architecture that a place begins with, however it is spelled, and what follows it.
+
+    ``ViT-B/32`` and ``vit-b-32`` are ``ViT-B-32``, ``ViT-L/14@336px`` is ``ViT-L-14-336``; a comma
+    may stand between a name and a tag.
+    """
+    known = {name.lower(): name for name in model_names()}
+    for count in (1, 2):
+        *parts, rest = re.split("[/,]", f"{place}/", maxsplit=count)
+        written = "-".join(parts).lower().replace("@", "-").removesuffix("px")
+        base = written.removesuffix(QUICK_GELU)
+        if found := known.get(written) or (known.get(base) and known[base] + QUICK_GELU):
+            return found, rest.removesuffix("/")
+    return None, place
+
+
+def _no_architecture(place: str, source: str) -> GeomkitError:
+    path = Path(place.rpartition("#")[0] or place)
+    if place.startswith(HUB):
+        return GeomkitError(f"{source}: no folder{hub_hint(place)}")
+    if path.is_dir():
+        return GeomkitError(f"{source}: no {_CONFIG} in the folder{hint(path)}")
+    if path.is_file():
+        return GeomkitError(
+            f"{source}: which architecture? Name it before the file, as open_clip:ViT-B-32/{place}"
+        )
+    return unknown_name("model", place.partition("/")[0], model_names())
+
+
+def _activation(config: ModelConfig, name: str, rest: str, path: Path) -> list[str]:
+    """Which activation the weights of a file are taken to need; a program says which it has.
+
+    The weights themselves do not: OpenAI's, and what is fine-tuned from them, have the names and
+    shapes of the architecture with GELU.
+    """
+    written = activation(path)
+    if written is not None and bool(config.get("quick_gelu")) != (written == "QuickGELU"):
+        config["quick_gelu"] = written == "QuickGELU"
+        named = "GELU" if config["quick_gelu"] else "QuickGELU"
+        return [f"activation {written}, as the program in its file has, not {named} as {name}"]
+    foreign = "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]
+    if written is not None or config.get("quick_gelu") or foreign:
+        return []
+    return [
+        f"activation GELU assumed, as {name} has; for OpenAI's weights, and those fine-tuned from "
+        f"them, name open_clip:{name}{QUICK_GELU}/{rest}"
+    ]
 
 
 def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
@@ -100,6 +159,7 @@ def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
         raise GeomkitError(f"{source}: expected {_PREFERRED[0]} in it, found weights: {found}")
     file = (preferred or files)[0]
     weights, facts = read_weights(file)
+    refuse_transformers(weights, source, file)
     settings = whole.get("preprocess_cfg") or {}
     facts["weights"] = file.name
     facts["preprocess_from"] = _CONFIG if settings else "open_clip's defaults; the folder has none"
@@ -117,15 +177,29 @@ def _opened(
     what: str = "the model of its config",
     folder: Path | None = None,
 ) -> Checkpoint:
-    weights = _current_names(weights, config)
-    if "logit_bias" in weights and config.get("init_logit_bias") is None:
-        # Trained with open_clip's --siglip, which adds it to any architecture.
-        config["init_logit_bias"] = weights["logit_bias"].item()
+    import torch
+
     tokenizer = _tokenizer(config, folder, source, download)
-    with _network(download):
-        model = fitted(config, weights, source, what=what)
-    preprocess = _preprocess(config, model, settings)
-    return Checkpoint(model, "open_clip", source, config, preprocess, tokenizer, facts)
+    _check_text_model(config["text_cfg"], folder, source, download)
+
+    def open_one(found: dict[str, Tensor], facts: dict[str, Any]) -> Checkpoint:
+        own, found = copy.deepcopy(config), _current_names(found, config)
+        notes = [*facts["notes"], *fit_sizes(own, found)]
+        if "logit_bias" in found and own.get("init_logit_bias") is None:
+            # Trained with open_clip's --siglip, which adds it to any architecture.
+            own["init_logit_bias"] = found["logit_bias"].item()
+        elif "logit_bias" not in found and own.get("init_logit_bias") is not None:
+            found["logit_bias"] = torch.zeros(())
+            notes.append("logit bias 0 assumed: its model has one, its weights do not")
+        with _network(download):
+            model = fitted(own, found, source, what=what)
+        preprocess = _preprocess(own, model, settings)
+        length = own["text_cfg"].get("context_length", tokenizer.context_length)
+        words = replace(tokenizer, context_length=length)
+        meta = {**facts, "notes": notes}
+        return Checkpoint(model, "open_clip", source, own, preprocess, words, meta)
+
+    return open_fitting(weights, facts, source, open_one)
 
 
 def _preprocess(config: ModelConfig, model: TwoEncoder, settings: dict[str, Any]) -> Preprocess:
@@ -202,6 +276,29 @@ def _tokenizer(config: ModelConfig, folder: Path | None, source: str, download: 
         state = told if download else "not cached; --download fetches it"
         raise GeomkitError(f"{source}: its tokenizer '{name}' is {state}") from None
     return Tokenizer.for_model(config, folder=place)
+
+
+def _check_text_model(
+    text: dict[str, Any], folder: Path | None, source: str, download: bool
+) -> None:
+    """Name the folder for a text encoder of transformers whose config it holds, in place.
+
+    Raises:
+        GeomkitError: If there is none, and the config is not on this machine.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    name = text.get("hf_model_name")
+    if name is None or download or Path(name).exists():
+        return
+    file = folder / "config.json" if folder is not None else Path()
+    if file.is_file() and "auto_map" not in read_json(file):  # which names code to run
+        text["hf_model_name"] = str(file.parent.absolute())
+    elif not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        raise GeomkitError(
+            f"{source}: its text encoder is '{name}' of transformers, whose config.json is not on "
+            "this machine; put it into the folder, or --download fetches it"
+        )
 
 
 @contextlib.contextmanager

@@ -5,15 +5,17 @@ The weights are read, the program is not run; the architecture follows from thei
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError
 from geomkit.models.architectures import ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.checkpoints.choice import open_fitting, refuse_transformers
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.kinds import CheckpointKind
-from geomkit.models.checkpoints.weights import read_weights
+from geomkit.models.checkpoints.torchscript import activation
+from geomkit.models.checkpoints.weights import read_weights, with_key
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
@@ -27,7 +29,13 @@ _VOCABULARY = 49408
 
 
 def opened_by_shapes(
-    weights: dict[str, Tensor], kind: str, source: str, meta: dict[str, Any], *, what: str
+    weights: dict[str, Tensor],
+    kind: str,
+    source: str,
+    meta: dict[str, Any],
+    *,
+    what: str,
+    quick_gelu: bool = True,
 ) -> Checkpoint:
     """Return the model of CLIP weights in OpenAI's names, with OpenAI's inputs.
 
@@ -37,11 +45,12 @@ def opened_by_shapes(
         source: The SOURCE that names it.
         meta: Facts about the file.
         what: Name of the model in errors.
+        quick_gelu: Whether its activation is QuickGELU, as in OpenAI's models.
 
     Raises:
         GeomkitError: If a weight is missing or does not fit.
     """
-    config = _config(weights, source)
+    config = {**_config(weights, source), "quick_gelu": quick_gelu}
     model = fitted(config, weights, source, what=what)
     preprocess, tokenizer = Preprocess.for_model(config).explicit(), Tokenizer.for_model(config)
     return Checkpoint(model, kind, source, config, preprocess, tokenizer, meta)
@@ -89,13 +98,37 @@ def _config(weights: dict[str, Tensor], source: str) -> ModelConfig:
             "patch_size": None,
         }
     dim = shape("text_projection")[1]
-    return {"embed_dim": dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    return {"embed_dim": dim, "vision_cfg": vision, "text_cfg": text}
 
 
 def _open(place: str, *, source: str, download: bool) -> Checkpoint:
-    weights, facts = read_weights(Path(place))
+    path, key = with_key(place)
+    if not path.exists() and re.fullmatch(r"(ViT-|RN)[\w@/-]+", place):
+        raise GeomkitError(
+            f"{source}: no such file; name OpenAI's own weights open_clip:"
+            f"{place.replace('/', '-').replace('@', '-').removesuffix('px')}/openai"
+        )
+    weights, facts = read_weights(path, key=key)
+    refuse_transformers(weights, source, path)
     facts["preprocess_from"] = "OpenAI's own"
-    return opened_by_shapes(weights, "openai", source, facts, what="an architecture of OpenAI's")
+    written = activation(path)
+    if written is None:
+        facts["notes"].append(
+            "activation QuickGELU assumed, as OpenAI's models have; for GELU, name the "
+            f"architecture: open_clip:NAME/{place}"
+        )
+
+    def open_one(found: dict[str, Tensor], facts: dict[str, Any]) -> Checkpoint:
+        return opened_by_shapes(
+            found,
+            "openai",
+            source,
+            facts,
+            what="an architecture of OpenAI's",
+            quick_gelu=written != "GELU",
+        )
+
+    return open_fitting(weights, facts, source, open_one)
 
 
 KIND = CheckpointKind("openai", "CLIP in OpenAI's weight names", _open, ("openai:FILE",))

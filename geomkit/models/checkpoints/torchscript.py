@@ -21,7 +21,7 @@ from geomkit.models.checkpoints.reading import reading
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["is_torchscript", "read_torchscript"]
+__all__ = ["activation", "is_torchscript", "read_torchscript"]
 
 _STORAGES = {
     "DoubleStorage": "float64",
@@ -61,6 +61,22 @@ def is_torchscript(path: Path) -> bool:
             return any(n.endswith("/constants.pkl") for n in archive.namelist())
     except Exception:  # a damaged directory: the reader of the file reports it
         return False
+
+
+def activation(path: Path) -> str | None:
+    """Return the activation that an archive's program computes, ``QuickGELU`` or ``GELU``.
+
+    Its text is searched, not run. ``None`` for any other file, or if it names neither.
+    """
+    if not is_torchscript(path):
+        return None
+    with reading(path, "damaged"), zipfile.ZipFile(path) as archive:
+        code = b"".join(
+            archive.read(n) for n in archive.namelist() if "/code/" in n and n.endswith(".py")
+        )
+    if b"sigmoid(" in code:
+        return "QuickGELU"
+    return "GELU" if b"gelu(" in code else None
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
