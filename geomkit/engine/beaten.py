@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from geomkit._core.array import Array, like, namespace, to_numpy
-from geomkit.engine.precision import rounding
+from geomkit.engine.precision import rounding, unit64
 
 __all__ = ["beaten"]
 
 _BLOCK = 4096
 """Queries compared at once."""
+_FEW = 64
+"""Dimensions up to which products are float64: they cost little, and near ties are many there."""
 
 
 def beaten(
@@ -43,10 +45,11 @@ def beaten(
     array([[1.],
            [1.]])
     """
-    xp = namespace(rows)
+    xp, few = namespace(rows), rows.shape[1] <= _FEW
+    rows = unit64(rows) if few else rows
     total = np.zeros((len(label), weights.shape[1]))
     for part in _parts(len(owner)):
-        block = queries[part]
+        block = unit64(queries[part]) if few else queries[part]
         width = rounding(rows.shape[1], block, rows)
         gram = block @ rows.T
         bar = xp.astype(like(reference[part, None] + width, gram), gram.dtype)
