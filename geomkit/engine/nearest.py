@@ -303,12 +303,15 @@ class Nearest:
         whole = np.flatnonzero(~cut)
         score, number = (part[rows[whole]] for part in self._lists[kind])
         row, col = np.nonzero(score >= bar[whole, None] - self._width)
+        several = len(self._distinct(kind[1]).first) > 1
+        above = several & (score[row, col] > bar[whole[row]] + 2 * self._width)
         number, row = number[row, col], whole[row]
-        queries = self._take(kind[0], self.rows[rows])
-        once, which = np.unique(number, return_inverse=True)
-        cosine = (
-            cosines_at(queries, self._take(kind[1], once), row, which) if len(row) else np.empty(0)
-        )
+        cosine = np.full(len(row), np.inf)  # certainly above the k-th
+        if not above.all():
+            queries = self._take(kind[0], self.rows[rows])
+            once, which = np.unique(number[~above], return_inverse=True)
+            some = self._take(kind[1], once)
+            cosine[~above] = cosines_at(queries, some, row[~above], which)
         more = self._scan(kind, rows[cut], bar[cut])
         row = np.concatenate([row, np.flatnonzero(cut)[more[0]]])
         candidate = np.concatenate([self._distinct(kind[1]).group[number], more[1]])

@@ -80,7 +80,7 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
     if moments:  # the sums, those of each block in work, and the memory of eigenvalues
         needed += 8 * (d * d + e * e + d * e) * (3 + 2 * threads)
     if pairwise:  # tiles and their potentials; ranks, neighbours and row sums
-        needed += threads * 6 * 4 * 1024 * 1024 + embeddings.n * 16 * 60
+        needed += threads * 6 * 4 * 1024 * 1024 + embeddings.n * 16 * 100
     if needed > available:
         raise GeomkitError(
             f"memory: about {needed / 2**30:.1f} GiB are needed for n={embeddings.n}, d={d} and "

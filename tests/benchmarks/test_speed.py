@@ -16,6 +16,7 @@ import pytest
 
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.moments import Moments
+from geomkit.engine.neighbours import Neighbours
 from geomkit.engine.pairwise import Pairs, walk
 from geomkit.engine.reducers import PotentialSums, RankCounts
 from geomkit.metrics import gap, linear_separability
@@ -55,6 +56,23 @@ def test_pairwise(benchmark, n: int) -> None:
     floor = 4 * n * n * D / matmul_rate()
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)
     benchmark.extra_info["times_the_floor"] = round(benchmark.stats["median"] / floor, 2)
+
+
+@pytest.mark.parametrize("distinct", [None, 1000])
+def test_neighbours(benchmark, distinct: int | None) -> None:
+    """Mutual neighbours, hubness and modality bias, without ties and with 1,000 distinct texts."""
+    e = cloud(5_000)
+    text = e.text if distinct is None else e.text[:distinct][np.arange(e.n) % distinct]
+
+    def run() -> None:
+        found = Neighbours()
+        walk(Pairs(e.image, text, e.image_index, e.first_texts()), [found])
+        found.near.overlap()
+        for modality in ("image", "text"):
+            found.near.counts(modality)
+            found.near.mixed(modality)
+
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
 
 
 def test_moments(benchmark) -> None:

@@ -143,7 +143,11 @@ def test_the_order_of_pairs_changes_nothing(limit: int, monkeypatch: pytest.Monk
 def test_a_constant_modality_has_no_hubs(n: int, scaled: bool) -> None:
     scale = np.linspace(1, 3, n)[:, None] if scaled else 1.0  # unit rows up to rounding
     x = (scale * np.tile(normal(1, 24), (n, 1))).astype(np.float32)
-    r = gap(x, normal(n, 24), metrics=["mutual_knn", "hubness_image", "hubness_text"])
+    names = ["mutual_knn", "hubness_image", "hubness_text", "modality_bias_image"]
+    y = normal(n, 24, 3)
+    r = gap(x, y, metrics=names)
+    assert r.metrics["modality_bias_image"] == 1
+    assert exact(Embeddings.of(x, y)).counts("image") == pytest.approx(K)
     assert np.isnan(r.metrics["hubness_image"])
     assert "equally often" in r.meta["reasons"]["hubness_image"]
     assert r.metrics["mutual_knn"] == pytest.approx(K / (n - 1), rel=1e-9)
