@@ -67,10 +67,10 @@ def eigenvalues(s: Statistics, modality: str, *, centred: bool) -> np.ndarray:
 
 def _gram(s: Statistics, modality: str, *, centred: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Scatter of a modality; if there are fewer rows, their inner products and the rows."""
-    mean, covariance = map(to_numpy, s.moments.of_modality(modality))
+    mean, covariance = (to_numpy(a) for a in s.moments.of_modality(modality))
     if s.n >= len(mean):
         return s.n * (covariance if centred else covariance + np.outer(mean, mean)), None
-    rows = unit64(to_numpy(s.span[modality == "text"][:]))
+    rows = to_numpy(unit64(s.span[modality == "text"][:]))
     rows = rows - mean if centred else rows
     return rows @ rows.T, rows
 
