@@ -369,4 +369,5 @@ def _describe(run: Run) -> str:
     data, held_out = run.data, run.held_out
     where = "the same pairs" if held_out is data else f"{len(held_out)} held-out pairs"
     note = f" ({data.remarks})" if data.remarks else ""
-    return f"{len(data)} pairs of '{data.spec}'{note}, evaluated on {where}"
+    assumed = "".join(f"; {text}" for text in run.start.notes)
+    return f"{len(data)} pairs of '{data.spec}'{note}, evaluated on {where}{assumed}"

@@ -141,6 +141,17 @@ def test_wrappers_inside_names_and_averages() -> None:
     is_the_model(opened({**inside, "n_averaged": torch.tensor(3)}))
 
 
+def test_a_scale_outside_the_model() -> None:
+    outside = under("model.")
+    outside["logit_scale"] = outside.pop("model.logit_scale")
+    is_the_model(opened({"state_dict": outside}))
+
+
+def test_a_scale_of_a_layer_is_no_other_model() -> None:
+    torch.save({**weights(), "visual.trunk.attn.logit_scale": torch.ones(2)}, "w.pt")
+    refused(f"open_clip:{NAME}/w.pt", "unknown 'visual.trunk.attn.logit_scale'")
+
+
 def test_what_is_left_out_is_said() -> None:
     loaded = opened({"state_dict": {**under("model."), "loss.weight": torch.ones(2)}})
     is_the_model(loaded)
@@ -160,7 +171,7 @@ def test_a_teacher_beside_the_student() -> None:
     torch.save(pair, "w.pt")
     refused(f"open_clip:{NAME}/w.pt", "2 models that fit", "#student or #teacher")
     is_the_model(opened(pair, "#student"))
-    larger = {**under("student."), "teacher.logit_scale": one, "teacher.a": one}
+    larger = {**under("student."), "teacher.visual.a": one}
     is_the_model(opened(larger))  # only one fits
     refused(f"open_clip:{NAME}/w.pt#pupil", "no weights under 'pupil.'", "student, teacher")
     torch.save({"student": weights(), "teacher": half}, "w.pt")

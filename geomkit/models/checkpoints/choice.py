@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["open_fitting", "refuse_transformers"]
 
-_LAST = "logit_scale"
-"""A weight at the top of every model: what is before its name is before those of all others."""
+_PREFIX = re.compile(r"((?:.+?\.)?)visual\.")
+"""What is before the name of a model's image encoder, and so before all of its names."""
+_SCALARS = ("logit_scale", "logit_bias")
+"""Weights of the loss, which some keep outside the model."""
 
 
 def open_fitting(
@@ -36,11 +39,13 @@ def open_fitting(
     Raises:
         GeomkitError: If none fits, or several do and none of them is at the top.
     """
-    found = {k.removesuffix(_LAST) for k in weights if f".{k}".endswith(f".{_LAST}")}
+    found = {match[1] for k in weights if (match := _PREFIX.match(k))}
     prefixes = sorted(found, key=lambda p: (len(p), p)) or [""]
     if len(prefixes) == 1:
-        own = {**facts}
-        return open_one(under_prefix(weights, prefixes[0], source, own), own)
+        prefix, own = prefixes[0], {**facts}
+        inside = {f"{prefix}{k}": weights[k] for k in _SCALARS if k in weights}
+        rest = {k: v for k, v in weights.items() if k not in _SCALARS}
+        return open_one(under_prefix({**inside, **rest}, prefix, source, own), own)
     opened: dict[str, Checkpoint] = {}
     errors: list[GeomkitError] = []
     for prefix in prefixes:
