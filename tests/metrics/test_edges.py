@@ -49,7 +49,7 @@ def test_narrow_clouds_of_many_float32_rows(spread: float, limit: int | None) ->
     for name in narrow.metrics:
         error = wide.stderr[name]
         assert narrow.metrics[name] == pytest.approx(wide.metrics[name], abs=1e-3 * error), name
-        assert narrow.stderr[name] == pytest.approx(error, rel=1e-3), name
+        assert narrow.stderr[name] == pytest.approx(error, rel=5e-3), name
 
 
 @pytest.mark.parametrize("n", [4096, 4097])
@@ -125,3 +125,26 @@ def test_spectra_on_either_side_of_a_limit(n: int) -> None:
         found = gap(rows.astype(dtype), rows.astype(dtype), metrics=names).metrics
         assert found[names[0]] == pytest.approx(truth, rel=1e-6)
         assert found[names[1]] == pytest.approx(-slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 11])
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_few_rows_and_few_dimensions(n: int, d: int) -> None:
+    x, y = clouds(n, d, seed=n + d)
+    r = gap(x, y, folds=2)
+    assert set(r.metrics) == set(METRICS)
+    for name, value in r.metrics.items():
+        if math.isnan(value):
+            assert r.meta["reasons"][name] and name not in r.stderr, name
+        else:
+            assert METRICS[name].low - 1e-12 <= value <= METRICS[name].high + 1e-12, (name, value)
+    if n == 2:
+        for name in ("mmd", "uniformity_image", "cross_uniformity", "distribution_gap"):
+            assert name not in r.stderr, name
+    if d == 1:
+        for name in ("isoscore_image", "spectral_decay_text"):
+            assert "dimension" in r.meta["reasons"][name] or "direction" in r.meta["reasons"][name]
+    for k in (1, 3, 5, 10):
+        if k >= n:
+            assert r.metrics[f"text_retrieval_recall@{k}"] == 1
+            assert r.stderr[f"text_retrieval_recall@{k}"] == 0

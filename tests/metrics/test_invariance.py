@@ -41,9 +41,10 @@ def assert_same(one: GapResult, other: GapResult, *, rel: float, without: tuple 
         assert set(a) == set(b), about
         for name in a:
             if name not in without:
-                assert a[name] == pytest.approx(b[name], rel=rel, abs=rel, nan_ok=True), (
-                    about, name,
-                )  # fmt: skip
+                # Errors take some numbers from some of the rows.
+                within = max(rel, 5e-3) if about == "stderr" and rel > 1e-6 else rel
+                same = pytest.approx(b[name], rel=within, abs=rel, nan_ok=True)
+                assert a[name] == same, (about, name)
     assert one.meta["reasons"] == other.meta["reasons"]
 
 

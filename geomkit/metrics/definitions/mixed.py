@@ -52,6 +52,8 @@ def mixed_recall(s: Statistics, direction: str, k: int) -> Number:
     hits = f.ranks.hits(k)
     value, error = share_with_error(hits, f.groups)
     error = f.error(hits, error, RECALL_AT.index(k))
+    if k >= s.n + s.embeddings.m - 1:
+        error = 0.0  # all candidates are in the top K of every draw
     return Number(value, error, _chance(s, direction, k))
 
 

@@ -139,7 +139,7 @@ def hubness(s: Statistics, modality: str) -> Number:
 METRICS = [
     Metric(
         "cka", "neighbours", of_moments(cka), "0 = unrelated … 1 = same arrangement",
-        low=0, high=1, ideal=1, across=False,
+        low=-1, high=1, ideal=1, across=False,
         undefined="it needs 4 pairs that are not all alike",
     ),
     Metric(

@@ -55,7 +55,7 @@ def distribution_gap(m: Moments) -> Number:
     # Influence of a pair: δ_i − 2 (x̄ − ȳ)·(x_i − y_i)
     shared = mean @ (m.covariance("xd") - m.covariance("yd"))
     variance = m.covariance("dd") + 4 * (mean @ covariance @ mean) - 4 * shared
-    return Number(value, root(variance / (m.n - 1)) if m.n > 1 else NAN)
+    return Number(value, root(variance / (m.n - 1)) if m.n > 2 else NAN)
 
 
 def gap_dimensions(s: Statistics, share: float = 0.9) -> Number:

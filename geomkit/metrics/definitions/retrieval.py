@@ -191,6 +191,8 @@ def recall(s: Statistics, direction: str, k: int) -> Number:
     hits, place = f.ranks.hits(k), RECALL_AT.index(k)
     value, error = share_with_error(hits, f.groups)
     error = f.error(hits, error, place)
+    if k >= (s.embeddings.m if direction == "text" else s.n):
+        error = 0.0  # all candidates are in the top K of every draw
     chance = min(1.0, k / s.n)
     if s.embeddings.m == s.n:
         return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))

@@ -222,7 +222,7 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float:
     root = dim - np.sqrt(dim)
     defect = float(((scaled - 1.0) ** 2).sum()) / (2.0 * root)
     phi = (dim - defect * root) ** 2 / dim**2
-    return float((dim * phi - 1.0) / (dim - 1.0))
+    return max(0.0, float((dim * phi - 1.0) / (dim - 1.0)))
 
 
 def spectral_decay(eigenvalues: np.ndarray) -> float:
@@ -267,6 +267,7 @@ def _spectrum(modality: str) -> list[Metric]:
         *args: float,
         centred: bool = True,
         with_dim: bool = False,
+        undefined: str = "",
         **about: Any,
     ) -> Metric:
         @wraps(formula)
@@ -275,9 +276,10 @@ def _spectrum(modality: str) -> list[Metric]:
             dim = (int(s.pairs[modality == "text"].shape[1]),) if with_dim else ()
             return Number(formula(values, *args, *dim))
 
+        reason = "all rows of this modality are equal, so there is no variance"
         return Metric(
             f"{name}_{modality}", "spectrum", number, ends, across=False,
-            undefined="all rows of this modality are equal, so there is no variance", **about,
+            undefined=undefined or reason, **about,
         )  # fmt: skip
 
     return [
@@ -305,9 +307,11 @@ def _spectrum(modality: str) -> list[Metric]:
         metric(
             "isoscore", isoscore, "0 = one direction … 1 = all equal",
             low=0, high=1, ideal=1, with_dim=True,
+            undefined="all rows of this modality are equal, or they have one dimension",
         ),
         metric(
-            "spectral_decay", spectral_decay, "0 = flat … large = few directions", low=0, ideal=0
+            "spectral_decay", spectral_decay, "0 = flat … large = few directions", low=0, ideal=0,
+            undefined="the rows of this modality vary in fewer than two directions",
         ),
         Metric(
             f"conformity_{modality}", "spectrum", of_moments(conformity, modality),

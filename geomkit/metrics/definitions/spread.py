@@ -51,7 +51,11 @@ def _swap_null(s: Statistics) -> float:
 
 def _kernels(s: Statistics) -> dict[Kind, np.ndarray]:
     """Potentials of some rows with each other, ``(k, k)``, for the variance of the kernel."""
-    chosen = np.sort(np.random.default_rng(s.seed).permutation(s.n)[:_PAIRED])
+    if s.exact:  # spread evenly over the row means, whatever the order of the rows
+        order = np.argsort(s.reduced(POTENTIALS).row_means("xx"), kind="stable")
+        chosen = order[np.linspace(0, s.n - 1, min(s.n, _PAIRED)).astype(int)]
+    else:
+        chosen = np.sort(np.random.default_rng(s.seed).permutation(s.n)[:_PAIRED])
     x, y = (to_numpy(rows[like(chosen, rows)]).astype(np.float64) for rows in s.pairs)
     kernels: dict[Kind, np.ndarray] = {
         "xx": gaussian_potential(x @ x.T),
