@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,7 @@ def data(
         seed: Random seed for the choice of samples.
         overwrite: Whether to replace the figure.
         check: Decode every image and list those that fail.
-        workers: Processes that decode for --check; default: one per core.
+        workers: Threads that decode for --check; default: one per core.
         options: Options that complete the DATA spec.
 
     Examples:
@@ -139,15 +140,17 @@ def _check(data: PairData, workers: int | None) -> None:
     """Decode every image; an error if more are bad than the data set allows."""
     import numpy as np
 
-    from geomkit.data.loading import batches
+    from geomkit._core.parallel import cores
 
+    # Threads, since Pillow decodes without Python's lock, and torch with its workers is large.
     jobs: list[Any] = [np.arange(i, min(i + 64, len(data))) for i in range(0, len(data), 64)]
     bad = []
-    for done, batch in enumerate(batches(data, jobs, workers=workers), 1):
-        bad += batch.bad
-        for image in batch.bad:
-            typer.echo(f"bad:         {image.id}: {image.reason}")
-        if done % 100 == 0 or done == len(jobs):
-            console.line(f"decoded {jobs[done - 1][-1] + 1:,} of {len(data):,}")
+    with ThreadPoolExecutor(max(1, cores() if workers is None else workers)) as pool:
+        for done, some in enumerate(pool.map(lambda rows: data.read(rows)[2], jobs), 1):
+            bad += some
+            for image in some:
+                typer.echo(f"bad:         {image.id}: {image.reason}")
+            if done % 100 == 0 or done == len(jobs):
+                console.line(f"decoded {jobs[done - 1][-1] + 1:,} of {len(data):,}")
     typer.echo(f"checked:     {len(data):,} images, {len(bad)} bad")
     data.check_bad(bad)

@@ -34,8 +34,10 @@ PUBLISHED = {
 """Count of images in each split, as published."""
 
 _KARPATHY = "dataset_coco.json"
+_KARPATHY_PARTS = ("coco_karpathy_{}.json", "coco_{}_karpathy.json")
+"""The same split in a file for each part, as BLIP and as CLIP_benchmark have it."""
 _Json = Path | zipfile.Path
-_UNLIKE = (KeyError, TypeError, AttributeError)
+_UNLIKE = (KeyError, TypeError, AttributeError, ValueError)
 """What reading entries of JSON that has another shape raises."""
 
 
@@ -111,7 +113,14 @@ def _annotations(root: Path, year: str) -> dict[str, _Json]:
     folders = (root / "annotations", root)
     if year == "karpathy":
         files = [folder / _KARPATHY for folder in folders[::-1] if (folder / _KARPATHY).exists()]
-        return {"all": files[0]} if files else {}
+        if files:
+            return {"all": files[0]}
+        parts = {}
+        for split in ("train", "val", "test"):
+            names = [name.format(split) for name in _KARPATHY_PARTS]
+            files = [f / name for name in names for f in folders if (f / name).exists()]
+            parts |= {split: files[0]} if files else {}
+        return parts
     found: dict[str, _Json] = {}
     for split in ("train", "val"):
         name = f"captions_{split}{year}.json"
@@ -138,6 +147,8 @@ def _read(root: Path, year: str, there: dict[str, _Json], split: str) -> Iterato
     for part, source in there.items():
         if part == "all":
             yield from (image for image in _karpathy(source) if split in ("all", image.split))
+        elif split in ("all", part) and year == "karpathy":
+            yield from _karpathy_part(source, part)
         elif split in ("all", part):
             yield from _captions(source, f"{part}{year}", part)
 
@@ -180,6 +191,27 @@ def _karpathy(source: _Json) -> Iterator[_Image]:
             yield _Image(
                 image["filepath"], image["filename"], str(image["cocoid"]), split, _ordered(texts)
             )
+
+
+def _karpathy_part(source: _Json, split: str) -> Iterator[_Image]:
+    content = _load(source)
+    advice = "; expected BLIP's list of image and caption, or images and annotations as COCO has"
+    with refusing(*_UNLIKE, says=f"coco: {source}: not Karpathy's split of COCO", advice=advice):
+        if isinstance(content, dict):
+            found = {}
+            for image in _captions(source, "", split):
+                found[image.file] = list(image.captions)
+        else:
+            found = {}
+            for entry in content:
+                texts = entry["caption"]
+                captions = found.setdefault(entry["image"], [])
+                captions += [t.strip() for t in ([texts] if isinstance(texts, str) else texts)]
+        for path, captions in found.items():
+            name = path.rpartition("/")[2]
+            # COCO_val2014_000000391895.jpg is in val2014, whatever the part.
+            _, folder, number = Path(name).stem.split("_")
+            yield _Image(folder, name, str(int(number)), split, tuple(captions))
 
 
 def _ordered(texts: list[tuple[int, str]]) -> tuple[str, ...]:

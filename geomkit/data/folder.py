@@ -56,15 +56,17 @@ def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
             places=[Place(str(root))],
             splits=classes.splits,
             source=f"folder {root.resolve().name}",
-            notes=[f"{len(classes.names)} classes", *classes.notes],
+            notes=classes.notes,
             left_out=classes.left_out,
-            reading="captions from the names of the classes' folders",
+            reading=f"captions from the names of the folders of {len(classes.names)} classes",
         )
     request.check_share(f"imagefolder: {root}", bad, len(found.images))
     split_of = {folder: split for split, folder in split_folders(root, captioned=True).items()}
     names = [name for name in texts if not split_of or name.split("/")[0] in split_of]
     bare = [name for name in found.images if name not in texts and name not in bad]
     outside = sorted(set(texts) - set(names))
+    if not names:
+        raise GeomkitError(f"imagefolder: {root}: no image with a .txt that can be read")
     captions = [texts[name] for name in names]
     return request.pairs(
         names,

@@ -76,7 +76,7 @@ def arithmetic(
     masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
     tasks = tasks_of(data.ids, **masks)
     found = embed(checkpoint, data, **on.options)
-    image, names = np.asarray(found.image), np.asarray(found.text)[: len(data)]
+    image, names = np.asarray(found.image), np.asarray(found.text)[found.first_texts()]
     words = [on.text_rows(task.values) for task in tasks]
     places = np.arange(len(data))
     results = []

@@ -154,6 +154,13 @@ def test_the_source_is_no_answer_and_queries_are_unit_rows() -> None:
     assert shares.tolist() == [[0.0, 0.5, 0.5]]
 
 
+def test_further_captions_change_no_name(few) -> None:
+    one, all_ = (
+        arithmetic(nano(), f"openmoji,captions={n}", differences=("names",))[0] for n in (1, 5)
+    )
+    assert one.metrics == all_.metrics and one.per_value == all_.per_value
+
+
 def test_results_agree_with_their_parts(few) -> None:
     results = arithmetic(nano(), strengths=(0.0, 1.0), differences=("words", "names"))
     assert [(r.difference, r.strength) for r in results] == [

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from geomkit._core.files import refusing
 from geomkit.errors import GeomkitError
@@ -58,7 +59,10 @@ def fill(template: str, name: str) -> str:
 
 
 def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes from a file: one per line, or a JSON list.
+    """Names of classes from a file: one per line, or JSON.
+
+    The JSON is a list of names, a dictionary from the data set's own name or number of each class
+    to its name, or a dictionary of such lists of which one fits by its length.
 
     Args:
         path: File.
@@ -67,7 +71,7 @@ def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
     Raises:
         GeomkitError: If it cannot be read, holds another number of names, or a name twice.
     """
-    names = _lines_or_json(path, "names")
+    names = _lines_or_json(path, "names", expected)
     if len(names) != len(expected):
         raise GeomkitError(
             f"{path}: expected {len(expected)} names, in the order of '{expected[0]}' to "
@@ -80,29 +84,55 @@ def read_classnames(path: Path, expected: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """Prompts from a file: one per line, or a JSON list, each with ``{}`` or ``{c}``.
+    """Prompts from a file: one per line, or JSON, each with ``{}`` or ``{c}``.
+
+    The JSON is a list of prompts, or a dictionary with one such list.
 
     Raises:
         GeomkitError: If it cannot be read, is empty, or a prompt has no place for a name.
     """
-    templates = _lines_or_json(path, "prompts")
+    templates = _lines_or_json(path, "prompts", ())
     for template in templates:
         if "{}" not in template and "{c}" not in template:
             raise GeomkitError(f"{path}: '{template}' has no {{}} or {{c}} for the class's name")
     return templates
 
 
-def _lines_or_json(path: Path, what: str) -> tuple[str, ...]:
+def _from_dictionary(
+    path: Path, found: dict[str, Any], what: str, expected: Sequence[str]
+) -> list[Any]:
+    """The list that a dictionary of names or prompts stands for.
+
+    Raises:
+        GeomkitError: If it is not clear which; the message names the keys.
+    """
+    numbers = [str(i) for i in range(len(expected))]
+    for keys in (list(expected), [name.replace(" ", "_") for name in expected], numbers):
+        if keys and set(found) == set(keys):
+            return [found[key] for key in keys]
+    lists = {key: value for key, value in found.items() if isinstance(value, list)}
+    fits = {k: v for k, v in lists.items() if not expected or len(v) == len(expected)}
+    if len(fits) == 1 and len(lists) == len(found):
+        return next(iter(fits.values()))
+    some = ", ".join(list(found)[:4])
+    wanted = f"one list of {what}" + (", or a name for each class" if expected else "")
+    raise GeomkitError(f"{path}: a dictionary with {len(found)} keys ({some}); expected {wanted}")
+
+
+def _lines_or_json(path: Path, what: str, expected: Sequence[str]) -> tuple[str, ...]:
+    path = path.expanduser()
     if not path.exists():
         raise GeomkitError(f"{path}: no such file")
     with (
         refusing(OSError, says=f"{path}: cannot be read"),
         refusing(UnicodeDecodeError, says=f"{path}: not text in UTF-8"),
     ):
-        text = path.read_text("utf-8")
-    if path.suffix == ".json" or text.lstrip().startswith('["'):
+        text = path.read_text("utf-8-sig")
+    if path.suffix == ".json" or text.lstrip().startswith(('["', '{"')):
         with refusing(json.JSONDecodeError, says=f"{path}: not JSON"):
             found = json.loads(text)
+        if isinstance(found, dict):
+            found = _from_dictionary(path, found, what, expected)
         if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
             raise GeomkitError(f"{path}: expected a JSON list of {what}")
         words = [word.strip() for word in found]
