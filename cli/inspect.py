@@ -9,7 +9,7 @@ import typer
 
 from geomkit.models.checkpoints.kinds import model_forms
 
-from .options import Download
+from .options import Download, parse_columns
 
 __all__ = ["inspect"]
 
@@ -25,6 +25,7 @@ def inspect(
     *,
     as_json: bool = False,
     download: Download = False,
+    columns: str | None = None,
 ) -> None:
     """Describe a model or a file of embeddings: architecture, inputs, weights, recipe.
 
@@ -32,6 +33,7 @@ def inspect(
         source: What to describe.
         as_json (--json): Print one JSON object.
         download: Whether to download weights.
+        columns: Arrays of a file of embeddings: image=NAME,text=NAME.
 
     Examples:
         $ geomkit inspect ckpt.pt
@@ -39,7 +41,7 @@ def inspect(
     """
     from geomkit.inspection import describe
 
-    found = describe(source, download=download)
+    found = describe(source, download=download, columns=parse_columns(columns))
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
         return

@@ -6,6 +6,7 @@ No data is needed, and nothing is computed but a checksum.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ _IRRELEVANT = ("timm_model_pretrained", "hf_model_pretrained", "output_tokens", 
                "timm_drop_path")  # fmt: skip
 
 
-def describe(source: str, *, download: bool = False) -> dict[str, Any]:
+def describe(
+    source: str, *, download: bool = False, columns: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return what a SOURCE is, as one JSON object.
 
     Args:
         source: A model or embeddings; see :func:`geomkit.extraction.load.load_source`.
         download: Whether a model's files may be downloaded.
+        columns: Name of the array of each modality, for embeddings that name them otherwise.
 
     Returns:
         ``schema_version``, ``source``, ``kind`` and ``what``; for a model the entries of
@@ -49,7 +53,7 @@ def describe(source: str, *, download: bool = False) -> dict[str, Any]:
     """
     if find_kind(source) is not None:
         return describe_model(open_model(source, download=download))
-    loaded = read(Path(source))
+    loaded = read(Path(source), columns)
     parts = [loaded.image, *filter(None, [loaded.text]), *loaded.others.values()]
     dims = [shards[0].shape[1] for shards in parts]
     return {

@@ -60,6 +60,8 @@ class Foreign:
 
     Attributes:
         what: What it is, for an error.
+        shape: Its shape, if it has one.
+        dtype: Name of the type of its entries, if it has one.
     """
 
     what: str
@@ -104,7 +106,7 @@ def _plain(value: Any) -> np.ndarray | None:
             return None
         # Numpy would turn numbers beside strings into strings.
         mixed = len({np.asarray(item).dtype.kind in "US" for item in items}) > 1
-        uneven = len({np.shape(item) for item in items}) > 1
+        uneven = len({np.asarray(item).shape for item in items}) > 1
         return np.empty((), object) if mixed or uneven else np.asarray(items)
     if type(value).__module__.partition(".")[0] == "pandas":
         return _plain(value.to_numpy())
@@ -203,14 +205,14 @@ def _by_name(arrays: Arrays) -> dict[str, str]:
         names: dict[str, list[str]] = {}
         for name, array in arrays.items():
             role = role_of(name)
-            if role and (name == role or role in KEYS or is_matrix(array)):
+            if role and (name == role or role in KEYS or _meant_as_rows(array)):
                 names.setdefault(role, []).append(name)
         for role, known in names.items():
-            others = [name for name in known if name != role]
-            exact = role in known and (role in KEYS or not others or is_matrix(arrays[role]))
-            if not exact and len(others) > 1:
-                raise GeomkitError(f"{', '.join(others)}: each can be the {role}; {HINT}")
-            chosen[role] = role if exact else others[0]
+            fit = known if role in KEYS else [name for name in known if is_matrix(arrays[name])]
+            fit = fit or known  # what is unfit is refused as it is read
+            if len(fit) > 1 and role not in fit:
+                raise GeomkitError(f"{', '.join(fit)}: each can be the {role}; {HINT}")
+            chosen[role] = role if role in fit else fit[0]
     known = [role for role in chosen if role not in KEYS]
     loose = {n: a for n, a in arrays.items() if n not in chosen.values() and is_matrix(a)}
     if not known and len(loose) == 1:  # one cloud, by whatever name
@@ -247,6 +249,13 @@ def _ordered(chosen: Mapping[str, str]) -> dict[str, str]:
 def is_matrix(array: Shard | Deferred | Foreign) -> bool:
     """Whether an array can hold rows: numbers of a fitting type in two or three dimensions."""
     return array.dtype in NUMBERS and len(array.shape) in (2, 3)
+
+
+def _meant_as_rows(array: Shard | Deferred | Foreign) -> bool:
+    """Whether an array is rows of something, fit to be measured or not; captions are not."""
+    if isinstance(array, Foreign):
+        return not array.dtype
+    return len(array.shape) > 1 and not array.dtype.startswith(("str", "bytes"))
 
 
 def _opened(name: str, array: Shard | Deferred | Foreign) -> Shard:

@@ -39,11 +39,14 @@ def of_table(table: Table) -> Arrays:
         raise GeomkitError(f"columns named twice: {', '.join(repeated)}; rename them")
     lower = {name.strip().lower(): name for name in names}
     kind = next((lower[name] for name in KIND_NAMES if name in lower), None)
-    number = next((lower[name] for name in ID_NAMES if name in lower), None)
+    # In long form an id may be that of the row, and another that of its image.
+    owners = ("image_id", *ID_NAMES) if kind is not None else ID_NAMES
+    number = next((lower[name] for name in owners if name in lower), None)
     vectors, rest = _vectors(table.select([n for n in names if n not in (kind, number)]))
     found: dict[str, Shard | Deferred | Foreign] = {n: ArrayShard(v) for n, v in vectors.items()}
     if kind is not None and len(vectors) == 1:
-        found = dict(_long(table, *vectors.values(), kind, number))
+        (rows,) = vectors.values()
+        found = dict(_long(table, rows, kind, number))
     else:
         for name in rest:
             if key_of(name):
@@ -53,7 +56,8 @@ def of_table(table: Table) -> Arrays:
                 )
         if number is not None:
             found["image_id"] = ArrayShard(_words(table, number))
-    return found | {name: Foreign(f"a column of {table.column(name).type}") for name in rest}
+    kinds = {name: str(table.column(name).type) for name in rest}
+    return found | {n: Foreign(f"a column of {kind}", (), kind) for n, kind in kinds.items()}
 
 
 def _long(table: Table, vectors: np.ndarray, kind: str, number: str | None) -> dict[str, Shard]:

@@ -81,7 +81,7 @@ def load_source(
     if isinstance(first, Clouds):
         raise GeomkitError(f"{source}: {first.reason}; only geomkit gap measures that")
     if others:
-        pairs = " and ".join("–".join(e.modalities) for e in others)
+        pairs = " and ".join("–".join(e.modalities) for e in others if isinstance(e, Embeddings))
         notes = [*first.meta.get("notes", ()), f"of {pairs} nothing is used here"]
         first = replace(first, meta={**first.meta, "notes": notes})
     return first, found_split

@@ -75,16 +75,16 @@ def _given(image: Any, text: Any, image_index: Any) -> Given:
     if text is None:
         return Given([Clouds.of({"image": _rows("image", image)})])
     _check_labels(image, text)
-    x, y = _rows("image", image), _rows("text", text)
+    x: Any = _rows("image", image)
+    y: Any = _rows("text", text)
+    shape = tuple(y.shape)
     meta: dict[str, Any] = {}
-    if y.ndim == 3 and x.ndim == 2 and (y.shape[0], y.shape[2]) == tuple(x.shape):
+    if len(shape) == 3 and (shape[0], shape[2]) == tuple(x.shape):
         if image_index is not None:
-            raise GeomkitError(f"text: shape {tuple(y.shape)}, and image_index; give one of them")
-        meta["notes"] = [
-            f"text: shape {tuple(y.shape)} is read as {y.shape[1]} rows for each image"
-        ]
-        image_index = np.repeat(np.arange(len(x)), y.shape[1])
-        y = y.reshape(-1, y.shape[2])  # type: ignore[attr-defined]
+            raise GeomkitError(f"text: shape {shape}, and image_index; give one of them")
+        meta["notes"] = [f"text: shape {shape} is read as {shape[1]} rows for each image"]
+        image_index = np.repeat(np.arange(len(x)), shape[1])
+        y = y.reshape(-1, shape[2])
     if image_index is None and len(x) != len(y):
         return Given([Clouds.of({"image": x, "text": y}, meta=meta)])
     return Given([Embeddings.of(x, y, image_index, meta=meta)])
@@ -124,10 +124,10 @@ def _rows(name: str, value: Any) -> Array | Rows:
 
 def _check_labels(image: Any, text: Any) -> None:
     """Refuse pandas objects whose rows have the same labels in another order."""
-    one, other = (getattr(value, "index", None) for value in (image, text))
-    if not (hasattr(image, "iloc") and hasattr(text, "iloc")) or one.equals(other):
+    if not (hasattr(image, "iloc") and hasattr(text, "iloc")):
         return
-    if len(one) == len(other) and set(one) == set(other):
+    one, other = image.index, text.index
+    if len(one) == len(other) and set(one) == set(other) and not one.equals(other):
         raise GeomkitError(
             "image and text: their indexes hold the same labels in another order; give "
             "text.loc[image.index]"

@@ -58,7 +58,7 @@ def gap(
     source: str = "",
     split: str | None = None,
     team: Team = SOLO,
-) -> GapResult:
+) -> GapResult | GapResults:
     """Measure the geometry of a pair of embedding matrices.
 
     Args:
@@ -105,7 +105,7 @@ def gap(
     wanted = [METRICS[name] for name in select(metrics)]
     what = given(image, text, image_index, paired=paired)
     options: dict[str, Any] = {"folds": folds, "seed": seed}
-    origin = {"source": source or what.source, "split": split or what.split}
+    origin: dict[str, Any] = {"source": source or what.source, "split": split or what.split}
 
     def pairs(embeddings: Embeddings, chosen: Sequence[str], **about: Any) -> GapResult:
         return _measure(

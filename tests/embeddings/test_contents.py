@@ -124,6 +124,30 @@ def test_names_that_are_not_known_are_chosen_or_refused(cli, refused, tmp_path: 
         of({"img_emb": x, "img_feats": x, "text": y})
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ((10 * x).astype(np.int64), "image: expected floating-point rows, got int64"),
+        ([[1.0], [1.0, 2.0]], "image_features: expected an array, got list with rows of uneq"),
+        ({"a": 1}, "image_features: expected an array, got dict"),
+    ],
+)
+def test_rows_by_another_name_that_are_unfit_are_not_left_out(
+    tmp_path: Path, rows: Any, says: str
+) -> None:
+    kind = torch.from_numpy if isinstance(rows, np.ndarray) else lambda rows: rows
+    torch.save({"image_features": kind(rows), "text": torch.from_numpy(y)}, tmp_path / "e.pt")
+    with pytest.raises(GeomkitError, match=says):
+        load_pairs(tmp_path / "e.pt")
+    one, _ = load_pairs(tmp_path / "e.pt", columns={"text": "text"})
+    assert list(one[0].rows) == ["text"]  # type: ignore[union-attr]
+
+
+def test_captions_are_no_rows(tmp_path: Path) -> None:
+    found = of({"image_features": x, "captions": ["a"] * 12})
+    assert found.modalities == ("image", "") and "not used: 'captions'" in found.notes
+
+
 def test_the_exact_name_goes_first(tmp_path: Path) -> None:
     found = of({"image_features": y, "image": x, "text": y})
     np.testing.assert_array_equal(found.image[0].read(0, 12), x)

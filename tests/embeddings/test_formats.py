@@ -284,6 +284,13 @@ def test_shards_with_gaps_and_ids_that_repeat_are_measured(
         load_source(tmp_path)
 
 
+def test_a_folder_of_a_third_modality_is_named(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "audio_emb").mkdir()
+    np.save(tmp_path / "audio_emb" / "audio_emb_0.npy", x)
+    assert "not used: audio_emb" in load_source(tmp_path)[0].meta["notes"][0]
+
+
 def test_ids_that_do_not_match(tmp_path: Path) -> None:
     ids = np.arange(50)
     np.savez(tmp_path / "a.npz", image=x, text=y, image_id=ids, text_image_id=ids + 1)

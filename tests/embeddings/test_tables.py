@@ -85,6 +85,13 @@ def test_a_vector_per_row_belongs_to_its_id(tmp_path: Path, write: Write) -> Non
     assert found.ids == tuple(NAMES)
 
 
+def test_a_row_may_have_an_id_of_its_own_beside_that_of_its_image(tmp_path: Path) -> None:
+    columns = {**LONG, "image_id": LONG["id"], "id": list(range(27))}
+    found = read_embeddings(parquet(tmp_path, columns))
+    np.testing.assert_array_equal(found.image_index, order)
+    assert found.ids == tuple(NAMES)
+
+
 @pytest.mark.parametrize("write", [parquet, csv, json_lines])
 def test_numbers_in_columns_of_their_own(tmp_path: Path, write: Write) -> None:
     wide = {f"image_{j}": x[:, j].tolist() for j in range(4)}

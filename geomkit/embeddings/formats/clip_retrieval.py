@@ -96,10 +96,13 @@ def read_shards(
         index.append(rows)
         ids += [(number, name) for name in names]
         first += n
-    names, notes = _distinct(ids)
+    distinct, notes = _distinct(ids)
     if absent := sorted(set(range(expected[-1])) - set(expected) - set(range(expected[0]))):
         notes.append(f"shards {_numbers(expected)}; without {_numbers(absent)}")
-    return Loaded(image, text, np.concatenate(index), names, notes=tuple(notes))
+    others = sorted(file.parent.name for file in path.glob("*/*_0.npy"))
+    if unused := [name for name in others if name not in KINDS]:
+        notes.append(f"not used: {', '.join(unused)}; see --modality NAME=FOLDER")
+    return Loaded(image, text, np.concatenate(index), distinct, notes=tuple(notes))
 
 
 def _distinct(ids: list[tuple[int, str]]) -> tuple[tuple[str, ...], list[str]]:

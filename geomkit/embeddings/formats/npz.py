@@ -32,7 +32,7 @@ def _head(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Deferr
     with archive.open(info) as file:
         shape, _, dtype = read_header(file)
     if dtype.hasobject:
-        return Foreign("Python objects", shape)
+        return Foreign("Python objects", shape, "object")
     return Deferred(shape, dtype.name, lambda: _open(path, info))
 
 
