@@ -92,6 +92,13 @@ def test_numbers_and_options_beside_the_weights() -> None:
     assert read_torch_file("old.pt") == {"best": 2.0}
 
 
+def test_a_state_dict_with_more_than_tensors() -> None:
+    loaded = opened({"state_dict": {**weights(), "updates": 7}, "best": np.float64(1)})
+    is_the_model(loaded)
+    assert "1 weight left out, no tensor: 'updates'" in loaded.notes
+    is_the_model(opened({k: v.numpy() for k, v in weights().items()}))
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
@@ -266,6 +273,7 @@ def test_a_text_encoder_that_is_elsewhere() -> None:
         ("open_clip:hf-hub:laion/clip", "hf download laion/clip --local-dir DIR"),
         ("hf-hub:laion/clip", "hf download laion/clip --local-dir DIR"),
         ("hf:openai/clip-base", "hf download openai/clip-base --local-dir DIR"),
+        ("ViT-B-32/openai", "open_clip:ViT-B-32/openai"),
         ("openai/clip-base", "hf download openai/clip-base --local-dir DIR"),
     ],
 )
@@ -306,7 +314,7 @@ def test_variants_and_adapters_in_a_folder(hf_folder: Path) -> None:
     whole = {k: v.clone() for k, v in load_file(file).items()}
     file.rename(folder / "model.fp16.safetensors")
     loaded = open_model("hf:a")
-    assert loaded.meta["weights"] == "model.fp16.safetensors"
+    assert loaded.notes == ["weights of model.fp16.safetensors, the only ones in its folder"]
     save_file(whole, folder / "model.non_ema.safetensors")
     refused("hf:a", "model.fp16.safetensors, model.non_ema.safetensors", "rename")
     key = "base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.default.weight"

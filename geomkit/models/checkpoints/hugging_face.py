@@ -54,6 +54,7 @@ _CLIP_TEXT = {
 _CLIP_VISION = {**_TOWER, **_VISION, "patch_size": 32}
 _SIGLIP_TEXT = {**_TOWER, **_SIGLIP, "vocab_size": 32000, "max_position_embeddings": 64}
 _SIGLIP_VISION = {**_TOWER, **_VISION, **_SIGLIP, "patch_size": 16, "vision_use_head": True}
+_WHOLE = ("model.safetensors", "pytorch_model.bin")
 _INDEX = ".index.json"
 _TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
@@ -84,6 +85,8 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     tokenizer, notes = tokenizer_in(
         path, context_length=text["context_length"], vocab_size=text["vocab_size"], kind=kind
     )
+    if weights_file.removesuffix(_INDEX) not in _WHOLE:
+        notes.append(f"weights of {weights_file}, the only ones in its folder")
     return Checkpoint(
         model,
         "hf",
@@ -227,7 +230,7 @@ def _side(value: Any, name: str, source: str) -> int:
 
 def _weights(folder: Path, source: str) -> tuple[dict[str, Tensor], str]:
     """All tensors of a folder, and the file that names them; a variant if that is all there is."""
-    names = ["model.safetensors", "pytorch_model.bin"]
+    names = list(_WHOLE)
     if not any((folder / f"{name}{end}").exists() for name in names for end in ("", _INDEX)):
         variants = sorted(
             file.name.removesuffix(_INDEX)

@@ -24,6 +24,8 @@ def hub_hint(name: str) -> str:
     '; for a name on the Hub, hf download openai/clip --local-dir DIR, then name that folder'
     """
     name = name.removeprefix(HUB)
+    if re.match(r"(?i)(vit-|rn\d|coca_|eva0|convnext)", name):
+        return f"; for a model of open_clip, name open_clip:{name}"
     if not re.fullmatch(r"\w[\w-]*/[\w-]+[\w.-]*", name) or name.endswith(_SUFFIXES):
         return ""
     return f"; for a name on the Hub, hf download {name} --local-dir DIR, then name that folder"

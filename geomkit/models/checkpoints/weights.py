@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.reading import reading
 from geomkit.models.checkpoints.torch_file import read_torch_file
@@ -69,14 +71,17 @@ def read_weights(path: Path, *, key: str | None = None) -> tuple[dict[str, Tenso
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise GeomkitError(f"{path}: expected weights by name, got a {kind}")
+    beside: dict[str, list[str]] = {}
+    content = {k: _tensors_alone(v, beside.setdefault(k, [])) for k, v in content.items()}
+    content = _tensors_alone(content, beside.setdefault("", []))
     dicts = [k for k, v in content.items() if is_state_dict(v)]
-    facts: dict[str, Any] = {"weights": form, "notes": []}
+    facts: dict[str, Any] = {"weights": form, "notes": left_out(beside[""], "no tensor")}
     if is_state_dict(content):
         chosen, prefix = content, key
     else:
         entry, prefix = _entry(path, content, dicts, key)
         chosen = content[entry]
-        facts["weights"] = entry
+        facts |= {"weights": entry, "notes": left_out(beside[entry], "no tensor")}
         others = [k for k in dicts if k != entry and k in (*_TRAINED, *_AVERAGED)]
         if others:
             facts["other_weights"] = others
@@ -97,6 +102,24 @@ def read_weights(path: Path, *, key: str | None = None) -> tuple[dict[str, Tenso
     if prefix:
         found = under_prefix(found, f"{prefix}.", path, facts)
     return found, facts
+
+
+def _tensors_alone(value: Any, others: list[str]) -> Any:
+    """A state dict with numpy's arrays as tensors, and without numbers, whose names go to a list.
+
+    Any other value is returned as it is.
+    """
+    import torch
+
+    if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
+        return value
+    arrays = (torch.Tensor, np.ndarray)
+    rest = [k for k, v in value.items() if not isinstance(v, arrays)]
+    numbers = all(isinstance(value[k], int | float | np.generic | None) for k in rest)
+    if not numbers or not any("." in k for k in value.keys() - set(rest)):
+        return value
+    others += rest
+    return {k: torch.as_tensor(v) for k, v in value.items() if k not in rest}
 
 
 def _entry(
