@@ -237,11 +237,24 @@ def test_the_activation_is_said() -> None:
                for n in loaded.notes)  # fmt: skip
     twin = open_model(f"open_clip:{NAME}-quickgelu/w.pt")
     assert twin.model_config["quick_gelu"] and twin.notes == []
-    assert any("QuickGELU assumed" in note for note in open_model("openai:w.pt").notes)
+    assert any(
+        "QuickGELU and heads of 64 dimensions assumed" in note
+        for note in open_model("openai:w.pt").notes
+    )
     model_files.script(open_clip_model(), Path("traced.pt"))
     loaded = open_model(f"open_clip:{NAME}/traced.pt")
     assert loaded.model_config["quick_gelu"] and "program" in loaded.notes[0]
     assert open_model("openai:traced.pt").notes == []
+
+
+def test_preprocessing_that_tags_have_otherwise_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip import pretrained
+
+    monkeypatch.setitem(pretrained._PRETRAINED, NAME, {"plain": pretrained._pcfg()})
+    assert not any("preprocessing" in note for note in opened(weights()).notes)
+    monkeypatch.setitem(pretrained._PRETRAINED, NAME, {"mine": pretrained._slpcfg()})
+    (note,) = (n for n in opened(weights()).notes if "preprocessing" in n)
+    assert "the tag mine has mean 0.5/0.5/0.5" in note and "resize_mode squash" in note
 
 
 @pytest.mark.parametrize("name", ["Found/Test", "FOUND-test", "found/test-quickgelu"])

@@ -33,7 +33,7 @@ from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
 from geomkit.models.checkpoints.sizes import fit_sizes
 from geomkit.models.checkpoints.torchscript import activation
 from geomkit.models.checkpoints.weights import read_weights, with_key
-from geomkit.models.preprocess import Preprocess
+from geomkit.models.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 __all__ = ["KIND"]
 
 _CONFIG = "open_clip_config.json"
+_USUAL = {
+    "mean": OPENAI_MEAN,
+    "std": OPENAI_STD,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+"""open_clip's preprocessing where neither a tag nor a folder says another."""
 _PREFERRED = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -78,7 +85,7 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
         weights, facts = read_weights(path, key=key)
         refuse_transformers(weights, source, path)
         facts["preprocess_from"] = "open_clip's defaults for an architecture"
-        facts["notes"] = [*facts["notes"], *_activation(config, name, rest, path)]
+        facts["notes"] = [*facts["notes"], *_activation(config, name, rest, path), *_inputs(name)]
     elif (tag := _tag(name, rest)) is not None:
         import open_clip
 
@@ -143,6 +150,25 @@ def _activation(config: ModelConfig, name: str, rest: str, path: Path) -> list[s
         f"activation GELU assumed, as {name} has; for OpenAI's weights, and those fine-tuned from "
         f"them, name open_clip:{name}{QUICK_GELU}/{rest}"
     ]
+
+
+def _inputs(name: str) -> list[str]:
+    """Where open_clip's own weights of an architecture are prepared for by other settings."""
+    import open_clip
+
+    for tag in _tags(name):
+        settings = open_clip.get_pretrained_cfg(name, tag)
+        found = {k: settings[k] for k, v in _USUAL.items() if settings.get(k) not in (None, "", v)}
+        if found:
+            shown = [
+                f"{k} {'/'.join(map(str, v)) if isinstance(v, tuple) else v}"
+                for k, v in found.items()
+            ]
+            return [
+                f"preprocessing assumed to be open_clip's default; the tag {tag} has "
+                f"{', '.join(shown)}"
+            ]
+    return []
 
 
 def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
@@ -232,10 +258,14 @@ def _tag(name: str, word: str) -> str | None:
     return word if name not in OWN_CONFIGS and open_clip.is_pretrained_cfg(name, word) else None
 
 
-def _or_tags(name: str) -> str:
+def _tags(name: str) -> list[str]:
     import open_clip
 
-    tags = [] if name in OWN_CONFIGS else open_clip.list_pretrained_tags_by_model(name)
+    return [] if name in OWN_CONFIGS else open_clip.list_pretrained_tags_by_model(name)
+
+
+def _or_tags(name: str) -> str:
+    tags = _tags(name)
     return f" (open_clip has {', '.join(tags)})" if tags else ""
 
 

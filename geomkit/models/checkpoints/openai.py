@@ -114,8 +114,8 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     written = activation(path)
     if written is None:
         facts["notes"].append(
-            "activation QuickGELU assumed, as OpenAI's models have; for GELU, name the "
-            f"architecture: open_clip:NAME/{place}"
+            "activation QuickGELU and heads of 64 dimensions assumed, as OpenAI's models have; for "
+            f"others, name the architecture: open_clip:NAME/{place}"
         )
 
     def open_one(found: dict[str, Tensor], facts: dict[str, Any]) -> Checkpoint:

@@ -85,10 +85,10 @@ def read_weights(path: Path, *, key: str | None = None) -> tuple[dict[str, Tenso
         others = [k for k in dicts if k != entry and k in (*_TRAINED, *_AVERAGED)]
         if others:
             facts["other_weights"] = others
-        for name, kind in (("epoch", int), ("name", str)):
-            if hasattr(content.get(name), "item"):
-                content[name] = content[name].item()  # a number of numpy's
-            if isinstance(content.get(name), kind | str):
+        for name in ("epoch", "name"):
+            if isinstance(content.get(name), np.generic):
+                content[name] = content[name].item()
+            if isinstance(content.get(name), int | str):
                 facts[name] = content[name]
     found = strip_prefixes(chosen)
     wrappers = {w for k in chosen.keys() - found.keys() for w in _WRAPPERS if w in k.split(".")}
