@@ -115,7 +115,7 @@ def _annotations(root: Path, year: str) -> dict[str, _Json]:
         files = [folder / _KARPATHY for folder in folders[::-1] if (folder / _KARPATHY).exists()]
         if files:
             return {"all": files[0]}
-        parts = {}
+        parts: dict[str, _Json] = {}
         for split in ("train", "val", "test"):
             names = [name.format(split) for name in _KARPATHY_PARTS]
             files = [f / name for name in names for f in folders if (f / name).exists()]

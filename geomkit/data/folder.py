@@ -144,9 +144,9 @@ def class_folders(root: Path) -> ClassFolders:
     empty = [
         folder
         for folder in held.folders
-        if len(steps := tuple(folder.split("/"))) == depth + 1
-        and steps not in there
-        and (not split_of or steps[0] in split_of)
+        if len(place := tuple(folder.split("/"))) == depth + 1
+        and place not in there
+        and (not split_of or place[0] in split_of)
     ]
     return ClassFolders(
         tuple(file for file, _, _ in found),

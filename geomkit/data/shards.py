@@ -13,7 +13,7 @@ import tarfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -275,9 +275,10 @@ def _go_through(tar: Path, names: _Names) -> _Index:
         raise GeomkitError(f"webdataset: {tar}: cut short, or damaged at byte {end:,}{_FETCH}")
     samples = []
     for key in dict.fromkeys([*images, *texts, *described]):
-        found = texts.get(key, described.get(key))
-        captions, why = (None, found) if isinstance(found, str) else (found, "")
-        samples.append(_Sample(key, *images.get(key, (None, None)), captions, why))
+        caption = texts.get(key, described.get(key))
+        captions, why = (None, caption) if isinstance(caption, str) else (caption, "")
+        offset, length = images.get(key, (None, None))
+        samples.append(_Sample(key, offset, length, captions, why))
     return _Index(samples, bool(after), dict(suffixes), fields, repeats)
 
 
@@ -297,7 +298,7 @@ def _described(text: bytes, field: str) -> tuple[list[str] | str, list[str]]:
     if not isinstance(content, dict):
         return f"samples with a .json without a field '{field}'", []
     found = content.get(field)
-    captions = found if isinstance(found, list) else [found]
+    captions: list[Any] = found if isinstance(found, list) else [found]
     if found is None:
         return "samples without a caption", list(content)
     if not captions or not all(isinstance(caption, str) for caption in captions):

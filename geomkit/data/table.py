@@ -207,9 +207,9 @@ class Table:
         """Numbers of rows with their cells, or with what is wrong with them."""
         with refusing(OSError, says=f"{self.file}: cannot be read"), self.file.open("rb") as file:
             start = file.read(4)
-        for mark, name in _OTHER.items():
-            if start.startswith(mark):
-                raise GeomkitError(f"{self.file}: not UTF-8 but {name}; convert it")
+        for first, kind in _OTHER.items():
+            if start.startswith(first):
+                raise GeomkitError(f"{self.file}: not UTF-8 but {kind}; convert it")
         head = next(self._lines(), "").rstrip("\r\n")
         name = self.separator or self._separator(head)
         mark = SEPARATORS.get(name, name)

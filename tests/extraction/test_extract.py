@@ -269,3 +269,23 @@ def test_interrupted_the_command_says_how_to_go_on(
     assert "e keeps its finished shards, --resume continues" in stopped.err
     again = cli(*words, "--shard-rows", 5, "--resume")
     assert again.status == 0 and "in 5 shards, 2 of them there already" in again.err
+
+
+def test_what_was_left_out_is_said_and_recorded(cli, tmp_path: Path, checkpoint: Path) -> None:
+    from samples import picture, write
+
+    for i in range(12):
+        write(tmp_path / "f" / f"{i}.png", picture(i))
+        if i > 2:
+            write(tmp_path / "f" / f"{i}.txt", f"text {i}")
+    words = ("--data", f"imagefolder:{tmp_path / 'f'}", "--split", "all")
+    says = "9 images used of 12 given; not used: 3 images without a .txt beside them (0.png, 1.png"
+    found = cli("gap", checkpoint, *words, "--metrics", "alignment", "--json", "--workers", 0)
+    meta = json.loads(found.out)["results"][0]["meta"]
+    assert says in found.err and meta["given"] == 12 and meta["left_out"][0]["count"] == 3
+    assert meta["fast_decode"] is False
+    done = cli("extract", checkpoint, *words, "--out", "e", "--fast-decode", "--workers", 0)
+    data = json.loads(Path("e/manifest.json").read_text())["data"]
+    assert done.status == 0 and data["fast_decode"] is True and data["given"] == 12
+    read = cli("gap", "e", "--metrics", "alignment")
+    assert "not extracted: 3 images without a .txt" in read.err
