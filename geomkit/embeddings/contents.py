@@ -151,7 +151,7 @@ def interpret(arrays: Arrays, columns: Mapping[str, str] | None = None) -> Loade
             index = np.repeat(np.arange(n), shape[1])
             notes.append(f"{role}: shape {shape} is read as {shape[1]} rows for each {first}")
             matrices[role] = shard.reshaped(len(index), d)
-        elif role == rest[0] or shape[:1] == (n,):
+        elif role == rest[0] or columns or (shape[:1] == (n,) and _is_flat(shard)):
             matrices[role] = _matrix(role, shard)
         else:
             unused.append(chosen[role])
@@ -175,18 +175,22 @@ def interpret(arrays: Arrays, columns: Mapping[str, str] | None = None) -> Loade
     )
 
 
-def one_matrix(arrays: Arrays, modality: str) -> Shard:
-    """The only matrix of a file, or the one whose name stands for a modality.
+def one_matrix(arrays: Arrays, modality: str) -> tuple[Shard, tuple[str, ...]]:
+    """The only matrix of a file, or the one whose name stands for a modality, and its ids if any.
 
     Raises:
-        GeomkitError: If there is no such matrix, or several.
+        GeomkitError: If there is no such matrix, or several, or the file says whose each text is.
     """
+    keys = {key: name for name in arrays if (key := key_of(name))}
+    if owners := [name for key, name in keys.items() if key != "image_id"]:
+        raise GeomkitError(f"holds {owners[0]} too; give it as SOURCE, which uses that")
     matrices = [name for name, array in arrays.items() if is_matrix(array)]
     named = [name for name in matrices if modality in (name, modality_of(name))]
     chosen = matrices if len(matrices) == 1 else named
     if len(chosen) != 1:
         raise GeomkitError(f"expected one (n, d) matrix of floats, found {_listed(arrays)}")
-    return _matrix(modality, _opened(chosen[0], arrays[chosen[0]]))
+    found = {key: _opened(name, arrays[name]) for key, name in keys.items()}
+    return _matrix(modality, _opened(chosen[0], arrays[chosen[0]])), resolve(found)[1]
 
 
 def _given(arrays: Arrays, columns: Mapping[str, str]) -> dict[str, str]:
@@ -262,6 +266,10 @@ def _opened(name: str, array: Shard | Deferred | Foreign) -> Shard:
     if isinstance(array, Foreign):
         raise GeomkitError(f"{name}: expected an array, got {array.what}")
     return array.open() if isinstance(array, Deferred) else array
+
+
+def _is_flat(shard: Shard) -> bool:
+    return is_matrix(shard) and (len(shard.shape) == 2 or shard.shape[1] == 1)
 
 
 def _matrix(role: str, shard: Shard) -> Shard:

@@ -44,7 +44,9 @@ def of_table(table: Table) -> Arrays:
     number = next((lower[name] for name in owners if name in lower), None)
     vectors, rest = _vectors(table.select([n for n in names if n not in (kind, number)]))
     found: dict[str, Shard | Deferred | Foreign] = {n: ArrayShard(v) for n, v in vectors.items()}
-    if kind is not None and len(vectors) == 1:
+    if kind is not None and not (len(vectors) == 1 and _names_modalities(table, kind)):
+        rest, kind = [*rest, kind], None
+    if kind is not None:
         (rows,) = vectors.values()
         found = dict(_long(table, rows, kind, number))
     else:
@@ -58,6 +60,11 @@ def of_table(table: Table) -> Arrays:
             found["image_id"] = ArrayShard(_words(table, number))
     kinds = {name: str(table.column(name).type) for name in rest}
     return found | {n: Foreign(f"a column of {kind}", (), kind) for n, kind in kinds.items()}
+
+
+def _names_modalities(table: Table, kind: str) -> bool:
+    """Whether a column says of what modality each row is: ``type`` may mean anything."""
+    return kind.lower().startswith("modal") or any(map(modality_of, _words(table, kind).tolist()))
 
 
 def _long(table: Table, vectors: np.ndarray, kind: str, number: str | None) -> dict[str, Shard]:

@@ -12,6 +12,7 @@ from geomkit.embeddings.contents import one_matrix
 from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.embeddings.formats import open_file
 from geomkit.embeddings.formats.npy import read_matrix
+from geomkit.embeddings.ownership import check_ids
 from geomkit.embeddings.reading import Loaded, naming
 from geomkit.embeddings.rows import Rows, Shard
 from geomkit.errors import GeomkitError
@@ -144,18 +145,20 @@ def load_modalities(
     """
     if not paths:
         raise GeomkitError("modalities: expected one or more, got none")
-    matrices = {}
+    matrices, ids = {}, {}
     for name, path in paths.items():
         if not Path(path).exists():
             raise GeomkitError(f"{path}: no such file")
         with naming(Path(path)):
-            matrices[name] = Rows(_matrix(Path(path), name), name=name)
+            shards, ids[name] = _matrix(Path(path), name)
+            matrices[name] = Rows(shards, name=name)
     lengths = {name: len(rows) for name, rows in matrices.items()}
     if len(paths) < 2 or (len(paths) == 2 and len(set(lengths.values())) > 1):
         return [Clouds.of(matrices, meta={"path": " ".join(map(str, paths.values()))})]
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")
+    _check_same_ids(paths, {name: own for name, own in ids.items() if own}, max(lengths.values()))
     found: list[Embeddings | Clouds] = []
     for a, b in combinations(matrices, 2):
         meta = {"path": f"{paths[a]} {paths[b]}"}
@@ -164,14 +167,30 @@ def load_modalities(
     return found
 
 
-def _matrix(path: Path, modality: str) -> Sequence[Shard]:
-    """The rows of one modality."""
+def _check_same_ids(
+    paths: Mapping[str, str | Path], ids: Mapping[str, tuple[str, ...]], n: int
+) -> None:
+    """Refuse files whose rows have the ids of others: row i of one would meet another's image."""
+    for name, own in ids.items():
+        with naming(Path(paths[name])):
+            check_ids(own, n)
+            other, expected = next(iter(ids.items()))
+            for row, (a, b) in enumerate(zip(own, expected, strict=True)):
+                if a != b:
+                    raise GeomkitError(
+                        f"row {row} has the id {a}, but {b} in {paths[other]}; sort both alike"
+                    )
+
+
+def _matrix(path: Path, modality: str) -> tuple[Sequence[Shard], tuple[str, ...]]:
+    """The rows of one modality, and their ids if the file has them."""
     if path.is_dir():
-        return read_matrix(path)
+        return read_matrix(path), ()
     found = open_file(path)
     if isinstance(found, Loaded):
         raise GeomkitError("holds more than one matrix; give it as SOURCE")
-    return [one_matrix(found, modality)]
+    shard, ids = one_matrix(found, modality)
+    return [shard], ids
 
 
 def to_device(embeddings: E, device: str) -> E:

@@ -213,3 +213,12 @@ def test_a_torch_file_of_something_else(refused, tmp_path: Path) -> None:
     refused("gap", "t.pt", says=("a torch file that holds a tuple", "'image' and 'text'"))
     torch.save({"encoder.weight": torch.ones(3, 3)}, tmp_path / "w.pt")
     refused("gap", "w.pt", says=("a torch file that holds a dictionary", "open_clip:NAME/w.pt"))
+
+
+def test_further_arrays_that_are_no_rows_of_the_images_are_named() -> None:
+    frames = np.zeros((12, 7, 5), np.float32)
+    found = of({"image": x, "text": y, "video": frames, "audio": x[:5], "box": x[:, :4]})
+    assert list(found.others) == ["box"]
+    assert found.notes == ("not used: 'video', 'audio'",)
+    with pytest.raises(GeomkitError, match=r"video: expected an \(n, d\) matrix"):
+        of({"image": x, "text": y, "video": frames}, image="image", text="text", video="video")

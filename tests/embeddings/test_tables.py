@@ -203,3 +203,26 @@ def test_one_matrix_of_any_format_is_a_modality(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.image, x, rtol=1e-12, err_msg=name)
     with pytest.raises(GeomkitError, match=r"expected one \(n, d\) matrix of floats, found image"):
         load_modalities({"audio": tmp_path / "two.npz", "text": tmp_path / "t.npy"})
+
+
+def test_rows_of_two_files_with_ids_are_those_of_one_image(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    pd.DataFrame({"id": NAMES, "embedding": x.tolist()}).to_csv(one, index=False)
+    for ids, rows in ((NAMES, y), (NAMES[::-1], y[::-1])):
+        pd.DataFrame({"id": ids, "embedding": rows.tolist()}).to_csv(other, index=False)
+        paths = {"image": one, "text": other}
+        if ids is NAMES:
+            np.testing.assert_allclose(load_modalities(paths)[0].text, y)  # type: ignore[union-attr]
+            continue
+        with pytest.raises(GeomkitError, match=r"row 0 has the id 08, but 00 in .*a.csv"):
+            load_modalities(paths)
+    np.savez(tmp_path / "c.npz", text=y[order], image_index=order)
+    with pytest.raises(GeomkitError, match="holds image_index too; give it as SOURCE"):
+        load_modalities({"image": one, "text": tmp_path / "c.npz"})
+
+
+def test_a_column_of_types_that_are_no_modalities(tmp_path: Path) -> None:
+    columns = {"image": x.tolist(), "text": y.tolist(), "type": ["a", "b", "c"] * 3}
+    found = read_embeddings(parquet(tmp_path, columns))
+    np.testing.assert_allclose(found.text, y)
+    assert found.meta["notes"] == ["not used: 'type'"]
