@@ -10,30 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit.errors import GeomkitError, reason, unknown_name
-from geomkit.models.architectures import (
-    OWN_CONFIGS,
-    QUICK_GELU,
-    ModelConfig,
-    model_config,
-    model_names,
-)
+from geomkit.models.architectures import ModelConfig, model_config, model_names
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.choice import open_fitting, refuse_transformers
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.folder_inputs import as_written, has_tokenizer, read_json
 from geomkit.models.checkpoints.kinds import CheckpointKind
+from geomkit.models.checkpoints.open_clip_names import (
+    assumed_activation,
+    assumed_preprocessing,
+    name_and_rest,
+    or_tags,
+    tag_of,
+)
 from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
 from geomkit.models.checkpoints.sizes import fit_sizes
-from geomkit.models.checkpoints.torchscript import activation
 from geomkit.models.checkpoints.weights import read_weights, with_key
-from geomkit.models.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocess
+from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,13 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["KIND"]
 
 _CONFIG = "open_clip_config.json"
-_USUAL = {
-    "mean": OPENAI_MEAN,
-    "std": OPENAI_STD,
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
-"""open_clip's preprocessing where neither a tag nor a folder says another."""
 _PREFERRED = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -68,11 +60,11 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
     if (Path(place) / _CONFIG).is_file():
         with as_written(Path(place) / _CONFIG):
             return _from_folder(Path(place), source, download)
-    name, rest = _name_and_rest(place)
+    name, rest = name_and_rest(place)
     if name is None:
         raise _no_architecture(place, source)
     if not rest:
-        raise GeomkitError(f"{source}: which weights? Give {name}/PATH{_or_tags(name)}")
+        raise GeomkitError(f"{source}: which weights? Give {name}/PATH{or_tags(name)}")
     path, key = with_key(rest)
     if path.is_dir():
         raise GeomkitError(
@@ -85,8 +77,9 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
         weights, facts = read_weights(path, key=key)
         refuse_transformers(weights, source, path)
         facts["preprocess_from"] = "open_clip's defaults for an architecture"
-        facts["notes"] = [*facts["notes"], *_activation(config, name, rest, path), *_inputs(name)]
-    elif (tag := _tag(name, rest)) is not None:
+        facts["notes"] += assumed_activation(config, name, rest, path)
+        facts["notes"] += assumed_preprocessing(name)
+    elif (tag := tag_of(name, rest)) is not None:
         import open_clip
 
         settings = open_clip.get_pretrained_cfg(name, tag)
@@ -97,26 +90,10 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
         facts |= {"weights": f"pretrained tag {tag}", "preprocess_from": f"open_clip's tag {tag}"}
     else:
         raise GeomkitError(
-            f"{source}: no file '{rest}', and no weights of that name{_or_tags(name)}"
+            f"{source}: no file '{rest}', and no weights of that name{or_tags(name)}"
         )
     facts = {"architecture": name, **facts}
     return _opened(config, weights, settings, facts, source, download, what=name)
-
-
-def _name_and_rest(place: str) -> tuple[str | None, str]:
-    """The architecture that a place begins with, however it is spelled, and what follows it.
-
-    ``ViT-B/32`` and ``vit-b-32`` are ``ViT-B-32``, ``ViT-L/14@336px`` is ``ViT-L-14-336``; a comma
-    may stand between a name and a tag.
-    """
-    known = {name.lower(): name for name in model_names()}
-    for count in (1, 2):
-        *parts, rest = re.split("[/,]", f"{place}/", maxsplit=count)
-        written = "-".join(parts).lower().replace("@", "-").removesuffix("px")
-        base = written.removesuffix(QUICK_GELU)
-        if found := known.get(written) or (known.get(base) and known[base] + QUICK_GELU):
-            return found, rest.removesuffix("/")
-    return None, place
 
 
 def _no_architecture(place: str, source: str) -> GeomkitError:
@@ -130,45 +107,6 @@ def _no_architecture(place: str, source: str) -> GeomkitError:
             f"{source}: which architecture? Name it before the file, as open_clip:ViT-B-32/{place}"
         )
     return unknown_name("model", place.partition("/")[0], model_names())
-
-
-def _activation(config: ModelConfig, name: str, rest: str, path: Path) -> list[str]:
-    """Which activation the weights of a file are taken to need; a program says which it has.
-
-    The weights themselves do not: OpenAI's, and what is fine-tuned from them, have the names and
-    shapes of the architecture with GELU.
-    """
-    written = activation(path)
-    if written is not None and bool(config.get("quick_gelu")) != (written == "QuickGELU"):
-        config["quick_gelu"] = written == "QuickGELU"
-        named = "GELU" if config["quick_gelu"] else "QuickGELU"
-        return [f"activation {written}, as the program in its file has, not {named} as {name}"]
-    foreign = "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]
-    if written is not None or config.get("quick_gelu") or foreign:
-        return []
-    return [
-        f"activation GELU assumed, as {name} has; for OpenAI's weights, and those fine-tuned from "
-        f"them, name open_clip:{name}{QUICK_GELU}/{rest}"
-    ]
-
-
-def _inputs(name: str) -> list[str]:
-    """Where open_clip's own weights of an architecture are prepared for by other settings."""
-    import open_clip
-
-    for tag in _tags(name):
-        settings = open_clip.get_pretrained_cfg(name, tag)
-        found = {k: settings[k] for k, v in _USUAL.items() if settings.get(k) not in (None, "", v)}
-        if found:
-            shown = [
-                f"{k} {'/'.join(map(str, v)) if isinstance(v, tuple) else v}"
-                for k, v in found.items()
-            ]
-            return [
-                f"preprocessing assumed to be open_clip's default; the tag {tag} has "
-                f"{', '.join(shown)}"
-            ]
-    return []
 
 
 def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
@@ -248,25 +186,6 @@ def _current_names(weights: dict[str, Tensor], config: ModelConfig) -> dict[str,
     if not custom and "text.positional_embedding" in weights:
         return {k.removeprefix("text."): v for k, v in weights.items()}
     return weights
-
-
-def _tag(name: str, word: str) -> str | None:
-    """open_clip's spelling of a tag, if it lists it for an architecture."""
-    import open_clip
-
-    word = word.lower().replace("-", "_")
-    return word if name not in OWN_CONFIGS and open_clip.is_pretrained_cfg(name, word) else None
-
-
-def _tags(name: str) -> list[str]:
-    import open_clip
-
-    return [] if name in OWN_CONFIGS else open_clip.list_pretrained_tags_by_model(name)
-
-
-def _or_tags(name: str) -> str:
-    tags = _tags(name)
-    return f" (open_clip has {', '.join(tags)})" if tags else ""
 
 
 def _tag_file(settings: dict[str, Any], name: str, tag: str, download: bool) -> Path:
