@@ -136,7 +136,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"a": 1}, db / "oscar_similarity_matrix.pt")
     says(root, "got dict")
     (db / "oscar_similarity_matrix.pt").write_bytes(pickle.dumps(print))
-    says(root, "oscar_similarity_matrix.pt: (holds more|not a checkpoint)")
+    says(root, "oscar_similarity_matrix.pt: holds objects that pickle wrote")
     (db / "oscar_similarity_matrix.pt").unlink()
     says(root, "no such file")
     (db / "transfos.csv").write_text("region_id,field\n1,subj\n")

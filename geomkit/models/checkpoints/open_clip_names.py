@@ -44,8 +44,8 @@ def name_and_rest(place: str) -> tuple[str | None, str]:
 def assumed_activation(config: ModelConfig, name: str, rest: str, path: Path) -> list[str]:
     """Return which activation is assumed for the weights of a file, as notes.
 
-    Weights do not say it: OpenAI's, and those fine-tuned from them, have the names and shapes of the
-    architecture with GELU. The program of a TorchScript archive does, and changes the config.
+    Weights do not say it: OpenAI's, and those fine-tuned from them, have the names and shapes of
+    the architecture with GELU. The program of a TorchScript archive does, and changes the config.
 
     Args:
         config: Config of the architecture, changed in place.
