@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from geomkit._core.array import to_numpy
-from geomkit.embeddings.ownership import KEYS, key_of, resolve
+from geomkit.embeddings.ownership import KEYS, key_of, resolve, snake_case
 from geomkit.embeddings.reading import Loaded
 from geomkit.embeddings.rows import NUMBERS, ArrayShard, Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "held", "in_order", "interpret", "is_matrix",
-           "modality_of", "one_matrix"]  # fmt: skip
+__all__ = ["HINT", "Arrays", "Deferred", "Foreign", "dense", "held", "in_order", "interpret",
+           "is_matrix", "modality_of", "one_matrix"]  # fmt: skip
 
 HINT = "choose arrays with --columns image=NAME,text=NAME"
 
@@ -79,9 +79,7 @@ def modality_of(name: str) -> str | None:
     >>> [modality_of(n) for n in ("image", "text_features", "imgEmbeds", "audio-emb", "labels")]
     ['image', 'text', 'image', 'audio', None]
     """
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
-    snake = re.sub(r"[^0-9a-z]+", "_", snake.lower()).strip("_")
-    return _ALIASES.get(re.sub(rf"^{_EMBEDDING}_|_{_EMBEDDING}$", "", snake))
+    return _ALIASES.get(re.sub(rf"^{_EMBEDDING}_|_{_EMBEDDING}$", "", snake_case(name)))
 
 
 def held(value: Any) -> Shard | Foreign:
@@ -114,13 +112,19 @@ def _plain(value: Any) -> np.ndarray | None:
 
 
 def _of_tensor(tensor: Any) -> np.ndarray:
+    return to_numpy(dense(tensor))
+
+
+def dense(tensor: Any) -> Any:
+    """A torch tensor without gradient, neither sparse nor quantised nor of eight bits a float."""
     import torch
 
+    tensor = tensor.detach()
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
-    return to_numpy(tensor.float() if "float8" in str(tensor.dtype) else tensor)
+    return tensor.float() if "float8" in str(tensor.dtype) else tensor
 
 
 def interpret(arrays: Arrays, columns: Mapping[str, str] | None = None) -> Loaded:

@@ -6,6 +6,7 @@ per image) and ``text_image_id`` (one per text), as COCO numbers them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +15,7 @@ from geomkit._core.array import Array, to_numpy
 from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["KEYS", "check_ids", "check_index", "integers", "key_of", "resolve"]
+__all__ = ["KEYS", "check_ids", "check_index", "integers", "key_of", "resolve", "snake_case"]
 
 KEYS = ("image_index", "image_id", "text_image_id")
 """Names of the arrays that say which image each text belongs to."""
@@ -28,13 +29,23 @@ _OTHER_NAMES = {
 }  # fmt: skip
 
 
+def snake_case(name: str) -> str:
+    """A name in lower case with underscores.
+
+    >>> snake_case("imageIndex"), snake_case("image-index")
+    ('image_index', 'image_index')
+    """
+    parts = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[^0-9a-z]+", "_", parts.lower()).strip("_")
+
+
 def key_of(name: str) -> str | None:
     """Which of :data:`KEYS` the name of an array stands for; ``None`` for another array.
 
     >>> key_of("image_index"), key_of("img_ids"), key_of("labels")
     ('image_index', 'image_id', None)
     """
-    word = name.strip().lower()
+    word = snake_case(name)
     return word if word in KEYS else _OTHER_NAMES.get(word)
 
 

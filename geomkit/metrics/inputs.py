@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, is_torch
-from geomkit.embeddings.contents import Foreign, held, interpret, is_matrix, modality_of
+from geomkit._core.array import Array, is_torch, to_numpy
+from geomkit.embeddings.contents import Foreign, dense, held, interpret, is_matrix, modality_of
 from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
 from geomkit.embeddings.formats import read
 from geomkit.embeddings.ownership import key_of
@@ -60,7 +60,7 @@ def _given(image: Any, text: Any, image_index: Any) -> Given:
         image, split = image  # what load_source returns
     whole = isinstance(image, Embeddings | Clouds | Mapping | str | Path)
     if whole and not (text is None and image_index is None):
-        raise GeomkitError(f"text: a {type(image).__name__} holds it already; give it alone")
+        raise GeomkitError(f"text: {type(image).__name__} given, which holds all; give it alone")
     if isinstance(image, Embeddings | Clouds):
         return Given([image], split=split)
     if isinstance(image, Mapping):
@@ -77,6 +77,8 @@ def _given(image: Any, text: Any, image_index: Any) -> Given:
     _check_labels(image, text)
     x: Any = _rows("image", image)
     y: Any = _rows("text", text)
+    if is_torch(x) != is_torch(y):
+        x, y = (to_numpy(rows) if is_torch(rows) else rows for rows in (x, y))
     shape = tuple(y.shape)
     meta: dict[str, Any] = {}
     if len(shape) == 3 and (shape[0], shape[2]) == tuple(x.shape):
@@ -92,6 +94,9 @@ def _given(image: Any, text: Any, image_index: Any) -> Given:
 
 def _of_mapping(content: Mapping[str, Any]) -> Any:
     """The embeddings among the values of a dictionary; a name that is not known is a modality."""
+    frames = [value for value in content.values() if hasattr(value, "iloc")]
+    for frame in frames[1:]:
+        _check_labels(frames[0], frame)
     arrays = {str(name): held(value) for name, value in content.items() if value is not None}
     roles: dict[str, str] = {}
     for name, array in arrays.items():
@@ -107,14 +112,16 @@ def _of_mapping(content: Mapping[str, Any]) -> Any:
 
 def _rows(name: str, value: Any) -> Array | Rows:
     """Rows as they are, or as an array if Python or pandas holds them."""
-    if (
-        isinstance(value, Rows)
-        or is_torch(value)
-        or (isinstance(value, np.ndarray) and value.dtype != object)
-    ):
+    if is_torch(value):
+        return dense(value)
+    if isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
+        raise GeomkitError(f"{name}: a masked array, {value.mask.sum()} are masked; fill them")
+    if isinstance(value, Rows):
         return value
     if hasattr(value, "__array__") and not hasattr(value, "iloc"):
-        return np.asarray(value)
+        value = np.asarray(value)
+        if value.dtype != object:
+            return value
     array = held(value)
     if isinstance(array, Foreign):
         raise GeomkitError(f"{name}: expected an (n, d) matrix, got {array.what}")

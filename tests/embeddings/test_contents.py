@@ -59,6 +59,7 @@ def test_owners_in_a_torch_file_are_read_in_any_form(tmp_path: Path, form: str) 
         ({"image_index": [str(i) for i in range(12)]}, "image_index: expected integers"),
         ({"image_id": ["a", 1]}, "image_id: expected an array, got list with rows of unequal"),
         ({"image_id": [0.5] * 12}, "image_id: expected integers"),
+        ({"image-index": [1], "imageIndex": [2]}, "each can be the image_index"),
         ({"image_ids": [1], "img_ids": [2]}, "image_ids, img_ids: each can be the image_id"),
     ],
 )
@@ -206,6 +207,20 @@ def test_quantised_rows_are_measured_and_said(cli, tmp_path: Path) -> None:
 def test_a_dictionary_in_an_npy_is_refused_with_the_way_to_save_it(refused, tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", {"image": x, "text": y})  # type: ignore[arg-type]
     refused("gap", "e.npy", says=("e.npy", "a dictionary", "np.savez('e.npz', **dictionary)"))
+
+
+def test_torch_files_with_a_dictionary_a_row_or_inside_another(tmp_path: Path) -> None:
+    tensors = {"image": torch.from_numpy(x), "text": torch.from_numpy(y)}
+    rows = [{name: rows[i] for name, rows in tensors.items()} for i in range(12)]
+    torch.save(rows, tmp_path / "rows.pt")
+    torch.save({"embeddings": tensors, "model": "ViT-B-32"}, tmp_path / "inner.pt")
+    for name in ("rows.pt", "inner.pt"):
+        np.testing.assert_allclose(read_embeddings(tmp_path / name).text, y, rtol=1e-12)
+    assert read_embeddings(tmp_path / "inner.pt").meta["notes"] == ["not used: 'model'"]
+    del rows[3]["text"]
+    torch.save(rows, tmp_path / "rows.pt")
+    with pytest.raises(GeomkitError, match="a torch file that holds a list"):
+        load_pairs(tmp_path / "rows.pt")
 
 
 def test_a_torch_file_of_something_else(refused, tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ EXPECTED = gap(x, y, metrics=KEYS).metrics
         lambda rows: pd.DataFrame(rows),
         torch.from_numpy,
         lambda rows: list(torch.from_numpy(rows)),
+        lambda rows: torch.from_numpy(rows).to_sparse(),
+        lambda rows: torch.from_numpy(rows).requires_grad_(),
+        lambda rows: rows.astype(object),
     ],
 )
 def test_rows_of_any_kind(form: Any) -> None:
@@ -89,8 +92,10 @@ def test_texts_of_each_image_in_one_array() -> None:
         ((pd.DataFrame(x), pd.DataFrame(y)[::-1]), "same labels in another order"),
         (([[1.0, 2.0], [1.0]], y), "image: expected an .n, d. matrix, got list with rows of uneq"),
         ((x, ["a", "b"]), r"text: expected an \(n, d\) matrix"),
+        ((np.ma.masked_array(x, mask=x > 0.5), y), "image: a masked array, .* are masked; fill"),
+        (({"image": pd.DataFrame(x), "text": pd.DataFrame(y)[::-1]},), "labels in another order"),
         (({"a": 1},), "expected matrices by modality, got a"),
-        (({"image": x}, y), "text: a dict holds it already"),
+        (({"image": x}, y), "text: dict given, which holds all"),
         ((x, np.stack([y, y], axis=1), np.arange(30)), "and image_index; give one of them"),
         ((np.stack([x, y]),), r"image: expected an \(n, d\) matrix, got shape \(2, 30, 6\)"),
     ],
@@ -98,6 +103,10 @@ def test_texts_of_each_image_in_one_array() -> None:
 def test_what_is_no_pair_of_matrices(arguments: tuple, says: str) -> None:
     with pytest.raises(GeomkitError, match=says):
         gap(*arguments)
+
+
+def test_a_tensor_and_a_list() -> None:
+    assert gap(torch.from_numpy(x), y.tolist(), metrics=KEYS).metrics == pytest.approx(EXPECTED)
 
 
 def test_one_group_by_its_name() -> None:

@@ -24,9 +24,10 @@ def _of_content(path: Path, content: Any) -> Arrays:
 
     if getattr(content, "ndim", 0) in (2, 3):  # a tensor
         return {"embedding": held(content)}
+    content = _flat(content)
     if not isinstance(content, dict):
         what = f"a {type(content).__name__}"
-    elif any(modality_of(str(name)) for name in content) or _few(content):
+    elif any(map(_known, content)) or _few(content):
         # None says that there is no such array.
         return {str(name): held(value) for name, value in content.items() if value is not None}
     else:
@@ -35,6 +36,24 @@ def _of_content(path: Path, content: Any) -> Arrays:
         f"{path}: a torch file that holds {what}, but neither a checkpoint written by geomkit nor "
         f"tensors 'image' and 'text'; name another model as {named_as(path)}"
     )
+
+
+def _flat(content: Any) -> Any:
+    """One dictionary of what is a dictionary a row, or a dictionary inside another."""
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        first, *others = content
+        if any(row.keys() != first.keys() for row in others):
+            return content
+        return {name: [row[name] for row in content] for name in first}
+    if isinstance(content, dict) and not any(map(_known, content)):
+        inner = [v for v in content.values() if isinstance(v, dict) and any(map(_known, v))]
+        if len(inner) == 1:
+            return {k: v for k, v in content.items() if v is not inner[0]} | inner[0]
+    return content
+
+
+def _known(name: Any) -> bool:
+    return modality_of(str(name)) is not None
 
 
 def _few(content: dict) -> bool:
