@@ -322,7 +322,8 @@ class PairData:
         """
         if not 2 <= n <= len(self):
             raise GeomkitError(
-                f"n: expected 2 to {len(self)} pairs of '{self.spec}' ({self.split}), got {n}"
+                f"n: expected 2 to {len(self)} pairs of '{self.spec}' ({self.split}), got {n}; "
+                "choose with --pairs, or n= in the spec"
             )
         order = sorted(range(len(self)), key=lambda i: seeded_hash(self.ids[i], seed, "subset"))
         return self.take(np.array(sorted(order[:n])))

@@ -245,6 +245,8 @@ def _embed(
         preprocess=checkpoint.preprocess,
         n=trained_on.get("n") if data is None and split == "train" else None,
     )
+    if len(pairs) < 2:
+        raise GeomkitError(f"'{spec}': one image in {split}, expected two or more; try --split all")
     precision = own["config"]["precision"] if own else runtime.resolve_precision("auto", device)
     embeddings = embed(checkpoint, pairs, device=device, precision=precision, workers=workers)
     told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")

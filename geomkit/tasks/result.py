@@ -12,7 +12,7 @@ import numpy as np
 
 from geomkit._core.table import Table
 from geomkit.data.labelled.classes import ClassData
-from geomkit.data.pairs import Bad
+from geomkit.data.pairs import Bad, LeftOut
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.tasks.features import Runner
 from geomkit.tasks.scores import Scored, score
@@ -324,6 +324,9 @@ def class_result(
         meta: Settings of the task.
     """
     data = classes.data
+    absent = [classes.class_names[i] for i in np.flatnonzero(classes.counts == 0)]
+    lacking = LeftOut.of(f"classes without an image in {data.split}", absent)
+    note = "; ".join(filter(None, [data.note, *map(str, lacking)]))
     return TaskResult(
         task=task,
         scored=score(blocks, len(classes.class_names)),
@@ -337,7 +340,7 @@ def class_result(
             "data_source": data.source,
             "licence": data.licence,
             "attribution": data.attribution,
-            **({"note": data.note} if data.note else {}),
+            **({"note": note} if note else {}),
             **meta,
             "device": on.device,
             "precision": on.precision,

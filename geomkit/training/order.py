@@ -154,10 +154,10 @@ def plan_order(
         # Images with several captions may all draw an equal one: the least there can be.
         least = len({texts[0] for texts in used})
         if least < batch_size:
+            smaller = f"--batch-size {least} or less, or " if least > 1 else ""
             raise GeomkitError(
                 f"batch size: {batch_size} pairs need as many different captions, "
-                f"'{data.spec}' has {least}; give --batch-size {least} or less, or "
-                "--repeat-captions"
+                f"'{data.spec}' has {least}; give {smaller}--repeat-captions"
             )
         if len(numbers) == len(words):
             words = None

@@ -110,6 +110,11 @@ def prepare(
     )  # fmt: skip
     data = load(split="train", n=config.pairs)
     held_out = data if config.eval_split == "train" else load(split=config.eval_split, n=None)
+    if len(held_out) < 2:
+        raise GeomkitError(
+            f"'{config.data}': one pair in {held_out.split}, and an evaluation needs two; give "
+            "more pairs, or --eval-split train"
+        )
     if fit_batch and len(data) < config.batch_size:
         share = team.size * config.accumulate  # every rank and part gets the same number
         config = replace(config, batch_size=max(share, len(data) // share * share))

@@ -218,7 +218,16 @@ def test_few_images_have_both_splits(pictures: Path) -> None:
     for count in range(2, 8):
         spec = f"csv:{write(pictures / 'few.csv', chr(10).join(rows(count)))}"
         parts = [load_data(spec, split=split).ids for split in ("train", "val")]
-        assert all(parts) and sum(map(len, parts)) == count
+        assert min(map(len, parts)) >= min(2, count // 2) and sum(map(len, parts)) == count
+
+
+def test_a_single_pair_is_not_evaluated(cli, refused, pictures: Path) -> None:
+    spec = f"csv:{write(pictures / 'two.csv', chr(10).join(rows(3)))}"
+    words = ("train", "--loss", "clip", "--model", "nano", "--dim", 8, "--data", spec)
+    refused(*words, says=("one pair in val", "--eval-split train"))
+    equal = ["filepath,title", *(f"{i}.png,x" for i in range(8))]
+    one = f"csv:{write(pictures / 'one.csv', chr(10).join(equal))}"
+    refused(*words[:-1], one, says=("has 1; give --repeat-captions",))
 
 
 def test_a_thin_picture_needs_no_large_one() -> None:
