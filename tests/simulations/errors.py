@@ -66,6 +66,8 @@ EXPLAINED: list[tuple[str, str, str]] = [
     ("*_mean_rank", "disjoint", "a few rare queries make up the mean, and most samples lack them"),
     ("*_retrieval_*", "wide", "a few rows are near most queries, and which ones varies by draw"),
     ("centroid_*", "disjoint", _CURVED),
+    ("centroid_*", "sphere", _CURVED),
+    ("relative_modality_gap", "disjoint", _CURVED),
     ("*uniformity*", "disjoint", _CURVED),
     ("*uniformity*", "sphere", _CURVED),
     ("intra_cosine_*", "disjoint", _CURVED),
