@@ -384,8 +384,8 @@ def test_every_field_of_the_configuration_is_an_option_of_train(cli) -> None:
     # What --help lists, panel by panel; a new field joins at the end of its panel.
     assert " ".join(inspect.signature(train).parameters) == (
         "loss dim out resume overwrite data captions repeat_captions pairs cache_images max_bad "
-        "image_column caption_column model pretrained keep_projection freeze lock image_size "
-        "download recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 warmup "
-        "schedule clip_norm temperature learn_temperature seed eval_every eval_split log "
+        "image_column caption_column fast_decode model pretrained keep_projection freeze lock "
+        "image_size download recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 "
+        "warmup schedule clip_norm temperature learn_temperature seed eval_every eval_split log "
         "precision device threads workers compile"
     )
