@@ -284,6 +284,14 @@ def test_shards_with_gaps_and_ids_that_repeat_are_measured(
         load_source(tmp_path)
 
 
+def test_a_matrix_in_place_of_metadata(tmp_path: Path) -> None:
+    folder(tmp_path)
+    with (tmp_path / "metadata" / "metadata_1.parquet").open("wb") as file:
+        np.save(file, x)
+    with pytest.raises(GeomkitError, match=r"metadata_1.parquet: no Parquet file by its content"):
+        load_source(tmp_path)
+
+
 def test_a_folder_of_a_third_modality_is_named(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "audio_emb").mkdir()

@@ -131,6 +131,12 @@ def read_metadata(path: Path, images: int, texts: int) -> tuple[Table, np.ndarra
     with reading(path):
         import pyarrow.parquet
 
+        with path.open("rb") as file:
+            if file.read(4) != b"PAR1":
+                raise GeomkitError(
+                    "no Parquet file by its content; metadata is a table with a row per image, "
+                    "and embeddings are .npy files in img_emb and text_emb"
+                )
         table = pyarrow.parquet.read_table(path)
         index = None
         if "image_index" in table.column_names:
