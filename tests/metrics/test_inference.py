@@ -163,7 +163,7 @@ def test_shuffling_makes_the_nulls() -> None:
     names = ["paired_cosine", "alignment", "cka", "mutual_knn", "text_retrieval_recall@3"]
     drawn = np.array(
         [[gap(x, y[rng.permutation(40)], metrics=names).metrics[n] for n in names]
-         for _ in range(600)]
+         for _ in range(300)]
     )  # fmt: skip
     errors = drawn.std(axis=0) / math.sqrt(len(drawn))
     for k, name in enumerate(names):
