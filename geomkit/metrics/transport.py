@@ -13,7 +13,7 @@ from geomkit.metrics.number import Number
 __all__ = ["sliced_wasserstein"]
 
 PROJECTIONS = 256
-_BLOCK = 8192
+_BLOCK = 4096
 _MEMORY = 1 << 30
 
 
