@@ -63,7 +63,8 @@ def linear_separability(
     inverse Hessian. The smoothed derivative of the accuracy and the AUC turns this into a change of
     the score. The sum of squares counts the interactions of training and held-out pairs twice, so
     they are taken off once (Efron and Stein, 1981). An error is never below that of the held-out
-    pairs alone.
+    pairs alone. Close to 1 it is still too small: in simulations, 95% intervals of an AUC above
+    0.98 covered the expected value in 84 to 93% of the data sets.
 
     Args:
         x: Images, unit rows ``(n, d)``.

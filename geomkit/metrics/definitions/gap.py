@@ -118,7 +118,7 @@ def _accuracy(s: Statistics) -> Number:
 
 
 def _auc(s: Statistics) -> Number:
-    """Held-out area under the ROC curve of the same classifier. 0.5 to 1."""
+    """Held-out area under the ROC curve of the same classifier. 0 to 1; 0.5 is chance."""
     found = s.once(_classified)
     return Number(found.auc, found.auc_error, 0.5)
 
