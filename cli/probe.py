@@ -27,6 +27,7 @@ def probe(
     test_split: str | None = None,
     C: float | None = None,
     seed: int = 0,
+    fast_decode: bool = False,
     per_class: bool = False,
 ) -> None:
     """Linear probe: logistic regression on image embeddings, scored on held-out images.
@@ -39,6 +40,7 @@ def probe(
         test_split: Split to test on; default: the data set's own, else 1/5 of each class.
         C (--C): Inverse strength of the L2 penalty; default: chosen by cross-validation.
         seed: Random seed for the folds, and for a split where there is none.
+        fast_decode: Decode large JPEGs at a reduced size, which moves the embeddings a little.
         per_class: Show the recall of each class.
 
     Examples:
@@ -56,6 +58,7 @@ def probe(
             test_split=test_split,
             seed=seed,
             max_bad=options.max_bad,
+            fast_decode=fast_decode,
             progress=display.preparing,
         )
         display.once(

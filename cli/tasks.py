@@ -42,6 +42,7 @@ def evaluate(
     """
     from geomkit._core.files import atomic_write, check_target
     from geomkit._core.runtime import resolve_device, resolve_precision
+    from geomkit.data.pairs import LeftOut
     from geomkit.sources import open_source
     from geomkit.tasks.result import plain
 
@@ -75,6 +76,8 @@ def evaluate(
             console.line(f"{r.source}: {name} is undefined: {reason}")
         if "note" in r.meta:
             console.line(f"{r.source}: {r.meta['note']}")
+        for some in r.meta.get("left_out", ()):
+            console.line(f"{r.source}: not used: {LeftOut(**some)}")
         if r.bad:
             console.line(
                 f"{r.source}: {len(r.bad)} images left out, such as {r.bad[0].id}, which "

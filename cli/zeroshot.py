@@ -26,6 +26,7 @@ def zeroshot(
     split: str | None = None,
     classnames: Path | None = None,
     templates: Path | None = None,
+    fast_decode: bool = False,
     per_class: bool = False,
 ) -> None:
     """Zero-shot classification: accuracy, top-5 accuracy and mean recall per class.
@@ -37,6 +38,7 @@ def zeroshot(
         split: Split to classify; default: the data set's test or val.
         classnames: File of class names: one per line, or a JSON list.
         templates: File of prompts with {} or {c}: one per line, or a JSON list.
+        fast_decode: Decode large JPEGs at a reduced size, which moves the embeddings a little.
         per_class: Show the recall of each class.
 
     Examples:
@@ -54,6 +56,7 @@ def zeroshot(
             classnames=classnames,
             templates=templates,
             max_bad=options.max_bad,
+            fast_decode=fast_decode,
             progress=display.preparing,
         )
         display.once(

@@ -109,11 +109,6 @@ class ClassFolders:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """The notes, and what was left out in words."""
-        return (*self.notes, *(f"left out: {some}" for some in self.left_out))
-
 
 def class_folders(root: Path) -> ClassFolders:
     """All images of ``DIR/class/*.jpg``, or of ``DIR/train/class/*.jpg`` and so on.

@@ -326,7 +326,7 @@ def class_result(
     data = classes.data
     absent = [classes.class_names[i] for i in np.flatnonzero(classes.counts == 0)]
     lacking = LeftOut.of(f"classes without an image in {data.split}", absent)
-    note = "; ".join(filter(None, [data.note, *map(str, lacking)]))
+    account = data.with_note("; ".join(map(str, lacking))).account()
     return TaskResult(
         task=task,
         scored=score(blocks, len(classes.class_names)),
@@ -340,7 +340,7 @@ def class_result(
             "data_source": data.source,
             "licence": data.licence,
             "attribution": data.attribution,
-            **({"note": note} if note else {}),
+            **account,
             **meta,
             "device": on.device,
             "precision": on.precision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +198,18 @@ def test_missing_files_folders_and_bombs(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 100)
     with pytest.raises(GeomkitError, match=r"does not decode .*90000 pixels"):
         decode(content, PLAIN)
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_in_another_form_of_unicode_is_hinted_at(
+    tmp_path: Path, there: str, wanted: str
+) -> None:
+    (tmp_path / unicodedata.normalize(there, "Café.png")).write_bytes(b"")
+    missing = tmp_path / unicodedata.normalize(wanted, "Café.png")
+    if missing.exists():
+        pytest.skip("this file system takes both forms for one name")
+    with pytest.raises(GeomkitError, match=f"with its accents in the form {there} of Unicode"):
+        decode(missing, PLAIN)
 
 
 def test_unknown_ways_are_named() -> None:

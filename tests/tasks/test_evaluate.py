@@ -448,6 +448,26 @@ def test_bad_pictures_are_counted_or_refused(tmp_path: Path) -> None:
     assert [b.id for b in found.bad] == ["red_thing/1.png"]
 
 
+@pytest.mark.parametrize("task", ["zeroshot", "probe"])
+def test_what_is_left_out_and_fast_decoding_are_fields(
+    cli, checkpoint: Path, tmp_path: Path, task: str
+) -> None:
+    for split in ("train", "val"):
+        folders(tmp_path / "p" / split, 2)
+    draw(tmp_path / "p" / "extra" / "red_thing" / "9.jpg", (200, 0, 0))
+    words = (task, checkpoint, "--data", f"imagefolder:{tmp_path / 'p'}", "--workers", 0, "--json")
+    own = ("--C", 1) if task == "probe" else ("--templates", few(tmp_path))
+    outcome = cli(*words, *own, "--fast-decode")
+    assert outcome.status == 0, outcome.err
+    meta = json.loads(outcome.out)["meta"]
+    assert (meta["given"], meta["fast_decode"]) == (7, True)
+    (left_out,) = meta["left_out"]
+    assert (left_out["count"], left_out["first"]) == (1, ["extra/red_thing/9.jpg"])
+    assert "not used: 1 images outside of train, val (extra/red_thing/9.jpg)" in outcome.err
+    with pytest.raises(GeomkitError, match="no JPEG files"):
+        load_classes("openmoji,attribute=flag", preprocess=PLAIN, fast_decode=True)
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     loaded = tiny()
     root = folders(tmp_path / "p")

@@ -70,6 +70,7 @@ def load_classes(
     classnames: str | Path | None = None,
     templates: str | Path | None = None,
     max_bad: float = 0.01,
+    fast_decode: bool = False,
     progress: Progress | None = None,
 ) -> ClassData:
     """Load labelled images, prepared for a model when they are asked for.
@@ -86,6 +87,8 @@ def load_classes(
         templates: File of other prompts, see
             :func:`geomkit.data.labelled.prompts.read_templates`.
         max_bad: Largest share of images that may fail to decode.
+        fast_decode: Whether large JPEGs may be decoded at a reduced size, which moves the
+            embeddings a little.
         progress: Function called with the count of images drawn and the total, if OpenMoji's are
             not cached yet.
 
@@ -94,15 +97,20 @@ def load_classes(
 
     Raises:
         GeomkitError: If the data set, split or attribute is unknown, a folder is missing or
-            damaged, or a file of names or prompts does not fit.
+            damaged, a file of names or prompts does not fit, or fast decoding is asked for and
+            there are no files.
 
     >>> skin = load_classes("openmoji,attribute=skin_tone", preprocess=Preprocess(32))
     >>> skin.class_names[0], skin.counts.tolist()
     ('light skin tone', [70, 70, 70, 70, 70])
     """
-    asked = {"split": split or "", "max_bad": max_bad, "progress": progress}
-    request, options = _request(spec, preprocess=preprocess, **asked)
+    request, options = _request(
+        spec, preprocess=preprocess, split=split or "", max_bad=max_bad, draft=fast_decode,
+        progress=progress,
+    )  # fmt: skip
     found: ClassData = request.dataset.load(request, **options)
+    if fast_decode and found.data.fast_decode is None:
+        raise GeomkitError(f"data '{spec}': has no JPEG files to decode fast")
     if not len(found):
         raise GeomkitError(f"data '{spec}' ({found.data.split}): no images")
     if classnames is not None:
@@ -123,6 +131,7 @@ def load_parts(
     test_split: str | None = None,
     seed: int = 0,
     max_bad: float = 0.01,
+    fast_decode: bool = False,
     progress: Progress | None = None,
 ) -> tuple[ClassData, ClassData]:
     """The training and the test part of a data set.
@@ -137,6 +146,8 @@ def load_parts(
         test_split: Split to test on, if not the data set's own.
         seed: Random seed of the hash.
         max_bad: Largest share of images that may fail to decode.
+        fast_decode: Whether large JPEGs may be decoded at a reduced size, which moves the
+            embeddings a little.
         progress: Function called with the count of images drawn and the total.
 
     Returns:
@@ -146,7 +157,10 @@ def load_parts(
         GeomkitError: As :func:`load_classes`; or if the two parts overlap or
             differ in their classes, or a class has too few images to divide.
     """
-    part = partial(load_classes, spec, preprocess=preprocess, max_bad=max_bad, progress=progress)
+    part = partial(
+        load_classes, spec, preprocess=preprocess, max_bad=max_bad, fast_decode=fast_decode,
+        progress=progress,
+    )  # fmt: skip
     test = part(split=test_split)
     if train_split is None and test.train is None:
         return _divide(test, seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import FileImages, PixelImages, Place
 from geomkit.data.labelled import prompts
 from geomkit.data.labelled.classes import ClassData
-from geomkit.data.pairs import Images
+from geomkit.data.pairs import Images, LeftOut
 from geomkit.data.splits import default_splits, split_names
 from geomkit.errors import GeomkitError, reason
 
@@ -36,6 +36,7 @@ class Found:
         names: Names of the classes; ``_`` becomes a space.
         ids: Name of each image.
         notes: Remarks for the user.
+        left_out: Images that are in no split.
     """
 
     images: tuple[Path, ...] | np.ndarray
@@ -43,6 +44,7 @@ class Found:
     names: tuple[str, ...]
     ids: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def labelled(
@@ -78,10 +80,13 @@ def labelled(
         raise GeomkitError(f"{root}: the splits {split} differ in their classes")
     ids = tuple(name for part in parts for name in part.ids)
     images, captions = _images(parts, request), [("",)] * len(ids)
+    data = request.data(
+        images, captions, ids, str(root), split=split, note="; ".join(parts[0].notes)
+    )
+    left_out = parts[0].left_out
+    given = len(ids) + sum(some.count for some in left_out)
     return ClassData(
-        data=request.data(
-            images, captions, ids, str(root), split=split, note="; ".join(parts[0].notes)
-        ),
+        data=replace(data, given=given, left_out=left_out),
         labels=np.concatenate([part.labels for part in parts]).astype(np.int64),
         class_names=tuple(name.replace("_", " ") for name in names),
         templates=templates or prompts.imagenet_templates(),
@@ -118,9 +123,9 @@ def _images(parts: Sequence[Found], request: Request) -> Images:
     if isinstance(parts[0].images, np.ndarray):
         pixels = np.concatenate([np.asarray(part.images) for part in parts])
         return PixelImages(pixels, request.preprocess)
-    # Every pixel is decoded, as other evaluations do. The paths are absolute.
+    # The paths are absolute.
     names = [str(file.absolute()) for part in parts for file in part.images]
-    return FileImages([Place("")], [0] * len(names), names, request.preprocess, draft=False)
+    return FileImages([Place("")], [0] * len(names), names, request.preprocess, draft=request.draft)
 
 
 def read_torchvision(root: Path, folder: Path, name: str, expected: str, **options: Any) -> Any:

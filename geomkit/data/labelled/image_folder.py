@@ -37,7 +37,12 @@ def read_folder(root: Path, split: str) -> Found:
         rows = np.flatnonzero(np.array(found.splits) == split)
     files = tuple(found.files[row] for row in rows)
     return Found(
-        tuple(root / file for file in files), found.labels[rows], found.names, files, found.remarks
+        tuple(root / file for file in files),
+        found.labels[rows],
+        found.names,
+        files,
+        found.notes,
+        found.left_out,
     )
 
 
