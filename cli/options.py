@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_origin
 
 import typer
 
+from geomkit._core.files import from_home
 from geomkit.errors import GeomkitError
 
 __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
@@ -197,6 +198,9 @@ def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(**given: Any) -> Any:
+        for name, value in given.items():
+            if isinstance(value, Path):
+                given[name] = Path(from_home(value))
         for name, group in groups.items():
             given[name] = group(**{f: given.pop(f) for f in group.__dataclass_fields__})
         return function(**given)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geomkit._core.files import from_home
 from geomkit.embeddings.formats import read
 from geomkit.models.architectures import OWN_CONFIGS, ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
@@ -51,6 +52,7 @@ def describe(
         >>> found["kind"], found["n"], found["dim"], found["dtype"]
         ('embeddings', 5, 3, ['float16'])
     """
+    source = from_home(source)
     if find_kind(source) is not None:
         return describe_model(open_model(source, download=download))
     loaded = read(Path(source), columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from geomkit._core.files import is_torch_file
+from geomkit._core.files import from_home, is_torch_file
 from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
 from geomkit.embeddings.formats import read
 from geomkit.errors import GeomkitError
@@ -26,7 +26,7 @@ def open_source(source: str | Path, *, download: bool = False) -> Checkpoint:
     Raises:
         GeomkitError: If it holds embeddings, or as :func:`open_model` there.
     """
-    path = Path(source)
+    path = Path(source := from_home(source))
     if find_kind(source) is None and not path.is_dir() and not is_torch_file(path):
         raise GeomkitError(
             f"{path}: no model; expected a geomkit checkpoint, or one named {model_forms()}"
@@ -50,8 +50,9 @@ def read_source(
     Raises:
         GeomkitError: If they cannot be read.
     """
-    loaded = read(Path(source), columns)
-    return from_loaded(Path(source), loaded), loaded.split
+    path = Path(from_home(source))
+    loaded = read(path, columns)
+    return from_loaded(path, loaded), loaded.split
 
 
 def run_of(source: str | Path) -> TrainedRun | None:
@@ -60,5 +61,5 @@ def run_of(source: str | Path) -> TrainedRun | None:
     Raises:
         GeomkitError: If there is no such file, or it is damaged.
     """
-    kind = find_kind(source)
+    kind = find_kind(source := from_home(source))
     return load_run(source) if kind is not None and kind.name == "geomkit" else None

@@ -16,6 +16,7 @@ from model_files import open_clip_model
 from geomkit.errors import GeomkitError
 from geomkit.extraction.load import load_source
 from geomkit.inspection import architecture_name, describe
+from geomkit.metrics import gap
 from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import find_kind, open_model, weights_sha256
 from geomkit.models.checkpoints.kinds import prefixes
@@ -151,3 +152,21 @@ def test_a_folder_of_transformers_through_the_command_line(
     model_files.hf_clip(tmp_path / "m")
     text = cli("inspect", "hf:m").out
     assert "folder that transformers saved" in text and "SimpleTokenizer" in text
+
+
+def test_the_home_folder_is_found_wherever_a_path_begins(
+    tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (home := tmp_path / "home" / "m").mkdir(parents=True)
+    np.save(home / "e.npy", np.random.default_rng(0).standard_normal((2, 9, 4)))
+    np.save(home / "x.npy", np.random.default_rng(0).standard_normal((9, 4)))
+    metrics = ("--metrics", "centroid_distance")
+    assert cli("gap", "~/m/e.npy", *metrics).status == 0
+    assert cli("gap", "--image=~/m/x.npy", "--modality", "text=~/m/x.npy", *metrics).status == 0
+    assert gap("~/m/e.npy", metrics="centroid_distance").n == 9
+    # A model is looked for there, too.
+    assert f"hf:{home}: no config.json" in cli("inspect", "hf:~/m").err
+    for open_it in (open_model, open_source):
+        with pytest.raises(GeomkitError, match=f"nano/{home}: {home} is a folder"):
+            open_it("open_clip:nano/~/m")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import BinaryIO, cast
 
 from geomkit.errors import GeomkitError, reason
 
-__all__ = ["atomic_write", "cache_dir", "check_target", "is_torch_file", "refusing"]
+__all__ = ["atomic_write", "cache_dir", "check_target", "from_home", "is_torch_file", "refusing"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -107,6 +108,20 @@ def cache_dir() -> Path:
         return Path(explicit)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "geomkit"
+
+
+def from_home(source: str | Path) -> str:
+    """Return a path or SOURCE with the home folder for ``~`` where a path begins with it.
+
+    A shell expands ``~`` only at the start of a word: not in ``hf:~/model``.
+
+    >>> from_home("hf:~/model") == f"hf:{os.path.expanduser('~')}/model"
+    True
+    >>> from_home("runs/a~b.pt")
+    'runs/a~b.pt'
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111 - no error without a home
+    return re.sub(r"(?<![^:/])~(?=/|$)", lambda found: home, str(source))
 
 
 def is_torch_file(path: Path) -> bool:

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
+from geomkit._core.files import from_home
 from geomkit.embeddings.contents import one_matrix
 from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.embeddings.formats import open_file
@@ -103,7 +104,7 @@ def load_pairs(
 
     The second value is the name of the split; arguments and errors are as in :func:`load_source`.
     """
-    kind = find_kind(source)
+    kind = find_kind(source := from_home(source))
     if kind is not None:
         if data is None and not kind.knows_data:  # before anything large is read
             raise GeomkitError(f"{source}: a model needs data; name some, as --data openmoji")
@@ -146,6 +147,7 @@ def load_modalities(
     if not paths:
         raise GeomkitError("modalities: expected one or more, got none")
     matrices, ids = {}, {}
+    paths = {name: from_home(path) for name, path in paths.items()}
     for name, path in paths.items():
         if not Path(path).exists():
             raise GeomkitError(f"{path}: no such file")

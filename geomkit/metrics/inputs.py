@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomkit._core.array import Array, is_torch, to_numpy
+from geomkit._core.files import from_home
 from geomkit.embeddings.contents import Foreign, dense, held, interpret, is_matrix, modality_of
 from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
 from geomkit.embeddings.formats import read
@@ -66,10 +67,9 @@ def _given(image: Any, text: Any, image_index: Any) -> Given:
     if isinstance(image, Mapping):
         return Given(from_loaded(None, _of_mapping(image)))
     if isinstance(image, str | Path):
+        image = from_home(image)
         if find_kind(image) is not None:
-            raise GeomkitError(
-                f"{image}: a model; gap(load_source({str(image)!r})) embeds its data"
-            )
+            raise GeomkitError(f"{image}: a model; gap(load_source({image!r})) embeds its data")
         loaded = read(Path(image))
         return Given(from_loaded(Path(image), loaded), str(image), loaded.split)
     if text is None:

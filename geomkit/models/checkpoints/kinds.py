@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from geomkit._core.discovery import registry
+from geomkit._core.files import from_home
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
@@ -142,7 +143,7 @@ def open_model(source: str | Path, *, download: bool = False) -> Checkpoint:
         GeomkitError: If it is missing, damaged, of another kind, or would have to be executed or
             downloaded.
     """
-    source = str(source)
+    source = from_home(source)
     # A file of no kind is opened as a geomkit checkpoint, whose reader says what is wrong with it.
     kind = find_kind(source) or kinds()["geomkit"]
     place = source.removeprefix(f"{kind.name}:") if kind.forms else source
