@@ -337,11 +337,11 @@ def test_variants_and_adapters_in_a_folder(hf_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clips_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizerFast
 
     folder = tmp_path_factory.mktemp("tokenizer")
     model_files.byte_pairs(folder)
-    CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
+    CLIPTokenizerFast.from_pretrained(folder).save_pretrained(folder)
     return folder
 
 

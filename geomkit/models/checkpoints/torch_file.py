@@ -39,6 +39,7 @@ def read_torch_file(path: str | Path) -> Any:
             to be executed.
     """
     import torch
+    from torch.serialization import safe_globals
 
     path = Path(path)
     if not path.exists():
@@ -47,7 +48,7 @@ def read_torch_file(path: str | Path) -> Any:
         raise GeomkitError(f"{path}: is a folder; name a model in it as {named_as(path)}")
     if is_torchscript(path):
         raise GeomkitError(f"{path}: a TorchScript archive; if it is OpenAI's CLIP, openai:{path}")
-    with reading(path, "not a checkpoint, or truncated"), _plain_values(), _quiet():
+    with reading(path, "not a checkpoint, or truncated"), safe_globals(PLAIN_VALUES), _quiet():
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -71,14 +72,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickle's protocol, before it is refused
         yield
-
-
-def _plain_values() -> contextlib.AbstractContextManager[Any]:
-    from torch import serialization
-
-    # torch 2.4 has no such context: there a file with anything but tensors is refused.
-    allow: Any = getattr(serialization, "safe_globals", None)
-    return allow(PLAIN_VALUES) if allow else contextlib.nullcontext()
 
 
 def _refused(path: Path, said: str) -> str:
