@@ -91,8 +91,10 @@ def gap(
     team = Team.from_environment()
 
     def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
-        for e in load_modalities(named, device=options.device) if named else ():
-            yield e.meta["path"], e, None
+        if named:
+            pairs = load_modalities(named, device=options.device)
+            say_notes(pairs[0].meta["path"], pairs[0])
+            yield from ((e.meta["path"], e, None) for e in pairs)
         for source in sources:
             pairs, split = load_pairs(source, **options.arguments())
             say_notes(source, pairs[0])

@@ -59,6 +59,7 @@ def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("dimension", f"{found['dim']}"),
         ("stored as", f"{', '.join(found['dtype'])}, shards: {found['shards']}"),
         ("modalities", ", ".join(found["modalities"])),
+        *([("read as", found["reading"])] if found["reading"] else []),
         *(("note", note) for note in found["notes"]),
     ]
 

@@ -39,7 +39,8 @@ def describe(
         ``schema_version``, ``source``, ``kind`` and ``what``; for a model the entries of
         :func:`describe_model`; for embeddings ``n`` images, ``m`` captions, ``dim``, ``dtype`` (as
         stored), ``shards``, ``ids`` and ``image_index`` (whether the file has them),
-        ``modalities`` and ``notes`` (what was assumed, and what is not used).
+        ``modalities``, ``reading`` (how the file was understood) and ``notes`` (what was assumed,
+        and what is not used).
 
     Raises:
         GeomkitError: If there is no such file, or it cannot be read.
@@ -71,6 +72,7 @@ def describe(
         "ids": bool(loaded.ids),
         "image_index": loaded.image_index is not None,
         "modalities": [name for name in (*loaded.modalities, *loaded.others) if name],
+        "reading": loaded.reading,
         "notes": list(loaded.notes),
     }
 

@@ -179,8 +179,8 @@ def interpret(arrays: Arrays, columns: Mapping[str, str] | None = None) -> Loade
     )
 
 
-def one_matrix(arrays: Arrays, modality: str) -> tuple[Shard, tuple[str, ...]]:
-    """The only matrix of a file, or the one whose name stands for a modality, and its ids if any.
+def one_matrix(arrays: Arrays, modality: str) -> Loaded:
+    """The only matrix of a file, or the one whose name stands for a modality, as its ``image``.
 
     Raises:
         GeomkitError: If there is no such matrix, or several, or the file says whose each text is.
@@ -193,8 +193,8 @@ def one_matrix(arrays: Arrays, modality: str) -> tuple[Shard, tuple[str, ...]]:
     chosen = matrices if len(matrices) == 1 else named
     if len(chosen) != 1:
         raise GeomkitError(f"expected one (n, d) matrix of floats, found {_listed(arrays)}")
-    found = {key: _opened(name, arrays[name]) for key, name in keys.items()}
-    return _matrix(modality, _opened(chosen[0], arrays[chosen[0]])), resolve(found)[1]
+    rest = {name: array for name, array in arrays.items() if name not in (modality, *chosen)}
+    return interpret({modality: arrays[chosen[0]], **rest}, {modality: modality, **keys})
 
 
 def _given(arrays: Arrays, columns: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["Format", "Loaded", "naming", "natural_order", "reading"]
+__all__ = ["Contents", "Format", "Loaded", "naming", "natural_order", "reading"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Loaded:
         modalities: Names of the two; the second is empty if there is one cloud alone.
         others: Shards of further modalities by name; row i belongs to image i.
         notes: What was assumed, and what is not used, a sentence each.
+        reading: How the file was understood, such as the separator of a table.
     """
 
     image: Sequence[Shard]
@@ -42,6 +43,22 @@ class Loaded:
     modalities: tuple[str, str] = ("image", "text")
     others: Mapping[str, Sequence[Shard]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reading: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything in a file by name, to be told by :func:`geomkit.embeddings.contents.interpret`.
+
+    Attributes:
+        arrays: Arrays by name.
+        reading: How the file was understood.
+        notes: What was assumed.
+    """
+
+    arrays: Mapping[str, Any]
+    reading: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,13 +69,13 @@ class Format:
         name: Name in help and errors, such as ``.npz``.
         matches: Whether a path is of this format, from the path and its first 8 bytes (none for a
             folder). The first format that matches reads it.
-        read: From the path to what it holds: :class:`Loaded`, or everything by name, to be told by
-            :func:`geomkit.embeddings.contents.interpret`; called in :func:`reading`.
+        read: From the path to what it holds: :class:`Loaded`, or :class:`Contents` or only its
+            arrays by name; called in :func:`reading`.
     """
 
     name: str
     matches: Callable[[Path, bytes], bool]
-    read: Callable[[Path], Loaded | Mapping[str, Any]]
+    read: Callable[[Path], Loaded | Contents | Mapping[str, Any]]
 
 
 @contextmanager

@@ -6,13 +6,15 @@ or one column per number (``image_0``, ``image_1``, …).
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomkit.embeddings.contents import Arrays, Deferred, Foreign, in_order, modality_of
+from geomkit.embeddings.contents import Deferred, Foreign, in_order, modality_of
 from geomkit.embeddings.ownership import key_of
+from geomkit.embeddings.reading import Contents
 from geomkit.embeddings.rows import ArrayShard, Shard
 from geomkit.errors import GeomkitError
 
@@ -27,8 +29,8 @@ ID_NAMES = ("id", "key", "image_id", "pair_id", "item_id", "sample_id")
 """Names of the column of ids: the first there counts."""
 
 
-def of_table(table: Table) -> Arrays:
-    """The arrays of a table by name: matrices of its vectors, and ids.
+def of_table(table: Table) -> Contents:
+    """What a table holds: matrices of its vectors by name, and ids.
 
     Raises:
         GeomkitError: If a vector is missing, not numbers, or of another length than the others; or
@@ -59,7 +61,9 @@ def of_table(table: Table) -> Arrays:
         if number is not None:
             found["image_id"] = ArrayShard(_words(table, number))
     kinds = {name: str(table.column(name).type) for name in rest}
-    return found | {n: Foreign(f"a column of {kind}", (), kind) for n, kind in kinds.items()}
+    found |= {n: Foreign(f"a column of {kind}", (), kind) for n, kind in kinds.items()}
+    reading = "a row per pair" if kind is None else f"a row per vector, its modality in '{kind}'"
+    return Contents(found, reading + (f", ids in '{number}'" if number is not None else ""))
 
 
 def _names_modalities(table: Table, kind: str) -> bool:
@@ -166,16 +170,30 @@ def _of_text(name: str, column: ChunkedArray) -> np.ndarray:
     _no_nulls(name, column)
     rows: list[np.ndarray] = []
     for row, cell in enumerate(column.to_pylist()):
-        words = cell.replace(",", " ").strip().removeprefix("[").removesuffix("]").split()
         try:
-            rows.append(np.array(words, np.float64))
-        except ValueError:
+            rows.append(_numbers(cell))
+        except (ValueError, TypeError):
             raise GeomkitError(f"{name}: no vector in row {row}: {cell[:40]!r}") from None
-        if len(rows[-1]) != len(rows[0]):
+        if rows[-1].shape != rows[0].shape:
+            shape, first = (" x ".join(map(str, rows[i].shape)) for i in (-1, 0))
             raise GeomkitError(
-                f"{name}: expected vectors of one length, got {len(rows[-1])} numbers in row {row}"
+                f"{name}: expected vectors of one length, and as many in each row; got {shape} "
+                f"numbers in row {row}, {first} in row 0"
             )
     return np.stack(rows)
+
+
+def _numbers(cell: str) -> np.ndarray:
+    """A vector, or several in brackets of their own.
+
+    >>> _numbers("[1, 2]").shape, _numbers("[1. 2.]").shape, _numbers("[[1, 2], [3, 4]]").shape
+    ((2,), (2,), (2, 2))
+    """
+    try:
+        return np.array(json.loads(cell), np.float64)
+    except ValueError:  # as numpy prints it
+        words = cell.replace(",", " ").strip().removeprefix("[").removesuffix("]").split()
+        return np.array(words, np.float64)
 
 
 def _of_numbers(name: str, column: ChunkedArray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from geomkit.embeddings.formats import open_file
 from geomkit.embeddings.formats.npy import read_matrix
 from geomkit.embeddings.ownership import check_ids
 from geomkit.embeddings.reading import Loaded, naming
-from geomkit.embeddings.rows import Rows, Shard
+from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
@@ -146,24 +146,27 @@ def load_modalities(
     """
     if not paths:
         raise GeomkitError("modalities: expected one or more, got none")
-    matrices, ids = {}, {}
+    matrices, ids, notes = {}, {}, []
     paths = {name: from_home(path) for name, path in paths.items()}
     for name, path in paths.items():
         if not Path(path).exists():
             raise GeomkitError(f"{path}: no such file")
         with naming(Path(path)):
-            shards, ids[name] = _matrix(Path(path), name)
-            matrices[name] = Rows(shards, name=name)
+            loaded = _matrix(Path(path), name)
+            matrices[name] = Rows(loaded.image, name=name)
+            ids[name] = loaded.ids
+            notes += [f"{Path(path).name}: {note}" for note in loaded.notes]
+    about = {"path": " ".join(map(str, paths.values()))} | ({"notes": notes} if notes else {})
     lengths = {name: len(rows) for name, rows in matrices.items()}
     if len(paths) < 2 or (len(paths) == 2 and len(set(lengths.values())) > 1):
-        return [Clouds.of(matrices, meta={"path": " ".join(map(str, paths.values()))})]
+        return [Clouds.of(matrices, meta=about)]
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")
     _check_same_ids(paths, {name: own for name, own in ids.items() if own}, max(lengths.values()))
     found: list[Embeddings | Clouds] = []
     for a, b in combinations(matrices, 2):
-        meta = {"path": f"{paths[a]} {paths[b]}"}
+        meta = {**about, "path": f"{paths[a]} {paths[b]}"}
         pair = Embeddings.of(matrices[a], matrices[b], modalities=(a, b), meta=meta)
         found.append(to_device(pair, device))
     return found
@@ -184,15 +187,15 @@ def _check_same_ids(
                     )
 
 
-def _matrix(path: Path, modality: str) -> tuple[Sequence[Shard], tuple[str, ...]]:
+def _matrix(path: Path, modality: str) -> Loaded:
     """The rows of one modality, and their ids if the file has them."""
     if path.is_dir():
-        return read_matrix(path), ()
+        return Loaded(read_matrix(path), ())
     found = open_file(path)
     if isinstance(found, Loaded):
         raise GeomkitError("holds more than one matrix; give it as SOURCE")
-    shard, ids = one_matrix(found, modality)
-    return [shard], ids
+    loaded = one_matrix(found.arrays, modality)
+    return replace(loaded, notes=found.notes + loaded.notes)
 
 
 def to_device(embeddings: E, device: str) -> E:

@@ -224,8 +224,8 @@ def test_torch_files_with_a_dictionary_a_row_or_inside_another(tmp_path: Path) -
 
 
 def test_a_torch_file_of_something_else(refused, tmp_path: Path) -> None:
-    torch.save((torch.from_numpy(x), torch.from_numpy(y)), tmp_path / "t.pt")
-    refused("gap", "t.pt", says=("a torch file that holds a tuple", "'image' and 'text'"))
+    torch.save("text", tmp_path / "t.pt")
+    refused("gap", "t.pt", says=("a torch file that holds a str", "'image' and 'text'"))
     torch.save({"encoder.weight": torch.ones(3, 3)}, tmp_path / "w.pt")
     refused("gap", "w.pt", says=("a torch file that holds a dictionary", "open_clip:NAME/w.pt"))
 
@@ -237,3 +237,28 @@ def test_further_arrays_that_are_no_rows_of_the_images_are_named() -> None:
     assert found.notes == ("not used: 'video', 'audio'",)
     with pytest.raises(GeomkitError, match=r"video: expected an \(n, d\) matrix"):
         of({"image": x, "text": y, "video": frames}, image="image", text="text", video="video")
+
+
+def test_a_tuple_of_two_matrices_is_images_and_texts(tmp_path: Path, cli, refused) -> None:
+    torch.save((torch.tensor(x), torch.tensor(y)), path := tmp_path / "e.pt")
+    found = read_embeddings(path)
+    np.testing.assert_allclose(found.text, y, rtol=1e-14)
+    note = "of a tuple of two matrices the first is read as image, the second as text"
+    assert found.meta["notes"] == [note]
+    outcome = cli("gap", path, "--metrics", "centroid_distance", "--json")
+    assert note in outcome.err and note in json.loads(outcome.out)["results"][0]["meta"]["notes"]
+    parts = torch.tensor(x), torch.tensor(y[:5])
+    for content in (parts, [torch.tensor(x)] * 2, (*parts, torch.arange(3)), [torch.tensor(x)] * 9):
+        torch.save(content, path)
+        refused("gap", path, says=("without names, of (", "{'image': x, 'text': y"))
+
+
+def test_what_else_files_of_one_modality_hold_is_said(tmp_path: Path, cli) -> None:
+    np.savez(tmp_path / "a.npz", features=x, image_paths=np.array(["p"] * len(x)))
+    np.savez(tmp_path / "b.npz", text_emb=y.astype(np.float16), other=x)
+    words = ("gap", "--image", "a.npz", "--text", "b.npz", "--metrics", "centroid_distance")
+    outcome = cli(*words, "--json")
+    assert outcome.status == 0, outcome.err
+    notes = ["a.npz: not used: 'image_paths'", "b.npz: not used: 'other'"]
+    assert json.loads(outcome.out)["results"][0]["meta"]["notes"] == notes
+    assert all(note in outcome.err for note in notes)

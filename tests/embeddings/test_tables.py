@@ -110,6 +110,12 @@ def test_several_texts_in_a_cell_and_vectors_as_numpy_prints_them(tmp_path: Path
     found = read_embeddings(parquet(tmp_path, {"image": x.tolist(), "text": texts.tolist()}))
     np.testing.assert_array_equal(found.image_index, np.repeat(np.arange(9), 2))
     np.testing.assert_allclose(found.text, texts.reshape(18, 4), rtol=1e-14)
+    cells = {"image": [str(row) for row in x.tolist()], "text": list(map(str, texts.tolist()))}
+    found = read_embeddings(csv(tmp_path, cells))
+    np.testing.assert_array_equal(found.image_index, np.repeat(np.arange(9), 2))
+    cells["text"][4] = cells["image"][4]
+    with pytest.raises(GeomkitError, match=r"text: .* got 4 numbers in row 4, 2 x 4 in row 0"):
+        read_embeddings(csv(tmp_path, cells))
     printed = {"image": list(map(str, x)), "text": list(map(str, y))}
     np.testing.assert_allclose(read_embeddings(csv(tmp_path, printed)).image, x, atol=1e-7)
     printed["image"][3] = "[0.1 0.2 ... 0.4]"
@@ -226,3 +232,23 @@ def test_a_column_of_types_that_are_no_modalities(tmp_path: Path) -> None:
     found = read_embeddings(parquet(tmp_path, columns))
     np.testing.assert_allclose(found.text, y)
     assert found.meta["notes"] == ["not used: 'type'"]
+
+
+def test_inspect_says_how_a_table_is_read(tmp_path: Path, cli) -> None:
+    path = semicolons(tmp_path, LONG)
+    says = "separator semicolon, a row per vector, its modality in 'modality', ids in 'id'"
+    assert says in cli("inspect", path).out
+    assert json.loads(cli("inspect", path, "--json").out)["reading"] == says
+    assert "a row per pair" in cli("inspect", parquet(tmp_path, {"image": x.tolist()})).out
+    np.savetxt(path, x)
+    assert "separator space, numbers without a header" in cli("inspect", path).out
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_row_numbers_are_no_part_of_vectors(tmp_path: Path, first: int) -> None:
+    frame = pd.DataFrame(x, index=range(first, first + len(x)))
+    frame.to_csv(path := tmp_path / "e.csv", header=False)
+    with pytest.raises(GeomkitError, match="first column counts the rows"):
+        load_modalities({"image": path})
+    frame.to_csv(path, header=False, index=False)
+    assert load_modalities({"image": path})[0].rows["image"].shape == x.shape

@@ -8,12 +8,13 @@ functions that need them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from geomkit._core.discovery import registry
-from geomkit.embeddings.contents import Arrays, interpret
-from geomkit.embeddings.reading import Format, Loaded, reading
+from geomkit.embeddings.contents import interpret
+from geomkit.embeddings.reading import Contents, Format, Loaded, reading
 from geomkit.errors import GeomkitError
 
 __all__ = ["formats", "open_file", "read"]
@@ -44,14 +45,15 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Loaded:
     """
     with reading(path):
         found = open_file(path)
-        if not isinstance(found, Loaded):
-            return interpret(found, columns)
+        if isinstance(found, Contents):
+            loaded = interpret(found.arrays, columns)
+            return replace(loaded, reading=found.reading, notes=found.notes + loaded.notes)
         if columns:
             raise GeomkitError("columns: its arrays have no names to choose from")
         return found
 
 
-def open_file(path: Path) -> Loaded | Arrays:
+def open_file(path: Path) -> Loaded | Contents:
     """What a file or folder holds: both modalities, or all arrays by name.
 
     Raises:
@@ -64,5 +66,6 @@ def open_file(path: Path) -> Loaded | Arrays:
                 head = file.read(_HEAD)
         for known in formats().values():
             if known.matches(path, head):
-                return known.read(path)
+                found = known.read(path)
+                return found if isinstance(found, Loaded | Contents) else Contents(found)
         raise GeomkitError(f"not embeddings in a known format; expected {', '.join(formats())}")

@@ -5,19 +5,22 @@ The separator is the one that the first line has most of.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from geomkit.embeddings.contents import Arrays
-from geomkit.embeddings.reading import Format
+import numpy as np
+
+from geomkit.embeddings.reading import Contents, Format
 from geomkit.embeddings.tables import ID_NAMES, KIND_NAMES, of_table
 from geomkit.errors import GeomkitError
 
 __all__ = ["FORMAT"]
 
 _HEAD_BYTES = 1 << 20
+_NAMES = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 
 
-def _read(path: Path) -> Arrays:
+def _read(path: Path) -> Contents:
     import csv
 
     import pyarrow
@@ -25,7 +28,7 @@ def _read(path: Path) -> Arrays:
 
     with path.open(encoding="utf-8-sig", newline="") as file:
         line = file.readline(_HEAD_BYTES).strip("\r\n")
-    split = {mark: next(csv.reader([line], delimiter=mark), []) for mark in ",\t;|"}
+    split = {mark: next(csv.reader([line], delimiter=mark), []) for mark in _NAMES}
     separator = max(split, key=lambda mark: len(split[mark]))
     cells = [cell.strip() for cell in split[separator]]
     if len(cells) == 1 and all(map(_is_number, line.split(" "))):
@@ -44,12 +47,23 @@ def _read(path: Path) -> Arrays:
         parse_options=pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(column_types=words),
     )
+    found = of_table(table)
+    mark = _NAMES.get(separator, "space")
     if not numbers:
-        return of_table(table)
+        return replace(found, reading=f"separator {mark}, {found.reading}")
     if table.num_columns == 1:
         raise GeomkitError(f"no header, and one column: {line[:40]!r}; name the columns")
-    (matrix,) = of_table(table).values()
-    return {"embedding": matrix}
+    (matrix,) = found.arrays.values()
+    _refuse_row_numbers(matrix.read(0, len(table))[:, 0])
+    return Contents({"embedding": matrix}, f"separator {mark}, numbers without a header")
+
+
+def _refuse_row_numbers(column: np.ndarray) -> None:
+    if len(column) > 2 and np.isin(column[0], (0, 1)) and (np.diff(column) == 1).all():
+        raise GeomkitError(
+            "no header, and the first column counts the rows; write the file without it (index="
+            "False in pandas)"
+        )
 
 
 def _is_number(cell: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geomkit.embeddings.contents import Arrays, held
-from geomkit.embeddings.reading import Format
+from geomkit.embeddings.reading import Contents, Format
 from geomkit.embeddings.tables import of_table
 from geomkit.errors import GeomkitError
 
@@ -16,7 +16,7 @@ __all__ = ["FORMAT"]
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
-def _read(path: Path) -> Arrays:
+def _read(path: Path) -> Contents | Arrays:
     import pyarrow
 
     text = path.read_text(encoding="utf-8-sig")

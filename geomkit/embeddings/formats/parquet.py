@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geomkit.embeddings.contents import Arrays
-from geomkit.embeddings.reading import Format
+from geomkit.embeddings.reading import Contents, Format
 from geomkit.embeddings.tables import of_table
 
 __all__ = ["FORMAT"]
 
 
-def _read(path: Path) -> Arrays:
+def _read(path: Path) -> Contents:
     import pyarrow.parquet
 
     return of_table(pyarrow.parquet.read_table(path))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from geomkit._core.files import is_torch_file
-from geomkit.embeddings.contents import Arrays, held, modality_of
-from geomkit.embeddings.reading import Format
+from geomkit.embeddings.contents import Arrays, Foreign, held, is_matrix, modality_of
+from geomkit.embeddings.reading import Contents, Format
+from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
 __all__ = ["FORMAT"]
 
+_SHOWN = 4
 
-def _of_content(path: Path, content: Any) -> Arrays:
+
+def _of_content(path: Path, content: Any) -> Arrays | Contents:
     """Everything in a torch file by name, whatever holds its numbers; bfloat16 is widened.
 
     Raises:
@@ -24,6 +28,8 @@ def _of_content(path: Path, content: Any) -> Arrays:
 
     if getattr(content, "ndim", 0) in (2, 3):  # a tensor
         return {"embedding": held(content)}
+    if isinstance(content, list | tuple) and any(map(is_matrix, parts := list(map(held, content)))):
+        return _without_names(type(content), parts)
     content = _flat(content)
     if not isinstance(content, dict):
         what = f"a {type(content).__name__}"
@@ -35,6 +41,29 @@ def _of_content(path: Path, content: Any) -> Arrays:
     raise GeomkitError(
         f"{path}: a torch file that holds {what}, but neither a checkpoint written by geomkit nor "
         f"tensors 'image' and 'text'; name another model as {named_as(path)}"
+    )
+
+
+def _without_names(kind: type, parts: Sequence[Shard | Foreign]) -> Contents:
+    """Images and texts of a tuple of two matrices. A list may hold the batches of one modality.
+
+    Raises:
+        GeomkitError: If it is anything else.
+    """
+    if kind is tuple and len(parts) == 2 and all(map(is_matrix, parts)):
+        image, text = parts
+        if image.shape[0] == text.shape[0]:
+            return Contents(
+                {"image": image, "text": text},
+                notes=(
+                    "of a tuple of two matrices the first is read as image, the second as text",
+                ),
+            )
+    shapes = [str(p.shape) if p.shape else "more" for p in parts]
+    more = f" and {len(shapes) - _SHOWN} more" if len(shapes) > _SHOWN else ""
+    raise GeomkitError(
+        f"a {kind.__name__} without names, of {', '.join(shapes[:_SHOWN])}{more}; save it as "
+        "torch.save({'image': x, 'text': y, 'image_index': image_of_each_text}, 'e.pt')"
     )
 
 
@@ -61,7 +90,7 @@ def _few(content: dict) -> bool:
     return 1 < sum(getattr(value, "ndim", 0) == 2 for value in content.values()) < 4
 
 
-def _read(path: Path) -> Arrays:
+def _read(path: Path) -> Arrays | Contents:
     from geomkit.models.checkpoints import read_torch_file
 
     with warnings.catch_warnings():  # torch comments on sparse tensors as it loads them
