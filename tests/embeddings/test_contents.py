@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import clouds
+from safetensors.torch import save_file
 
 from geomkit.embeddings.contents import held, interpret
 from geomkit.embeddings.embeddings import read_embeddings
@@ -262,3 +263,14 @@ def test_what_else_files_of_one_modality_hold_is_said(tmp_path: Path, cli) -> No
     notes = ["a.npz: not used: 'image_paths'", "b.npz: not used: 'other'"]
     assert json.loads(outcome.out)["results"][0]["meta"]["notes"] == notes
     assert all(note in outcome.err for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+def test_numbers_of_eight_bits_in_safetensors(tmp_path: Path, kind: str) -> None:
+    eight = torch.from_numpy(x).to(getattr(torch, kind))
+    tensors = {"image": eight, "text": torch.from_numpy(y)}
+    save_file(tensors, path := tmp_path / "e.safetensors")
+    found = read_embeddings(path)
+    expected = torch.nn.functional.normalize(eight.float()).numpy()
+    np.testing.assert_allclose(found.image, expected, atol=1e-6)
+    assert found.meta["notes"] == [f"image: {kind} numbers, read as float32"]
