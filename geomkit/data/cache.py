@@ -30,7 +30,7 @@ __all__ = ["CHUNK", "cache_folder", "cached"]
 CHUNK = 1024
 """Images per line of the journal."""
 
-_FORMAT, _SCHEMA_VERSION = "geomkit-pictures", 1
+_FORMAT, _SCHEMA_VERSION = "geomkit-pictures", 2
 _BATCH = 64
 _Chunk = dict[str, Any]
 """A line of the journal: ``crc32`` of a chunk, and ``bad``, the images that did not decode."""
@@ -100,13 +100,16 @@ def cached(
 class _Plan:
     """What decides every byte of a cache file; its record begins with these entries.
 
-    The places of the images tell data sets apart that are alike in everything else.
+    The places of the images tell data sets apart that are alike in everything else. The state is a
+    hash over length, times of change and inode of every image's file: images that were replaced by
+    others of the same length are decoded again.
     """
 
     format: str
     schema_version: int
     count: int
     sha256: str
+    state: str
     places: list[str]
     chunk: int
     draft: bool
@@ -147,6 +150,7 @@ def _plan(data: PairData, preprocess: Preprocess) -> _Plan:
         _SCHEMA_VERSION,
         len(data),
         data.fingerprint["sha256"],
+        data.state(),
         [str(Path(place.path).resolve()) for place in getattr(data.images, "places", ())],
         CHUNK,
         getattr(data.images, "draft", True),

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
-from geomkit.data.files import Place, open_zip
+from geomkit.data.files import Place, open_zip, read_member
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError, unknown_name
 
@@ -112,13 +111,13 @@ def _annotations(root: Path, year: str) -> dict[str, _Json]:
     """Split → JSON file with its captions, which may be in a zip file; Karpathy's is for all."""
     folders = (root / "annotations", root)
     if year == "karpathy":
-        files = [folder / _KARPATHY for folder in folders[::-1] if (folder / _KARPATHY).exists()]
+        files = [folder / _KARPATHY for folder in folders[::-1] if (folder / _KARPATHY).is_file()]
         if files:
             return {"all": files[0]}
         parts: dict[str, _Json] = {}
         for split in ("train", "val", "test"):
             names = [name.format(split) for name in _KARPATHY_PARTS]
-            files = [f / name for name in names for f in folders if (f / name).exists()]
+            files = [f / name for name in names for f in folders if (f / name).is_file()]
             parts |= {split: files[0]} if files else {}
         return parts
     found: dict[str, _Json] = {}
@@ -127,10 +126,10 @@ def _annotations(root: Path, year: str) -> dict[str, _Json]:
         for folder in folders:
             archive = folder / f"annotations_trainval{year}.zip"
             places: list[_Json] = [folder / name]
-            if archive.exists():
+            if archive.is_file():
                 places.append(zipfile.Path(open_zip(archive), f"annotations/{name}"))
             for place in places:
-                if place.exists():
+                if place.is_file():
                     found.setdefault(split, place)
     return found
 
@@ -163,8 +162,11 @@ def _count(count: int, year: str, split: str) -> str:
 
 
 def _load(file: _Json) -> Any:
-    damage = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError)
-    with refusing(*damage, says=f"coco: {file}: not JSON, or cut short"):
+    with refusing(
+        ValueError, OSError, RecursionError, says=f"coco: {file}: not JSON, or cut short"
+    ):
+        if isinstance(file, zipfile.Path):
+            return json.loads(read_member(file.root, file.at))
         return json.loads(file.read_bytes())
 
 
@@ -177,7 +179,8 @@ def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:
             by_image.setdefault(entry["image_id"], []).append((entry["id"], entry["caption"]))
         for image in content["images"]:
             texts = by_image.get(image["id"], [])
-            yield _Image(folder, image["file_name"], str(image["id"]), split, _ordered(texts))
+            name = _text(image["file_name"])
+            yield _Image(folder, name, str(image["id"]), split, _ordered(texts))
 
 
 def _karpathy(source: _Json) -> Iterator[_Image]:
@@ -188,9 +191,8 @@ def _karpathy(source: _Json) -> Iterator[_Image]:
             texts = [(s["sentid"], s["raw"]) for s in image["sentences"]]
             split = "train" if image["split"] == "restval" else image["split"]
             # The images were moved between splits, never between COCO's folders.
-            yield _Image(
-                image["filepath"], image["filename"], str(image["cocoid"]), split, _ordered(texts)
-            )
+            folder, name = _text(image["filepath"]), _text(image["filename"])
+            yield _Image(folder, name, str(image["cocoid"]), _text(split), _ordered(texts))
 
 
 def _karpathy_part(source: _Json, split: str) -> Iterator[_Image]:
@@ -212,6 +214,12 @@ def _karpathy_part(source: _Json, split: str) -> Iterator[_Image]:
             # COCO_val2014_000000391895.jpg is in val2014, whatever the part.
             _, folder, number = Path(name).stem.split("_")
             yield _Image(folder, name, str(int(number)), split, tuple(captions))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
 
 
 def _ordered(texts: list[tuple[int, str]]) -> tuple[str, ...]:

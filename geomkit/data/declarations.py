@@ -222,6 +222,9 @@ class Request:
             left_out: Images that the user gave and that are not among ``names``.
             reading: How the files were understood.
 
+        An image is left out if one of its captions is no text in UTF-8 or longer than 100,000
+        characters.
+
         Raises:
             GeomkitError: If the split is empty or does not exist.
         """
@@ -229,6 +232,15 @@ class Request:
         images = FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans)
         note = "; ".join(filter(None, notes))
         data = self.data(images, captions, ids or names, source, note=note)
+        wrong: dict[str, list[int]] = {}
+        for row, texts in enumerate(data.captions):
+            if why := _unusable(texts):
+                wrong.setdefault(why, []).append(row)
+        for why, rows in wrong.items():
+            left_out = [*left_out, *LeftOut.of(f"images with {why}", [data.ids[i] for i in rows])]
+        if wrong:
+            kept = np.setdiff1d(np.arange(len(data)), np.concatenate(list(wrong.values())))
+            data, splits = data.take(kept), splits and [splits[i] for i in kept]
         data = replace(
             data,
             reading=reading,
@@ -272,3 +284,18 @@ class Request:
             max_bad=self.max_bad,
             note=note,
         )
+
+
+_LONGEST = 100_000
+"""Characters of a caption. Models read some hundred; to tokenise millions takes hours."""
+
+
+def _unusable(captions: Sequence[str]) -> str:
+    """What is wrong with captions that no tokenizer should get; empty if nothing is."""
+    if max(map(len, captions)) > _LONGEST:
+        return f"a caption of more than {_LONGEST:,} characters"
+    try:
+        "".join(captions).encode()
+    except UnicodeEncodeError:  # a byte that is not UTF-8, or half of a surrogate pair
+        return "a caption that is not UTF-8"
+    return ""

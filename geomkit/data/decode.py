@@ -11,8 +11,10 @@ import glob
 import io
 import os
 import re
+import stat
 import unicodedata
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,12 @@ _LARGE = 1 << 24
 """Pixels of a resized image from which only those of the square are computed. A thin image has many
 more; the square's may then differ by rounding."""
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+"""Pillow's formats that are read. Others are not: it hands PostScript to a program, for one."""
+
+_LARGEST = 1 << 29
+"""Samples (width · height · bands) of an image that is decoded; each takes a byte or more."""
+
 
 def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = False) -> np.ndarray:
     """Decode an image and prepare it for a model.
@@ -61,13 +69,22 @@ def decode(source: Path | bytes, preprocess: Preprocess, *, draft: bool = False)
             its name.
     """
     try:
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+            raise GeomkitError("is no regular file")  # to open a named pipe would wait for ever
+        content = io.BytesIO(source) if isinstance(source, bytes) else source
         # Pillow warns about odd metadata, which do no harm; images of absurd size it refuses.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            with Image.open(content, formats=_formats()) as image:
                 if draft and image.format == "JPEG":
                     image.draft("RGB", (wanted := _DRAFT_GAP * preprocess.size, wanted))
-                return prepare(ImageOps.exif_transpose(image), preprocess)
+                (width, height), bands = image.size, len(image.getbands())
+                if width * height * bands > _LARGEST:
+                    raise GeomkitError(
+                        f"is too large to decode ({width:,} × {height:,} px, {bands} bands)"
+                    )
+                ImageOps.exif_transpose(image, in_place=True)
+                return prepare(image, preprocess)
     except GeomkitError:
         raise
     except FileNotFoundError:
@@ -134,6 +151,13 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     return np.asarray(canvas)
 
 
+@cache
+def _formats() -> list[str]:
+    """Those of the formats that this Pillow has."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
 def _hint(source: Path | bytes) -> str:
     """What may be wrong with the path of a missing file."""
     path = str(source)
@@ -151,6 +175,21 @@ def _hint(source: Path | bytes) -> str:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if width * height <= _LARGE:
+        return _strip_rgb(image)
+    # The copies that a conversion makes are of one strip at a time.
+    whole = Image.new("RGB", image.size)
+    step = max(1, _LARGE // width)
+    for top in range(0, height, step):
+        box = (0, top, width, min(height, top + step))
+        whole.paste(_strip_rgb(image.crop(box)), box)
+    return whole
+
+
+def _strip_rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -25,11 +25,15 @@ from geomkit.data.decode import decode, prepare
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 
-__all__ = ["SUFFIXES", "FileImages", "PixelImages", "Place", "open_zip"]
+__all__ = ["SUFFIXES", "FileImages", "PixelImages", "Place", "open_zip", "read_member"]
 
 _NAMES = "jpg jpeg jpe jfif png webp avif bmp gif tif tiff ppm pgm pbm pnm"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """Suffixes of the files that are taken for images."""
+
+_PLAUSIBLE, _RATIO = 1 << 26, 100
+"""Bytes to which any member of a zip file may unpack, and times its packed length beyond them: text
+is seldom packed to a twentieth."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ class FileImages:
         except (OSError, KeyError, ValueError):  # the last of a path with a NUL
             return "missing"
 
+    def state(self, row: int) -> tuple[int, ...]:
+        """Length, times of change and inode of the file that it is in; empty if it is missing."""
+        place = self.places[self.place[row]]
+        if place.kind != "folder":
+            return _state(Path(place.path))
+        return _state(_file(place, self.names[row]))
+
     def _span(self, row: int) -> tuple[int, int]:
         assert self.spans is not None
         start, length = map(int, self.spans[row])
@@ -137,6 +148,10 @@ class PixelImages:
         """A checksum of its pixels."""
         return hashlib.sha256(self.array[row].tobytes()).hexdigest()
 
+    def state(self, row: int) -> tuple[int, ...]:
+        """A checksum of its pixels."""
+        return (zlib.crc32(self.array[row].tobytes()),)
+
 
 def open_zip(path: str | Path) -> zipfile.ZipFile:
     """A zip file for reading, opened once per process.
@@ -166,6 +181,14 @@ def _directory(path: str, length: int, changed: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):  # the last of a path with a NUL
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
 def _file(place: Place, name: str) -> Path:
     """Where an image is; a name need not be a possible path."""
     if name.startswith("~/"):
@@ -177,19 +200,37 @@ def _file(place: Place, name: str) -> Path:
     return other if os.path.exists(other) else found  # noqa: PTH110
 
 
-def _from_zip(path: str, name: str) -> bytes:
-    damage = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
-    archive, file = open_zip(path), Path(path).name
-    if name not in archive.NameToInfo:
-        raise GeomkitError(f"is not in {file}")
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of a member of a zip file.
+
+    Raises:
+        GeomkitError: If it is damaged, or unpacks to far more than data do; the message is the
+            reason, without its name.
+    """
+    file = Path(archive.filename or "").name
+    member = archive.getinfo(name)
+    if member.file_size > max(_PLAUSIBLE, _RATIO * member.compress_size):
+        raise GeomkitError(
+            f"unpacks to {member.file_size:,} bytes from {member.compress_size:,} in {file}: not "
+            "read"
+        )
+    damage = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
     with refusing(*damage, says=f"is damaged in {file}"):
         return archive.read(name)
 
 
+def _from_zip(path: str, name: str) -> bytes:
+    archive = open_zip(path)
+    if name not in archive.NameToInfo:
+        raise GeomkitError(f"is not in {Path(path).name}")
+    return read_member(archive, name)
+
+
 def _from_tar(path: str, start: int, length: int) -> bytes:
     with refusing(OSError, says=f"cannot be read from {path}"), Path(path).open("rb") as file:
+        whole = start + length <= os.fstat(file.fileno()).st_size
         file.seek(start)
-        content = file.read(length)
+        content = file.read(length) if whole else b""
     if len(content) != length:
         raise GeomkitError(f"is cut short in {Path(path).name}")
     return content

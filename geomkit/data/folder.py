@@ -52,7 +52,7 @@ def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
         classes = class_folders(root)
         return request.pairs(
             classes.files,
-            [(template.format(classes.names[label]),) for label in classes.labels],
+            [(template.replace("{}", classes.names[label]),) for label in classes.labels],
             places=[Place(str(root))],
             splits=classes.splits,
             source=f"folder {root.resolve().name}",
@@ -77,7 +77,9 @@ def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
         notes=[found.skipped],
         left_out=[
             *LeftOut.of("images without a .txt beside them", bare),
-            *LeftOut.of("images with a .txt that is not UTF-8", list(bad)),
+            *LeftOut.of(
+                "images with a .txt that cannot be read", [f"{k}: {v}" for k, v in bad.items()]
+            ),
             *LeftOut.of(f"images outside of {', '.join(split_of)}", outside),
         ],
         reading=f"captions from .txt files, one a line; {several(captions)}; {_said(split_of)}",
@@ -238,11 +240,15 @@ def _texts(root: Path, files: Sequence[str]) -> tuple[dict[str, tuple[str, ...]]
     for file in files:
         text = (root / file).with_suffix(".txt")
         with refusing(OSError, says=f"imagefolder: {text}: cannot be read"):
-            if text.exists():
-                try:
-                    found[file] = caption_lines(text.read_bytes())
-                except UnicodeDecodeError:
-                    bad[file] = f"{text.name} is not UTF-8"
+            if not text.exists():
+                continue
+            if not text.is_file():  # to read a named pipe would wait for ever
+                bad[file] = f"{text.name} is no regular file"
+                continue
+            try:
+                found[file] = caption_lines(text.read_bytes())
+            except UnicodeDecodeError:
+                bad[file] = f"{text.name} is not UTF-8"
     return found, bad
 
 

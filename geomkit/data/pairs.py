@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -42,6 +43,14 @@ class Images(Protocol):
 
     def describe(self, row: int) -> str:
         """What identifies one image without decoding it, such as its length in bytes."""
+        ...
+
+    def state(self, row: int) -> tuple[int, ...]:
+        """What changes when the file of an image is written or replaced.
+
+        Length and time of the last change of content; then, what a copy of the file does not keep:
+        time of the last change of anything, and inode. Empty for a file that is missing.
+        """
         ...
 
 
@@ -235,7 +244,7 @@ class PairData:
             return self.images, self.index
         return self.origin.images, self.origin.index[self.index]
 
-    @property
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """What identifies this data: source, count, and a hash.
 
@@ -254,6 +263,23 @@ class PairData:
             for row in index:
                 digest.update(images.describe(int(row)).encode() + b"\x1e")
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
+
+    def state(self, *, copied: bool = False) -> str:
+        """A hash over what changes when the file of an image is written or replaced.
+
+        Args:
+            copied: Whether a copy of the files that keeps their times has the same hash.
+
+        Returns:
+            Hash, see :meth:`Images.state`; empty for images in memory.
+        """
+        images, index = self.undecoded
+        if isinstance(images, np.ndarray):
+            return ""
+        digest = hashlib.sha256()
+        for row in index:
+            digest.update(str(images.state(int(row))[: 2 if copied else None]).encode())
+        return digest.hexdigest()
 
     def account(self, bad: Sequence[Bad] = ()) -> dict[str, Any]:
         """What of the data was used and how it was read, as JSON; empty entries are left out.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
+import re
 import tarfile
 from collections import Counter
 from contextlib import suppress
@@ -29,6 +31,10 @@ __all__ = ["DATASET", "load_shards"]
 _FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 2
 _BLOCK = 512
 _FETCH = "; fetch it again"
+_MOST_TARS = 1_000_000
+"""Names to which a pattern may expand."""
+_LARGEST_TEXT = 1 << 24
+"""Bytes of a ``.txt`` or ``.json`` that is read."""
 _OTHER = {
     b"\x1f\x8b": "compressed with gzip",
     b"BZh": "compressed with bzip2",
@@ -188,6 +194,10 @@ def _tars(request: Request) -> list[Path]:
             )
     else:
         with refusing(Exception, says=f"webdataset: {path}: not a pattern"):
+            ranges = re.findall(r"\{(\d+)\.\.(\d+)", path)
+            named = math.prod(abs(int(last) - int(first)) + 1 for first, last in ranges)
+            if named > _MOST_TARS:
+                raise GeomkitError(f"webdataset: {path}: names {named:,} tar files")
             words = [path] if Path(path).exists() else expand_urls(path)
         found = []
         for word in words:
@@ -247,12 +257,16 @@ def _go_through(tar: Path, names: _Names) -> _Index:
                 if not member.isreg() or not dot or "/" in suffix or _is_hidden(member.name):
                     continue
                 suffixes[suffix] += 1
-                if suffix == names.image_suffix or (
+                if member.issparse():
+                    texts[key] = "samples with a sparse member"
+                elif suffix == names.image_suffix or (
                     not names.image_suffix and f".{suffix}" in SUFFIXES
                 ):
                     place = (member.offset_data, member.size)
                     if images.setdefault(key, place) != place:
                         repeats.append(member.name)
+                elif suffix in (names.caption_suffix, "json") and member.size > _LARGEST_TEXT:
+                    texts[key] = f"samples with a .{suffix} of over {_LARGEST_TEXT >> 20} MiB"
                 elif suffix in (names.caption_suffix, "json"):
                     content = archive.extractfile(member)
                     assert content is not None
@@ -303,10 +317,6 @@ def _described(text: bytes, field: str) -> tuple[list[str] | str, list[str]]:
         return "samples without a caption", list(content)
     if not captions or not all(isinstance(caption, str) for caption in captions):
         return f"samples with a '{field}' in .json that is no text and no list of texts", []
-    try:
-        "".join(captions).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return "samples with a caption that is not UTF-8", []
     return [caption.strip() for caption in captions], list(content)
 
 

@@ -25,6 +25,7 @@ SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
 
 _BY_SUFFIX = {".csv": "comma", ".tsv": "tab", ".txt": "tab"}
 _SPLITS = {"validation": "val", "valid": "val", "dev": "val", "restval": "train"}
+_ROWS_PER_BYTE = 64
 _DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 """A whole cell in quotes, with a quote in it that is written twice."""
 _OTHER = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a zip file or .xlsx"}
@@ -339,6 +340,9 @@ class Table:
         damage = (pa.ArrowException, OSError)
         says = f"{self.file}: no parquet file, or damaged"
         with refusing(*damage, says=says), pq.ParquetFile(self.file) as table:
+            length, held = self.file.stat().st_size, table.metadata.num_rows
+            if held > 1000 + _ROWS_PER_BYTE * length:  # rows that name images differ
+                raise GeomkitError(f"{self.file}: declares {held:,} rows in {length:,} bytes")
             self._places(table.schema_arrow.names)
             kinds = [table.schema_arrow.field(column).type for column in self.columns]
             self.pictures = _holds_bytes(kinds[0])

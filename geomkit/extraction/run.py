@@ -158,6 +158,7 @@ def extract(
                 "spec": data.spec,
                 "split": data.split,
                 **data.fingerprint,
+                "lengths_and_times": data.state(copied=True),
                 **data.account(),
                 "note": data.note,
                 "licence": data.licence,

@@ -55,6 +55,8 @@ _FREE = (
 )  # fmt: skip
 """What may change without changing a number: other names for the same weights and images, which
 have checksums. The thread count of the first run is kept."""
+_ADDED = "data.lengths_and_times"
+"""Of the images' files; what folders that were begun by an earlier version lack."""
 _SHOWN = 40
 
 Json = Mapping[str, Any]
@@ -425,7 +427,7 @@ def differences(stored: Json, plan: Json) -> list[str]:
     changed = [
         f"{key}: {_short(old.get(key))} → {_short(new.get(key))}"
         for key in {**old, **new}
-        if key not in _FREE and old.get(key) != new.get(key)
+        if key not in _FREE and old.get(key) != new.get(key) and (key in old or key != _ADDED)
     ]
     return changed[:3] + ([f"and {len(changed) - 3} more"] if len(changed) > 3 else [])
 

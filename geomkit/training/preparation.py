@@ -143,10 +143,18 @@ def prepare(
         "n": config.pairs,
         "split": config.eval_split,
         "fingerprint": data.fingerprint,
+        "lengths_and_times": data.state(copied=True),
         **data.account(),
     }
     if stored is not None:
         _check_same(config, description, stored, out)
+        then = stored.data.get("lengths_and_times", description["lengths_and_times"])
+        if then != description["lengths_and_times"]:
+            data = data.with_note(
+                "the files of the images have other times than when the run began: if their "
+                "content is another, the run mixes both"
+            )
+            description["note"] = data.note
         threads = config.threads if stored.ranks != team.size else stored.config["threads"]
         config = replace(config, precision=stored.config["precision"], threads=threads)
     config = replace(

@@ -37,6 +37,9 @@ class Fragile:
             raise GeomkitError("does not decode")
         return np.full((2, 2, 3), row, np.uint8)
 
+    def state(self, row: int) -> tuple[int, ...]:
+        return ()
+
     def describe(self, row: int) -> str:
         return str(row)
 

@@ -121,7 +121,7 @@ def _from_dictionary(
 
 def _lines_or_json(path: Path, what: str, expected: Sequence[str]) -> tuple[str, ...]:
     path = path.expanduser()
-    if not path.exists():
+    if not path.is_file():
         raise GeomkitError(f"{path}: no such file")
     with (
         refusing(OSError, says=f"{path}: cannot be read"),
@@ -129,7 +129,7 @@ def _lines_or_json(path: Path, what: str, expected: Sequence[str]) -> tuple[str,
     ):
         text = path.read_text("utf-8-sig")
     if path.suffix == ".json" or text.lstrip().startswith(('["', '{"')):
-        with refusing(json.JSONDecodeError, says=f"{path}: not JSON"):
+        with refusing(ValueError, RecursionError, says=f"{path}: not JSON"):
             found = json.loads(text)
         if isinstance(found, dict):
             found = _from_dictionary(path, found, what, expected)
@@ -138,6 +138,10 @@ def _lines_or_json(path: Path, what: str, expected: Sequence[str]) -> tuple[str,
         words = [word.strip() for word in found]
     else:
         words = [line.strip() for line in text.splitlines() if line.strip()]
+    with refusing(
+        UnicodeEncodeError, says=f"{path}: not text in UTF-8"
+    ):  # half of a surrogate pair
+        "".join(words).encode()
     if not words or not all(words):
         raise GeomkitError(f"{path}: expected {what}, one per line or a JSON list, found none")
     return tuple(words)

@@ -175,7 +175,7 @@ def _outline(code: str, size: int) -> np.ndarray:
         svg_string=ElementTree.tostring(root, encoding="unicode"), width=size, height=size,
         background="#ffffff", skip_system_fonts=True,
     )  # fmt: skip
-    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(bytes(png)), formats=["PNG"]).convert("RGB"))
 
 
 _COLOURED = ("color", "hair", "skin", "skin-shadow", "color-foreground")
