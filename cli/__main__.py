@@ -1,5 +1,21 @@
-"""``python -m geomkit_cli``, also under torchrun."""
+"""``python -m geomkit_cli``, also under torchrun, and the command ``geomkit``."""
 
-from .app import main
+from __future__ import annotations
 
-main()
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C while it is still being imported ends it like one later."""
+    try:
+        from .app import main as start
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    start()
+
+
+if __name__ == "__main__":
+    main()

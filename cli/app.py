@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from typing import Annotated
 
 import typer
+
+from geomkit.errors import GeomkitError
 
 from . import console
 from .arithmetic import arithmetic
@@ -41,7 +42,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"geomkit {version('geomkit')}")
+        console.out(f"geomkit {version('geomkit')}")
         raise typer.Exit
 
 
@@ -66,7 +67,10 @@ for _command in (train, gap, extract, plot_sphere, plot_gap, plot_pca, plot_umap
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 a threshold missed, 2 bad input, 130 interrupted."""
-    sys.exit(run(arguments))
+    console.open_streams()
+    status = run(arguments)
+    console.flush()
+    sys.exit(status)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -78,6 +82,7 @@ def run(arguments: list[str] | None = None) -> int:
     front = [option for option in ("--debug", "--quiet", "-q") if option in given]
     given = front + [word for word in given if word not in front]
     try:
+        _check_words(given)
         status = app(args=given, prog_name="geomkit", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -98,5 +103,18 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _reader_gone() -> int:
     """The reader (head, less) has seen enough; leave nothing for the interpreter to flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    console.mute(sys.stdout)
     return 0
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse an empty word: as a path it would be the current folder.
+
+    Raises:
+        GeomkitError: Naming the word before it.
+    """
+    for k, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if not word.strip() or (name.startswith("--") and equals and not value.strip()):
+            where = name if word.strip() else f"word {k + 1}, after '{words[k - 1]}'"
+            raise GeomkitError(f"{where}: is empty; is a variable of the shell not set?")

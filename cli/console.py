@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
-from geomkit.errors import GeomkitError
+from geomkit._core.shown import shown
+from geomkit.errors import GeomkitError, reason
 
-__all__ = ["Settings", "fail", "interactive", "line", "notes", "settings"]
+__all__ = [
+    "Settings", "fail", "finished", "flush", "interactive", "line", "mute", "notes", "open_streams",
+    "out", "settings", "wrote",
+]  # fmt: skip
 
 
 @dataclass
@@ -20,6 +30,8 @@ class Settings:
 
 
 settings = Settings()
+_MEMORY = re.compile("can't allocate memory|CUDA out of memory|MPS backend out of memory")
+"""What torch says in a RuntimeError when memory ends."""
 
 
 def interactive() -> bool:
@@ -27,16 +39,84 @@ def interactive() -> bool:
     return sys.stderr.isatty() and not settings.quiet
 
 
-def line(text: str) -> None:
-    """A line of log, unless ``--quiet``."""
-    if not settings.quiet:
-        print(text, file=sys.stderr, flush=True)
+def open_streams() -> None:
+    """Give closed standard streams a place, so that no file of ours gets their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # what is written to stdout is to fail, what is logged is not
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def flush() -> None:
+    """Write what the streams still hold, or drop it: the exit status is that of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            mute(stream)
+
+
+def mute(stream: TextIO) -> None:
+    """Let a stream that cannot be written lead nowhere, for the interpreter flushes it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def out(text: str, *, end: str = "\n") -> None:
+    """A line of data.
+
+    Raises:
+        GeomkitError: If it cannot be written, except where its reader has gone.
+    """
+    _lenient(sys.stdout)
+    try:
+        print(shown(text), end=end, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        mute(sys.stdout)
+        raise GeomkitError(f"standard output: cannot be written ({reason(error)})") from None
+
+
+@contextlib.contextmanager
+def finished(made: object) -> Iterator[None]:
+    """Within it, data that cannot be written is no error: the work is done and on disk."""
+    try:
+        yield
+    except BrokenPipeError:
+        mute(sys.stdout)
+    except GeomkitError as error:
+        line(f"{made}: written; {error}")
+
+
+def wrote(path: Path) -> None:
+    """Print the path of what a command made."""
+    with finished(path):
+        out(str(path))
+
+
+def line(text: str, *, even_if_quiet: bool = False) -> None:
+    """A line of log, unless ``--quiet``; a log that cannot be written stops no work."""
+    if even_if_quiet or not settings.quiet:
+        _lenient(sys.stderr)
+        with contextlib.suppress(OSError):
+            print(shown(text), file=sys.stderr, flush=True)
+
+
+def _lenient(stream: TextIO) -> None:
+    """Let a stream escape what its encoding lacks, as ``≤`` in Latin-1."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def notes(source: str, said: Iterable[str]) -> None:
     """Write what was assumed about a SOURCE, or left out of it, a line each."""
     for note in said:
-        line(f"{source}: {note}")
+        line(" ".join(f"{source}: {note}".split()))
 
 
 def fail(error: Exception) -> int:
@@ -52,10 +132,15 @@ def fail(error: Exception) -> int:
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror or error}"
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or _MEMORY.search(str(error)):
         text = "out of memory; try fewer rows or a smaller batch"
+    elif type(error).__name__ == "BrokenProcessPool" or "DataLoader worker" in str(error):
+        text = (
+            "a process of this command was killed, by the system if memory ran out; give fewer "
+            "--workers (0: none) or --jobs; train, extract and reproduce continue with --resume"
+        )
     else:
         first = (str(error).splitlines() or [""])[0]
         text = f"unexpected {type(error).__name__}: {first} (--debug shows where)"
-    print("geomkit: " + " ".join(text.split()), file=sys.stderr, flush=True)
+    line("geomkit: " + " ".join(text.split()), even_if_quiet=True)
     return 2

@@ -61,12 +61,12 @@ def data(
 
     with Display() as display:
         whole = load_data(spec, split="all", size=size, progress=display.preparing)
-    typer.echo(f"data set:    {spec} ({dataset.help})")
+    console.out(f"data set:    {spec} ({dataset.help})")
     of = f" of {whole.given:,} given" if whole.left_out else ""
     splits = _splits(spec, size, dataset.splits)
-    typer.echo(f"images:      {len(whole):,}{of}, {size} px; {splits}")
+    console.out(f"images:      {len(whole):,}{of}, {size} px; {splits}")
     captions = sum(map(len, whole.captions))
-    typer.echo(f"captions:    {captions:,}; first: {', '.join(whole.names[:5])}")
+    console.out(f"captions:    {captions:,}; first: {', '.join(whole.names[:5])}")
     for label, text in [
         ("read as", whole.reading),
         ("note", whole.note),
@@ -77,12 +77,14 @@ def data(
         ("sha256", whole.fingerprint["sha256"]),
     ]:
         if text:
-            typer.echo(f"{label + ':':<12} {text}")
+            console.out(f"{label + ':':<12} {text}")
     if out is not None:
+        from geomkit._core.files import sole_writer
         from geomkit.plots import contact_sheet, save_figure
 
-        save_figure(contact_sheet(_samples(whole, seed), seed=seed), out, overwrite=overwrite)
-        typer.echo(f"sheet:       {out}")
+        with sole_writer(out):
+            save_figure(contact_sheet(_samples(whole, seed), seed=seed), out, overwrite=overwrite)
+        console.out(f"sheet:       {out}")
     if check:
         _check(whole, workers)
 
@@ -95,14 +97,14 @@ def _list() -> None:
         ("classes", "Labelled images, for zeroshot and probe"),
         ("queries", "Queries, for arithmetic"),
     ):
-        typer.echo(f"{use}:")
+        console.out(f"{use}:")
         for dataset in datasets(kind).values():
-            typer.echo(f"{dataset.spec}: {dataset.help}")
+            console.out(f"{dataset.spec}: {dataset.help}")
             if dataset.all_options:
-                typer.echo(f"  options: {', '.join(dataset.all_options)}")
-            typer.echo(f"  splits: {', '.join(dataset.splits)}")
+                console.out(f"  options: {', '.join(dataset.all_options)}")
+            console.out(f"  splits: {', '.join(dataset.splits)}")
             if dataset.attribution:
-                typer.echo(f"  {dataset.attribution}")
+                console.out(f"  {dataset.attribution}")
 
 
 def _splits(spec: str, size: int, names: tuple[str, ...]) -> str:
@@ -149,8 +151,8 @@ def _check(data: PairData, workers: int | None) -> None:
         for done, some in enumerate(pool.map(lambda rows: data.read(rows)[2], jobs), 1):
             bad += some
             for image in some:
-                typer.echo(f"bad:         {image.id}: {image.reason}")
+                console.out(f"bad:         {image.id}: {image.reason}")
             if done % 100 == 0 or done == len(jobs):
                 console.line(f"decoded {jobs[done - 1][-1] + 1:,} of {len(data):,}")
-    typer.echo(f"checked:     {len(data):,} images, {len(bad)} bad")
+    console.out(f"checked:     {len(data):,} images, {len(bad)} bad")
     data.check_bad(bad)

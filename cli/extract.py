@@ -122,7 +122,7 @@ def extract(
     finally:
         team.close()
     if team.rank == 0:
-        typer.echo(out)
+        console.wrote(out)
     return 0
 
 

@@ -121,9 +121,9 @@ def gap(
     for r in results:
         _say_undefined(r)
     if as_json:
-        typer.echo(json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False))
+        console.out(json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False))
     elif as_csv:
-        typer.echo(to_csv(results), nl=False)
+        console.out(to_csv(results), end="")
     else:
         _print_table(results)
     return _missed(results, limits)
@@ -186,7 +186,7 @@ def _missed(results: list[GapResult], limits: list[tuple[str, str, float]]) -> i
                 status = 1
                 relation = "above" if side == "max" else "below"
                 text = f"{result.source}: {name} {value:.6g} is {relation} the limit {limit:g}"
-                print(f"geomkit: {text}", file=sys.stderr)
+                console.line(f"geomkit: {text}", even_if_quiet=True)
     return status
 
 
@@ -206,7 +206,7 @@ def _print_table(results: list[GapResult]) -> None:
     if sys.stdout.isatty():
         Console(highlight=False).print(table(results).rich())
     else:  # off a terminal the table is as wide as it needs
-        typer.echo(table(results).plain())
+        console.out(table(results).plain())
     for r in results:
         if not r.exact:
             seconds = r.meta.get("exact_seconds")

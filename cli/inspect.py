@@ -9,6 +9,7 @@ import typer
 
 from geomkit.models.checkpoints.kinds import model_forms
 
+from . import console
 from .options import Download, parse_columns
 
 __all__ = ["inspect"]
@@ -43,12 +44,12 @@ def inspect(
 
     found = describe(source, download=download, columns=parse_columns(columns))
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        console.out(json.dumps(found, indent=2, ensure_ascii=False, default=str))
         return
     rows = _embeddings(found) if found["kind"] == "embeddings" else _model(found)
     width = max(len(name) for name, _ in rows) + 1
     for name, text in rows:
-        typer.echo(f"{name + ':':{width}} {text}")
+        console.out(f"{name + ':':{width}} {text}")
 
 
 def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:

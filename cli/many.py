@@ -8,8 +8,6 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from geomkit.errors import GeomkitError
 
 from . import console
@@ -37,11 +35,13 @@ def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
     def decorate(make: Callable[..., Figure]) -> Callable[..., None]:
         @wraps(make)
         def command(*, out: Path, overwrite: bool, **given: Any) -> None:
+            from geomkit._core.files import sole_writer
             from geomkit.plots import check_figure_path, save_figure
 
             check_figure_path(out, overwrite=overwrite)
-            save_figure(make(**given), out, overwrite=overwrite)
-            typer.echo(out)
+            with sole_writer(out):
+                save_figure(make(**given), out, overwrite=overwrite)
+            console.wrote(out)
 
         option = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import typer
-
 from geomkit.errors import unknown_name
+
+from . import console
 
 __all__ = ["metrics"]
 
@@ -30,8 +30,8 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
         if name not in METRICS:
             raise unknown_name("metric", name, METRICS)
         metric = METRICS[name]
-        typer.echo(f"{name}: {metric.interpretation()}; cost {metric.cost}\n")
-        typer.echo(inspect.cleandoc(metric.number.__doc__ or ""))
+        console.out(f"{name}: {metric.interpretation()}; cost {metric.cost}\n")
+        console.out(inspect.cleandoc(metric.number.__doc__ or ""))
         return
     if as_json:
         listed = {
@@ -40,7 +40,7 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
             }
             for m in METRICS.values()
         }  # fmt: skip
-        typer.echo(json.dumps({"schema_version": 1, "metrics": listed}, ensure_ascii=False))
+        console.out(json.dumps({"schema_version": 1, "metrics": listed}, ensure_ascii=False))
         return
     width = max(map(len, METRICS))
     ends = max(len(m.interpretation()) for m in METRICS.values())
@@ -48,5 +48,5 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
     for m in METRICS.values():
         if m.group != group:
             group = m.group
-            typer.echo(f"\n{group}")
-        typer.echo(f"  {m.name:{width}}  {m.cost:5}  {m.interpretation():{ends}}  {m.summary}")
+            console.out(f"\n{group}")
+        console.out(f"  {m.name:{width}}  {m.cost:5}  {m.interpretation():{ends}}  {m.summary}")

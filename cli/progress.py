@@ -7,9 +7,13 @@ import time
 from types import FrameType
 from typing import Any, Self
 
+from geomkit._core.shown import shown
+
 from . import console
 
 __all__ = ["Display", "StopSignal"]
+
+_COUNTED = "{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}"
 
 
 class Display:
@@ -34,9 +38,9 @@ class Display:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self.progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}"),
+                TextColumn(_COUNTED, markup=False),
                 *([TimeRemainingColumn()] if self.remaining else []),
                 console=Console(stderr=True),
             )
@@ -71,7 +75,7 @@ class Display:
                 self.progress.add_task("", total=0, note="")
             task = self.progress.tasks[row].id
             self.progress.update(
-                task, description=what, completed=done, total=total, note=note, **more
+                task, description=shown(what), completed=done, total=total, note=shown(note), **more
             )
 
     def once(self, *texts: str) -> None:
@@ -90,7 +94,7 @@ class Display:
     def log(self, text: str, *, even_if_quiet: bool = False) -> None:
         """Write a line, above the bars if there are any."""
         if self.progress:
-            self.progress.console.print(text, highlight=False, markup=False)
+            self.progress.console.print(shown(text), highlight=False, markup=False, emoji=False)
         elif even_if_quiet or not self.quiet:
             console.line(text)
 

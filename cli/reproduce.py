@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 from . import console
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from geomkit.reproduce.framework.progress import Event
 
 __all__ = ["reproduce"]
+
+_COLOURS = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
 
 
 def reproduce(
@@ -98,7 +99,7 @@ def reproduce(
     out = out or Path("reports") / name
     planned = plan(names, options, out, overwrite=overwrite)
     if only_plan:
-        typer.echo(_plan(planned, out))
+        console.out(_plan(planned, out))
         return 0
     console.line(_plan(planned, out))
     return _run(
@@ -120,8 +121,9 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
         except Interrupted as error:
             console.line(f"geomkit: {error}")
             return 128 + (stop.number or signal.SIGINT)
-    _print_verdicts(outcomes)
-    typer.echo(out)
+    with console.finished(out):
+        _print_verdicts(outcomes)
+        console.out(str(out))
     return 0
 
 
@@ -175,16 +177,17 @@ def _print_table(headings: Sequence[str], rows: list[list[str]], plain: list[str
     """Print rows: as a table on a terminal, elsewhere as the lines of ``plain``."""
     if not sys.stdout.isatty():
         for line in plain:
-            typer.echo(line)
+            console.out(line)
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=heading in ("experiment", "verdict"))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(shown(cell), style=_COLOURS.get(cell, "")) for cell in row))
     Console(highlight=False).print(table)
 
 
@@ -226,10 +229,8 @@ def _print_verdicts(outcomes: list[Outcome]) -> None:
         for o in outcomes
         for claim, v in zip(o.experiment.claims, o.verdicts, strict=True)
     ]
-    colours = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
-    shown = [[name, f"[{colours[status]}]{status}[/]", *rest] for name, status, *rest in rows]
     plain = ["\t".join(row) for row in rows]
-    _print_table(("experiment", "verdict", "claim", "why"), shown, plain)
+    _print_table(("experiment", "verdict", "claim", "why"), rows, plain)
 
 
 class _Watcher(Display):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from geomkit._core.shown import shown
 
 from . import console
 from .options import TaskOptions
@@ -40,17 +43,19 @@ def evaluate(
         run: Function of an opened model, of how to run it, and of the display, to results.
         detail: Whether the table and the JSON list every class or value.
     """
-    from geomkit._core.files import atomic_write, check_target
+    from geomkit._core.files import atomic_write, check_target, sole_writer
     from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.data.pairs import LeftOut
     from geomkit.sources import open_source
     from geomkit.tasks.result import plain
 
-    if options.out is not None:
-        check_target(options.out, overwrite=options.overwrite)
-    device = resolve_device(options.device)
     results: list[Result] = []
-    with Display() as display:
+    with ExitStack() as held:
+        if options.out is not None:
+            check_target(options.out, overwrite=options.overwrite)
+            held.enter_context(sole_writer(options.out))
+        device = resolve_device(options.device)
+        display = held.enter_context(Display())
         for source in sources:
             running: Running = {
                 "device": device,
@@ -62,15 +67,15 @@ def evaluate(
             checkpoint = open_source(source, download=options.download)
             console.notes(source, checkpoint.notes)
             results += run(checkpoint, running, display)
-    found = [r.to_json(detail=detail) for r in results]
-    whole = found[0]
-    if len(found) > 1:
-        whole = {"schema_version": found[0]["schema_version"], "results": found}
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    if options.out is not None:
-        with atomic_write(options.out, overwrite=options.overwrite) as file:
-            file.write((text + "\n").encode())
-    typer.echo(text if options.as_json else plain(results, detail=detail))
+        found = [r.to_json(detail=detail) for r in results]
+        whole = found[0]
+        if len(found) > 1:
+            whole = {"schema_version": found[0]["schema_version"], "results": found}
+        text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
+        if options.out is not None:
+            with atomic_write(options.out, overwrite=options.overwrite) as file:
+                file.write((shown(text) + "\n").encode())
+    console.out(text if options.as_json else plain(results, detail=detail))
     for r in results:
         for name, reason in r.reasons.items():
             console.line(f"{r.source}: {name} is undefined: {reason}")

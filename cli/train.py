@@ -9,8 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geomkit.errors import GeomkitError
 from geomkit.training.config import TrainConfig, configure, default_words
 
@@ -139,7 +137,7 @@ def train(
         finally:
             team.close()
     if team.rank == 0:
-        typer.echo(out)
+        console.wrote(out)
     return 0
 
 

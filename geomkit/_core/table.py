@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from geomkit._core.shown import shown
+
 if TYPE_CHECKING:
     import rich.table
 
@@ -31,10 +33,11 @@ class Table:
         """Return the table as rich draws it on a terminal."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         last = len(self.headings) - 1
-        for i, heading in enumerate(self.headings):
+        for i, heading in enumerate(Text(shown(heading)) for heading in self.headings):
             if self.remarks and i == last:
                 table.add_column(heading, style="dim")
             else:
@@ -42,7 +45,8 @@ class Table:
         for section in self.sections:
             table.add_section()
             for row in section:
-                table.add_row(*row)
+                # As text: names from files may look like markup.
+                table.add_row(*(Text(shown(cell)) for cell in row))
         return table
 
     def plain(self) -> str:

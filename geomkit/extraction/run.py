@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from geomkit._core.files import sole_writer
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import resolve_device, resolve_precision, versions
 from geomkit.data import PairData
@@ -119,10 +121,10 @@ def extract(
         What the folder holds.
 
     Raises:
-        GeomkitError: For options out of range; if ``out`` exists without ``resume`` or
-            ``overwrite``, holds anything else, or has another configuration than the one to be
-            resumed; if more images do not decode than the data set allows; if a row the model
-            computes is not finite or all zeros; if something cannot be written.
+        GeomkitError: For options out of range; if another process writes ``out``; if ``out`` exists
+            without ``resume`` or ``overwrite``, holds anything else, or has another configuration
+            than the one to be resumed; if more images do not decode than the data set allows; if a
+            row the model computes is not finite or all zeros; if something cannot be written.
 
     Example:
         >>> import tempfile
@@ -175,24 +177,29 @@ def extract(
         keep = precision == "auto"
         return prepare(folder, plan, resume=resume, overwrite=overwrite, keep_precision=keep)
 
-    plan, records, manifest = _agreed(team, first_look)
-    if manifest is not None:
-        watch(Progress("end", None, 0, len(folder), len(folder), manifest=manifest))
+    def hold() -> None:
+        held.enter_context(sole_writer(folder.path))
+
+    with ExitStack() as held:
+        _agreed(team, hold)
+        plan, records, manifest = _agreed(team, first_look)
+        if manifest is not None:
+            watch(Progress("end", None, 0, len(folder), len(folder), manifest=manifest))
+            return manifest
+        wait = _meeting(team)
+        mine = team.share([number for number, record in enumerate(records) if record is None])
+        bad = [entry for record in records if record is not None for entry in record.bad]
+        work = _Work(checkpoint, data, folder, plan, bad, mine, device, workers)
+        total = sum(stop - first for first, stop in map(folder.span, mine))
+        found = len(records) - records.count(None)
+        state = Progress("start", plan, total, len(folder), found)
+        watch(state)
+        if mine:
+            _write_shards(work, watch, state)
+        wait()
+        manifest = _agreed(team, lambda: finish(folder, plan, data))
+        watch(replace(state, kind="end", done=total, manifest=manifest))
         return manifest
-    wait = _meeting(team)
-    mine = team.share([number for number, record in enumerate(records) if record is None])
-    bad = [entry for record in records if record is not None for entry in record.bad]
-    work = _Work(checkpoint, data, folder, plan, bad, mine, device, workers)
-    total = sum(stop - first for first, stop in map(folder.span, mine))
-    found = len(records) - records.count(None)
-    state = Progress("start", plan, total, len(folder), found)
-    watch(state)
-    if mine:
-        _write_shards(work, watch, state)
-    wait()
-    manifest = _agreed(team, lambda: finish(folder, plan, data))
-    watch(replace(state, kind="end", done=total, manifest=manifest))
-    return manifest
 
 
 def _meeting(team: Team) -> Callable[[], Any]:

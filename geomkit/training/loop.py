@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from geomkit._core.files import check_target, sole_writer
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import numerics, resolve_device, use_device, versions
 from geomkit.data.loading import Batch, batches
@@ -118,9 +120,9 @@ def train(
 
     Raises:
         GeomkitError: For a configuration that does not fit the data or this machine, an existing
-            ``out`` without ``resume`` or ``overwrite``, another configuration or other data than
-            those of the run being resumed, too many images that do not decode, or a loss that is
-            not finite.
+            ``out`` without ``resume`` or ``overwrite``, an ``out`` that another process writes,
+            another configuration or other data than those of the run being resumed, too many images
+            that do not decode, or a loss that is not finite.
         Interrupted: If ``should_stop`` returned true.
 
     >>> import tempfile
@@ -134,11 +136,13 @@ def train(
     out = Path(out)
     device = resolve_device(device)
     use_device(device)
-    stored = stored_run(out, resume=resume, overwrite=overwrite)
+    check_target(out, overwrite=True)
     threads_before = torch.get_num_threads()
     cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
+    hold = sole_writer(out) if team.rank == 0 else nullcontext()
     try:
-        with torch.random.fork_rng(devices=cuda):
+        with hold, torch.random.fork_rng(devices=cuda):
+            stored = stored_run(out, resume=resume, overwrite=overwrite)
             run = prepare(
                 config, out, stored,
                 device=device, team=team, cache_images=cache_images, download=download,

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from geomkit._core.files import check_target
 from geomkit._core.parallel import Team, cores
 from geomkit._core.runtime import resolve_precision
 from geomkit.data import PairData, load_data
@@ -60,16 +59,15 @@ def stored_run(out: Path, *, resume: bool, overwrite: bool) -> TrainedRun | None
     """Return the checkpoint to continue from, if there is one and ``resume`` is given.
 
     Raises:
-        GeomkitError: If ``out`` exists without ``resume`` or ``overwrite``, or cannot be written.
+        GeomkitError: If ``out`` exists without ``resume`` or ``overwrite``, or cannot be read.
     """
     if resume and overwrite:
         raise GeomkitError("--resume and --overwrite exclude each other; give one")
-    if out.exists() and not (resume or overwrite) and not out.is_dir():
+    if out.exists() and not (resume or overwrite):
         raise GeomkitError(
             f"{out}: exists already; give --resume to continue, --overwrite to replace it, "
             "or another --out"
         )
-    check_target(out, overwrite=True)
     return load_run(out) if resume and out.exists() else None
 
 

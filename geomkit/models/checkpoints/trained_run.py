@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write
-from geomkit.errors import GeomkitError, reason
+from geomkit.errors import GeomkitError
 from geomkit.models.architectures import ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
@@ -190,14 +190,8 @@ def save_run(path: str | Path, run: TrainedRun) -> None:
     """
     import torch
 
-    try:
-        with atomic_write(Path(path), overwrite=True) as file:
-            torch.save(run.as_dict(), file)
-    except RuntimeError as error:
-        # torch's zip writer replaces the file's own error by one of its own.
-        raise GeomkitError(
-            f"{path}: cannot be written ({reason(error)}); what was there is untouched"
-        ) from error
+    with atomic_write(Path(path), overwrite=True) as file:
+        torch.save(run.as_dict(), file)
 
 
 def load_run(path: str | Path) -> TrainedRun:

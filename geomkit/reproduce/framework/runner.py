@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from geomkit._core.files import atomic_write
+from geomkit._core.files import atomic_write, clear_leftovers, sole_writer
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.grid import cell_path, train_cells
@@ -82,33 +82,15 @@ def run(
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GeomkitError(f"{out}: no folder can be made there ({error.strerror})") from None
-    # Results are small and worth keeping under version control; models are neither.
-    _ignore(out / CELLS)
-    progress = Progress(planned, watch)
-    current = _Run(options, out, command, jobs, overwrite, progress, should_stop)
-    outcomes, failures = [], []
-    for experiment in planned.experiments:
-        try:
-            if redraw:
-                outcomes.append(current.redraw(experiment))
-            elif experiment.name in planned.done:
-                progress.say("skipped", experiment.name)
-                outcomes.append(current.stored(experiment))
-            else:
-                outcomes.append(current.make(experiment))
-        except GeomkitError as error:
-            if len(planned.experiments) == 1:
-                raise
-            failures.append(f"{experiment.name}: {error}")
-            progress.say("failed", failures[-1])
-    if outcomes:
-        write_index(out)
-    if failures:
-        raise GeomkitError(
-            f"{len(failures)} of {len(planned.experiments)} experiments failed, the others are in "
-            f"{out}: {'; '.join(failures)}"
-        )
-    return outcomes
+    current = _Run(options, out, command, jobs, overwrite, Progress(planned, watch), should_stop)
+    with sole_writer(out):
+        made = [out / e.name for e in planned.experiments]
+        for folder in (out, out / CELLS, *made, *(place / "work" for place in made)):
+            if folder.is_dir():
+                clear_leftovers(folder)
+        # Results are small and worth keeping under version control; models are neither.
+        _ignore(out / CELLS)
+        return current.all(planned, redraw=redraw)
 
 
 @dataclass(frozen=True)
@@ -122,6 +104,32 @@ class _Run:
     overwrite: bool
     progress: Progress
     should_stop: Callable[[], bool]
+
+    def all(self, planned: Plan, *, redraw: bool) -> list[Outcome]:
+        """Every experiment of a plan; the error of one is raised after the others are made."""
+        outcomes, failures = [], []
+        for experiment in planned.experiments:
+            try:
+                if redraw:
+                    outcomes.append(self.redraw(experiment))
+                elif experiment.name in planned.done:
+                    self.progress.say("skipped", experiment.name)
+                    outcomes.append(self.stored(experiment))
+                else:
+                    outcomes.append(self.make(experiment))
+            except GeomkitError as error:
+                if len(planned.experiments) == 1:
+                    raise
+                failures.append(f"{experiment.name}: {error}")
+                self.progress.say("failed", failures[-1])
+        if outcomes:
+            write_index(self.out)
+        if failures:
+            raise GeomkitError(
+                f"{len(failures)} of {len(planned.experiments)} experiments failed, the others are "
+                f"in {self.out}: {'; '.join(failures)}"
+            )
+        return outcomes
 
     def stored(self, experiment: Experiment) -> Outcome:
         """A finished experiment as it is."""
