@@ -224,6 +224,53 @@ def test_jobs_train_the_same_cells(tmp_path: Path) -> None:
                     tmp_path / "3", OPTIONS, jobs=2)  # fmt: skip
 
 
+def _killed(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_job_that_is_killed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from geomkit.reproduce.framework import grid
+
+    monkeypatch.setattr(grid, "_train_apart", _killed)
+    with pytest.raises(GeomkitError, match=r"process was killed, by the system .*--jobs"):
+        grid.train_cells([cell(), cell("cua")], tmp_path, OPTIONS, jobs=2)
+
+
+def test_a_job_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiprocessing import Process
+
+    from geomkit.reproduce.framework import grid
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(Process, "join", lambda self: None)  # as when it is gone
+    monkeypatch.setattr(grid, "parent_process", Process)
+    grid._end_with_parent()
+    assert ended == [1]
+
+
+def test_stored_embeddings_belong_to_the_weights_whatever_their_dates(
+    toy: Toy, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from geomkit.models.checkpoints import load_run, save_run
+
+    run(tmp_path, "one")
+    path = tmp_path / "cells" / f"{cell().key}.pt"
+    current = runner._Run(OPTIONS, tmp_path, "", 1, False, None, lambda: False)  # type: ignore
+    before = current._context(tmp_path / "one").embeddings(cell(), "val")
+    stored = load_run(path)
+    other = {name: w + 0.1 * w.std() if w.ndim == 2 else w for name, w in stored.state_dict.items()}
+    save_run(path, replace(stored, state_dict=other))
+    os.utime(path, (0, 0))  # older than what was measured of the other weights
+    after = current._context(tmp_path / "one").embeddings(cell(), "val")
+    assert not np.allclose(before.image[:], after.image[:])
+    assert len(list(path.parent.glob(f"{cell().key}.val.*npz"))) == 1
+
+
 def _fields(one: Cell) -> dict[str, Any]:
     from dataclasses import asdict
 

@@ -12,10 +12,12 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from geomkit._core.files import atomic_write
@@ -94,26 +96,27 @@ def train_cells(
         return
     jobs = min(jobs, len(left))
     threads = options.threads or max(1, cores() // jobs)
-    by_key = {cell.key: cell for cell in left}
     context = _fresh_processes()
-    with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_start_job, initargs=(context.Value("i", 0),)
-        ) as pool,
-    ):
-        stop, reports = manager.Event(), manager.Queue()
+    # Memory without locks or a process of its own: a job that is killed leaves neither behind.
+    shared = context.RawValue("b", 0), context.RawArray("q", 2 * len(left))
+    stop, reports = shared
+    seen = [(0, 0)] * len(left)
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_start_job,
+        initargs=(context.Value("i", 0), *shared),
+    ) as pool:  # fmt: skip
 
         def listen() -> None:
-            while not reports.empty():
-                key, step, steps = reports.get()
-                progress(by_key[key], step, steps)
-            if should_stop():
-                stop.set()
+            for k, cell in enumerate(left):
+                step, steps = now = reports[2 * k], reports[2 * k + 1]
+                if steps and now != seen[k]:
+                    seen[k] = now
+                    progress(cell, step, steps)
+            stop.value |= should_stop()
 
         waiting = {
-            pool.submit(_train_apart, cell, folder, options, threads, reports, stop)
-            for cell in left
+            pool.submit(_train_apart, k, cell, folder, options, threads)
+            for k, cell in enumerate(left)
         }
         try:
             while waiting:
@@ -121,8 +124,13 @@ def train_cells(
                 listen()
                 for future in done:
                     future.result()
+        except BrokenProcessPool:
+            raise GeomkitError(
+                "a training process was killed, by the system if memory ran out; give fewer "
+                "--jobs, and --resume to continue"
+            ) from None
         except BaseException:
-            stop.set()  # running trainings save and end
+            stop.value = 1  # running trainings save and end
             for future in waiting:
                 future.cancel()
             raise
@@ -187,16 +195,25 @@ def _fresh_processes() -> BaseContext:
     return context
 
 
-_job = 0
-"""Number of this process among the jobs."""
+_job: tuple[int, Any, Any]
+"""Number of this process among the jobs; whether to stop; step and steps of each cell."""
 
 
-def _start_job(count: Any) -> None:
+def _start_job(count: Any, stop: Any, reports: Any) -> None:
     global _job
     with count.get_lock():
-        _job, count.value = count.value, count.value + 1
+        _job = count.value, stop, reports
+        count.value += 1
     # Ctrl-C reaches every process of a terminal; only the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, even if that was killed."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _own_device(options: Options, job: int) -> Options:
@@ -208,22 +225,12 @@ def _own_device(options: Options, job: int) -> Options:
     return replace(options, device=f"cuda:{job % torch.cuda.device_count()}")
 
 
-def _train_apart(
-    cell: Cell, folder: Path, options: Options, threads: int, reports: Any, stop: Any
-) -> None:
+def _train_apart(k: int, cell: Cell, folder: Path, options: Options, threads: int) -> None:
     """Train a cell in a process of its own, in contact with the parent."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    asked, answer = 0.0, False
+    job, stop, reports = _job
 
     def progress(cell: Cell, step: int, steps: int) -> None:
-        if step % 5 == 0 or step == steps:
-            reports.put((cell.key, step, steps))
+        reports[2 * k : 2 * k + 2] = step, steps
 
-    def should_stop() -> bool:
-        nonlocal asked, answer
-        now = time.monotonic()
-        if now - asked > 0.2:  # each question is a message to another process
-            asked, answer = now, bool(stop.is_set())
-        return answer
-
-    _train(cell, folder, _own_device(options, _job), progress, should_stop, threads)
+    _train(cell, folder, _own_device(options, job), progress, lambda: bool(stop.value), threads)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from geomkit._core.files import atomic_write, clear_leftovers, sole_writer
@@ -84,8 +85,8 @@ def run(
         raise GeomkitError(f"{out}: no folder can be made there ({error.strerror})") from None
     current = _Run(options, out, command, jobs, overwrite, Progress(planned, watch), should_stop)
     with sole_writer(out):
-        made = [out / e.name for e in planned.experiments]
-        for folder in (out, out / CELLS, *made, *(place / "work" for place in made)):
+        made = (folder for e in planned.experiments for folder in (out / e.name).glob("**/"))
+        for folder in (out, out / CELLS, *made):
             if folder.is_dir():
                 clear_leftovers(folder)
         # Results are small and worth keeping under version control; models are neither.
@@ -218,18 +219,25 @@ class _Run:
     def _context(self, folder: Path) -> Context:
         from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_embeddings
         from geomkit.extraction.load import load_source
-        from geomkit.models.checkpoints import load_run
+        from geomkit.models.checkpoints import load_run, weights_sha256
 
         cells, options = self.out / CELLS, self.options
 
+        @cache
+        def weights(cell: Cell) -> str:
+            return weights_sha256(load_run(cell_path(cells, cell)).state_dict)[:16]
+
         def embeddings(cell: Cell, split: str) -> Embeddings:
-            path = cells / f"{cell.key}.{split}.npz"
-            trained = cell_path(cells, cell)
-            if not path.exists() or path.stat().st_mtime < trained.stat().st_mtime:
+            # Named by the weights: dates do not say which model a file is of.
+            path = cells / f"{cell.key}.{split}.{weights(cell)}.npz"
+            if not path.exists():
                 found, _ = load_source(
-                    trained, split=split, device=options.device, workers=options.workers
-                )
-                write_embeddings(path, found, overwrite=True)
+                    cell_path(cells, cell), split=split, device=options.device,
+                    workers=options.workers,
+                )  # fmt: skip
+                for other in cells.glob(f"{cell.key}.{split}.*npz"):
+                    other.unlink()
+                write_embeddings(path, found)
             return read_embeddings(path)
 
         return Context(
