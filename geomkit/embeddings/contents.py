@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 
 from geomkit._core.array import to_numpy
-from geomkit.embeddings.ownership import KEYS, key_of, resolve, snake_case
+from geomkit.embeddings.ownership import (
+    KEYS,
+    are_ids,
+    is_text_id,
+    key_of,
+    lists_texts,
+    named_among,
+    resolve,
+    snake_case,
+)
 from geomkit.embeddings.reading import Loaded
 from geomkit.embeddings.rows import NUMBERS, ArrayShard, Shard
 from geomkit.errors import GeomkitError
 
 __all__ = ["HINT", "Arrays", "Deferred", "Foreign", "dense", "held", "in_order", "interpret",
-           "is_matrix", "modality_of", "one_matrix"]  # fmt: skip
+           "is_matrix", "modality_of", "one_matrix", "with_owners"]  # fmt: skip
 
 HINT = "choose arrays with --columns image=NAME,text=NAME"
 
@@ -36,6 +45,8 @@ _ALIASES = {
 _EMBEDDING = r"(?:features?|feats?|embeds?|embeddings?|embs?|vectors?|vecs?|latents?)"
 _OWN = ("format", "schema_version")
 """Entries by which geomkit marks a file that it writes."""
+_IDS = ("id", "ids", "key", "keys")
+"""Names of ids of the rows of a file with one matrix."""
 _LISTED = 8
 
 
@@ -86,7 +97,8 @@ def held(value: Any) -> Shard | Foreign:
     """The numbers or strings of a list, a numpy array, a torch tensor or a pandas object."""
     array = _plain(value)
     if array is None:
-        return Foreign(type(value).__name__)
+        within = " with entries that are no numbers or strings" * isinstance(value, list | tuple)
+        return Foreign(f"{type(value).__name__}{within}")
     if array.dtype.kind == "O":
         return Foreign(f"{type(value).__name__} with rows of unequal length or kind")
     return ArrayShard(array)
@@ -193,6 +205,9 @@ def one_matrix(arrays: Arrays, modality: str) -> Loaded:
     chosen = matrices if len(matrices) == 1 else named
     if len(chosen) != 1:
         raise GeomkitError(f"expected one (n, d) matrix of floats, found {_listed(arrays)}")
+    ids = [n for n in arrays if snake_case(n) in _IDS or (modality == "text" and is_text_id(n))]
+    if not keys and (own := next((n for n in ids if are_ids(arrays[n])), None)):
+        keys = {"image_id": own}
     rest = {name: array for name, array in arrays.items() if name not in (modality, *chosen)}
     return interpret({modality: arrays[chosen[0]], **rest}, {modality: modality, **keys})
 
@@ -235,7 +250,29 @@ def _by_name(arrays: Arrays) -> dict[str, str]:
             for name, array in loose.items()
             if modality_of(name) is None and len(array.shape) == 2 and array.shape[:1] == n
         }
-    return _ordered(chosen)
+    return _ordered(with_owners(arrays, chosen))
+
+
+def with_owners(arrays: Arrays, chosen: Mapping[str, str]) -> dict[str, str]:
+    """Names by role, with ids of texts that are ids of images, if nothing else says whose they are.
+
+    Raises:
+        GeomkitError: If that is said in a form that is not read.
+    """
+    found = dict(chosen)
+    for name, array in arrays.items():
+        if {"image_index", "text_image_id"} & found.keys():
+            break
+        if lists_texts(name) and not is_matrix(array):
+            raise GeomkitError(
+                f"{name}: lists the texts of each image; give image_index instead, for each text "
+                "the index of its image"
+            )
+        images = arrays.get(found.get("image_id", ""))
+        fit = images is not None and is_text_id(name) and are_ids(array) and are_ids(images)
+        if fit and named_among(_opened(name, array), _opened("image_id", images)):
+            found["text_image_id"] = name
+    return found
 
 
 def in_order(modalities: Iterable[str]) -> list[str]:

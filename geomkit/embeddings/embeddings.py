@@ -319,8 +319,21 @@ def from_loaded(path: Path | None, loaded: Loaded) -> list[Embeddings | Clouds]:
             index = loaded.image_index if second == b else None
             names = (first, second)
             e = Embeddings.of(rows[first], rows[second], index, modalities=names, ids=loaded.ids)
-            found.append(replace(e, meta={**about, **e.meta}))
+            alone = index is None and _repeated(e.image)
+            said = {"notes": [*loaded.notes, f"{first}: {alone}"]} if alone else {}
+            found.append(replace(e, meta={**about, **said, **e.meta}))
     return found
+
+
+def _repeated(rows: Array) -> str:
+    """How many rows equal another one, in words; nothing if all differ, or are not in memory."""
+    if not isinstance(rows, np.ndarray):
+        return ""
+    count = len(rows) - len({hash(row.tobytes()) for row in rows})
+    return (
+        f"{count:,} of {len(rows):,} rows repeat another; for several texts per image give each "
+        "image once, and image_index"
+    ) * bool(count)
 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: bool = False) -> None:

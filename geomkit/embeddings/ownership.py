@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,21 @@ from geomkit._core.array import Array, to_numpy
 from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
-__all__ = ["KEYS", "check_ids", "check_index", "integers", "key_of", "resolve", "snake_case"]
+__all__ = ["KEYS", "are_ids", "check_ids", "check_index", "integers", "is_text_id", "key_of",
+           "lists_texts", "named_among", "resolve", "snake_case"]  # fmt: skip
 
 KEYS = ("image_index", "image_id", "text_image_id")
 """Names of the arrays that say which image each text belongs to."""
-_OTHER_NAMES = {
-    **dict.fromkeys(("image_indices", "image_idx", "image_idxs", "img_index", "img_idx",
-                     "text_image_index", "texts_image_index", "text_to_image", "text2image",
-                     "txt2img"), "image_index"),
-    **dict.fromkeys(("image_ids", "img_id", "img_ids"), "image_id"),
-    **dict.fromkeys(("text_image_ids", "text_img_id", "text_img_ids", "caption_image_id",
-                     "caption_image_ids"), "text_image_id"),
-}  # fmt: skip
+_IMAGE, _TEXT = r"(?:image|img)s?", r"(?:text|txt|caption|cap)s?"
+_INDEX = r"(?:index|indices|indexes|idxs?)"
+_NAMES = {
+    "image_index": rf"(?:{_TEXT}_)?{_IMAGE}_{_INDEX}|{_TEXT}_?(?:2|to_?){_IMAGE}(?:_{_INDEX})?",
+    "image_id": rf"{_IMAGE}_ids?",
+    "text_image_id": rf"{_TEXT}_(?:to_)?{_IMAGE}_ids?",
+}
+"""Patterns of their usual names."""
+_TEXT_IDS = rf"{_TEXT}_ids?"
+_TEXTS_OF_IMAGES = rf"{_IMAGE}_?(?:2|to_?){_TEXT}(?:_(?:{_INDEX}|ids?))?"
 
 
 def snake_case(name: str) -> str:
@@ -42,11 +46,31 @@ def snake_case(name: str) -> str:
 def key_of(name: str) -> str | None:
     """Which of :data:`KEYS` the name of an array stands for; ``None`` for another array.
 
-    >>> key_of("image_index"), key_of("img_ids"), key_of("labels")
-    ('image_index', 'image_id', None)
+    >>> [key_of(name) for name in ("image_index", "img_ids", "txt2img", "labels")]
+    ['image_index', 'image_id', 'image_index', None]
     """
     word = snake_case(name)
-    return word if word in KEYS else _OTHER_NAMES.get(word)
+    return next((key for key, names in _NAMES.items() if re.fullmatch(names, word)), None)
+
+
+def is_text_id(name: str) -> bool:
+    """Whether a name is that of ids of texts, which may be those of their images."""
+    return bool(re.fullmatch(_TEXT_IDS, snake_case(name)))
+
+
+def lists_texts(name: str) -> bool:
+    """Whether a name is that of the texts of each image, such as ``img2txt``."""
+    return bool(re.fullmatch(_TEXTS_OF_IMAGES, snake_case(name)))
+
+
+def are_ids(array: Any) -> bool:
+    """Whether an array can hold ids: integers or strings in one dimension."""
+    return len(array.shape) == 1 and array.dtype.startswith(("int", "uint", "str", "bytes"))
+
+
+def named_among(texts: Shard, images: Shard) -> bool:
+    """Whether all ids of texts are ids of images."""
+    return set(_identities("", texts)) <= set(_identities("", images))
 
 
 def integers(name: str, shard: Shard) -> np.ndarray:

@@ -27,6 +27,7 @@ KIND_NAMES = ("modality", "kind", "modal", "type")
 """Names of the column that says in long form which modality a row is of."""
 ID_NAMES = ("id", "key", "image_id", "pair_id", "item_id", "sample_id")
 """Names of the column of ids: the first there counts."""
+_OF_ROWS = ("id", "key")
 
 
 def of_table(table: Table) -> Contents:
@@ -41,8 +42,8 @@ def of_table(table: Table) -> Contents:
         raise GeomkitError(f"columns named twice: {', '.join(repeated)}; rename them")
     lower = {name.strip().lower(): name for name in names}
     kind = next((lower[name] for name in KIND_NAMES if name in lower), None)
-    # In long form an id may be that of the row, and another that of its image.
-    owners = ("image_id", *ID_NAMES) if kind is not None else ID_NAMES
+    # In long form an id may be that of the row, and another that of its pair or image.
+    owners = sorted(ID_NAMES, key=_OF_ROWS.__contains__) if kind is not None else ID_NAMES
     number = next((lower[name] for name in owners if name in lower), None)
     vectors, rest = _vectors(table.select([n for n in names if n not in (kind, number)]))
     found: dict[str, Shard | Deferred | Foreign] = {n: ArrayShard(v) for n, v in vectors.items()}

@@ -11,7 +11,15 @@ import numpy as np
 
 from geomkit._core.array import Array, is_torch, to_numpy
 from geomkit._core.files import from_home
-from geomkit.embeddings.contents import Foreign, dense, held, interpret, is_matrix, modality_of
+from geomkit.embeddings.contents import (
+    Foreign,
+    dense,
+    held,
+    interpret,
+    is_matrix,
+    modality_of,
+    with_owners,
+)
 from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
 from geomkit.embeddings.formats import read
 from geomkit.embeddings.ownership import key_of
@@ -107,7 +115,7 @@ def _of_mapping(content: Mapping[str, Any]) -> Any:
             roles[role] = name
     if not any(key_of(role) is None for role in roles):
         raise GeomkitError(f"expected matrices by modality, got {', '.join(arrays) or 'nothing'}")
-    return interpret(arrays, roles)
+    return interpret(arrays, with_owners(arrays, roles))
 
 
 def _rows(name: str, value: Any) -> Array | Rows:

@@ -274,3 +274,44 @@ def test_numbers_of_eight_bits_in_safetensors(tmp_path: Path, kind: str) -> None
     expected = torch.nn.functional.normalize(eight.float()).numpy()
     np.testing.assert_allclose(found.image, expected, atol=1e-6)
     assert found.meta["notes"] == [f"image: {kind} numbers, read as float32"]
+
+
+@pytest.mark.parametrize("name", ["text_ids", "caption_id", "txt2img", "caption_to_image_ids"])
+def test_ids_of_texts_that_are_ids_of_images_are_read(name: str) -> None:
+    ids = order if name == "txt2img" else IDS[order]
+    found = of({"image": x, "text": y[order], "image_ids": IDS, name: ids})
+    np.testing.assert_array_equal(found.image_index, order)
+    own = "image_index" if name == "txt2img" else "text_image_id"
+    assert f"{name} is read as {own}" in found.notes
+
+
+def test_ids_of_the_texts_themselves_are_no_owners() -> None:
+    tokens = np.zeros((12, 5), int)
+    for ids in (np.arange(12) + 100, tokens):
+        found = of({"image": x, "text": y, "image_ids": np.arange(12), "text_ids": ids})
+        assert found.image_index is None and "not used: 'text_ids'" in found.notes
+
+
+@pytest.mark.parametrize("name", ["img2txt", "image_to_captions", "image2text_ids"])
+def test_texts_listed_by_image_are_refused(name: str) -> None:
+    for value in ([[i] for i in range(12)], {i: [i] for i in range(12)}):
+        with pytest.raises(GeomkitError, match=f"{name}: lists the texts of each image; give"):
+            of({"image": x, "text": y, name: value})
+    content = {"image": x, "text": y, name: [[i] for i in range(12)], "image_index": np.arange(12)}
+    assert f"not used: '{name}'" in of(content).notes
+
+
+def test_files_of_one_modality_must_have_the_same_ids(tmp_path: Path, refused) -> None:
+    np.savez(tmp_path / "a.npz", image=x, ids=IDS)
+    for own in ("keys", "text_ids"):
+        np.savez(tmp_path / "b.npz", **{"text": y, own: IDS[::-1]})
+        says = ("row 0 has the id 011.jpg, but 000.jpg in a.npz",)
+        refused("gap", "--image", "a.npz", "--text", "b.npz", says=says)
+
+
+def test_images_that_repeat_are_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", image=np.repeat(x, 2, axis=0), text=np.concatenate([y, -y]))
+    (note,) = read_embeddings(tmp_path / "e.npz").meta["notes"]
+    assert note.startswith("image: 12 of 24 rows repeat another; for several texts per image give")
+    np.savez(tmp_path / "e.npz", image=np.eye(12), text=y)
+    assert "notes" not in read_embeddings(tmp_path / "e.npz").meta
