@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomkit.data.files import FileImages, Place
-from geomkit.data.pairs import Images, LeftOut, PairData
+from geomkit.data.pairs import Images, LeftOut, PairData, from_lists, several
 from geomkit.data.splits import in_split
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -220,7 +220,7 @@ class Request:
                 is held out for ``val``.
             notes: Remarks for the user.
             left_out: Images that the user gave and that are not among ``names``.
-            reading: How the files were understood.
+            reading: How the files were understood; the number of captions per image is added.
 
         An image is left out if one of its captions is no text in UTF-8 or longer than 100,000
         characters.
@@ -230,7 +230,10 @@ class Request:
         """
         place = np.zeros(len(names), int) if place is None else place
         images = FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans)
-        note = "; ".join(filter(None, notes))
+        if (lists := from_lists(captions)) is not None:
+            captions, notes = lists, [*notes, "captions that are lists in a text: read as several"]
+        empty = sum(not text.strip() for texts in captions for text in texts)
+        note = "; ".join(filter(None, [*notes, f"{empty:,} captions are empty" * bool(empty)]))
         data = self.data(images, captions, ids or names, source, note=note)
         wrong: dict[str, list[int]] = {}
         for row, texts in enumerate(data.captions):
@@ -243,7 +246,7 @@ class Request:
             data, splits = data.take(kept), splits and [splits[i] for i in kept]
         data = replace(
             data,
-            reading=reading,
+            reading="; ".join(filter(None, [reading, several(captions)])),
             given=len(data) + sum(some.count for some in left_out),
             left_out=tuple(left_out),
         )

@@ -13,19 +13,17 @@ import numpy as np
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
-from geomkit.data.pairs import LeftOut, PairData, caption_lines, several
+from geomkit.data.pairs import LeftOut, PairData, caption_lines
+from geomkit.data.splits import NAMES, mixed, split_called
 from geomkit.errors import GeomkitError, reason
 
 __all__ = ["DATASET", "TEMPLATE", "ClassFolders", "class_folders", "load_folder", "split_folders"]
 
 TEMPLATE = "a photo of a {}."
 """CLIP's plainest prompt."""
-
-_SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "validation", "valid", "dev"),
-    "test": ("test", "testing"),
-}
+_HIDDEN = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "$RECYCLE.BIN",
+           "lost+found", "System Volume Information")  # fmt: skip
+"""Names of files and folders that a system makes, beside those that begin with a dot."""
 
 
 def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
@@ -68,13 +66,18 @@ def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
     if not names:
         raise GeomkitError(f"imagefolder: {root}: no image with a .txt that can be read")
     captions = [texts[name] for name in names]
+    shared = len(names) - len({name.rpartition(".")[0] for name in names})
     return request.pairs(
         names,
         captions,
         places=[Place(str(root))],
         splits=[split_of[name.split("/")[0]] for name in names] if split_of else None,
         source=f"folder {root.resolve().name}",
-        notes=[found.skipped],
+        notes=[
+            _skipped(found.apart),
+            f"{shared:,} images have the .txt of another" * bool(shared),
+            "" if split_of else mixed(found.folders, "images"),
+        ],
         left_out=[
             *LeftOut.of("images without a .txt beside them", bare),
             *LeftOut.of(
@@ -82,7 +85,7 @@ def load_folder(request: Request, *, template: str = TEMPLATE) -> PairData:
             ),
             *LeftOut.of(f"images outside of {', '.join(split_of)}", outside),
         ],
-        reading=f"captions from .txt files, one a line; {several(captions)}; {_said(split_of)}",
+        reading=f"captions from .txt files, one a line; {_said(split_of)}",
     )
 
 
@@ -151,7 +154,14 @@ def class_folders(root: Path) -> ClassFolders:
         tuple(str(folder).replace("_", " ").replace("-", " ") for folder in folders),
         tuple(split for _, _, split in found) if split_of else None,
         tuple(
-            filter(None, [*map(str, LeftOut.of("folders without an image", empty)), held.skipped])
+            filter(
+                None,
+                [
+                    *map(str, LeftOut.of("folders without an image", empty)),
+                    _skipped(held.others),
+                    "" if split_of else mixed(held.folders, "images"),
+                ],
+            )
         ),
         LeftOut.of(f"images outside of {', '.join(split_of)}", outside),
     )
@@ -170,12 +180,12 @@ def split_folders(root: Path, *, captioned: bool = False) -> dict[str, str]:
     if not root.is_dir():
         return {}
     folders = {f.name: f for f in sorted(root.iterdir()) if f.is_dir() and not _is_hidden(f.name)}
-    by_name = {name.lower(): name for name in folders}
-    found = {
-        split: next((by_name[name] for name in names if name in by_name), "")
-        for split, names in _SPLITS.items()
+    called = {split: [f for f in folders if split_called(f) == split] for split in NAMES}
+    there = {
+        split: min(found, key=lambda f: not f.lower().startswith(split))
+        for split, found in called.items()
+        if found
     }
-    there = {split: name for split, name in found.items() if name}
     if "train" in there and len(there) > 1:
         return there
     classes = captioned or all(
@@ -187,16 +197,22 @@ def split_folders(root: Path, *, captioned: bool = False) -> dict[str, str]:
 
 def _is_hidden(name: str) -> bool:
     """Whether a file or folder is the system's or a tool's, such as ``.ipynb_checkpoints``."""
-    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+    return name.startswith(".") or name in _HIDDEN
 
 
 @dataclass(frozen=True)
 class _Held:
-    """What a folder holds: images and folders, relative to it, and what was skipped, in words."""
+    """What a folder holds: images, folders and other files, relative to it."""
 
     images: list[str]
     folders: list[str]
-    skipped: str
+    others: list[str]
+
+    @property
+    def apart(self) -> list[str]:
+        """Other files that are not beside an image of the same stem."""
+        stems = {file.rpartition(".")[0] for file in self.images}
+        return [file for file in self.others if file.rpartition(".")[0] not in stems]
 
 
 def _images(root: Path) -> _Held:
@@ -219,14 +235,15 @@ def _images(root: Path) -> _Held:
         there = f"; it holds {_by_suffix(others)}" if others else ""
         known = ", ".join(sorted(SUFFIXES))
         raise GeomkitError(f"imagefolder: {root}: no images in it{there} ({known})")
-    stems = {file.rpartition(".")[0] for file in images}
-    others = [file for file in others if file.rpartition(".")[0] not in stems]
-    skipped = f"{len(others):,} files skipped: {_by_suffix(others)}" if others else ""
-    return _Held(sorted(images), sorted(folders), skipped)
+    return _Held(sorted(images), sorted(folders), others)
 
 
 def _refuse(error: OSError) -> None:
     raise GeomkitError(f"imagefolder: {error.filename}: cannot be read ({reason(error)})")
+
+
+def _skipped(files: Sequence[str]) -> str:
+    return f"{len(files):,} files skipped: {_by_suffix(files)}" if files else ""
 
 
 def _by_suffix(files: Sequence[str]) -> str:
@@ -239,6 +256,7 @@ def _texts(root: Path, files: Sequence[str]) -> tuple[dict[str, tuple[str, ...]]
     found, bad = {}, {}
     for file in files:
         text = (root / file).with_suffix(".txt")
+        text = text if text.exists() else text.with_suffix(".TXT")
         with refusing(OSError, says=f"imagefolder: {text}: cannot be read"):
             if not text.exists():
                 continue

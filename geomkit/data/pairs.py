@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +22,7 @@ __all__ = [
     "LeftOut",
     "PairData",
     "caption_lines",
+    "from_lists",
     "seeded_hash",
     "several",
 ]
@@ -378,6 +381,28 @@ def several(captions: Iterable[Sequence[str]]) -> str:
         if low < high
         else (f"{low} caption{'s' if low > 1 else ''} per image")
     )
+
+
+def from_lists(captions: Iterable[Sequence[str]]) -> list[list[str]] | None:
+    """The captions in texts that all are lists, as JSON or Python writes them; else ``None``.
+
+    >>> from_lists([['["a", "b"]'], ["['c']"]]), from_lists([["[a]"]])
+    ([['a', 'b'], ['c']], None)
+    """
+    found: list[list[str]] = []
+    for texts in captions:
+        found.append([])
+        for text in texts:
+            if (text[:1], text[-1:]) != ("[", "]"):
+                return None
+            try:
+                inner = json.loads(text) if '"' in text[:3] else ast.literal_eval(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                return None
+            if not (isinstance(inner, list) and inner and all(isinstance(t, str) for t in inner)):
+                return None
+            found[-1] += inner
+    return found
 
 
 def caption_lines(content: bytes) -> tuple[str, ...]:

@@ -23,12 +23,13 @@ from geomkit._core.files import atomic_write, refusing
 from geomkit.data.cache import cache_folder
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
-from geomkit.data.pairs import LeftOut, PairData, caption_lines, several
+from geomkit.data.pairs import LeftOut, PairData, caption_lines
+from geomkit.data.splits import mixed
 from geomkit.errors import GeomkitError
 
 __all__ = ["DATASET", "load_shards"]
 
-_FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 2
+_FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 3
 _BLOCK = 512
 _FETCH = "; fetch it again"
 _MOST_TARS = 1_000_000
@@ -73,6 +74,7 @@ class _Index(NamedTuple):
         suffixes: Number of members by suffix.
         fields: Fields of the first .json.
         repeats: Members that are not used, since another one came first for their sample.
+        unlike: Keys of samples whose .json has another caption than their text, which is used.
     """
 
     samples: list[_Sample]
@@ -80,6 +82,7 @@ class _Index(NamedTuple):
     suffixes: dict[str, int]
     fields: list[str]
     repeats: list[str]
+    unlike: list[str]
 
 
 class _Names(NamedTuple):
@@ -127,7 +130,7 @@ def load_shards(
         raise GeomkitError(
             f"webdataset: {path}: no image with a caption in {len(tars)} tar files; expected "
             f"KEY.{own or 'jpg'} with KEY.{names.caption_suffix}, or KEY.json with a "
-            f"{caption_field}; {_found(held)}"
+            f"{caption_field}; {_found(held)}{_keys(samples)}"
         )
     ids = [sample.key for _, sample in whole]
     if len(set(ids)) < len(ids):  # keys that only count within their tar file
@@ -145,10 +148,10 @@ def load_shards(
     repeats = LeftOut.of(
         "members for a sample that has one", [name for index in held for name in index.repeats]
     )
-    captions = [sample.captions or [] for _, sample in whole]
+    unlike = [name for index in held for name in index.unlike]
     return request.pairs(
         ids,
-        captions,
+        [sample.captions or [] for _, sample in whole],
         places=[Place(str(tar), "tar") for tar in tars],
         place=[place for place, _ in whole],
         spans=np.array([(sample.offset, sample.length) for _, sample in whole]),
@@ -156,11 +159,20 @@ def load_shards(
         notes=[
             f"no end mark in {', '.join(endless)}: cut short?" if endless else "",
             *(f"not used: {some}" for some in repeats),
+            *map(str, LeftOut.of("samples with another caption in .json, not used", unlike)),
+            mixed(map(str, tars), "tar files"),
             *_disagreements(tars, held),
         ],
         left_out=[some for what, keys in lacking.items() for some in LeftOut.of(what, keys)],
-        reading=f"{_found(held)}; {several(captions)}",
+        reading=_found(held),
     )
+
+
+def _keys(samples: list[tuple[int, _Sample]]) -> str:
+    """A key of an image, and one of a caption, that do not go together; nothing without both."""
+    image = next((s.key for _, s in samples if s.offset is not None), None)
+    text = next((s.key for _, s in samples if s.captions is not None), None)
+    return f"; keys such as '{image}' of images, '{text}' of captions" if image and text else ""
 
 
 def _found(held: list[_Index]) -> str:
@@ -169,7 +181,7 @@ def _found(held: list[_Index]) -> str:
     for index in held:
         suffixes.update(index.suffixes)
     fields = next((index.fields for index in held if index.fields), [])
-    there = ", ".join(f"{count:,} .{suffix}" for suffix, count in suffixes.most_common(6))
+    there = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(6))
     inside = f" with {', '.join(map(repr, fields[:8]))}" if fields else ""
     return (
         f"members: {there or 'none'}{'; .json' if fields else ''}{inside} (choose with "
@@ -251,12 +263,13 @@ def _go_through(tar: Path, names: _Names) -> _Index:
         with tarfile.open(tar, "r:", errors="surrogateescape") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined] # would grow with the tar
-                # The last suffix, not the first as WebDataset has it: names may hold dots.
-                key, dot, suffix = member.name.rpartition(".")
-                suffix = suffix.lower()
-                if not member.isreg() or not dot or "/" in suffix or _is_hidden(member.name):
+                key, suffix = _divided(member.name, names)
+                if member.isdir() or _is_hidden(member.name):
                     continue
-                suffixes[suffix] += 1
+                if not member.isreg():
+                    suffixes["links (not followed)"] += 1
+                    continue
+                suffixes[f".{suffix}" if suffix else "without a suffix"] += 1
                 if member.issparse():
                     texts[key] = "samples with a sparse member"
                 elif suffix == names.image_suffix or (
@@ -287,13 +300,26 @@ def _go_through(tar: Path, names: _Names) -> _Index:
             after = file.read(_BLOCK)
     if after.strip(b"\0") or 0 < len(after) < _BLOCK:  # tarfile takes half a header for the end
         raise GeomkitError(f"webdataset: {tar}: cut short, or damaged at byte {end:,}{_FETCH}")
+    unlike = [key for key in texts if described.get(key, texts[key]) != texts[key]]
     samples = []
     for key in dict.fromkeys([*images, *texts, *described]):
         caption = texts.get(key, described.get(key))
         captions, why = (None, caption) if isinstance(caption, str) else (caption, "")
         offset, length = images.get(key, (None, None))
         samples.append(_Sample(key, offset, length, captions, why))
-    return _Index(samples, bool(after), dict(suffixes), fields, repeats)
+    return _Index(samples, bool(after), dict(suffixes), fields, repeats, unlike)
+
+
+def _divided(name: str, names: _Names) -> tuple[str, str]:
+    """Key and suffix of a member: a suffix that was asked for, or the last one.
+
+    WebDataset takes the first, but names may hold dots.
+    """
+    for own in filter(None, (names.image_suffix, names.caption_suffix)):
+        if name.lower().endswith(f".{own}"):
+            return name[: -len(own) - 1], own
+    key, dot, suffix = name.rpartition(".")
+    return (key, suffix.lower()) if dot and "/" not in suffix else (name, "")
 
 
 def _lines(text: bytes) -> list[str] | str:

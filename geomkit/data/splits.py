@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,10 +10,39 @@ import numpy as np
 from geomkit.data.pairs import PairData, seeded_hash
 from geomkit.errors import GeomkitError, unknown_name
 
-__all__ = ["VAL_SHARE", "default_splits", "held_out", "in_split", "split_names"]
+__all__ = ["NAMES", "VAL_SHARE", "default_splits", "held_out", "in_split", "mixed", "split_called",
+           "split_names"]  # fmt: skip
 
+NAMES = {
+    "train": ("train", "training", "restval"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+"""What splits are called in names of folders and files, and in tables."""
 VAL_SHARE = 0.2
 """Share held out for validation where a data set has no split of its own."""
+
+
+def split_called(name: str) -> str | None:
+    """The split that a name stands for, with a year after it or not; ``None`` for another word.
+
+    >>> [split_called(name) for name in ("Train", "valid", "val2017", "class_1")]
+    ['train', 'val', 'val', None]
+    """
+    word = re.sub(r"[ _-]?(19|20)\d\d$", "", name.strip().lower())
+    return next((split for split, names in NAMES.items() if word in names), None)
+
+
+def mixed(names: Iterable[str], what: str) -> str:
+    """Remark on data whose names are of several splits that are not told apart; else nothing.
+
+    >>> mixed(["a/train-000.tar", "a/val-000.tar"], "tar files")
+    'tar files of train and val are read as one data set'
+    """
+    words = [set(re.split("[^a-z0-9]+", name.lower())) for name in names] or [set()]
+    unlike = set.union(*words) - set.intersection(*words)
+    found = [split for split in NAMES if any(split_called(word) == split for word in unlike)]
+    return f"{what} of {' and '.join(found)} are read as one data set" if len(found) > 1 else ""
 
 
 def held_out(names: Iterable[str], seed: int) -> np.ndarray:

@@ -15,7 +15,8 @@ import numpy as np
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
-from geomkit.data.pairs import LeftOut, PairData, several
+from geomkit.data.pairs import LeftOut, PairData
+from geomkit.data.splits import mixed, split_called
 from geomkit.errors import GeomkitError
 
 __all__ = ["DATASET", "SEPARATORS", "Table", "load_table"]
@@ -24,7 +25,6 @@ SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
 """Names for the option ``separator``; any other single character stands for itself."""
 
 _BY_SUFFIX = {".csv": "comma", ".tsv": "tab", ".txt": "tab"}
-_SPLITS = {"validation": "val", "valid": "val", "dev": "val", "restval": "train"}
 _ROWS_PER_BYTE = 64
 _DOUBLED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 """A whole cell in quotes, with a quote in it that is written twice."""
@@ -97,7 +97,11 @@ def load_table(
     if len(set(ids)) < len(ids):
         twice = next(id_ for id_, count in Counter(ids).items() if count > 1)
         raise GeomkitError(f"csv: {path}: {id_column} '{twice}' names two images")
-    splits = [more[name][-1].lower() for name in names] if split_column else None
+    splits, unknown = None, Counter[str]()
+    if split_column:
+        written = [more[name][-1].strip() for name in names]
+        splits = [split_called(word) or word.lower() for word in written]
+        unknown = Counter(s for s in splits if s not in request.dataset.splits)
     places = [Place(str(file.parent), instead=str(Path.cwd()))]
     if table.pictures:
         places = [Place(str(file.absolute()), "parquet")]
@@ -109,13 +113,17 @@ def load_table(
         places=places,
         spans=table.spans([int(name) - 1 for name in names]) if table.pictures else None,
         ids=ids,
-        splits=splits and [_SPLITS.get(split, split) for split in splits],
+        splits=splits,
         source=f"table {file.name}",
-        notes=[table.remark],
+        notes=[
+            table.remark,
+            *(f"{n:,} images of a split '{s}', which only all has" for s, n in unknown.items()),
+            "" if splits else mixed({name.rpartition("/")[0] for name in names}, "images"),
+        ],
         left_out=LeftOut.of(
             "rows that cannot be read", [f"{row}: {why}" for row, why in table.reasons.items()]
         ),
-        reading=f"{table.reading}; {several(captions.values())}",
+        reading=table.reading,
     )
 
 
