@@ -12,6 +12,7 @@ from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console, options
+from .many import says_data
 from .progress import Display
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def extract(
     given: options.DataOptions,
     cache_images: options.CacheImages = False,
     download: options.Download = False,
+    trust_data: options.TrustData = False,
     resume: bool = False,
     overwrite: options.Overwrite = False,
 ) -> int:
@@ -61,6 +63,7 @@ def extract(
         given: Options that complete the DATA spec.
         cache_images: Whether to cache images.
         download: Whether to download weights.
+        trust_data: Whether data that a checkpoint names may lie outside its folder.
         resume: Continue in --out at the first missing shard.
         overwrite: Whether to replace the folder.
 
@@ -77,16 +80,18 @@ def extract(
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
     from geomkit import extraction
     from geomkit.data import load_data
-    from geomkit.sources import open_source
+    from geomkit.sources import open_source, own_data
 
     loaded = open_source(source, download=download)
     if os.environ.get("RANK", "0") == "0":
         console.notes(source, loaded.notes)
     trained_on: dict[str, Any] = loaded.meta.get("data") or {}
-    spec = data or trained_on.get("spec")
+    spec = data or own_data(loaded, trust=trust_data)
     if spec is None:
         raise GeomkitError(f"{source}: needs --data, since geomkit has not trained this model")
     team = Team.from_environment()
+    if data is None and team.rank == 0:
+        says_data(source)(spec)
     try:
         with _Watcher(quiet=team.rank > 0) as watcher:
             pairs = load_data(

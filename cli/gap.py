@@ -14,7 +14,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console
-from .many import say_notes
+from .many import say_notes, says_data
 from .options import ModelOptions
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def gap(
             say_notes(pairs[0].meta["path"], pairs[0])
             yield from ((e.meta["path"], e, None) for e in pairs)
         for source in sources:
-            pairs, split = load_pairs(source, **options.arguments())
+            pairs, split = load_pairs(source, **options.arguments(), announce=says_data(source))
             say_notes(source, pairs[0])
             yield from ((source, e, split) for e in pairs)
 

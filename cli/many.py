@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
 
-__all__ = ["Figure", "draws", "load_all", "load_one", "say_notes", "short_names"]
+__all__ = ["Figure", "draws", "load_all", "load_one", "say_notes", "says_data", "short_names"]
 
 
 def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
@@ -66,9 +66,14 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
     """
     from geomkit.extraction.load import load_source
 
-    embeddings, split = load_source(source, **options.arguments())
+    embeddings, split = load_source(source, **options.arguments(), announce=says_data(source))
     say_notes(source, embeddings)
     return embeddings, split
+
+
+def says_data(source: str) -> Callable[[str], None]:
+    """Return a function that prints the DATA spec that a checkpoint names."""
+    return lambda spec: console.line(f"{source}: embeds the data that it names, {spec}")
 
 
 def say_notes(source: str, embeddings: Embeddings | Clouds) -> None:

@@ -23,8 +23,8 @@ from geomkit._core.files import from_home
 from geomkit.errors import GeomkitError
 
 __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
-           "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "Workers",
-           "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
+           "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "TrustData",
+           "Workers", "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
@@ -32,6 +32,13 @@ Workers = Annotated[
 ]
 Download = Annotated[bool, typer.Option("--download", help="Allow the download of model weights.")]
 Precision = Annotated[str, typer.Option(help="Precision: auto, fp32, bf16 or fp64.")]
+TrustData = Annotated[
+    bool,
+    typer.Option(
+        "--trust-data",
+        help="Read the data that a checkpoint names even if they lie outside its folder.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
 CacheImages = Annotated[
     bool, typer.Option("--cache-images", help="Keep decoded, resized images in the cache.")
@@ -63,6 +70,7 @@ class ModelOptions:
         columns: Arrays of a file of embeddings: image=NAME,text=NAME, or any other modalities;
             also image_index=NAME. Default: told by their names.
         fast_decode: Decode large JPEGs at a reduced size, which moves the embeddings a little.
+        trust_data: Whether data that a checkpoint names may lie outside its folder.
     """
 
     data: str | None = None
@@ -72,6 +80,7 @@ class ModelOptions:
     download: Download = False
     columns: str | None = None
     fast_decode: bool = False
+    trust_data: TrustData = False
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of :func:`geomkit.extraction.load.load_source`.

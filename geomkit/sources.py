@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from geomkit._core.files import from_home, is_torch_file
+from geomkit._core.files import cache_dir, from_home, is_torch_file
+from geomkit.data import parse_spec
 from geomkit.embeddings.embeddings import Clouds, Embeddings, from_loaded
 from geomkit.embeddings.formats import read
 from geomkit.errors import GeomkitError
@@ -13,7 +17,7 @@ from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind, model_forms, open_model
 from geomkit.models.checkpoints.trained_run import TrainedRun, load_run
 
-__all__ = ["open_source", "read_source", "run_of"]
+__all__ = ["open_source", "own_data", "read_source", "run_of"]
 
 
 def open_source(source: str | Path, *, download: bool = False) -> Checkpoint:
@@ -63,3 +67,32 @@ def run_of(source: str | Path) -> TrainedRun | None:
     """
     kind = find_kind(source := from_home(source))
     return load_run(source) if kind is not None and kind.name == "geomkit" else None
+
+
+def own_data(checkpoint: Checkpoint, *, trust: bool = False) -> str | None:
+    """Return the DATA spec that a geomkit checkpoint names, or ``None`` for any other model.
+
+    Args:
+        checkpoint: Opened checkpoint.
+        trust: Whether the data may lie anywhere; else beside the checkpoint or in the cache.
+
+    Raises:
+        GeomkitError: If the data lie elsewhere: a checkpoint may come from a stranger.
+    """
+    held: dict[str, Any] = checkpoint.meta.get("data") or {}
+    spec: str | None = held.get("spec")
+    if spec is None or trust or (path := parse_spec(spec).path) is None:
+        return spec
+    place = re.split(r"[{*?\[]", path, maxsplit=1)[0]  # of a pattern, what precedes it
+    folders = Path(checkpoint.source).parent, cache_dir()
+    within = any(_real(place).is_relative_to(_real(folder)) for folder in folders)
+    if not within or "../" in path[len(place) :]:
+        raise GeomkitError(
+            f"{checkpoint.source}: names the data '{spec}', which lie outside its folder; give "
+            f"--data '{spec}', or --trust-data to read whatever a checkpoint names"
+        )
+    return spec
+
+
+def _real(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))

@@ -170,3 +170,60 @@ def test_the_home_folder_is_found_wherever_a_path_begins(
     for open_it in (open_model, open_source):
         with pytest.raises(GeomkitError, match=f"nano/{home}: {home} is a folder"):
             open_it("open_clip:nano/~/m")
+
+
+@pytest.mark.parametrize(
+    ("spec", "refused"),
+    [
+        ("openmoji,n=8", False),
+        ("csv:{here}/a.csv", False),
+        ("csv:{here}/sub/a.csv,image_column=x", False),
+        ("webdataset:{here}/a-{{000..009}}.tar", False),
+        ("csv:{cache}/a.csv", False),
+        ("csv:{here}/../a.csv", True),
+        ("csv:{here}/out/a.csv", True),  # a link
+        ("coco:/data", True),
+        ("webdataset:{here}/{{../../a,b}}.tar", True),
+        ("webdataset:/da*/a.tar", True),
+    ],
+)
+def test_a_checkpoint_does_not_choose_what_is_read(
+    spec: str, refused: bool, cache: Path, tmp_path: Path
+) -> None:
+    from types import SimpleNamespace
+
+    from geomkit.sources import own_data
+
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "out").symlink_to(tmp_path)
+    spec = spec.format(here=here, cache=cache)
+    checkpoint: Any = SimpleNamespace(source=str(here / "c.pt"), meta={"data": {"spec": spec}})
+    if not refused:
+        assert own_data(checkpoint) == spec
+        return
+    with pytest.raises(GeomkitError, match=r"outside its folder; give --data .* or --trust-data"):
+        own_data(checkpoint)
+    assert own_data(checkpoint, trust=True) == spec
+
+
+def test_the_data_that_a_checkpoint_names_are_said_before_they_are_read(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from geomkit.models.checkpoints import load_run, save_run
+
+    train = "train --model nano --dim 3 --batch-size 8 --steps 1 --device cpu -q --data"
+    assert cli(*train.split(), DATA).status == 0
+    run = load_run("ckpt.pt")
+    elsewhere = f"csv:{tmp_path.parent}/none.csv"
+    save_run("ckpt.pt", replace(run, data={**run.data, "spec": elsewhere}))
+    for command in ("gap", "plot-pca", "extract"):
+        words = [command, "ckpt.pt", *(["--out", "emb"] if command == "extract" else [])]
+        outcome = cli(*words)
+        assert outcome.status == 2 and "--trust-data" in outcome.err, outcome
+        outcome = cli(*words, "--trust-data")
+        lines = outcome.err.splitlines()
+        assert outcome.status == 2 and "none.csv: no such file" in lines[-1], outcome
+        assert f"ckpt.pt: embeds the data that it names, {elsewhere}" in lines[:-1]

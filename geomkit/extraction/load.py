@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
-from geomkit.sources import open_source, read_source
+from geomkit.sources import open_source, own_data, read_source
 
 __all__ = ["load_modalities", "load_pairs", "load_source", "to_device"]
 
@@ -36,6 +36,8 @@ def load_source(
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
     fast_decode: bool = False,
+    trust_data: bool = False,
+    announce: Callable[[str], None] = lambda spec: None,
 ) -> tuple[Embeddings, str | None]:
     """Return the embeddings of a SOURCE, and their split (``None`` if the files do not say it).
 
@@ -53,14 +55,16 @@ def load_source(
             file that names its arrays otherwise.
         fast_decode: Whether large JPEGs may be decoded at a reduced size, for a model; this moves
             the embeddings a little.
+        trust_data: Whether the data that a checkpoint names may lie outside its folder.
+        announce: Function called with the DATA spec that a checkpoint names, before it is read.
 
     Returns:
         The embeddings and the name of the split. Of a file with more than two modalities they are
         the first two, as ``meta["notes"]`` says; :func:`load_pairs` returns every pair.
 
     Raises:
-        GeomkitError: If there is no such file, it cannot be read, an option does not apply, or a
-            model has no data.
+        GeomkitError: If there is no such file, it cannot be read, an option does not apply, a model
+            has no data, or those that a checkpoint names lie outside its folder.
 
     Example:
         >>> import numpy as np, os, tempfile
@@ -79,6 +83,8 @@ def load_source(
         workers=workers,
         columns=columns,
         fast_decode=fast_decode,
+        trust_data=trust_data,
+        announce=announce,
     )
     if isinstance(first, Clouds):
         raise GeomkitError(f"{source}: {first.reason}; only geomkit gap measures that")
@@ -99,6 +105,8 @@ def load_pairs(
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
     fast_decode: bool = False,
+    trust_data: bool = False,
+    announce: Callable[[str], None] = lambda spec: None,
 ) -> tuple[list[Embeddings | Clouds], str | None]:
     """Return embeddings of every pair of modalities of a SOURCE, or clouds without pairs.
 
@@ -111,6 +119,8 @@ def load_pairs(
         checkpoint = open_source(source, download=download)
         if columns:
             raise GeomkitError(f"{source}: columns apply to embeddings, this is a model")
+        if data is None:
+            announce(own_data(checkpoint, trust=trust_data) or "")
         embedded, split = _embed(
             checkpoint,
             data,

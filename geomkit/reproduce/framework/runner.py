@@ -233,7 +233,7 @@ class _Run:
             if not path.exists():
                 found, _ = load_source(
                     cell_path(cells, cell), split=split, device=options.device,
-                    workers=options.workers,
+                    workers=options.workers, trust_data=True,
                 )  # fmt: skip
                 for other in cells.glob(f"{cell.key}.{split}.*npz"):
                     other.unlink()
