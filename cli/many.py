@@ -8,6 +8,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 from . import console
@@ -108,4 +109,4 @@ def short_names(sources: Sequence[str]) -> list[str]:
     longest = max(map(len, parts), default=1)
     while depth < longest and len({p[-depth:] for p in parts}) < len(set(parts)):
         depth += 1
-    return ["/".join(p[-depth:]) for p in parts]
+    return [shown("/".join(p[-depth:])) for p in parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 from . import console
@@ -100,10 +101,14 @@ def _comparable(rows: Rows, source: str) -> Rows:
     Raises:
         GeomkitError: If there are none.
     """
+    from dataclasses import replace
+
+    from geomkit.reproduce.framework.results import Rows
+
     found = rows.where(lambda row: row.dim > 0 and bool(row.loss), condition="")
     if not found:
         raise GeomkitError(
             f"{source}: no results by dimension and loss alone; name those of figure2, such as "
             "reports/openmoji/figure2/results.csv"
         )
-    return found
+    return Rows(replace(row, loss=shown(row.loss)) for row in found)

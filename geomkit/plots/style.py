@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write, check_target
+from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 from geomkit.losses import PRESETS, Preset, parse_loss
 
@@ -59,6 +60,7 @@ def style() -> Iterator[None]:
         "legend.frameon": False,
         "pdf.fonttype": 42,
         "svg.fonttype": "none",
+        "text.parse_math": False,  # names from files may hold dollar signs
     }
     with matplotlib.rc_context(settings):
         yield
@@ -220,6 +222,11 @@ def save_figure(figure: Figure, path: Path, *, overwrite: bool = False, dpi: int
     Raises:
         GeomkitError: As :func:`check_figure_path`.
     """
+    from matplotlib.text import Text
+
     check_figure_path(path, overwrite=overwrite)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(shown(text.get_text()))  # an SVG with control characters is damaged
     with style(), atomic_write(path, overwrite=overwrite) as file:
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=dpi)

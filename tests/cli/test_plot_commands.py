@@ -195,3 +195,30 @@ def test_values_lie_within_their_ranges() -> None:
     for name, value in found.items():
         low, high = value_range(name)
         assert low - 1e-9 <= value <= high + 1e-9, name
+
+
+WILD = "$x_1 \\frac{_[red]&<b>\x1b.npz"
+
+
+@pytest.mark.parametrize("command", ["plot-gap", "plot-pca", "plot-pca --scatter", "plot-sphere"])
+def test_names_with_dollars_and_escapes_are_drawn_as_they_are(
+    command: str, cli, npz: str, tmp_path: Path
+) -> None:
+    from xml.etree import ElementTree
+
+    for name in (WILD, f"_{WILD}"):
+        (tmp_path / name).write_bytes((tmp_path / npz).read_bytes())
+    sources = [WILD] if command == "plot-sphere" else [WILD, f"_{WILD}"]
+    outcome = cli(*command.split(), *sources, "--out", "f.svg")
+    assert outcome.status == 0, outcome
+    words = "".join(ElementTree.parse(tmp_path / "f.svg").getroot().itertext())
+    for source in sources:
+        assert source.replace("\x1b", "\\u001b") in words
+
+
+def test_results_with_dollars_are_drawn(cli, results: str, tmp_path: Path) -> None:
+    path = tmp_path / results
+    path.write_text(path.read_text().replace(",cua,", ",$c_{u}a\x1b[31m,"))
+    assert cli("plot-gap", results, "--out", "f.svg").status == 0
+    text = (tmp_path / "f.svg").read_text()
+    assert "$c_{u}a\\u001b[31m" in text and "\x1b" not in text
