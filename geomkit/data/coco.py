@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import Place, open_zip, read_member
-from geomkit.data.pairs import PairData
+from geomkit.data.pairs import LeftOut, PairData
 from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = ["DATASET", "PUBLISHED", "YEARS", "load_coco"]
@@ -81,16 +82,23 @@ def load_coco(
     alone = chosen != "karpathy" and list(there[chosen]) == ["train"]
     part = "all" if alone and request.split != "test" else request.split
     found = list(_read(root, chosen, there[chosen], part))
+    unlisted = [image.id for image in found if not image.file]
+    found = [image for image in found if image.file]
     images = [image for image in found if image.captions]
     if not images:
         raise GeomkitError(f"coco: {root}: no image with a caption in {part} ({chosen})")
+    ids = [image.id for image in images]
+    if len(set(ids)) < len(ids):  # numbers that only count within their split
+        ids = [f"{image.split}/{image.id}" for image in images]
+    name, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise GeomkitError(f"coco: {root}: image {name} is listed twice ({chosen})")
     several = f"{chosen}'s layout, as no year= was given ({', '.join(there)} found)"
-    bare = len(found) - len(images)
+    bare = [f"{image.folder}/{image.file}" for image in found if not image.captions]
     notes = [
         several if year is None and len(there) > 1 else "",
         _count(len(found), chosen, "train" if alone else part),
         f"no captions_val{chosen}.json" if alone and request.split != "all" else "",
-        f"{bare} images without captions left out" if bare else "",
     ]
     folders = sorted({image.folder for image in images})
     places, inside = zip(*(_images(root, folder) for folder in folders), strict=True)
@@ -100,10 +108,14 @@ def load_coco(
         [image.captions[:captions] for image in images],
         places=places,
         place=place,
-        ids=[image.id for image in images],
+        ids=ids,
         splits=None if alone else [image.split for image in images],
         source=f"COCO {chosen}",
         notes=notes,
+        left_out=[
+            *LeftOut.of("images without captions", bare),
+            *LeftOut.of("images that have captions but are not listed", unlisted),
+        ],
     )
 
 
@@ -181,6 +193,8 @@ def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:
             texts = by_image.get(image["id"], [])
             name = _text(image["file_name"])
             yield _Image(folder, name, str(image["id"]), split, _ordered(texts))
+        for number in by_image.keys() - {image["id"] for image in content["images"]}:
+            yield _Image(folder, "", str(number), split, _ordered(by_image[number]))
 
 
 def _karpathy(source: _Json) -> Iterator[_Image]:
@@ -202,7 +216,8 @@ def _karpathy_part(source: _Json, split: str) -> Iterator[_Image]:
         if isinstance(content, dict):
             found = {}
             for image in _captions(source, "", split):
-                found[image.file] = list(image.captions)
+                if image.file:
+                    found[image.file] = list(image.captions)
         else:
             found = {}
             for entry in content:

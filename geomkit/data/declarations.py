@@ -58,6 +58,7 @@ def read_value(kind: Callable[[str], Value], text: str) -> Value:
         raise ValueError(f"expected {expected}" if expected else str(error)) from None
 
 
+_EMPTY = ("", "nan", "none", "null")
 _ALL_PAIRS: Mapping[str, Callable[[str], Value]] = {"n": int, "seed": int}
 _FILE_PAIRS = {**_ALL_PAIRS, "max_bad": share, "draft": bool, "distinct": bool}
 
@@ -232,8 +233,10 @@ class Request:
         images = FileImages(places, place, names, self.preprocess, draft=self.draft, spans=spans)
         if (lists := from_lists(captions)) is not None:
             captions, notes = lists, [*notes, "captions that are lists in a text: read as several"]
-        empty = sum(not text.strip() for texts in captions for text in texts)
-        note = "; ".join(filter(None, [*notes, f"{empty:,} captions are empty" * bool(empty)]))
+        empty = sum(text.strip().lower() in _EMPTY for texts in captions for text in texts)
+        if empty:
+            notes = [*notes, f"{empty:,} captions are empty, nan, none or null"]
+        note = "; ".join(filter(None, notes))
         data = self.data(images, captions, ids or names, source, note=note)
         wrong: dict[str, list[int]] = {}
         for row, texts in enumerate(data.captions):

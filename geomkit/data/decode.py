@@ -170,6 +170,9 @@ def _hint(source: Path | bytes) -> str:
     for form in ("NFC", "NFD"):
         if os.path.exists(unicodedata.normalize(form, path)):  # noqa: PTH110 - never an error
             return f"; there is one with its accents in the form {form} of Unicode"
+    before = path.rpartition("#")[0]
+    if before and os.path.exists(before):  # noqa: PTH110
+        return f"; there is {Path(before).name}: take #… off the names of images"
     near = [] if Path(path).suffix else sorted(glob.glob(glob.escape(path) + ".*"))  # noqa: PTH207
     return f"; there is {Path(near[0]).name}" if near else ""
 
@@ -197,4 +200,6 @@ def _strip_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):  # convert() would clip 16 bits
         wide = np.asarray(image, dtype=np.float64).clip(0.0, 65535.0)
         return Image.fromarray((wide / 257.0).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":  # its scale is not known, and convert() would clip it
+        raise GeomkitError("does not decode (floating-point pixels; save it with 8 or 16 bits)")
     return image.convert("RGB")

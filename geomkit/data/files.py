@@ -236,9 +236,11 @@ def _from_tar(path: str, start: int, length: int) -> bytes:
     return content
 
 
-def _from_parquet(path: str, column: str, group: int, row: int) -> bytes:
+def _from_parquet(path: str, column: str, group: int, row: int) -> Path | bytes:
     cell = _row_group(path, Path(path).stat().st_mtime_ns, column, group)[row].as_py()
     content = cell["bytes"] if isinstance(cell, dict) else cell
+    if content is None and isinstance(cell, dict) and cell.get("path"):
+        return Path(path).parent / cell["path"]  # as datasets writes images that are files
     if content is None:
         raise GeomkitError(f"has no bytes in {Path(path).name}")
     return content

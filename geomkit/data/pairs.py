@@ -335,7 +335,13 @@ class PairData:
         first: dict[str, int] = {}
         for row, name in enumerate(self.names):
             first.setdefault(name, row)
-        return self.take(np.array(list(first.values()), int))
+        rows = list(first.values())
+        more = [self.ids[row] for row in sorted(set(range(len(self))) - set(rows))]
+        return replace(
+            self.take(np.array(rows, int)),
+            given=self.given or len(self),
+            left_out=self.left_out + LeftOut.of("images with the main caption of another", more),
+        )
 
     def with_note(self, text: str) -> PairData:
         """The same data with one more remark for the user."""

@@ -68,6 +68,8 @@ def load_table(
             cannot.
     """
     path, file = request.path, Path(request.path)
+    if file.is_dir():
+        raise GeomkitError(f"csv: {path}: is a folder; name one of its files")
     if not file.is_file():
         raise request.missing("file")
     if request.split == "test" and split_column is None:
@@ -117,6 +119,12 @@ def load_table(
         source=f"table {file.name}",
         notes=[
             table.remark,
+            *table.notes,
+            *(
+                f"column '{c}' is not used; give split_column={c}"
+                for c in table.head
+                if split_column is None and c.strip().lower() == "split"
+            ),
             *(f"{n:,} images of a split '{s}', which only all has" for s, n in unknown.items()),
             "" if splits else mixed({name.rpartition("/")[0] for name in names}, "images"),
         ],
@@ -153,6 +161,8 @@ class Table:
         remark: What of that differs from what the file's suffix says.
         pictures: Whether the first column holds the bytes of images.
         spaced: Whether spaces around cells are removed.
+        head: Names of all columns; filled by :meth:`rows`.
+        notes: What else to say of the rows; filled by :meth:`rows`.
     """
 
     file: Path
@@ -166,6 +176,8 @@ class Table:
     remark: str = ""
     pictures: bool = False
     spaced: bool = False
+    head: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[int, Cells]]:
         """The cells of the columns, with the number of the row, from 1 without the header.
@@ -173,12 +185,22 @@ class Table:
         Raises:
             GeomkitError: If a column is missing, or the file cannot be read.
         """
-        for number, cells in self._parquet() if self.file.suffix == ".parquet" else self._text():
+        broken = []
+        for number, cells in self._parquet() if self._is_parquet() else self._text():
             self.total = number
             if isinstance(cells, str):
                 self.bad.append((number, cells))
-            else:
-                yield number, cells
+                continue
+            if any("\n" in str(cell).strip() for cell in cells):
+                broken.append(number)
+            yield number, cells
+        if broken:
+            count, first = len(broken), broken[0]
+            self.notes.append(f"{count:,} rows have a cell of several lines, such as row {first}")
+
+    def _is_parquet(self) -> bool:
+        with refusing(OSError, says=f"{self.file}: cannot be read"), self.file.open("rb") as file:
+            return file.read(4) == b"PAR1" or self.file.suffix == ".parquet"
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -200,6 +222,7 @@ class Table:
         Raises:
             GeomkitError: If one is missing, or there twice.
         """
+        self.head = head
         for column in self.columns:
             if head.count(column) != 1:
                 there = ", ".join(map(repr, head))
@@ -294,14 +317,18 @@ class Table:
         if mark != "\t":
             return True
         width, even, doubled = 0, True, False
+        whole: set[int] = set()
         for number, _, cells in self._parsed(mark, False):
+            within = {i for i, c in enumerate(cells) if len(c) > 1 and c[0] == c[-1] == '"'}
             if not number:
-                width = len(cells)
-                if any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells):
+                width, whole = len(cells), set(range(len(cells)))
+                if within:
                     return True
+            else:
+                whole &= within  # columns all of whose cells are in quotes
             even &= len(cells) == width
             doubled |= any(map(_DOUBLED.fullmatch, cells))
-        if even and not doubled:
+        if even and not doubled and not (number and whole):
             return False
         try:
             parsed = self._parsed(mark, True)
@@ -402,7 +429,7 @@ def _divided(line: str, mark: str) -> list[str]:
 
 
 def _is_picture(text: str) -> bool:
-    return Path(text.strip()).suffix.lower() in SUFFIXES
+    return Path(re.sub(r"#\d+$", "", text.strip())).suffix.lower() in SUFFIXES
 
 
 def _swallowed(row: Sequence[str], mark: str) -> str | None:

@@ -122,7 +122,8 @@ def test_images_without_captions_and_missing_files(coco: Path) -> None:
     file.write_text(json.dumps(content))
     (coco / "train2017" / f"{5:012d}.jpg").unlink()
     data = load_data(f"coco:{coco},max_bad=0.5")
-    assert data.ids == ("1", "2", "4", "5", "6") and "1 images without captions" in data.note
+    assert data.ids == ("1", "2", "4", "5", "6") and data.given == 6
+    assert "left out: 1 images without captions (train2017/000000000003.jpg)" in data.remarks
     _, kept, bad = data.read()
     assert kept.tolist() == [0, 1, 2, 4] and [b.id for b in bad] == ["5"]
     assert "no such file" in bad[0].reason
@@ -156,3 +157,24 @@ def test_n_counts_training_pairs(coco: Path) -> None:
     assert len(load_data(f"coco:{coco},n=4")) == 4
     assert len(load_data(f"coco:{coco},n=4", split="val")) == 3
     assert len(load_data(f"coco:{coco}", split="all", n=5)) == 5
+
+
+def test_images_that_are_not_listed_or_listed_twice(coco: Path) -> None:
+    file = coco / "annotations" / "captions_train2017.json"
+    content = json.loads(file.read_text())
+    last = content["images"].pop()
+    file.write_text(json.dumps(content))
+    data = load_data(f"coco:{coco}")
+    assert data.given == 6 and len(data) == 5
+    assert f"1 images that have captions but are not listed ({last['id']})" in data.remarks
+    content["images"].append(content["images"][0])
+    file.write_text(json.dumps(content))
+    with pytest.raises(GeomkitError, match="image train/1 is listed twice"):
+        load_data(f"coco:{coco}")
+
+
+def test_numbers_may_be_those_of_a_split(coco: Path) -> None:
+    train, val = (coco / "annotations" / f"captions_{split}2017.json" for split in ("train", "val"))
+    val.write_text(train.read_text())
+    ids = load_data(f"coco:{coco}", split="all").ids
+    assert ids[:2] == ("train/1", "train/2") and ids[-1] == "val/6"

@@ -105,6 +105,18 @@ def test_sixteen_bits_keep_their_scale(kind: str) -> None:
     assert (decode(saved(Image.fromarray(dark), kind), PLAIN) == 1).all()
 
 
+def test_pixels_of_unknown_scale_are_refused() -> None:
+    image = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    with pytest.raises(GeomkitError, match="floating-point pixels; save it with 8 or 16 bits"):
+        decode(saved(image, "TIFF"), PLAIN)
+
+
+def test_the_number_of_a_caption_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"")
+    with pytest.raises(GeomkitError, match=r"there is 1\.jpg: take #… off"):
+        decode(tmp_path / "1.jpg#0", PLAIN)
+
+
 def test_an_animation_gives_its_first_picture() -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
     for kind, options in {"GIF": {}, "WEBP": {"lossless": True}, "PNG": {}}.items():

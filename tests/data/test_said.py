@@ -7,6 +7,8 @@ import json
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from samples import numbers, picture, write
 from test_tars import shard
@@ -71,6 +73,20 @@ def test_splits_in_a_column(tmp_path: Path) -> None:
         assert numbers(load_data(data.spec, split=split)) == expected
 
 
+def test_a_column_of_splits_that_is_not_used_is_said(tmp_path: Path) -> None:
+    rows = [f"{i}.png,text {i},train" for i in range(4)]
+    data = table(tmp_path, "filepath,title,Split", rows)
+    assert data.note == "column 'Split' is not used; give split_column=Split"
+    assert table(tmp_path, "filepath,title,Split", rows, split_column="Split").note == ""
+
+
+def test_images_left_out_as_not_distinct_are_counted(tmp_path: Path) -> None:
+    rows = [f"{i}.png,text {i // 2}" for i in range(4)]
+    data = table(tmp_path, "filepath,title", rows, distinct="true")
+    assert (len(data), data.given) == (2, 4)
+    assert "2 images with the main caption of another (1.png, 3.png)" in data.remarks
+
+
 # Captions
 
 
@@ -87,7 +103,24 @@ def test_lists_in_text_are_several_captions(tmp_path: Path, write_list) -> None:
 
 
 def test_empty_captions_are_counted(tmp_path: Path) -> None:
-    assert "2 captions are empty" in table(tmp_path, "filepath,title", ["0.png,", "1.png, "]).note
+    data = table(tmp_path, "filepath,title", ["0.png,", "1.png, ", "2.png,nan", "3.png,x"])
+    assert data.note == "3 captions are empty, nan, none or null"
+
+
+def test_cells_of_several_lines_are_counted(tmp_path: Path) -> None:
+    rows = ["0,text", '1,"one', "2,two", '3,5"', "4,text"]  # no suffixes, which would tell
+    for name in "01234":
+        write(tmp_path / name, picture(1))
+    data = table(tmp_path, "filepath,title", rows)
+    assert "1 rows have a cell of several lines, such as row 2" in data.note
+
+
+def test_a_column_in_quotes_between_tabs(tmp_path: Path) -> None:
+    rows = [f'{i}.png\t"text {i}"' for i in range(4)]
+    captioned(tmp_path)
+    write(tmp_path / "a.tsv", "\n".join(["filepath\ttitle", *rows]))
+    data = load_data(f"csv:{tmp_path / 'a.tsv'}", split="all")
+    assert data.names[3] == "text 3" and data.note == "cells in quotes"
 
 
 @pytest.mark.parametrize("suffix", [".json", ".caption", ".png.txt"])
@@ -131,3 +164,12 @@ def test_captions_that_disagree_and_members_of_no_use_are_said(tmp_path: Path) -
     data = load_data(f"webdataset:{path}", split="all")
     assert data.note == "1 samples with another caption in .json, not used (3)"
     assert "1 without a suffix, 1 links (not followed)" in data.reading
+
+
+def test_images_of_a_parquet_file_may_be_files(tmp_path: Path) -> None:
+    cells = [{"bytes": None, "path": "0.png"}, {"bytes": picture(1), "path": "x.png"}]
+    write(tmp_path / "0.png", picture(0))
+    pq.write_table(pa.table({"filepath": cells, "title": ["a", "b"]}), tmp_path / "a.PARQUET")
+    assert numbers(load_data(f"csv:{tmp_path / 'a.PARQUET'}", split="all")) == [0, 1]
+    with pytest.raises(GeomkitError, match="is a folder; name one of its files"):
+        load_data(f"csv:{tmp_path}")
