@@ -28,6 +28,7 @@ __all__ = [
     "from_loaded",
     "normalize",
     "read_embeddings",
+    "repeated_rows",
     "write_embeddings",
 ]
 
@@ -319,21 +320,21 @@ def from_loaded(path: Path | None, loaded: Loaded) -> list[Embeddings | Clouds]:
             index = loaded.image_index if second == b else None
             names = (first, second)
             e = Embeddings.of(rows[first], rows[second], index, modalities=names, ids=loaded.ids)
-            alone = index is None and _repeated(e.image)
-            said = {"notes": [*loaded.notes, f"{first}: {alone}"]} if alone else {}
+            notes = repeated_rows(first, e.image)
+            said = {"notes": [*loaded.notes, *notes]} if notes else {}
             found.append(replace(e, meta={**about, **said, **e.meta}))
     return found
 
 
-def _repeated(rows: Array) -> str:
-    """How many rows equal another one, in words; nothing if all differ, or are not in memory."""
+def repeated_rows(name: str, rows: Array) -> list[str]:
+    """Note on rows that equal another one; none if all differ, or they are not in memory."""
     if not isinstance(rows, np.ndarray):
-        return ""
+        return []
     count = len(rows) - len({hash(row.tobytes()) for row in rows})
-    return (
-        f"{count:,} of {len(rows):,} rows repeat another; for several texts per image give each "
-        "image once, and image_index"
-    ) * bool(count)
+    text = (
+        f"{name}: {count:,} of {len(rows):,} rows repeat another, and count as {name}s of their own"
+    )
+    return [text] if count else []
 
 
 def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: bool = False) -> None:

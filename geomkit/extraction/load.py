@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from geomkit._core.files import from_home
 from geomkit.embeddings.contents import one_matrix
-from geomkit.embeddings.embeddings import Clouds, Embeddings
+from geomkit.embeddings.embeddings import Clouds, Embeddings, repeated_rows
 from geomkit.embeddings.formats import open_file
 from geomkit.embeddings.formats.npy import read_matrix
 from geomkit.embeddings.ownership import check_ids
@@ -270,7 +270,11 @@ def _embed(
         "path": checkpoint.source,
         "kind": checkpoint.kind,
         "data": spec,
-        "notes": [*checkpoint.notes, *embeddings.meta.get("notes", ())],
+        "notes": [
+            *checkpoint.notes,
+            *embeddings.meta.get("notes", ()),
+            *repeated_rows("image", embeddings.image),
+        ],
         **{key: checkpoint.meta[key] for key in told if key in checkpoint.meta},
         "device": device,
         "precision": precision,

@@ -312,6 +312,6 @@ def test_files_of_one_modality_must_have_the_same_ids(tmp_path: Path, refused) -
 def test_images_that_repeat_are_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", image=np.repeat(x, 2, axis=0), text=np.concatenate([y, -y]))
     (note,) = read_embeddings(tmp_path / "e.npz").meta["notes"]
-    assert note.startswith("image: 12 of 24 rows repeat another; for several texts per image give")
+    assert note == "image: 12 of 24 rows repeat another, and count as images of their own"
     np.savez(tmp_path / "e.npz", image=np.eye(12), text=y)
     assert "notes" not in read_embeddings(tmp_path / "e.npz").meta
