@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -355,12 +356,15 @@ def write_embeddings(path: str | Path, embeddings: Embeddings, *, overwrite: boo
         >>> sorted(np.load(path))
         ['format', 'image', 'image_index', 'schema_version', 'text']
     """
-    with atomic_write(Path(path), overwrite=overwrite) as file:
-        np.savez(
-            file,
-            format=np.array("geomkit-embeddings"),
-            schema_version=np.array(1),
-            image=to_numpy(embeddings.image[:]),
-            text=to_numpy(embeddings.text[:]),
-            image_index=embeddings.image_index,
-        )
+    arrays = {
+        "format": np.array("geomkit-embeddings"),
+        "schema_version": np.array(1),
+        "image": to_numpy(embeddings.image[:]),
+        "text": to_numpy(embeddings.text[:]),
+        "image_index": embeddings.image_index,
+    }
+    # np.savez before numpy 2.2 leaves its archive open where the disk is full.
+    with atomic_write(Path(path), overwrite=overwrite) as file, ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
