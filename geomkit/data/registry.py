@@ -155,6 +155,8 @@ def with_options(spec: str, **options: object) -> str:
     for key, value in options.items():
         if value is None:
             continue
+        if key == "draft" and key not in known:
+            raise GeomkitError(f"data '{spec}': has no JPEG files to decode fast")
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
         if key in given:

@@ -468,6 +468,13 @@ def test_what_is_left_out_and_fast_decoding_are_fields(
         load_classes("openmoji,attribute=flag", preprocess=PLAIN, fast_decode=True)
 
 
+def test_classes_of_one_name_are_said(tmp_path: Path) -> None:
+    for folder in ("big_cat", "big-cat", "dog"):
+        draw(tmp_path / folder / "1.png", (9, 9, 9))
+    note = load_classes(f"imagefolder:{tmp_path}", preprocess=PLAIN).data.note
+    assert note == "2 classes have the name 'big cat', and cannot be told apart by it"
+
+
 def test_workers_change_nothing(tmp_path: Path) -> None:
     loaded = tiny()
     root = folders(tmp_path / "p")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,10 @@ def load_classes(
     if templates is not None:
         read = prompts.read_templates(Path(templates))
         found = replace(found, templates=read, templates_from=str(templates))
+    name, count = Counter(found.class_names).most_common(1)[0]
+    if count > 1:
+        said = f"{count} classes have the name '{name}', and cannot be told apart by it"
+        found = replace(found, data=found.data.with_note(said))
     captions = tuple((found.class_names[label],) for label in found.labels)
     return replace(found, data=replace(found.data, captions=captions))
 

@@ -23,6 +23,8 @@ from geomkit.errors import GeomkitError
 
 __all__ = ["FORMAT"]
 
+_KEPT = ("given", "reading", "note", "fast_decode")
+"""What the manifest says of the data, kept with the embeddings."""
 _RESTORE = "geomkit extract --resume restores it"
 
 
@@ -36,6 +38,8 @@ def _read(path: Path) -> Loaded:
         shards = [ShardEntry.from_json(shard) for shard in manifest["shards"]]
         meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
         split = manifest["data"]["split"]
+        meta |= {key: manifest["data"][key] for key in _KEPT if key in manifest["data"]}
+        assumed = tuple(map(str, manifest["model"].get("notes", ())))
         bad = [(entry["id"], entry["reason"]) for entry in manifest.get("bad", ())]
         left_out = manifest["data"].get("left_out", ())
         not_given = tuple(f"{x['count']:,} {x['what']}, such as {x['first'][0]}" for x in left_out)
@@ -60,7 +64,7 @@ def _read(path: Path) -> Loaded:
                 f"{path}: shard {k}: {a.shape[0]} images and {b.shape[0]} texts, but {MANIFEST} "
                 f"says {entry.images} and {entry.texts}"
             )
-    notes = loaded.notes
+    notes = assumed + loaded.notes
     if not_given:
         notes += (f"not extracted: {'; '.join(not_given)}",)
         meta["left_out"] = list(left_out)
