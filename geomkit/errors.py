@@ -30,7 +30,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> GeomkitError:
     return GeomkitError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type's name if it has none.
 
     For an error of the system it is the system's own words.

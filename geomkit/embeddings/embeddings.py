@@ -311,7 +311,7 @@ def from_loaded(path: Path | None, loaded: Loaded) -> list[Embeddings | Clouds]:
         about["notes"] = list(loaded.notes)
     with nullcontext() if path is None else naming(path):
         shards = {a: loaded.image, b: loaded.text, **loaded.others}
-        rows = {name: Rows(parts, name=name) for name, parts in shards.items() if parts}
+        rows = {name: Rows(parts, name=name, path=path) for name, parts in shards.items() if parts}
         if not loaded.text or (loaded.image_index is None and len(rows[a]) != len(rows[b])):
             return [Clouds.of({name: rows[name] for name in (a, b) if name in rows}, meta=about)]
         found: list[Embeddings | Clouds] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,15 @@ class StoredFile:
 
     bytes: int
     sha256: str
+
+    def fits(self, path: Path, *, sums: bool = True) -> bool:
+        """Whether a file has this size, and this checksum unless sizes alone are compared."""
+        if path.stat().st_size != self.bytes:
+            return False
+        if not sums:
+            return True
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
 
 @dataclass(frozen=True)
@@ -76,14 +86,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, RecursionError, ValueError):
         return None
     except OSError as error:
         raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return None
     version = content.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if type(version) is not int or version > SCHEMA_VERSION:
         raise GeomkitError(
             f"{path}: written in schema version {version}, this geomkit reads up to "
             f"{SCHEMA_VERSION}; upgrade geomkit"

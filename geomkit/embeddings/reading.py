@@ -94,8 +94,10 @@ def reading(path: Path) -> Iterator[None]:
     with naming(path):
         try:
             yield
-        except (GeomkitError, MemoryError):
+        except GeomkitError:
             raise
+        except MemoryError:
+            raise GeomkitError("its arrays do not fit into memory by its own account") from None
         except OSError as error:
             raise GeomkitError(f"cannot be read ({error.strerror or error})") from None
         except ImportError as error:

@@ -86,6 +86,11 @@ class FileShard:
     shape: tuple[int, ...]
     swapped: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a shape that is none."""
+        if not all(type(side) is int and side >= 0 for side in self.shape):
+            raise GeomkitError(f"damaged: shape {self.shape}")
+
     def _entry(self, number: int) -> tuple[np.dtype, int, int]:
         """Type as stored, count of numbers and place in the file of an entry of the first axis."""
         stored = np.dtype(np.uint16 if self.dtype == _BFLOAT16 else self.dtype)
@@ -187,6 +192,7 @@ class Rows:
     Args:
         shards: Matrices of one width, one below the other.
         name: Name of the matrix for an error.
+        path: File or folder of the matrix, which an error about its rows names; default: none.
 
     Raises:
         GeomkitError: For shards of different widths, or as :func:`check_matrix`.
@@ -199,9 +205,11 @@ class Rows:
 
     ndim = 2
 
-    def __init__(self, shards: Sequence[Shard], *, name: str) -> None:
+    def __init__(self, shards: Sequence[Shard], *, name: str, path: Path | None = None) -> None:
         """Check shapes and types; nothing is read."""
+        # Errors of large matrices arise as they are measured, where no one else knows the file.
         self.name = name
+        self._where = name if path is None else f"{path}: {name}"
         self.shards = tuple(shards)
         widths = sorted({shard.shape[1] for shard in shards})
         if len(widths) != 1:
@@ -263,7 +271,7 @@ class Rows:
     def _finish(self, raw: np.ndarray, first: int | np.ndarray) -> np.ndarray:
         if not len(raw):
             return raw.astype(self.dtype)
-        unit, norms = normalize_block(raw, name=self.name, first=first)
+        unit, norms = normalize_block(raw, name=self._where, first=first)
         with self._lock:
             low, high = self._norms
             self._norms = [min(low, float(norms.min())), max(high, float(norms.max()))]

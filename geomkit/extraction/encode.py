@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad
 from geomkit.embeddings import Embeddings
+from geomkit.embeddings.reading import naming
 from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.two_encoder import TwoEncoder
@@ -104,17 +106,18 @@ def embed(
     place = np.full(len(data), -1)
     place[encoded.rows] = np.arange(len(encoded.rows))
     left = place[owner] >= 0
-    return Embeddings.of(
-        encoded.image.numpy(),
-        encoded.text.numpy()[left],
-        place[owner[left]],
-        ids=tuple(data.ids[row] for row in encoded.rows),
-        meta={
-            "bad": [{"id": b.id, "reason": b.reason} for b in encoded.bad],
-            **data.account(encoded.bad),
-            "notes": data.lines(encoded.bad),
-        },
-    )
+    with naming(Path(checkpoint.source)):
+        return Embeddings.of(
+            encoded.image.numpy(),
+            encoded.text.numpy()[left],
+            place[owner[left]],
+            ids=tuple(data.ids[row] for row in encoded.rows),
+            meta={
+                "bad": [{"id": b.id, "reason": b.reason} for b in encoded.bad],
+                **data.account(encoded.bad),
+                "notes": data.lines(encoded.bad),
+            },
+        )
 
 
 def encode(

@@ -163,7 +163,7 @@ def load_modalities(
             raise GeomkitError(f"{path}: no such file")
         with naming(Path(path)):
             loaded = _matrix(Path(path), name)
-            matrices[name] = Rows(loaded.image, name=name)
+            matrices[name] = Rows(loaded.image, name=name, path=Path(path))
             ids[name] = loaded.ids
             notes += [f"{Path(path).name}: {note}" for note in loaded.notes]
     about = {"path": " ".join(map(str, paths.values()))} | ({"notes": notes} if notes else {})
@@ -253,7 +253,11 @@ def _embed(
     device = runtime.resolve_device(device)
     own: dict[str, Any] = checkpoint.meta if checkpoint.kind == "geomkit" else {}
     trained_on: dict[str, Any] = own.get("data") or {}
-    spec = data or trained_on["spec"]
+    spec = data or trained_on.get("spec")
+    precision = own["config"].get("precision") if own else None
+    if spec is None or (own and precision not in runtime.PRECISIONS):
+        what = "a precision of training" if spec else "the data it was trained on; give --data"
+        raise GeomkitError(f"{checkpoint.source}: damaged checkpoint, does not name {what}")
     pairs = load_data(
         with_options(spec, draft=True) if fast_decode else spec,
         split=split,
@@ -262,7 +266,7 @@ def _embed(
     )
     if len(pairs) < 2:
         raise GeomkitError(f"'{spec}': one image in {split}, expected two or more; try --split all")
-    precision = own["config"]["precision"] if own else runtime.resolve_precision("auto", device)
+    precision = precision or runtime.resolve_precision("auto", device)
     embeddings = embed(checkpoint, pairs, device=device, precision=precision, workers=workers)
     told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
     meta = {

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomkit._core.files import atomic_write, refusing
+from geomkit._core.schema import check_schema
 from geomkit.data.pairs import Bad, PairData
 from geomkit.embeddings.manifest import (
     FORMAT,
@@ -123,7 +124,8 @@ class Manifest(Plan):
     def read(cls, folder: Path) -> Manifest | None:
         """The manifest of a folder; ``None`` if there is none, or it is damaged."""
         content = read_json(folder / MANIFEST) or {}
-        with suppress(KeyError, TypeError, AttributeError):
+        with suppress(GeomkitError):
+            check_schema(content, cls, MANIFEST)
             bad = tuple(Bad(**entry) for entry in content["bad"])
             shards = tuple(map(ShardEntry.from_json, content["shards"]))
             return cls(**{**content, "bad": bad, "shards": shards})
@@ -182,8 +184,13 @@ class ShardFolder:
         digits = str(number).zfill(max(4, len(str(len(self) - 1))))
         return {kind: f"{kind}/{kind}_{digits}{suffix}" for kind, suffix in KINDS.items()}
 
-    def record(self, number: int) -> ShardRecord | None:
-        """The record of a shard, if all its files are there and whole."""
+    def record(self, number: int, *, sums: bool = True) -> ShardRecord | None:
+        """The record of a shard, if all its files are there and whole.
+
+        Args:
+            number: Number of the shard.
+            sums: Whether checksums are compared, and not sizes alone.
+        """
         import pyarrow.parquet
 
         metadata = self.names(number)["metadata"]
@@ -191,13 +198,15 @@ class ShardFolder:
             content = (self.path / metadata).read_bytes()
             held = pyarrow.parquet.read_schema(io.BytesIO(content)).metadata or {}
             found = json.loads(held[_RECORD])
+            check_schema(found, ShardRecord, metadata)
             bad = tuple(Bad(**entry) for entry in found["bad"])
             files = {name: StoredFile(**stored) for name, stored in found["files"].items()}
-            sizes = [(self.path / name).stat().st_size for name in files]
+            if set(files) != {*self.names(number).values()} - {metadata}:
+                return None
+            whole = all(stored.fits(self.path / name, sums=sums) for name, stored in files.items())
             record = ShardRecord(**{**found, "bad": bad})
-        except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
+        except (OSError, KeyError, RecursionError, ValueError, pyarrow.ArrowException):
             return None
-        whole = sizes == [stored.bytes for stored in files.values()]
         if not whole or (record.start, record.stop) != self.span(number):
             return None
         return replace(record, files={**files, metadata: _described(content)})
@@ -373,7 +382,12 @@ def prepare(
         for file in remove:
             file.unlink(missing_ok=True)
     records = [folder.record(k) for k in range(len(folder))]
-    manifest = None if None in records else Manifest.read(out)
+    manifest = Manifest.read(out)
+    if manifest is not None and len(manifest.shards) == len(records):
+        # The record of a shard is in its metadata, whose own checksum the manifest has.
+        for k, (record, entry) in enumerate(zip(records, manifest.shards, strict=True)):
+            records[k] = record if record is not None and record.files == entry.files else None
+    manifest = None if None in records else manifest
     if manifest is None:
         _write_json(out / PLAN, plan)
     else:
@@ -387,7 +401,7 @@ def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:
     Raises:
         GeomkitError: If a shard is gone, or too many images do not decode.
     """
-    found = [folder.record(k) for k in range(len(folder))]
+    found = [folder.record(k, sums=False) for k in range(len(folder))]
     records = [record for record in found if record is not None]
     if len(records) < len(found):
         gone = found.index(None)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 
 from geomkit._core.array import is_torch
+from geomkit._core.memory import available_memory
 from geomkit._core.parallel import cores
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
@@ -71,7 +70,7 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
     Raises:
         GeomkitError: If the estimate exceeds the free memory.
     """
-    available = _available()
+    available = available_memory()
     if available is None or is_torch(embeddings.image):
         return
     d, e = embeddings.image.shape[1], embeddings.text.shape[1]
@@ -86,14 +85,3 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
             f"memory: about {needed / 2**30:.1f} GiB are needed for n={embeddings.n}, d={d} and "
             f"{available / 2**30:.1f} GiB are free; choose fewer --metrics or fewer dimensions"
         )
-
-
-def _available() -> int | None:
-    """Bytes available without swapping; ``None`` where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None

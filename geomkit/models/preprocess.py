@@ -5,11 +5,13 @@ Importing this module does not import torch: the processes that decode images us
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from geomkit._core.schema import check_schema
 from geomkit.errors import GeomkitError
 
 if TYPE_CHECKING:
@@ -73,19 +75,23 @@ class Preprocess:
         return Preprocess(size)
 
     @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> Preprocess:
+    def from_dict(content: Mapping[str, Any], *, where: str = "preprocess") -> Preprocess:
         """Preprocessing from the entries a file holds; :meth:`as_dict` returns them again.
 
+        Args:
+            content: The entries.
+            where: Name of the file and entry in errors.
+
         Raises:
-            GeomkitError: if an entry is missing or unknown.
+            GeomkitError: if an entry is missing or unknown, or of a wrong type.
         """
-        try:
-            given: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
-            }
-            return Preprocess(**given, stored=tuple(content))
-        except TypeError as error:
-            raise GeomkitError(f"preprocess: damaged entries ({error})") from None
+        check_schema(content, Preprocess, where)
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        found = Preprocess(**given | {"stored": tuple(content)})
+        channels = len(found.mean) == len(found.std) == 3
+        if found.size < 1 or not channels or not all(0 < abs(x) < math.inf for x in found.std):
+            raise GeomkitError(f"{where}: expected a size, and mean and std of three channels")
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """The entries to store, as plain values.

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit._core.schema import check_schema
 from geomkit.errors import GeomkitError, reason, unknown_name
+from geomkit.models.config_check import check_options
+from geomkit.models.hub import closed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TOKENIZERS", "Tokenizer"]
+__all__ = ["TOKENIZERS", "VOCABULARY", "Tokenizer"]
 
 TOKENIZERS = ("SimpleTokenizer", "HFTokenizer")
+VOCABULARY = 49408
+"""Number of ids of open_clip's own tokenizer."""
 _OWN_CLEAN = {"none": str, "lowercase": str.lower}
+_LONGEST = 2**20
 _CLEAN = ("whitespace", "lower", "canonicalize", *_OWN_CLEAN)
 
 
@@ -95,16 +102,21 @@ class Tokenizer:
         return Tokenizer("HFTokenizer", str(Path(folder).absolute()), **fields)
 
     @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> Tokenizer:
+    def from_dict(content: Mapping[str, Any], *, where: str = "tokenizer") -> Tokenizer:
         """The tokenizer that a file describes; :meth:`as_dict` returns the same entries.
 
+        Args:
+            content: The entries.
+            where: Name of the file and entry in errors.
+
         Raises:
-            GeomkitError: if an entry is missing or unknown.
+            GeomkitError: if an entry is missing or unknown, or of a wrong type.
         """
-        try:
-            return Tokenizer(**content)
-        except TypeError as error:
-            raise GeomkitError(f"tokenizer: damaged entries ({error})") from None
+        check_schema(content, Tokenizer, where)
+        check_options(content.get("options", {}), f"{where}.options")
+        if not 0 < content.get("context_length", 77) < _LONGEST:
+            raise GeomkitError(f"{where}.context_length: {content['context_length']}")
+        return Tokenizer(**content)
 
     def as_dict(self) -> dict[str, Any]:
         """The entries to store, as plain values.
@@ -132,13 +144,29 @@ class Tokenizer:
             import torch
 
             return torch.zeros(0, self.context_length, dtype=torch.long)
-        tokens = _from_folder(json.dumps(self.as_dict(), sort_keys=True))(list(captions))
+        tokenizer = _from_folder(json.dumps(self.as_dict(), sort_keys=True))
+        with _its_reasons(Path(self.path or ""), "fails on a caption"):
+            tokens = tokenizer(list(captions))
         if self.vocab_size is not None and int(tokens.max()) >= self.vocab_size:
             raise GeomkitError(
                 f"{self.path}: its tokenizer returns id {int(tokens.max())}, the model has "
                 f"{self.vocab_size} ids; it belongs to another model"
             )
         return tokens
+
+
+@contextlib.contextmanager
+def _its_reasons(path: Path, what: str) -> Iterator[None]:
+    """Name the folder in whatever a tokenizer raises, a panic of its Rust code among it."""
+    try:
+        with closed():
+            yield
+    except GeomkitError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise GeomkitError(f"{path}: its tokenizer {what} ({reason(error)})") from None
 
 
 @functools.cache
@@ -165,7 +193,7 @@ def _from_folder(stored: str) -> Any:
     from open_clip.tokenizer import HFTokenizer
 
     offline = {**entry.options, "local_files_only": True, "trust_remote_code": False}
-    try:
+    with _its_reasons(path, "cannot be read"):
         tokenizer = HFTokenizer(
             str(path),
             context_length=entry.context_length,
@@ -180,8 +208,6 @@ def _from_folder(stored: str) -> Any:
             tokenizer.tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
                 path, **offline
             )
-    except Exception as error:  # transformers raises what its readers raise
-        raise GeomkitError(f"{path}: its tokenizer cannot be read ({reason(error)})") from None
     tokenizer.clean_fn = _OWN_CLEAN.get(entry.clean, tokenizer.clean_fn)
     if tokenizer.tokenizer.pad_token is None:
         raise GeomkitError(f"{path}: its tokenizer has no token to pad with")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from geomkit._core.runtime import send
 from geomkit.errors import GeomkitError, reason
 from geomkit.models.architectures import ModelConfig
+from geomkit.models.hub import closed
 from geomkit.models.preprocess import Preprocess
 
 __all__ = ["MAX_LOG_SCALE", "TwoEncoder", "build"]
@@ -143,7 +144,8 @@ def build(
     from geomkit.models.towers import open_clip_model
 
     try:
-        model: Any = open_clip_model(config, init_logit_scale=math.log(1.0 / temperature))
+        with closed():
+            model: Any = open_clip_model(config, init_logit_scale=math.log(1.0 / temperature))
     except Exception as error:  # open_clip and timm check no values: anything can be raised
         raise GeomkitError(f"model config: open_clip cannot build it ({reason(error)})") from error
     model.logit_scale.requires_grad_(learn_temperature)

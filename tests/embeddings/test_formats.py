@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -327,7 +328,7 @@ def test_vectors_that_are_no_matrix(tmp_path: Path) -> None:
 def test_memory_that_would_not_suffice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from geomkit.metrics import budget
 
-    monkeypatch.setattr(budget, "_available", lambda: 1000)
+    monkeypatch.setattr(budget, "available_memory", lambda: 1000)
     with pytest.raises(GeomkitError, match=r"memory: about .* GiB are needed"):
         gap(x, y)
 
@@ -403,6 +404,21 @@ def test_a_flipped_bit_in_an_npz_is_seen_and_other_members_are_left_alone(
         monkeypatch.setattr(rows_module, "_IN_MEMORY", limit)
         with pytest.raises(GeomkitError, match=r"damaged.*CRC-32 for file 'image\.npy'"):
             load_source(path)
+
+
+def test_bad_rows_of_large_files_are_named_with_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable
+) -> None:
+    monkeypatch.setattr(rows_module, "_IN_MEMORY", 0)
+    bad = x.copy()
+    bad[7] = 0
+    np.savez(tmp_path / "e.npz", image=bad, text=y)
+    np.save(tmp_path / "a.npy", bad)
+    np.save(tmp_path / "b.npy", y)
+    says = "image: nothing but zeros in row 7"
+    assert f"{tmp_path}/e.npz: {says}" in cli("gap", tmp_path / "e.npz").err
+    two = cli("gap", "--image", tmp_path / "a.npy", "--text", tmp_path / "b.npy")
+    assert f"{tmp_path}/a.npy: {says}" in two.err
 
 
 def test_lazily_read_rows_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ Its metadata has a row per text; ``image_index`` counts the images of the shard.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from geomkit._core.schema import check_schema
 from geomkit.embeddings.formats.clip_retrieval import (
     Owners,
     numbered_files,
@@ -25,6 +27,26 @@ __all__ = ["FORMAT"]
 
 _KEPT = ("given", "reading", "note", "fast_decode")
 """What the manifest says of the data, kept with the embeddings."""
+
+
+@dataclass(frozen=True)
+class _Bad:
+    row: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    what: str
+    count: int
+    first: list[str]
+
+
+_READ = {
+    "data": {"spec": str, "split": str | None, "left_out": list[_LeftOut] | None},
+    "model": {"source": str, "notes": list[str] | None},
+}
 _RESTORE = "geomkit extract --resume restores it"
 
 
@@ -34,26 +56,38 @@ def _read(path: Path) -> Loaded:
         raise GeomkitError(
             "an extraction that is not finished; geomkit extract --resume continues it"
         )
-    try:
-        shards = [ShardEntry.from_json(shard) for shard in manifest["shards"]]
-        meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
-        split = manifest["data"]["split"]
-        meta |= {key: manifest["data"][key] for key in _KEPT if key in manifest["data"]}
-        assumed = tuple(map(str, manifest["model"].get("notes", ())))
-        bad = [(entry["id"], entry["reason"]) for entry in manifest.get("bad", ())]
-        left_out = manifest["data"].get("left_out", ())
-        not_given = tuple(f"{x['count']:,} {x['what']}, such as {x['first'][0]}" for x in left_out)
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
-        raise GeomkitError(f"{path / MANIFEST}: damaged; extract again with --overwrite") from None
+    where = f"{path / MANIFEST}: damaged; extract again with --overwrite"
+    check_schema(manifest.get("shards"), list[ShardEntry], f"{where}: shards")
+    for name, kinds in _READ.items():
+        part = manifest.get(name)
+        check_schema(part, dict, f"{where}: {name}")
+        for key, kind in kinds.items():
+            check_schema(part.get(key), kind, f"{where}: {name}.{key}")
+    check_schema(manifest.get("bad", []), list[_Bad], f"{where}: bad")
+    shards = [ShardEntry.from_json(shard) for shard in manifest["shards"]]
+    meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
+    split = manifest["data"]["split"]
+    meta |= {key: manifest["data"][key] for key in _KEPT if key in manifest["data"]}
+    assumed = tuple(manifest["model"].get("notes") or ())
+    bad = [(entry["id"], entry["reason"]) for entry in manifest.get("bad", ())]
+    left_out = manifest["data"].get("left_out") or ()
+    not_given = tuple(
+        f"{x['count']:,} {x['what']}, such as {', '.join(x['first'][:1])}" for x in left_out
+    )
     found = numbered_files(path)
     listed = {path / name: stored for shard in shards for name, stored in shard.files.items()}
-    for file, stored in listed.items():  # sizes only: checksums would need every byte
+    for file, stored in listed.items():
         if not file.is_file():
             raise GeomkitError(f"{file}: missing, though {MANIFEST} lists it; {_RESTORE}")
         if (size := file.stat().st_size) != stored.bytes:
             raise GeomkitError(
                 f"{file}: {size} bytes, but {MANIFEST} says {stored.bytes}; {_RESTORE}"
             )
+    with ThreadPoolExecutor() as pool:
+        whole = pool.map(lambda entry: entry[1].fits(entry[0]), listed.items())
+        for file, same in zip(listed, whole, strict=True):
+            if not same:
+                raise GeomkitError(f"{file}: changed since it was written; {_RESTORE}")
     for file in (file for files in found.values() for file in files.values()):
         if file not in listed:
             raise GeomkitError(f"{file}: not in {MANIFEST}; move it elsewhere")

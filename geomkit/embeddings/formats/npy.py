@@ -28,8 +28,15 @@ _HEADERS = {
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether columns are contiguous, and type of the array that starts here."""
-    return _HEADERS[np.lib.format.read_magic(file)](file)
+    """Shape, whether columns are contiguous, and type of the array that starts here.
+
+    Raises:
+        GeomkitError: If the shape is none.
+    """
+    shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    if not all(type(side) is int and 0 <= side < 2**48 for side in shape):
+        raise GeomkitError(f"damaged: its header says shape {shape}")
+    return shape, fortran, dtype
 
 
 def array_in(path: Path, file: BinaryIO, size: int) -> Shard:

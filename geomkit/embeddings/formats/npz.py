@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from geomkit._core.files import is_torch_file
+from geomkit._core.memory import check_memory
 from geomkit.embeddings.contents import Arrays, Deferred, Foreign
 from geomkit.embeddings.formats.npy import array_in, read_header
 from geomkit.embeddings.reading import Format, reading
@@ -33,6 +35,8 @@ def _head(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Deferr
         shape, _, dtype = read_header(file)
     if dtype.hasobject:
         return Foreign("Python objects", shape, "object")
+    if dtype.itemsize * math.prod(shape) > info.file_size:
+        raise GeomkitError(f"damaged: {info.filename} ends before its last row")
     return Deferred(shape, dtype.name, lambda: _open(path, info))
 
 
@@ -43,6 +47,7 @@ def _open(path: Path, info: zipfile.ZipInfo) -> Shard:
 
 def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shard:
     if info.compress_type != zipfile.ZIP_STORED or fits_memory(info.file_size):
+        check_memory(2 * info.file_size, f"{path}: {info.filename}")
         content = io.BytesIO(archive.read(info))  # zipfile compares the checksum as it reads
         return ArrayShard(np.lib.format.read_array(content, allow_pickle=False))
     with path.open("rb") as file:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from geomkit.errors import GeomkitError
 from geomkit.models.architectures import ModelConfig
 from geomkit.models.preprocess import Preprocess
-from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.tokenizers import VOCABULARY, Tokenizer
 
 if TYPE_CHECKING:
     from geomkit.models.two_encoder import TwoEncoder
@@ -44,3 +45,24 @@ class Checkpoint:
     def notes(self) -> list[str]:
         """What the files do not say and was assumed, and what was left out of them, in words."""
         return list(self.meta.get("notes", ()))
+
+    def check_inputs(self) -> None:
+        """Refuse images and captions that the model does not take.
+
+        Raises:
+            GeomkitError: If the image size, the number of token ids or their range does not fit.
+        """
+        text, vision = self.model_config["text_cfg"], self.model_config["vision_cfg"]
+        words, side = self.tokenizer, vision.get("image_size")
+        length, known = text.get("context_length", 77), text.get("vocab_size", VOCABULARY)
+        if isinstance(side, int) and side != self.preprocess.size:
+            problem = f"its images are of {self.preprocess.size} px, the model takes {side}"
+        elif text.get("hf_model_name"):
+            return
+        elif words.context_length > length:
+            problem = f"its tokenizer gives {words.context_length} ids, the model takes {length}"
+        elif words.path is None and known < VOCABULARY:
+            problem = f"its tokenizer has {VOCABULARY} ids, the model {known}"
+        else:
+            return
+        raise GeomkitError(f"{self.source}: {problem}")

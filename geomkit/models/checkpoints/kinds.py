@@ -149,4 +149,6 @@ def open_model(source: str | Path, *, download: bool = False) -> Checkpoint:
     place = source.removeprefix(f"{kind.name}:") if kind.forms else source
     if not place:
         raise GeomkitError(f"source '{source}': nothing after the colon; name a file or folder")
-    return kind.open(place, source=source, download=download)
+    checkpoint = kind.open(place, source=source, download=download)
+    checkpoint.check_inputs()
+    return checkpoint

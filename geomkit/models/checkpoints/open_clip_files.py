@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit._core.schema import check_schema
 from geomkit.errors import GeomkitError, reason, unknown_name
 from geomkit.models.architectures import ModelConfig, model_config, model_names
 from geomkit.models.checkpoints.checkpoint import Checkpoint
@@ -31,7 +31,10 @@ from geomkit.models.checkpoints.open_clip_names import (
 )
 from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
 from geomkit.models.checkpoints.sizes import fit_sizes
+from geomkit.models.checkpoints.text_model import HUB_NAME, text_model_config
 from geomkit.models.checkpoints.weights import read_weights, with_key
+from geomkit.models.config_check import check_config
+from geomkit.models.hub import closed
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
@@ -111,9 +114,8 @@ def _no_architecture(place: str, source: str) -> GeomkitError:
 
 def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
     whole = read_json(folder / _CONFIG)
-    config = whole.get("model_cfg")
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        raise GeomkitError(f"{folder / _CONFIG}: no whole model_cfg in it")
+    config: Any = whole.get("model_cfg")
+    check_config(config, str(folder / _CONFIG))
     files = sorted(
         p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".pt", ".pth")
     )
@@ -125,6 +127,7 @@ def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
     weights, facts = read_weights(file)
     refuse_transformers(weights, source, file)
     settings = whole.get("preprocess_cfg") or {}
+    check_schema(settings, dict, f"{folder / _CONFIG}: preprocess_cfg")
     facts["weights"] = file.name
     facts["preprocess_from"] = _CONFIG if settings else "open_clip's defaults; the folder has none"
     return _opened(config, weights, settings, facts, source, download, folder=folder)
@@ -143,8 +146,8 @@ def _opened(
 ) -> Checkpoint:
     import torch
 
+    _find_text_model(config["text_cfg"], folder, source, download)
     tokenizer = _tokenizer(config, folder, source, download)
-    _check_text_model(config["text_cfg"], folder, source, download)
 
     def open_one(found: dict[str, Tensor], facts: dict[str, Any]) -> Checkpoint:
         own, found = copy.deepcopy(config), _current_names(found, config)
@@ -155,8 +158,7 @@ def _opened(
         elif "logit_bias" not in found and own.get("init_logit_bias") is not None:
             found["logit_bias"] = torch.zeros(())
             notes.append("logit bias 0 assumed: its model has one, its weights do not")
-        with _network(download):
-            model = fitted(own, found, source, what=what)
+        model = fitted(own, found, source, what=what)
         preprocess = _preprocess(own, model, settings)
         length = own["text_cfg"].get("context_length", tokenizer.context_length)
         words = replace(tokenizer, context_length=length)
@@ -171,10 +173,11 @@ def _preprocess(config: ModelConfig, model: TwoEncoder, settings: dict[str, Any]
     size = getattr(model.clip.visual, "image_size", None) or config["vision_cfg"]["image_size"]
     keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
     said = {key: settings[key] for key in keys if settings.get(key) is not None}
-    said |= {key: tuple(map(float, said[key])) for key in ("mean", "std") if key in said}
+    said |= {key: list(map(float, said[key])) for key in ("mean", "std") if key in said}
     if said.get("interpolation") == "random":  # in training; open_clip evaluates with bicubic
         said["interpolation"] = "bicubic"
-    return replace(Preprocess.for_model({"vision_cfg": {"image_size": size}}).explicit(), **said)
+    usual = Preprocess.for_model({"vision_cfg": {"image_size": size}}).explicit()
+    return Preprocess.from_dict({**usual.as_dict(), **said})
 
 
 def _current_names(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -201,7 +204,7 @@ def _tag_file(settings: dict[str, Any], name: str, tag: str, download: bool) -> 
             raise GeomkitError(
                 f"open_clip:{name}/{tag}: not downloaded ({reason(error)})"
             ) from None
-    with _network(False), contextlib.suppress(Exception):
+    with closed(), contextlib.suppress(Exception):
         if settings.get("hf_hub"):
             return Path(open_clip.download_pretrained({"hf_hub": settings["hf_hub"]}))
     kept = Path("~/.cache/clip").expanduser() / settings.get("url", "").rpartition("/")[2]
@@ -227,40 +230,36 @@ def _tokenizer(config: ModelConfig, folder: Path | None, source: str, download: 
     return Tokenizer.for_model(config, folder=place)
 
 
-def _check_text_model(
+def _find_text_model(
     text: dict[str, Any], folder: Path | None, source: str, download: bool
 ) -> None:
     """Name the folder for a text encoder of transformers whose config it holds, in place.
 
+    Any other is in the local cache, or fetched into it if allowed.
+
     Raises:
-        GeomkitError: If there is none, and the config is not on this machine.
+        GeomkitError: If the config names a path, or it cannot be fetched.
     """
-    from huggingface_hub import try_to_load_from_cache
-
     name = text.get("hf_model_name")
-    if name is None or download or Path(name).exists():
+    if not name:
         return
-    file = folder / "config.json" if folder is not None else Path()
-    if file.is_file() and "auto_map" not in read_json(file):  # which names code to run
-        text["hf_model_name"] = str(file.parent.absolute())
-    elif not isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if folder is not None and (folder / "config.json").is_file():
+        text_model_config(folder / "config.json")
+        text["hf_model_name"] = str(folder.absolute())
+    elif not HUB_NAME.fullmatch(name):
         raise GeomkitError(
-            f"{source}: its text encoder is '{name}' of transformers, whose config.json is not on "
-            "this machine; put it into the folder, or --download fetches it"
+            f"{source}: its config names {name!r} as text encoder, a path; put the config.json of "
+            "that encoder into the folder"
         )
+    elif download:
+        from huggingface_hub import hf_hub_download
 
-
-@contextlib.contextmanager
-def _network(allowed: bool) -> Iterator[None]:
-    """Keep the hub's client, which open_clip and transformers use, off the network."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not allowed
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+        try:
+            hf_hub_download(name, "config.json")
+        except Exception as error:  # a network client can raise anything
+            raise GeomkitError(
+                f"{source}: its text encoder {name!r} is not downloaded ({reason(error)})"
+            ) from None
 
 
 KIND = CheckpointKind(

@@ -17,15 +17,12 @@ from geomkit.models.checkpoints.kinds import CheckpointKind
 from geomkit.models.checkpoints.torchscript import activation
 from geomkit.models.checkpoints.weights import read_weights, with_key
 from geomkit.models.preprocess import Preprocess
-from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.tokenizers import VOCABULARY, Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["KIND", "opened_by_shapes"]
-
-_VOCABULARY = 49408
-"""Size of the vocabulary that all of OpenAI's models share."""
 
 
 def opened_by_shapes(
@@ -76,9 +73,9 @@ def _config(weights: dict[str, Tensor], source: str) -> ModelConfig:
         "heads": max(1, width // 64),
         "layers": count("transformer.resblocks."),
     }
-    if text["vocab_size"] != _VOCABULARY:
+    if text["vocab_size"] != VOCABULARY:
         raise GeomkitError(
-            f"{source}: a vocabulary of {text['vocab_size']}; OpenAI's models have {_VOCABULARY}"
+            f"{source}: a vocabulary of {text['vocab_size']}; OpenAI's models have {VOCABULARY}"
         )
     if "visual.proj" in weights:
         vision_width, _, _, patch = shape("visual.conv1.weight")

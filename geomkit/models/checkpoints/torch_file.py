@@ -6,10 +6,12 @@ import contextlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from geomkit._core.memory import check_memory
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.kinds import named_as
 from geomkit.models.checkpoints.plain_values import PLAIN_VALUES, NotPlainError
@@ -48,6 +50,7 @@ def read_torch_file(path: str | Path) -> Any:
         raise GeomkitError(f"{path}: is a folder; name a model in it as {named_as(path)}")
     if is_torchscript(path):
         raise GeomkitError(f"{path}: a TorchScript archive; if it is OpenAI's CLIP, openai:{path}")
+    _check_archive(path)
     with reading(path, "not a checkpoint, or truncated"), safe_globals(PLAIN_VALUES), _quiet():
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -65,6 +68,26 @@ def read_torch_file(path: str | Path) -> Any:
     raise GeomkitError(
         f"{path}: holds {what}; refused, since reading that could run code: {_AS_WEIGHTS}"
     )
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksums in a zip with its bytes, and its sizes with memory: torch does not.
+
+    Raises:
+        GeomkitError: If it is damaged or does not fit.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    with reading(path, "damaged"), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        check_memory(sum(member.file_size for member in members), str(path))
+        if not any(member.CRC for member in members):
+            return  # torch was told to write none
+        for member in members:
+            with archive.open(member) as content:
+                while content.read(1 << 22):
+                    pass
 
 
 @contextlib.contextmanager

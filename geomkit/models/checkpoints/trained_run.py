@@ -5,15 +5,17 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from geomkit._core.files import atomic_write
+from geomkit._core.schema import check_entries, check_schema
 from geomkit.errors import GeomkitError
 from geomkit.models.architectures import ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.checkpoints.kinds import CheckpointKind, named_as
 from geomkit.models.checkpoints.torch_file import read_torch_file
+from geomkit.models.config_check import check_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 
@@ -24,6 +26,9 @@ __all__ = ["KIND", "Record", "Snapshot", "TrainedRun", "load_run", "save_run"]
 
 _FORMAT = "geomkit-checkpoint"
 _SCHEMA_VERSION = 1
+_DATA = {"spec": str, "split": str, "n": int, "fingerprint": dict}
+_CONFIG = {"precision": str, "threads": int, "steps": int}
+"""Types of what other modules read of these."""
 _META = ("loss", "step", "epoch", "data", "config", "versions")
 
 
@@ -130,21 +135,31 @@ class TrainedRun:
                 f"{source}: written in schema version {version}, this geomkit reads up to "
                 f"{_SCHEMA_VERSION}; upgrade geomkit"
             )
+        from torch import Tensor
+
         content = {"ranks": 1, **content}  # missing in the earliest files
         names = [field.name for field in fields(TrainedRun)]
         missing = [name for name in names if name not in content]
         if missing:
             raise GeomkitError(f"{source}: damaged checkpoint, missing {', '.join(missing)}")
-        try:
-            typed = {
-                "preprocess": Preprocess.from_dict(content["preprocess"]),
-                "tokenizer": Tokenizer.from_dict(content["tokenizer"]),
-                "history": [Record(**record) for record in content["history"]],
-                "snapshots": [Snapshot(**snapshot) for snapshot in content["snapshots"]],
-            }
-        except (GeomkitError, TypeError) as error:
-            raise GeomkitError(f"{source}: damaged checkpoint ({error})") from None
-        return TrainedRun(**{name: content[name] for name in names} | typed)
+        values = {name: content[name] for name in names}
+        where = f"{source}: damaged checkpoint: "
+        hints = get_type_hints(TrainedRun, localns={"Tensor": Tensor})
+        for name, kind in {**hints, "preprocess": dict, "tokenizer": dict}.items():
+            check_schema(values[name], kind, where + name, names={"Tensor": Tensor})
+        check_config(values["model_config"], source)
+        check_entries(values["data"], _DATA, f"{where}data.")
+        check_entries(values["config"], _CONFIG, f"{where}config.")
+        typed = {
+            "preprocess": Preprocess.from_dict(content["preprocess"], where=f"{where}preprocess"),
+            "tokenizer": Tokenizer.from_dict(content["tokenizer"], where=f"{where}tokenizer"),
+            "history": [Record(**record) for record in content["history"]],
+            "snapshots": [Snapshot(**snapshot) for snapshot in content["snapshots"]],
+        }
+        for snapshot in typed["snapshots"]:
+            if {snapshot.image.shape[1:], snapshot.text.shape[1:]} != {(3,)}:
+                raise GeomkitError(f"{where}snapshots: expected rows of three numbers")
+        return TrainedRun(**values | typed)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of the file: plain values and tensors."""
