@@ -112,6 +112,7 @@ def resolve(arrays: Mapping[str, Shard]) -> tuple[np.ndarray | None, tuple[str, 
                 raise GeomkitError(
                     f"text_image_id: row {row} names image {name}, which image_id does not have"
                 )
+        check_ids(tuple(images), len(images))
         index = np.array([place[name] for name in texts], np.int64)
     return index, tuple(images or ())
 

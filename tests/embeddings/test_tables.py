@@ -252,3 +252,10 @@ def test_row_numbers_are_no_part_of_vectors(tmp_path: Path, first: int) -> None:
         load_modalities({"image": path})
     frame.to_csv(path, header=False, index=False)
     assert load_modalities({"image": path})[0].rows["image"].shape == x.shape
+
+
+def test_an_image_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    columns = {"modality": ["image"] * 10 + ["text"] * 9, "id": [*NAMES, NAMES[0], *NAMES],
+               "embedding": [*x.tolist(), x[0].tolist(), *y.tolist()]}  # fmt: skip
+    with pytest.raises(GeomkitError, match="ids: '00' appears twice, at rows 0 and 9"):
+        read_embeddings(parquet(tmp_path, columns))
