@@ -269,8 +269,9 @@ def with_owners(arrays: Arrays, chosen: Mapping[str, str]) -> dict[str, str]:
                 "the index of its image"
             )
         images = arrays.get(found.get("image_id", ""))
-        fit = images is not None and is_text_id(name) and are_ids(array) and are_ids(images)
-        if fit and named_among(_opened(name, array), _opened("image_id", images)):
+        if images is None or not (is_text_id(name) and are_ids(array) and are_ids(images)):
+            continue
+        if named_among(_opened(name, array), _opened("image_id", images)):
             found["text_image_id"] = name
     return found
 
