@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +42,7 @@ def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
             from geomkit.plots import check_figure_path, save_figure
 
             check_figure_path(out, overwrite=overwrite)
-            with sole_writer(out):
+            with sole_writer(out), _glyphs_said():
                 save_figure(make(**given), out, overwrite=overwrite)
             console.wrote(out)
 
@@ -55,6 +57,21 @@ def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
         return command
 
     return decorate
+
+
+@contextmanager
+def _glyphs_said() -> Iterator[None]:
+    """Matplotlib's warnings that its font lacks characters become one line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message="Glyph .* missing")
+        yield
+    lacking = {str(w.message).split()[1] for w in caught if str(w.message).startswith("Glyph")}
+    if lacking:
+        words = "".join(chr(int(code)) for code in sorted(lacking, key=int)[:8])
+        console.line(f"the font of the figure lacks {words}: they are drawn as boxes")
+    for w in caught:
+        if not str(w.message).startswith("Glyph"):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 
 
 def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None]:

@@ -222,3 +222,14 @@ def test_results_with_dollars_are_drawn(cli, results: str, tmp_path: Path) -> No
     assert cli("plot-gap", results, "--out", "f.svg").status == 0
     text = (tmp_path / "f.svg").read_text()
     assert "$c_{u}a\\u001b[31m" in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize("command", ["plot-gap", "plot-pca"])
+def test_characters_that_the_font_lacks_are_one_line(
+    command: str, cli, npz: str, tmp_path: Path
+) -> None:
+    (tmp_path / "特性.npz").write_bytes((tmp_path / npz).read_bytes())
+    outcome = cli(command, "特性.npz", "--out", "f.png")
+    assert outcome.status == 0 and "Warning" not in outcome.err
+    if command == "plot-gap":
+        assert "the font of the figure lacks 性特: they are drawn as boxes" in outcome.err
