@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 from typing import Annotated
 
@@ -98,7 +99,9 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if console.settings.debug:
             raise
-        return console.fail(error)
+        status = console.fail(error)
+    gc.collect()  # ends the workers of a command that failed, before the interpreter kills them
+    return status
 
 
 def _reader_gone() -> int:

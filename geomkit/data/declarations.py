@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomkit.data.files import FileImages, Place
-from geomkit.data.pairs import Images, LeftOut, PairData, from_lists, several
+from geomkit.data.pairs import Images, LeftOut, PairData, from_lists, in_utf8, several
 from geomkit.data.splits import in_split
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -283,7 +283,7 @@ class Request:
             images,
             np.arange(len(ids)) if index is None else index,
             tuple(map(tuple, captions)),
-            tuple(ids),
+            tuple(map(in_utf8, ids)),
             source,
             licence=self.dataset.licence,
             attribution=self.dataset.attribution,

@@ -13,7 +13,7 @@ import numpy as np
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
-from geomkit.data.pairs import LeftOut, PairData, caption_lines
+from geomkit.data.pairs import LeftOut, PairData, caption_lines, in_utf8
 from geomkit.data.splits import NAMES, mixed, split_called
 from geomkit.errors import GeomkitError, reason
 
@@ -140,6 +140,11 @@ def class_folders(root: Path) -> ClassFolders:
     if not found:
         raise GeomkitError(f"imagefolder: {root}: no images in {', '.join(split_of)}")
     folders, labels = np.unique([folder for _, folder, _ in found], return_inverse=True)
+    for folder in folders:
+        if (name := in_utf8(folder)) != folder:
+            raise GeomkitError(
+                f"imagefolder: {root}: the class '{name}' is no text in UTF-8; rename its folder"
+            )
     there = {(*file.split("/")[: depth + 1],) for file, _, _ in found}
     empty = [
         folder

@@ -23,6 +23,7 @@ __all__ = [
     "PairData",
     "caption_lines",
     "from_lists",
+    "in_utf8",
     "seeded_hash",
     "several",
 ]
@@ -93,7 +94,7 @@ class LeftOut:
         >>> print(*LeftOut.of("samples without an image", ["a", "b", "c", "d"]))
         4 samples without an image (a, b, c, …)
         """
-        return (cls(what, len(names), tuple(names[:_SHOWN])),) if names else ()
+        return (cls(what, len(names), tuple(map(in_utf8, names[:_SHOWN]))),) if names else ()
 
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.first) else ""
@@ -256,8 +257,7 @@ class PairData:
         """
         digest = hashlib.sha256()
         for name, captions in zip(self.ids, self.captions, strict=True):
-            line = "\x1f".join([name, *captions, "\x1e"])
-            digest.update(line.encode(errors="surrogatepass"))  # names of files may hold any byte
+            digest.update("\x1f".join([name, *captions, "\x1e"]).encode())
         images, index = self.undecoded
         if isinstance(images, np.ndarray):
             for start in range(0, len(self), 1024):
@@ -362,6 +362,15 @@ class PairData:
             )
         order = sorted(range(len(self)), key=lambda i: seeded_hash(self.ids[i], seed, "subset"))
         return self.take(np.array(sorted(order[:n])))
+
+
+def in_utf8(name: str) -> str:
+    r"""A name with a backslash escape for what is no UTF-8; names of files may hold any byte.
+
+    >>> in_utf8("é\udcff")
+    'é\\udcff'
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def seeded_hash(name: str, seed: int, purpose: str) -> float:

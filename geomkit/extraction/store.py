@@ -21,7 +21,7 @@ import numpy as np
 
 from geomkit._core.files import atomic_write, refusing
 from geomkit._core.schema import check_schema
-from geomkit.data.pairs import Bad, PairData
+from geomkit.data.pairs import Bad, PairData, in_utf8
 from geomkit.embeddings.manifest import (
     FORMAT,
     KINDS,
@@ -252,7 +252,7 @@ class ShardFolder:
             "image_index": index,
         }
         types = {**dict.fromkeys(columns, pyarrow.string()), "image_index": pyarrow.int64()}
-        about = {_RECORD: json.dumps(asdict(record), ensure_ascii=False)}
+        about = {_RECORD: _utf8(json.dumps(asdict(record), ensure_ascii=False))}
         table = pyarrow.table(columns, schema=pyarrow.schema(types, metadata=about))
         with atomic_write(self.path / names["metadata"], overwrite=True) as file:
             pyarrow.parquet.write_table(table, file)
@@ -277,7 +277,7 @@ def _paths(data: PairData, rows: np.ndarray) -> dict[str, list[str]]:
     """The column of image paths, relative to the data's own folders; none if they are not known."""
     images, index = data.undecoded
     names = getattr(images, "names", None)
-    return {} if names is None else {"image_path": [names[i] for i in index[rows]]}
+    return {} if names is None else {"image_path": [in_utf8(names[i]) for i in index[rows]]}
 
 
 def _described(content: bytes | memoryview) -> StoredFile:
@@ -462,10 +462,15 @@ def _short(value: Any) -> str:
 def _write_json(path: Path, content: Plan) -> None:
     """Write JSON atomically, over what is there; a file that would not change is left alone."""
     text = json.dumps(asdict(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if path.exists() and path.read_bytes() == text.encode():
+    if path.exists() and path.read_bytes() == _utf8(text):
         return
     with atomic_write(path, overwrite=True) as file:
-        file.write(text.encode())
+        file.write(_utf8(text))
+
+
+def _utf8(text: str) -> bytes:
+    """JSON as bytes; a path that is not UTF-8 is escaped as JSON has it."""
+    return text.encode(errors="backslashreplace")
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -259,3 +259,21 @@ def test_the_drawn_images_have_a_checksum(
         file.write(bytes(1000))
     with pytest.raises(GeomkitError, match=r"the cache is damaged .its checksum differs.; delete"):
         load_data("openmoji", n=2)
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xe9")
+    pairs(tmp_path / name)
+    (tmp_path / name / "0.png").rename(tmp_path / name / f"{name}.png")
+    (tmp_path / name / "0.txt").rename(tmp_path / name / f"{name}.txt")
+    model = fresh()
+    data = load_data(f"imagefolder:{tmp_path / name}", split="all", preprocess=model.preprocess)
+    assert "a\\udce9.png" in data.ids and len(data.fingerprint["sha256"]) == 64
+    manifest = extract(model, data, tmp_path / "e", **CALM)
+    assert manifest.images == 4
+    assert json.loads((tmp_path / "e" / "manifest.json").read_bytes())["data"]["spec"] == data.spec
+    classes = tmp_path / "classes"
+    write(classes / "dog" / "a.png", picture(1))
+    write(classes / name / "a.png", picture(2))
+    with pytest.raises(GeomkitError, match=r"the class 'a\\udce9' is no text in UTF-8; rename"):
+        load_data(f"imagefolder:{classes}")
