@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +148,15 @@ def clip_retrieval(folder: Path) -> None:
 
 
 def pictures(folder: Path) -> None:
-    """Four pictures of noise with captions, in ``table.csv``."""
+    """Nine pictures of noise with captions, in ``table.csv``."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for k in range(4):
+    for k in range(9):
         pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{k}.png")
-    lines = [f"{k}.png,{word}" for k, word in enumerate(("a dog", "a cat", "cats", "dogs"))]
+    words = ["dog", "cat", "cats", "dogs", "the", "and", "a", "dog", "cat"]
+    lines = [f"{k}.png,{word}" for k, word in enumerate(words)]
     (folder / "table.csv").write_text("\n".join(["filepath,title", *lines]))
 
 
@@ -167,4 +169,25 @@ def extracted(folder: Path) -> None:
     loaded = Checkpoint(model().eval(), "geomkit", "fresh", CONFIG, Preprocess(32), words)
     spec = f"csv:{folder.parent / 'pictures' / 'table.csv'}"
     data = load_data(spec, split="all", preprocess=loaded.preprocess)
-    extract(loaded, data, folder, rows_per_shard=2, device="cpu", workers=0)
+    extract(loaded, data, folder, rows_per_shard=5, device="cpu", workers=0)
+
+
+SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "checkpoint": (checkpoint, "{}/ckpt.pt"),
+    "open-clip": (open_clip_folder, "open_clip:{}"),
+    "transformers": (transformers_folder, "hf:{}"),
+    "torchscript": (archive, "openai:{}/archive.pt"),
+    "paper": (papers, "paper:{}/paper.pt"),
+    "npz": (npz, "{}/e.npz"),
+    "npy": (npy, "{}/e.npy"),
+    "pt": (pt, "{}/e.pt"),
+    "safetensors": (safetensors, "{}/e.safetensors"),
+    "parquet": (parquet, "{}/e.parquet"),
+    "jsonl": (lines, "{}/e.jsonl"),
+    "json": (json_arrays, "{}/e.json"),
+    "csv": (csv, "{}/e.csv"),
+    "clip-retrieval": (clip_retrieval, "{}"),
+    "extracted": (extracted, "{}"),
+}
+"""Every kind of SOURCE: how to write one into a folder, and its name; ``{}`` is the folder."""
+MODELS = ("checkpoint", "open-clip", "transformers", "torchscript", "paper")

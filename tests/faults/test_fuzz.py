@@ -39,25 +39,21 @@ class Kind(NamedTuple):
     command: str
 
 
-_GAP = "gap {} --metrics centroid_distance"
+_GAP = "gap SOURCE --metrics centroid_distance"
 _MODEL = _GAP + " --data csv:{pictures}/table.csv --split all --workers 0 --device cpu"
+_COMMANDS = {
+    "checkpoint": "inspect SOURCE",
+    "open-clip": "inspect SOURCE",
+    "transformers": _MODEL,
+    "torchscript": "inspect SOURCE",
+    "paper": "inspect SOURCE",
+}
 KINDS = [
-    Kind("checkpoint", samples.checkpoint, "inspect {}/ckpt.pt"),
-    Kind("checkpoint-gap", samples.checkpoint, _MODEL.replace("{}", "{}/ckpt.pt")),
-    Kind("open-clip", samples.open_clip_folder, "inspect open_clip:{}"),
-    Kind("transformers", samples.transformers_folder, _MODEL.replace("{}", "hf:{}")),
-    Kind("torchscript", samples.archive, "inspect openai:{}/archive.pt"),
-    Kind("paper", samples.papers, "inspect paper:{}/paper.pt"),
-    Kind("npz", samples.npz, _GAP.replace("{}", "{}/e.npz")),
-    Kind("npy", samples.npy, _GAP.replace("{}", "{}/e.npy")),
-    Kind("pt", samples.pt, _GAP.replace("{}", "{}/e.pt")),
-    Kind("safetensors", samples.safetensors, _GAP.replace("{}", "{}/e.safetensors")),
-    Kind("parquet", samples.parquet, _GAP.replace("{}", "{}/e.parquet")),
-    Kind("jsonl", samples.lines, _GAP.replace("{}", "{}/e.jsonl")),
-    Kind("json", samples.json_arrays, _GAP.replace("{}", "{}/e.json")),
-    Kind("csv", samples.csv, _GAP.replace("{}", "{}/e.csv")),
-    Kind("clip-retrieval", samples.clip_retrieval, _GAP),
-    Kind("extracted", samples.extracted, _GAP),
+    *(
+        Kind(name, build, _COMMANDS.get(name, _GAP).replace("SOURCE", source))
+        for name, (build, source) in samples.SOURCES.items()
+    ),
+    Kind("checkpoint-gap", samples.checkpoint, _MODEL.replace("SOURCE", "{}/ckpt.pt")),
 ]
 
 
