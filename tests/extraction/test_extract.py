@@ -254,7 +254,7 @@ def test_the_command_refuses_in_a_line(refused, tables, checkpoint: Path) -> Non
 def test_interrupted_the_command_says_how_to_go_on(
     cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("extract", checkpoint, "--out", "e", "--split", "all", "--workers", 0)
+    words = ("extract", checkpoint, "--out", "e", "--split", "all", "--workers", 0, "--trust-data")
     real, calls = ShardFolder.write, iter(range(9))
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
