@@ -106,7 +106,7 @@ def gap(
             paired=not unpaired,
             metrics=[*names, *(name for name, *_ in limits)],
             caption_index=caption_index,
-            folds=int(folds) if folds.isdigit() else folds,
+            folds=int(folds) if folds.isdecimal() else folds,
             seed=seed,
             exact_limit=exact_limit,
             source=name,

@@ -129,7 +129,7 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
 
 def _numbers(seeds: str) -> tuple[int, ...]:
     words = [word.strip() for word in seeds.split(",") if word.strip()]
-    if not all(word.isdigit() for word in words):
+    if not all(word.isdecimal() for word in words):
         raise GeomkitError(f"--seeds: expected numbers with commas, such as 24,42,44, got {seeds}")
     return tuple(map(int, words))
 
@@ -139,11 +139,12 @@ def _check(options: Options, *, jobs: int) -> None:
     from geomkit._core.runtime import resolve_device
     from geomkit.data.labelled.classes import check_spec
     from geomkit.data.registry import parse_spec
+    from geomkit.training.config import MAX_THREADS
 
     if jobs < 1:
         raise GeomkitError(f"--jobs: expected 1 or more, got {jobs}")
-    if options.threads < 0:
-        raise GeomkitError(f"--threads: expected 0 or more, got {options.threads}")
+    if not 0 <= options.threads <= MAX_THREADS:
+        raise GeomkitError(f"--threads: expected 0 to {MAX_THREADS:,}, got {options.threads}")
     parse_spec(options.data)
     for spec in options.tasks:
         check_spec(spec)

@@ -146,7 +146,7 @@ def _locks(words: list[str]) -> dict[str, Any]:
     locks = {}
     for word in words:
         side, _, layers = word.partition("=")
-        if side not in ("image", "text") or not (layers or "0").isdigit():
+        if side not in ("image", "text") or not (layers or "0").isdecimal():
             raise GeomkitError(f"--lock {word}: expected image, image=N, text or text=N")
         locks[f"lock_{side}"] = int(layers or 0)
     return locks

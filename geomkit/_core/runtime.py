@@ -37,7 +37,7 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    if kind not in DEVICES or (number and not number.isdigit()):
+    if kind not in DEVICES or (number and not number.isdecimal()):
         raise unknown_name("device", name, DEVICES)
     if kind == "cuda":
         if not torch.cuda.is_available():

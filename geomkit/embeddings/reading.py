@@ -116,5 +116,5 @@ def natural_order(files: Iterable[Path]) -> list[Path]:
     """
     return sorted(
         files,
-        key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)],
+        key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.name)],
     )

@@ -23,19 +23,29 @@ __all__ = [
 
 Range = tuple[str, Callable[[float], bool]]
 """A range in words, and whether a value is in it."""
+
+
+def _whole(low: int, high: int) -> Range:
+    return f"{low} or more, up to {high:,}", lambda value: low <= value <= high
+
+
 _POSITIVE: Range = ("a positive number", lambda value: 0 < value < math.inf)
 _FROM_0: Range = ("0 or more", lambda value: 0 <= value < math.inf)
-_FROM_1: Range = ("1 or more", lambda value: value >= 1)
-_FROM_2: Range = ("2 or more", lambda value: value >= 2)
 _BELOW_1: Range = ("a number in [0, 1)", lambda value: 0 <= value < 1)
 _TEMPERATURES: Range = ("0.01 to 1", lambda value: 0.01 <= value <= 1)
 
 
+MAX_THREADS = 1024
+_MAX_STEPS, _MAX_EVALUATIONS = 10**8, 10**5
 _WITHIN: dict[str, Range] = {
-    **dict.fromkeys(("accumulate", "steps", "epochs"), _FROM_1),
-    **dict.fromkeys(("weight_decay", "warmup", "clip_norm", "eval_every", "threads"), _FROM_0),
+    **dict.fromkeys(("accumulate", "steps", "epochs"), _whole(1, _MAX_STEPS)),
+    **dict.fromkeys(("warmup", "eval_every"), _whole(0, _MAX_STEPS)),
+    **dict.fromkeys(("weight_decay", "clip_norm"), _FROM_0),
     **dict.fromkeys(("beta1", "beta2"), _BELOW_1),
-    "batch_size": _FROM_2,
+    "batch_size": _whole(2, 10**7),
+    "image_size": _whole(1, 10**4),
+    "seed": _whole(0, 2**63 - 1),
+    "threads": _whole(0, MAX_THREADS),
     "lr": _POSITIVE,
     "temperature": _TEMPERATURES,
 }
@@ -253,8 +263,11 @@ def _check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not holds(value):
             raise GeomkitError(f"{name.replace('_', ' ')}: expected {words}, got {value}")
-    if config.dim < 2 and not (config.pretrained and config.dim == 0):
-        raise GeomkitError(f"dim: expected 2 or more, got {config.dim}")
+    words, holds = _whole(2, 10**5)
+    if not holds(config.dim) and not (config.pretrained and config.dim == 0):
+        raise GeomkitError(f"dim: expected {words}, got {config.dim}")
+    if config.eval_every:
+        evaluation_steps(config)
     if config.learn_temperature and not loss.uses_temperature:
         raise GeomkitError(
             f"--learn-temperature: no term of the loss '{config.loss}' depends on the temperature; "
@@ -281,9 +294,17 @@ def evaluation_steps(config: TrainConfig) -> list[int]:
 
     In 3-D also three early ones, each half of the next: the cone opens there.
 
+    Raises:
+        GeomkitError: If there are more than 100,000 of them.
+
     >>> evaluation_steps(TrainConfig(steps=250, eval_every=100))
     [0, 100, 200, 250]
     """
+    if (count := config.steps // config.eval_every) > _MAX_EVALUATIONS:
+        raise GeomkitError(
+            f"eval every: {config.eval_every} gives {count:,} evaluations in {config.steps:,} "
+            "steps; give a larger --eval-every"
+        )
     steps = {0, config.steps, *range(config.eval_every, config.steps, config.eval_every)}
     if config.dim == 3:
         steps.update(config.eval_every >> k for k in (1, 2, 3))

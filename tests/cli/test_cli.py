@@ -227,6 +227,11 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
         ("plot-sphere ckpt.pt --out s.jpg", ("s.jpg", ".png")),
         ("data openmoji,skintone=1", ("did you mean 'skin_tones'",)),
         ("gapp", ("gapp",)),
+        ("train --workers -3", ("--workers", "greater than or equal to 0")),
+        ("train --lock image=²", ("--lock image=²", "expected image")),
+        ("train --device cuda:²", ("unknown device 'cuda:²'",)),
+        ("reproduce figure1 --seeds ²", ("--seeds: expected numbers",)),
+        ("reproduce figure1 --threads 20000", ("--threads: expected 0 to 1,024",)),
     ],
 )
 def test_bad_words(refused, words: str, says: tuple[str, ...]) -> None:

@@ -251,7 +251,7 @@ def published(experiment: str | None = None) -> Rows:
     text = resources.files("geomkit.reproduce").joinpath("published_results.csv").read_text("utf-8")
     rows = Rows()
     for line in csv.DictReader(text.splitlines()):
-        seed = line["seed"] if line["seed"].isdigit() else "-1"
+        seed = line["seed"] if line["seed"].isdecimal() else "-1"
         rows.append(_row({**line, "data": line["dataset"], "seed": seed, "stderr": line["std"]}))
     return rows if experiment is None else rows.where(experiment=experiment)
 
