@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["shown"]
+__all__ = ["in_markdown", "shown"]
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, marks that reverse a line, and halves of surrogates."""
@@ -19,3 +19,13 @@ def shown(text: str) -> str:
     'a\\u001b[31mb'
     """
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def in_markdown(text: str) -> str:
+    r"""Return a text for one place in Markdown, where it makes no link, HTML or new line.
+
+    >>> in_markdown("a <b>, [c](javascript:d)")
+    'a &lt;b>, [c]\\(javascript:d)'
+    """
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(shown(text).split()))
+    return re.sub(r"](?=[(:])", r"]\\", text).replace("```", "'''")

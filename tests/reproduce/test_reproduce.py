@@ -528,3 +528,49 @@ def test_ctrl_c_saves_and_exits(toy: Toy, cli: Callable, monkeypatch: pytest.Mon
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(command._Watcher, "__call__", watch)
     assert cli(*asked, "--out", "r", "--resume").status == 0
+
+
+def test_a_stray_record_is_left_out_and_said(toy: Toy, tmp_path: Path) -> None:
+    run(tmp_path, "one")
+    good = json.loads((tmp_path / "one" / "run.json").read_text())
+    for name, content in {
+        "list": [],
+        "empty": {},
+        "newer": good | {"schema_version": 2},
+        "number": good | {"title": 3},
+        "cells": good | {"cells": [{"loss": "clip"}]},
+        "verdicts": good | {"verdicts": [{"claim": "x"}]},
+        "seconds": good | {"seconds": {"training": "1", "measuring": 2}},
+        "options": good | {"options": good["options"] | {"seeds": 1}},
+        "other": good,  # of another experiment than its folder
+        "a](javascript:x)": good | {"experiment": "a](javascript:x)"},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(content))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "run.json").write_text("[" * 100_000)
+    events: list[Any] = []
+    run(tmp_path, "one", resume=True, watch=events.append)
+    said = [event.text for event in events if event.kind == "line"]
+    assert len(said) == 11 and all("left out of the report" in text for text in said)
+    index = (tmp_path / "report.md").read_text()
+    assert "Title of one" in index and "javascript" not in index
+
+
+def test_a_strangers_record_puts_no_link_and_no_html_into_the_report(
+    toy: Toy, tmp_path: Path
+) -> None:
+    run(tmp_path, "one")
+    wild = "<script>x</script> [y](javascript:z)\n\n[y]: javascript:z\n```\x1b<b>"
+    good = json.loads((tmp_path / "one" / "run.json").read_text())
+    bad = good | {"experiment": "bad", "title": wild, "command": wild, "versions": {wild: wild}}
+    bad["verdicts"] = [dict.fromkeys(good["verdicts"][0], wild) | {"status": "undecided"}]
+    bad["options"] = good["options"] | {"data": wild}
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "run.json").write_text(json.dumps(bad))
+    run(tmp_path, "one", resume=True)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert "javascript:z" in text  # shown, but as text
+        for tag in ("<script>x", "<b>", "\x1b", "](javascript", "]: javascript", 'href="javas'):
+            assert tag not in text, (name, tag)

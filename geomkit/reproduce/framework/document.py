@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write
+from geomkit._core.shown import shown
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write_document(folder: Path, template: str, title: str, **values: Any) -> No
     }
     for name, content in pages.items():
         with atomic_write(folder / name, overwrite=True) as file:
-            file.write(content.encode())
+            file.write(shown(content).encode())
 
 
 @cache

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from geomkit._core.files import atomic_write
+from geomkit._core.schema import check_schema
+from geomkit._core.shown import in_markdown
 from geomkit.reproduce.framework.claims import UNDECIDED, Claim
 from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
 from geomkit.reproduce.framework.results import Rows
@@ -128,6 +130,19 @@ class Record:
             )
         return unmet.otherwise or "Data, model or length of training differ from the paper's."
 
+    def in_markdown(self) -> Record:
+        """The record with texts as a report may show them: ``run.json`` may be a stranger's."""
+        return replace(
+            self,
+            title=in_markdown(self.title),
+            command=in_markdown(self.command),
+            verdicts=tuple(
+                JudgedClaim(**{name: in_markdown(text) for name, text in vars(verdict).items()})
+                for verdict in self.verdicts
+            ),
+            versions={in_markdown(k): in_markdown(v) for k, v in self.versions.items()},
+        )
+
     def write(self, folder: Path) -> None:
         """Write ``run.json`` into a folder, atomically."""
         content = {"format": "geomkit-experiment", "schema_version": 1, **asdict(self)}
@@ -138,17 +153,21 @@ class Record:
 
 def read_record(folder: Path) -> Record | None:
     """Record of the finished experiment in a folder; ``None`` if there is none or it is damaged."""
+    path = folder / NAME
     try:
-        content = json.loads((folder / NAME).read_text("utf-8"))
-        if content.pop("format") != "geomkit-experiment":
+        content = json.loads(path.read_text("utf-8"))
+        check_schema(content, dict[str, Any], str(path))
+        about = content.pop("format", None), content.pop("schema_version", None)
+        if about != ("geomkit-experiment", 1):
             return None
-        del content["schema_version"]
+        check_schema(content, Record, str(path))
+        check_schema([cell.get("key") for cell in content["cells"]], list[str], str(path))
         content["options"] = Options.from_json(content["options"])
         content["seconds"] = Seconds(**content["seconds"])
         content["verdicts"] = tuple(JudgedClaim(**verdict) for verdict in content["verdicts"])
         content["cells"] = tuple(content["cells"])
         return Record(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, RecursionError):  # a GeomkitError is a ValueError
         return None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geomkit._core.shown import in_markdown
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
@@ -29,6 +31,7 @@ PAPER = (
     "Gap, [arXiv 2405.18570](https://arxiv.org/abs/2405.18570)"
 )
 QUICK = "one seed, three tenths of the steps; such a run may confirm a claim, but never denies it."
+_NAME = re.compile(r"[\w.-]+")
 _STATUSES = (REPRODUCED, UNDECIDED, NOT_REPRODUCED)
 _UNMET = {
     NOT_REPRODUCED: "What did not reproduce, and the likely reason",
@@ -61,7 +64,9 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
     """
     from geomkit.plots import save_figure
 
-    folder, e, options = outcome.folder, outcome.experiment, record.options
+    folder, e, options, record = (
+        outcome.folder, outcome.experiment, record.options, record.in_markdown()
+    )  # fmt: skip
     images = []
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
@@ -71,7 +76,12 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
         films = tuple(p.name for p in [path.with_suffix(".mp4")] if p.exists())
         images.append(Image(path.name, _caption(e, path.name), films))
     cells = e.distinct_cells(options)
-    tables, complete = comparison(outcome.rows, published(e.published) if e.published else Rows())
+    rows = Rows(
+        replace(row, data=in_markdown(row.data), loss=in_markdown(row.loss),
+                metric=in_markdown(row.metric), condition=in_markdown(row.condition))
+        for row in outcome.rows
+    )  # fmt: skip
+    tables, complete = comparison(rows, published(e.published) if e.published else Rows())
     write_document(
         folder, "report.md.jinja", e.title,
         experiment=e, record=record, images=images, claims=_claims(record),
@@ -81,22 +91,32 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
     )  # fmt: skip
 
 
-def write_index(out: Path) -> None:
+def write_index(out: Path) -> list[Path]:
     """Write ``report.md`` and ``report.html`` over every finished experiment in a folder.
 
     Experiments of earlier runs are included, as their ``run.json`` describes them.
 
     Args:
         out: Folder of results.
+
+    Returns:
+        Files ``run.json`` that are left out: damaged, or of another experiment than their folder.
     """
     known = catalogue.all_experiments()
-    stored = {path.parent.name: read_record(path.parent) for path in sorted(out.glob("*/run.json"))}
-    records = {n: record for n in dict.fromkeys([*known, *stored]) if (record := stored.get(n))}
+    stored, left_out = {}, []
+    for path in sorted(out.glob("*/run.json")):
+        name, found = path.parent.name, read_record(path.parent)
+        if found is None or found.experiment != name or not _NAME.fullmatch(name):
+            left_out.append(path)
+        else:
+            stored[name] = found.in_markdown()
+    records = {n: stored[n] for n in dict.fromkeys([*known, *stored]) if n in stored}
     claims = {name: _claims(record) for name, record in records.items()}
     overview = []
     for name, record in records.items():
         numbers = (str(sum(v.status == s for v in record.verdicts)) for s in _STATUSES)
-        overview.append((f"[{record.title}]({name}/report.md)", record.options.data, *numbers))
+        data = in_markdown(record.options.data)
+        overview.append((f"[{record.title}]({name}/report.md)", data, *numbers))
     verdicts = [(record, v) for record in records.values() for v in record.verdicts]
     write_document(
         out, "index.md.jinja", "Reproduction",
@@ -117,6 +137,7 @@ def write_index(out: Path) -> None:
         made_with=list(dict.fromkeys(record.made_with for record in records.values())),
         sources=_sources(record.options.data for record in records.values()),
     )  # fmt: skip
+    return left_out
 
 
 def _caption(experiment: Experiment | None, name: str) -> str:
@@ -146,10 +167,11 @@ def _sources(specs: Iterable[str]) -> list[str]:
         try:
             known = datasets()[parse_spec(spec).name]
         except (GeomkitError, KeyError):
-            lines.append(f"Data `{spec}`")
+            lines.append(f"Data `{in_markdown(spec)}`")
             continue
         licence = f"({known.licence})" if known.licence else ""
-        lines.append(" ".join(filter(None, [f"Data `{spec}`", licence, known.attribution])))
+        data = f"Data `{in_markdown(spec)}`"
+        lines.append(" ".join(filter(None, [data, licence, known.attribution])))
     if any(spec.startswith("openmoji") for spec in specs):
         lines.append("Figures that show OpenMoji's pictures are under CC BY-SA 4.0 as well")
     return lines

@@ -123,8 +123,8 @@ class _Run:
                     raise
                 failures.append(f"{experiment.name}: {error}")
                 self.progress.say("failed", failures[-1])
-        if outcomes:
-            write_index(self.out)
+        for path in write_index(self.out) if outcomes else ():
+            self.progress.say("line", f"{path}: damaged or foreign; left out of the report")
         if failures:
             raise GeomkitError(
                 f"{len(failures)} of {len(planned.experiments)} experiments failed, the others are "
@@ -253,7 +253,7 @@ def _other(folder: Path, options: Options) -> str:
     """Difference between the options of a finished run and those of this one."""
     record = read_record(folder)
     if record is None:
-        return "other options"
+        return "a run.json that is damaged or newer"
     return record.options.differences(options) or "another version's settings"
 
 
