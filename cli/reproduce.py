@@ -144,7 +144,9 @@ def _check(options: Options, *, jobs: int) -> None:
     if jobs < 1:
         raise GeomkitError(f"--jobs: expected 1 or more, got {jobs}")
     if not 0 <= options.threads <= MAX_THREADS:
-        raise GeomkitError(f"--threads: expected 0 to {MAX_THREADS:,}, got {options.threads}")
+        raise GeomkitError(
+            f"--threads: expected 0 or more, up to {MAX_THREADS:,}, got {options.threads}"
+        )
     parse_spec(options.data)
     for spec in options.tasks:
         check_spec(spec)

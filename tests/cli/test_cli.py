@@ -231,7 +231,7 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
         ("train --lock image=²", ("--lock image=²", "expected image")),
         ("train --device cuda:²", ("unknown device 'cuda:²'",)),
         ("reproduce figure1 --seeds ²", ("--seeds: expected numbers",)),
-        ("reproduce figure1 --threads 20000", ("--threads: expected 0 to 1,024",)),
+        ("reproduce figure1 --threads 20000", ("--threads: expected 0 or more, up to 1,024",)),
     ],
 )
 def test_bad_words(refused, words: str, says: tuple[str, ...]) -> None:

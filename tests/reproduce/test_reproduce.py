@@ -538,7 +538,7 @@ def test_a_stray_record_is_left_out_and_said(toy: Toy, tmp_path: Path) -> None:
         "empty": {},
         "newer": good | {"schema_version": 2},
         "number": good | {"title": 3},
-        "cells": good | {"cells": [{"loss": "clip"}]},
+        "keys": good | {"cells": [{"loss": "clip"}]},
         "verdicts": good | {"verdicts": [{"claim": "x"}]},
         "seconds": good | {"seconds": {"training": "1", "measuring": 2}},
         "options": good | {"options": good["options"] | {"seeds": 1}},
@@ -569,8 +569,10 @@ def test_a_strangers_record_puts_no_link_and_no_html_into_the_report(
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.json").write_text(json.dumps(bad))
     run(tmp_path, "one", resume=True)
-    for name in ("report.md", "report.html"):
+    for name, tags in (
+        ("report.md", ("<script>x", "<b>", "\x1b", "](javascript", "]: javascript")),
+        ("report.html", ("<script>x", "<b>", "\x1b", 'href="javascript')),
+    ):
         text = (tmp_path / name).read_text()
         assert "javascript:z" in text  # shown, but as text
-        for tag in ("<script>x", "<b>", "\x1b", "](javascript", "]: javascript", 'href="javas'):
-            assert tag not in text, (name, tag)
+        assert not [tag for tag in tags if tag in text], name
