@@ -177,9 +177,12 @@ def _load(file: _Json) -> Any:
     with refusing(
         ValueError, OSError, RecursionError, says=f"coco: {file}: not JSON, or cut short"
     ):
-        if isinstance(file, zipfile.Path):
+        if not isinstance(file, zipfile.Path):
+            return json.loads(file.read_bytes())
+        try:
             return json.loads(read_member(file.root, file.at))
-        return json.loads(file.read_bytes())
+        except GeomkitError as error:
+            raise GeomkitError(f"coco: {file}: {error}") from None
 
 
 def _captions(source: _Json, folder: str, split: str) -> Iterator[_Image]:

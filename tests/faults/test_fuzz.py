@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import mutations
 import pytest
-import samples
+import whole_files
 from limits import forget_peak, peak
 
 EXAMPLES = int(os.environ.get("GEOMKIT_EXAMPLES", "60"))
@@ -31,7 +31,8 @@ SECONDS, MEGABYTES = 20, 1000
 class Kind(NamedTuple):
     """A kind of file: how to write it into a folder, and a command that reads it.
 
-    ``{}`` in the command stands for the folder, ``{pictures}`` for a small table of images.
+    ``{}`` in the command stands for the folder, ``{pictures}`` for one with a small table of
+    images, ``{model}`` for a checkpoint.
     """
 
     name: str
@@ -40,7 +41,8 @@ class Kind(NamedTuple):
 
 
 _GAP = "gap SOURCE --metrics centroid_distance"
-_MODEL = _GAP + " --data csv:{pictures}/table.csv --split all --workers 0 --device cpu"
+_DATA = " --split all --workers 0 --device cpu"
+_MODEL = _GAP + " --data csv:{pictures}/table.csv" + _DATA
 _COMMANDS = {
     "checkpoint": "inspect SOURCE",
     "open-clip": "inspect SOURCE",
@@ -51,9 +53,13 @@ _COMMANDS = {
 KINDS = [
     *(
         Kind(name, build, _COMMANDS.get(name, _GAP).replace("SOURCE", source))
-        for name, (build, source) in samples.SOURCES.items()
+        for name, (build, source) in whole_files.SOURCES.items()
     ),
-    Kind("checkpoint-gap", samples.checkpoint, _MODEL.replace("SOURCE", "{}/ckpt.pt")),
+    *(
+        Kind(name, build, f"gap {{model}} --metrics centroid_distance --data {spec}" + _DATA)
+        for name, (build, spec) in whole_files.DATA.items()
+    ),
+    Kind("checkpoint-gap", whole_files.checkpoint, _MODEL.replace("SOURCE", "{}/ckpt.pt")),
 ]
 
 
@@ -62,7 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an undamaged folder of each kind, and one of pictures."""
     base = tmp_path_factory.mktemp("whole")
     (base / "pictures").mkdir()
-    samples.pictures(base / "pictures")
+    whole_files.pictures(base / "pictures")
     for kind in KINDS:
         (base / kind.name).mkdir()
         kind.build(base / kind.name)
@@ -97,7 +103,8 @@ def test_damaged_files_are_refused_in_one_line(whole: Path, tmp_path: Path) -> N
 
 
 def _words(kind: Kind, folder: Path, whole: Path) -> list[str]:
-    return kind.command.format(folder, pictures=whole / "pictures").split()
+    places = {"pictures": whole / "pictures", "model": whole / "checkpoint" / "ckpt.pt"}
+    return kind.command.format(folder, **places).split()
 
 
 def _work(whole: Path, place: Path, log: Path, first: int) -> None:

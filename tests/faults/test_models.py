@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 import torch
+import whole_files
 from limits import at_most
-from samples import CONFIG
+from whole_files import CONFIG
 
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints import load_run, open_model, save_run
@@ -53,13 +53,13 @@ def refused(source: str, *says: str) -> None:
 
 def open_clip_folder(config: dict[str, Any]) -> str:
     Path("oc").mkdir()
-    samples.open_clip_folder(Path("oc"))
+    whole_files.open_clip_folder(Path("oc"))
     Path("oc/open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     return "open_clip:oc"
 
 
 def own(model: dict[str, Any], **changed: Any) -> str:
-    save_run("ckpt.pt", samples.run(model_config=model, **changed))
+    save_run("ckpt.pt", whole_files.run(model_config=model, **changed))
     return "ckpt.pt"
 
 
@@ -147,13 +147,13 @@ def test_code_of_a_text_encoder_is_never_asked_for(monkeypatch: pytest.MonkeyPat
     folder = open_clip_folder(config)
     refused(folder, "a path; put the config.json of that encoder into the folder")
     (base / "config.json").rename("oc/config.json")
-    samples.tokenizer(Path.cwd())
+    whole_files.tokenizer(Path.cwd())
     Path("tokenizer/tokenizer.json").rename("oc/tokenizer.json")
     refused(folder, "oc/config.json: asks to run code")
 
 
 def test_code_of_a_tokenizer_is_never_asked_for() -> None:
-    folder = samples.tokenizer(Path.cwd())
+    folder = whole_files.tokenizer(Path.cwd())
     (folder / "code.py").write_text("raise SystemExit('ran')")
     settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.T", "code.T"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -175,7 +175,7 @@ def test_code_of_a_tokenizer_is_never_asked_for() -> None:
     ],
 )  # fmt: skip
 def test_a_tokenizer_that_panics(change: dict[str, Any]) -> None:
-    folder = samples.tokenizer(Path.cwd())
+    folder = whole_files.tokenizer(Path.cwd())
     whole = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     (folder / "tokenizer.json").write_text(json.dumps({**whole, **change}))
     words = Tokenizer.in_folder(folder)
@@ -221,7 +221,7 @@ def test_entries_of_a_wrong_type_are_named(changed: dict[str, Any], says: str) -
 
 
 def test_inner_entries_of_a_wrong_type_are_named() -> None:
-    content = samples.run().as_dict()
+    content = whole_files.run().as_dict()
     for change, says in (
         ({"preprocess": {**content["preprocess"], "size": "x"}}, "preprocess.size: expected a who"),
         ({"preprocess": {**content["preprocess"], "std": [0, 0, 0]}}, "mean and std of three"),
@@ -235,7 +235,7 @@ def test_inner_entries_of_a_wrong_type_are_named() -> None:
 
 
 def test_weights_of_other_types_are_not_converted() -> None:
-    weights = dict(samples.model().clip.state_dict())
+    weights = dict(whole_files.model().clip.state_dict())
     for kind in (torch.int8, torch.complex64, torch.bool):
         changed = {**weights, "visual.proj": weights["visual.proj"].to(kind)}
         refused(own(CONFIG, state_dict=changed), "type of 'visual.proj'")
@@ -245,7 +245,7 @@ def test_inputs_that_a_model_does_not_take(cli: Any) -> None:
     refused(own(CONFIG, tokenizer=Tokenizer()), "its tokenizer has 49408 ids, the model 300")
     long = Tokenizer.in_folder(".", context_length=100)
     refused(own(CONFIG, tokenizer=long), "gives 100 ids, the model takes 77")
-    content = samples.run(tokenizer=Tokenizer.in_folder(".")).as_dict()
+    content = whole_files.run(tokenizer=Tokenizer.in_folder(".")).as_dict()
     content["preprocess"]["size"] = 64
     torch.save(content, "ckpt.pt")
     refused("ckpt.pt", "its images are of 64 px, the model takes 32")

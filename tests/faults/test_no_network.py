@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 import torch
-from samples import CONFIG
+import whole_files
+from whole_files import CONFIG
 
 from geomkit.models.checkpoints import save_run
 from geomkit.models.tokenizers import Tokenizer
@@ -47,37 +47,37 @@ def _named(**text: Any) -> dict[str, Any]:
 
 
 def own_text_model(folder: Path) -> None:
-    words = Tokenizer.in_folder(samples.tokenizer(folder.parent))
+    words = Tokenizer.in_folder(whole_files.tokenizer(folder.parent))
     config = _named(hf_model_name="roberta-base", hf_model_pretrained=True)
-    save_run(folder / "ckpt.pt", samples.run(model_config=config, tokenizer=words))
+    save_run(folder / "ckpt.pt", whole_files.run(model_config=config, tokenizer=words))
 
 
 def own_timm_model(folder: Path) -> None:
     config = {**CONFIG, "vision_cfg": {"timm_model_name": "hf-hub:timm/resnet18", "image_size": 32}}
-    save_run(folder / "ckpt.pt", samples.run(model_config=config))
+    save_run(folder / "ckpt.pt", whole_files.run(model_config=config))
 
 
 def own_tokenizer(folder: Path) -> None:
     words = Tokenizer("HFTokenizer", "openai/clip-vit-base-patch32")
-    save_run(folder / "ckpt.pt", samples.run(tokenizer=words))
+    save_run(folder / "ckpt.pt", whole_files.run(tokenizer=words))
 
 
 def hub_tokenizer(folder: Path) -> None:
-    samples.open_clip_folder(folder)
+    whole_files.open_clip_folder(folder)
     (folder / "tokenizer.json").unlink()
 
 
 def hub_text_model(folder: Path) -> None:
-    samples.open_clip_folder(folder)
+    whole_files.open_clip_folder(folder)
     config = {"model_cfg": _named(hf_model_name="some/bert", hf_tokenizer_name="some/bert")}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
 
 
 def weights(folder: Path) -> None:
-    torch.save(samples.model().clip.state_dict(), folder / "w.pt")
+    torch.save(whole_files.model().clip.state_dict(), folder / "w.pt")
 
 
-SOURCES = samples.SOURCES | {
+SOURCES = whole_files.SOURCES | {
     "own-text-model": (own_text_model, "{}/ckpt.pt"),
     "own-timm-model": (own_timm_model, "{}/ckpt.pt"),
     "own-tokenizer": (own_tokenizer, "{}/ckpt.pt"),
@@ -91,7 +91,7 @@ SOURCES = samples.SOURCES | {
     "hub-name": (weights, "hf:laion/none"),
     "bare-name": (weights, "laion/none"),
 }
-EMBEDDINGS = [name for name in samples.SOURCES if name not in samples.MODELS]
+EMBEDDINGS = [name for name in whole_files.SOURCES if name not in whole_files.MODELS]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     base = tmp_path_factory.mktemp("sources")
     (base / "pictures").mkdir()
-    samples.pictures(base / "pictures")
+    whole_files.pictures(base / "pictures")
     for split in ("train", "val"):
         for k, word in enumerate(("dog", "cat")):
             (base / "classes" / split / word).mkdir(parents=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import model_files
 import numpy as np
 import torch
+from samples import layout, picture, write
 
 from geomkit.models.checkpoints import save_run
 from geomkit.models.checkpoints.trained_run import Record, Snapshot, TrainedRun
@@ -191,3 +195,81 @@ SOURCES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 """Every kind of SOURCE: how to write one into a folder, and its name; ``{}`` is the folder."""
 MODELS = ("checkpoint", "open-clip", "transformers", "torchscript", "paper")
+
+
+def pairs(folder: Path) -> None:
+    """Images with a ``.txt`` beside each, in formats of all kinds."""
+    for k, kind in enumerate(("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "png")):
+        write(folder / f"{k}.{kind}", picture(k, kind.upper()))
+        write(folder / f"{k}.txt", f"a dog {k}\nthe cat {k}")
+
+
+def classes(folder: Path) -> None:
+    for k in range(8):
+        write(folder / ("cat", "dog")[k % 2] / f"{k}.png", picture(k))
+
+
+def image_table(folder: Path) -> None:
+    pictures(folder)
+
+
+def image_parquet(folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [{"bytes": picture(k), "path": f"{k}.png"} for k in range(8)]
+    captions = [[f"a dog {k}", f"a cat {k}"] for k in range(8)]
+    pq.write_table(pa.table({"filepath": images, "title": captions}), folder / "t.parquet")
+
+
+def coco(folder: Path) -> None:
+    layout(folder, "2017", {"train": 5, "val": 3})
+
+
+def coco_zips(folder: Path) -> None:
+    layout(folder, "2017", {"train": 5, "val": 3})
+    for name, members in (
+        ("annotations_trainval2017", "annotations"), ("train2017", "train2017"),
+    ):  # fmt: skip
+        with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted((folder / members).iterdir()):
+                archive.write(file, f"{members}/{file.name}")
+        shutil.rmtree(folder / members)
+
+
+def karpathy(folder: Path) -> None:
+    images = [
+        {
+            "filepath": "val2014", "filename": f"{k}.jpg", "cocoid": k,
+            "split": ("train", "restval", "val", "test")[k % 4],
+            "sentences": [{"sentid": k, "raw": f"a dog {k}"}],
+        }
+        for k in range(8)
+    ]  # fmt: skip
+    write(folder / "dataset_coco.json", json.dumps({"images": images}))
+    for k in range(8):
+        write(folder / "val2014" / f"{k}.jpg", picture(k))
+
+
+def tars(folder: Path) -> None:
+    with tarfile.open(folder / "0.tar", "w") as archive:
+        for k in range(8):
+            text = json.dumps({"caption": [f"a dog {k}"]}) if k % 2 else f"a cat {k}"
+            members = {"png": picture(k), ("json" if k % 2 else "txt"): text.encode()}
+            for suffix, content in members.items():
+                entry = tarfile.TarInfo(f"{k}.{suffix}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+
+DATA: dict[str, tuple[Callable[[Path], None], str]] = {
+    "pairs": (pairs, "imagefolder:{}"),
+    "classes": (classes, "imagefolder:{}"),
+    "image-table": (image_table, "csv:{}/table.csv"),
+    "image-parquet": (image_parquet, "csv:{}/t.parquet"),
+    "coco": (coco, "coco:{}"),
+    "coco-zips": (coco_zips, "coco:{}"),
+    "karpathy": (karpathy, "coco:{}"),
+    "webdataset": (tars, "webdataset:{}"),
+}
+"""Every kind of DATA, likewise."""
