@@ -18,7 +18,7 @@ import torch
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
-from geomkit.data.pairs import Bad
+from geomkit.data.pairs import Bad, LeftOut
 from geomkit.embeddings import Embeddings
 from geomkit.embeddings.reading import naming
 from geomkit.models.checkpoints import Checkpoint
@@ -91,10 +91,12 @@ def embed(
     """
     captions = [caption for group in data.captions for caption in group]
     owner = np.repeat(np.arange(len(data)), [len(group) for group in data.captions])
+    tokens = checkpoint.tokenizer.encode(captions)
+    cut = [data.ids[owner[row]] for row in checkpoint.tokenizer.cut(captions, tokens)]
     encoded = encode(
         checkpoint.model.to(device),
         data,
-        checkpoint.tokenizer.encode(captions),
+        tokens,
         checkpoint.preprocess,
         device=device,
         precision=precision,
@@ -115,7 +117,10 @@ def embed(
             meta={
                 "bad": [{"id": b.id, "reason": b.reason} for b in encoded.bad],
                 **data.account(encoded.bad),
-                "notes": data.lines(encoded.bad),
+                "notes": [
+                    *data.lines(encoded.bad),
+                    *map(str, LeftOut.of(f"captions are cut after {tokens.shape[1]} tokens", cut)),
+                ],
             },
         )
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +144,7 @@ class Tokenizer:
             import torch
 
             return torch.zeros(0, self.context_length, dtype=torch.long)
-        tokenizer = _from_folder(json.dumps(self.as_dict(), sort_keys=True))
+        tokenizer = self._in_folder()
         with _its_reasons(Path(self.path or ""), "fails on a caption"):
             tokens = tokenizer(list(captions))
         if self.vocab_size is not None and int(tokens.max()) >= self.vocab_size:
@@ -153,6 +153,32 @@ class Tokenizer:
                 f"{self.vocab_size} ids; it belongs to another model"
             )
         return tokens
+
+    def cut(self, captions: Sequence[str], tokens: Tensor) -> list[int]:
+        """Which captions are too long and lose their end.
+
+        Args:
+            captions: ``n`` captions.
+            tokens: Their token ids, from :meth:`encode`.
+
+        >>> words = Tokenizer(context_length=8)
+        >>> captions = ["a red ball", "a red ball on a green box", "a red ball on a box"]
+        >>> words.cut(captions, words.encode(captions))
+        [1]
+        """
+        pad, last = 0, -1
+        if self.name != "SimpleTokenizer":
+            inner = self._in_folder().tokenizer
+            pad = inner.pad_token_id
+            # Where captions are padded with their end token, the token before it tells.
+            last = -2 if pad == inner.eos_token_id else -1
+        full = (tokens[:, last] != pad).nonzero()[:, 0].tolist()
+        longer = replace(self, context_length=self.context_length + 1)
+        more = longer.encode([captions[row] for row in full])
+        return [row for row, ids in zip(full, more, strict=True) if ids[last] != pad]
+
+    def _in_folder(self) -> Any:
+        return _from_folder(json.dumps(self.as_dict(), sort_keys=True))
 
 
 @contextlib.contextmanager

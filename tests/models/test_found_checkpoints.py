@@ -390,6 +390,17 @@ def test_a_tokenizer_is_used_as_its_file_says(clips_tokenizer: Path) -> None:
     assert tokenizer_of(folder).encode(["A Dog and a <toy>"])[0, : len(want)].tolist() == want
 
 
+@pytest.mark.parametrize("pad", ["<|endoftext|>", "!"])
+def test_captions_that_are_cut_are_found(clips_tokenizer: Path, pad: str) -> None:
+    folder = model_files.copy(clips_tokenizer, Path("t"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["pad_token"] = pad
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    tokenizer = Tokenizer.in_folder(folder, context_length=8)
+    captions = [" ".join(["red"] * count) for count in range(12)]
+    assert tokenizer.cut(captions, tokenizer.encode(captions)) == [7, 8, 9, 10, 11]
+
+
 def test_clips_own_tokenizer_needs_no_transformers(clips_tokenizer: Path) -> None:
     folder = model_files.copy(clips_tokenizer, Path("t"))
     assert tokenizer_of(folder).name == "SimpleTokenizer"
