@@ -1,6 +1,7 @@
 # make demo   set everything up, train a 3-D CLIP, measure its gap, draw its sphere
 # make test   set everything up, run the tests
 # make lint   set everything up, run ruff and mypy
+# make faults   kill commands and their workers at random, 50 times, and resume them
 # make simulations   reported errors, nulls and p-values beside simulated ones: reports/simulations
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 # Dozens of processes import torch here: what Python compiles for one, it keeps for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint benchmark simulations clean
+.PHONY: demo test lint benchmark faults simulations clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -31,6 +32,9 @@ lint: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts= --benchmark-only
+
+faults: $(READY)
+	$(BIN)/python tests/faults/kills.py
 
 simulations: $(READY)
 	$(BIN)/python tests/simulations/errors.py --datasets 300 --out reports/simulations

@@ -25,10 +25,10 @@ def data(
     *,
     out: Path | None = None,
     size: Annotated[int, typer.Option(min=1)] = 72,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     overwrite: Overwrite = False,
     check: bool = False,
-    workers: int | None = None,
+    workers: Annotated[int | None, typer.Option(min=0)] = None,
     options: DataOptions,
 ) -> None:
     """List the data sets, or show one: counts, licence, attribution, a sheet of samples.

@@ -134,6 +134,8 @@ def train(
     (2, [0, 2], torch.Size([16, 3]))
     """
     out = Path(out)
+    if workers is not None and workers < 0:
+        raise GeomkitError(f"workers: expected 0 or more, got {workers}")
     device = resolve_device(device)
     use_device(device)
     check_target(out, overwrite=True)
