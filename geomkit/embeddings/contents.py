@@ -216,9 +216,16 @@ def _given(arrays: Arrays, columns: Mapping[str, str]) -> dict[str, str]:
     for role, name in columns.items():
         if name not in arrays:
             raise GeomkitError(f"columns: no '{name}' for {role}; found {_listed(arrays)}")
-    if not set(columns) - set(KEYS):
+    named: dict[str, str] = {}
+    for word, name in columns.items():
+        lower = word.lower()
+        role = key_of(word) or (lower if lower in ("image", "text") else word)
+        if role in named:
+            raise GeomkitError(f"columns: {role} is named twice; {HINT}")
+        named[role] = name
+    if not set(named) - set(KEYS):
         raise GeomkitError(f"columns: name the array of a modality, {HINT}")
-    return _ordered(columns)
+    return _ordered(named)
 
 
 def _by_name(arrays: Arrays) -> dict[str, str]:

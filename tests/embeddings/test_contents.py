@@ -315,3 +315,12 @@ def test_images_that_repeat_are_said(tmp_path: Path) -> None:
     assert note == "image: 12 of 24 rows repeat another, and count as images of their own"
     np.savez(tmp_path / "e.npz", image=np.eye(12), text=y)
     assert "notes" not in read_embeddings(tmp_path / "e.npz").meta
+
+
+def test_roles_are_chosen_in_any_usual_spelling() -> None:
+    content = {"a": x, "b": y[order], "c": order}
+    found = of(content, TEXT="b", Image="a", img_idx="c")
+    assert found.modalities == ("image", "text")
+    np.testing.assert_array_equal(found.image_index, order)
+    with pytest.raises(GeomkitError, match="columns: image is named twice"):
+        of(content, image="a", Image="b")
