@@ -34,6 +34,10 @@ __all__ = [
 ]
 
 
+_COMPARED = 1 << 20
+"""Rows up to which equal ones are looked for."""
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """Unit rows of two modalities, and which image each text belongs to.
@@ -328,8 +332,8 @@ def from_loaded(path: Path | None, loaded: Loaded) -> list[Embeddings | Clouds]:
 
 
 def repeated_rows(name: str, rows: Array) -> list[str]:
-    """Note on rows that equal another one; none if all differ, or they are not in memory."""
-    if not isinstance(rows, np.ndarray):
+    """Note on rows that equal another one; none if all differ, or there are too many to look at."""
+    if not isinstance(rows, np.ndarray) or len(rows) > _COMPARED:
         return []
     count = len(rows) - len({hash(row.tobytes()) for row in rows})
     text = (
