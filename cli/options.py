@@ -22,6 +22,8 @@ import typer
 from geomkit._core.files import from_home
 from geomkit.errors import GeomkitError
 
+from . import console
+
 __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
            "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "TrustData",
            "Workers", "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
@@ -212,7 +214,11 @@ def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
                 given[name] = Path(from_home(value))
         for name, group in groups.items():
             given[name] = group(**{f: given.pop(f) for f in group.__dataclass_fields__})
-        return function(**given)
+        try:
+            return function(**given)
+        except KeyboardInterrupt:  # typer would end without a word
+            console.line("interrupted")
+            return 130
 
     call.__signature__ = inspect.Signature(parameters(function))  # type: ignore[attr-defined]
     return call

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 from geomkit.training.config import TrainConfig, configure, default_words
 
 from . import console, options
@@ -117,13 +117,20 @@ def train(
     watchers = [tracker(name, out) for name in log or [] if team.rank == 0]
 
     def watch(event: Event) -> None:
-        for watcher in watchers:
-            watcher(event)
+        stop.graceful = True
+        display(event)
+        for watcher in list(watchers):
+            try:
+                watcher(event)
+            except OSError as error:
+                watchers.remove(watcher)
+                console.line(f"--log: cannot be written ({reason(error)}); training continues")
 
-    with StopSignal("stopping after this step", patient=team.size > 1) as stop:
+    # Until the first step there is nothing to save. torchrun sends a second signal.
+    ranks = team.size > 1
+    with StopSignal("stopping after this step", patient=ranks, graceful=ranks) as stop:
         try:
             with _Watcher(quiet=team.rank > 0) as display:
-                watchers.insert(0, display)
                 loop.train(
                     asked, out, device=device, workers=workers, cache_images=cache_images,
                     compile=compile, download=download, fit_batch=config["batch_size"] is None,

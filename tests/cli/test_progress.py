@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from geomkit_cli import console
@@ -63,3 +65,53 @@ def test_a_patient_one_waits_and_one_that_is_not_graceful_does_not(
     with StopSignal("stopping", graceful=False) as stop, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     assert not stop() and capsys.readouterr().err == ""
+
+
+def _event(kind: str) -> Any:
+    from geomkit.training.config import configure
+    from geomkit.training.loop import Event
+
+    return Event(kind, 0, configure(), "cpu", {})
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_before_the_first_step_stops_at_once(
+    begun: bool, cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geomkit.training import loop
+
+    def train(*_: object, watch: Any, should_stop: Any, **__: object) -> None:
+        if begun:
+            watch(_event("start"))
+        os.kill(os.getpid(), signal.SIGINT)
+        assert begun and should_stop()
+        raise loop.Interrupted("saved")
+
+    monkeypatch.setattr(loop, "train", train)
+    outcome = cli("train")
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1] == ("geomkit: saved" if begun else "interrupted")
+
+
+def test_a_log_on_a_full_disk_does_not_stop_training(
+    cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from geomkit import training
+    from geomkit.training import loop
+
+    events: list[Any] = []
+
+    def full(event: Any) -> None:
+        events.append(event)
+        raise OSError(28, "No space left on device")
+
+    def train(*_: object, watch: Any, **__: object) -> None:
+        for _ in range(3):
+            watch(_event("start"))
+
+    monkeypatch.setattr(training, "tracker", lambda name, out: full)
+    monkeypatch.setattr(loop, "train", train)
+    outcome = cli("train", "--log", "tensorboard")
+    assert outcome.status == 0 and len(events) == 1
+    said = "--log: cannot be written (No space left on device); training continues"
+    assert outcome.err.count(said) == 1
