@@ -28,7 +28,7 @@ def data(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     overwrite: Overwrite = False,
     check: bool = False,
-    workers: Annotated[int | None, typer.Option(min=0)] = None,
+    workers: Annotated[int | None, typer.Option(min=0, max=256)] = None,
     options: DataOptions,
 ) -> None:
     """List the data sets, or show one: counts, licence, attribution, a sheet of samples.

@@ -30,7 +30,8 @@ __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOu
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode images; default: one per core.")
+    int | None,
+    typer.Option(min=0, max=256, help="Processes that decode images; default: one per core."),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Allow the download of model weights.")]
 Precision = Annotated[str, typer.Option(help="Precision: auto, fp32, bf16 or fp64.")]

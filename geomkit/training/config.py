@@ -35,7 +35,7 @@ _BELOW_1: Range = ("a number in [0, 1)", lambda value: 0 <= value < 1)
 _TEMPERATURES: Range = ("0.01 to 1", lambda value: 0.01 <= value <= 1)
 
 
-MAX_THREADS = 1024
+MAX_THREADS, MAX_WORKERS = 1024, 256
 _MAX_STEPS, _MAX_EVALUATIONS = 10**8, 10**5
 _WITHIN: dict[str, Range] = {
     **dict.fromkeys(("accumulate", "steps", "epochs"), _whole(1, _MAX_STEPS)),

@@ -30,7 +30,7 @@ from geomkit.errors import GeomkitError
 from geomkit.losses import ContrastiveLoss
 from geomkit.models.checkpoints import Record, TrainedRun, load_run, save_run
 from geomkit.models.two_encoder import MAX_LOG_SCALE
-from geomkit.training.config import TrainConfig, evaluation_steps, learning_rate
+from geomkit.training.config import MAX_WORKERS, TrainConfig, evaluation_steps, learning_rate
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
 from geomkit.training.preparation import Run, caption_tokens, prepare, stored_run
 from geomkit.training.step import Reading, backward, finite_terms, optimizer_for, start_reading
@@ -134,8 +134,8 @@ def train(
     (2, [0, 2], torch.Size([16, 3]))
     """
     out = Path(out)
-    if workers is not None and workers < 0:
-        raise GeomkitError(f"workers: expected 0 or more, got {workers}")
+    if not 0 <= (workers or 0) <= MAX_WORKERS:
+        raise GeomkitError(f"workers: expected 0 to {MAX_WORKERS:,}, got {workers}")
     device = resolve_device(device)
     use_device(device)
     check_target(out, overwrite=True)

@@ -228,6 +228,7 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
         ("data openmoji,skintone=1", ("did you mean 'skin_tones'",)),
         ("gapp", ("gapp",)),
         ("train --workers -3", ("--workers", "greater than or equal to 0")),
+        ("train --workers 1000000", ("--workers", "less than or equal to 256")),
         ("data openmoji --seed -1 --out s.png", ("--seed", "greater than or equal to 0")),
         ("train --lock image=²", ("--lock image=²", "expected image")),
         ("train --device cuda:²", ("unknown device 'cuda:²'",)),

@@ -268,6 +268,12 @@ def test_configurations_out_of_range_are_refused(changes: dict, says: str) -> No
         small(**changes)
 
 
+def test_workers_out_of_range_are_refused(tmp_path: Path) -> None:
+    for workers in (-3, 10**6):
+        with pytest.raises(GeomkitError, match="workers: expected 0 to 256"):
+            train(small(), tmp_path / "c.pt", workers=workers)
+
+
 def test_a_batch_larger_than_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeomkitError, match="64 is more than the 32 training pairs"):
         train(small(batch_size=64), tmp_path / "c.pt")
