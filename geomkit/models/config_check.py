@@ -75,7 +75,10 @@ def check_config(config: Any, source: str) -> None:
         if part is None and name == "multimodal_cfg":
             continue
         check_schema(part, dict, f"{where}.{name}")
-        check_entries(part, typing.get_type_hints(kind), f"{where}.{name}.")
+        hints = typing.get_type_hints(kind)
+        check_entries(part, hints, f"{where}.{name}.")
+        if unknown := [key for key in part if key not in hints and key != "timm_kwargs"]:
+            raise GeomkitError(f"{where}.{name}: unknown entry {str(unknown[0])[:60]!r}")
         for inner in _INNER:
             options = part.get(inner)
             if options is None:

@@ -12,20 +12,26 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.schema import check_schema
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, unknown_name
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
-__all__ = ["OPENAI_MEAN", "OPENAI_STD", "Preprocess"]
+__all__ = ["KNOWN", "OPENAI_MEAN", "OPENAI_STD", "Preprocess"]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of each colour channel that OpenAI's CLIP, and most models since, are trained with."""
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 """Standard deviation of each colour channel, as :data:`OPENAI_MEAN`."""
 
+KNOWN = {
+    "interpolation": ("nearest", "bilinear", "bicubic", "lanczos", "random"),
+    "resize_mode": ("shortest", "longest", "squash"),
+    "mode": ("RGB",),
+}
+"""Words that :func:`geomkit.data.decode.prepare` knows."""
 _STORED = ("size", "mode", "mean", "std", "interpolation", "resize_mode")
 
 
@@ -88,6 +94,9 @@ class Preprocess:
         check_schema(content, Preprocess, where)
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         found = Preprocess(**given | {"stored": tuple(content)})
+        for name, known in KNOWN.items():
+            if getattr(found, name) not in known:
+                raise GeomkitError(f"{where}: {unknown_name(name, getattr(found, name), known)}")
         channels = len(found.mean) == len(found.std) == 3
         if found.size < 1 or not channels or not all(0 < abs(x) < math.inf for x in found.std):
             raise GeomkitError(f"{where}: expected a size, and mean and std of three channels")

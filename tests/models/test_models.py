@@ -87,3 +87,11 @@ def test_pixels_are_standardised() -> None:
 def test_what_cannot_be_built_is_refused(call, says: str) -> None:
     with pytest.raises(GeomkitError, match=says):
         call()
+
+
+def test_words_of_preprocessing_are_those_that_decoding_knows() -> None:
+    from geomkit.data import decode
+    from geomkit.models.preprocess import KNOWN
+
+    assert set(KNOWN["interpolation"]) == set(decode.INTERPOLATIONS)
+    assert set(KNOWN["resize_mode"]) == set(decode.RESIZE_MODES)

@@ -87,12 +87,15 @@ def _preprocess(config: dict[str, Any], path: Path, image_size: int) -> Preproce
     size, mode = _geometry(config, path)
     if size != image_size:
         raise GeomkitError(f"{path}: gives images of {size} px, the model takes {image_size}")
-    return Preprocess(
-        size,
-        mean=tuple(map(float, config["image_mean"])) if normal else (0.0, 0.0, 0.0),
-        std=tuple(map(float, config["image_std"])) if normal else (1.0, 1.0, 1.0),
-        interpolation=_RESAMPLE[config["resample"]],
-        resize_mode=mode,
+    said = {
+        "size": size,
+        "mean": list(map(float, config["image_mean"])) if normal else [0.0, 0.0, 0.0],
+        "std": list(map(float, config["image_std"])) if normal else [1.0, 1.0, 1.0],
+        "interpolation": _RESAMPLE[config["resample"]],
+        "resize_mode": mode,
+    }
+    return Preprocess.from_dict(
+        {**Preprocess(size).as_dict(), **said}, where=f"{path}: "
     ).explicit()
 
 

@@ -159,7 +159,7 @@ def _opened(
             found["logit_bias"] = torch.zeros(())
             notes.append("logit bias 0 assumed: its model has one, its weights do not")
         model = fitted(own, found, source, what=what)
-        preprocess = _preprocess(own, model, settings)
+        preprocess = _preprocess(own, model, settings, source)
         length = own["text_cfg"].get("context_length", tokenizer.context_length)
         words = replace(tokenizer, context_length=length)
         meta = {**facts, "notes": notes}
@@ -168,7 +168,9 @@ def _opened(
     return open_fitting(weights, facts, source, open_one)
 
 
-def _preprocess(config: ModelConfig, model: TwoEncoder, settings: dict[str, Any]) -> Preprocess:
+def _preprocess(
+    config: ModelConfig, model: TwoEncoder, settings: dict[str, Any], source: str
+) -> Preprocess:
     """open_clip's defaults, with what a tag or a folder says, and the image encoder's own size."""
     size = getattr(model.clip.visual, "image_size", None) or config["vision_cfg"]["image_size"]
     keys = ("mean", "std", "interpolation", "resize_mode", "fill_color")
@@ -177,7 +179,7 @@ def _preprocess(config: ModelConfig, model: TwoEncoder, settings: dict[str, Any]
     if said.get("interpolation") == "random":  # in training; open_clip evaluates with bicubic
         said["interpolation"] = "bicubic"
     usual = Preprocess.for_model({"vision_cfg": {"image_size": size}}).explicit()
-    return Preprocess.from_dict({**usual.as_dict(), **said})
+    return Preprocess.from_dict({**usual.as_dict(), **said}, where=f"{source}: preprocess_cfg")
 
 
 def _current_names(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:

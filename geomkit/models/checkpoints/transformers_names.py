@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,5 +129,10 @@ def _renamed(
         for letter in "qkv":
             if letter not in three:
                 raise GeomkitError(f"{source}: missing '{pattern.replace('?', letter)}'")
-        found[name] = torch.cat([three[letter] for letter in "qkv"])
+        try:
+            found[name] = torch.cat([three[letter] for letter in "qkv"])
+        except (RuntimeError, TypeError) as error:
+            raise GeomkitError(
+                f"{source}: '{pattern}': queries, keys and values do not fit ({reason(error)})"
+            ) from None
     return found
