@@ -71,7 +71,7 @@ def check_config(config: Any, source: str) -> None:
         ("text_cfg", CLIPTextCfg),
         ("multimodal_cfg", MultimodalCfg),
     ):
-        part = config.get(name)
+        part: Any = config.get(name)
         if part is None and name == "multimodal_cfg":
             continue
         check_schema(part, dict, f"{where}.{name}")

@@ -92,7 +92,9 @@ class Preprocess:
             GeomkitError: if an entry is missing or unknown, or of a wrong type.
         """
         check_schema(content, Preprocess, where)
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
         found = Preprocess(**given | {"stored": tuple(content)})
         for name, known in KNOWN.items():
             if getattr(found, name) not in known:

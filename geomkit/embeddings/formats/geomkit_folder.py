@@ -5,9 +5,11 @@ Its metadata has a row per text; ``image_index`` counts the images of the shard.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class _LeftOut:
     first: list[str]
 
 
-_READ = {
+_READ: Mapping[str, Mapping[str, Any]] = {
     "data": {"spec": str, "split": str | None, "left_out": list[_LeftOut] | None},
     "model": {"source": str, "notes": list[str] | None},
 }
@@ -59,7 +61,7 @@ def _read(path: Path) -> Loaded:
     where = f"{path / MANIFEST}: damaged; extract again with --overwrite"
     check_schema(manifest.get("shards"), list[ShardEntry], f"{where}: shards")
     for name, kinds in _READ.items():
-        part = manifest.get(name)
+        part: Any = manifest.get(name)
         check_schema(part, dict, f"{where}: {name}")
         for key, kind in kinds.items():
             check_schema(part.get(key), kind, f"{where}: {name}.{key}")

@@ -147,16 +147,17 @@ class TrainedRun:
         hints = get_type_hints(TrainedRun, localns={"Tensor": Tensor})
         for name, kind in {**hints, "preprocess": dict, "tokenizer": dict}.items():
             check_schema(values[name], kind, where + name, names={"Tensor": Tensor})
-        check_config(values["model_config"], source)
+        check_config(values["model_config"], str(source))
         check_entries(values["data"], _DATA, f"{where}data.")
         check_entries(values["config"], _CONFIG, f"{where}config.")
+        snapshots = [Snapshot(**snapshot) for snapshot in content["snapshots"]]
         typed = {
             "preprocess": Preprocess.from_dict(content["preprocess"], where=f"{where}preprocess"),
             "tokenizer": Tokenizer.from_dict(content["tokenizer"], where=f"{where}tokenizer"),
             "history": [Record(**record) for record in content["history"]],
-            "snapshots": [Snapshot(**snapshot) for snapshot in content["snapshots"]],
+            "snapshots": snapshots,
         }
-        for snapshot in typed["snapshots"]:
+        for snapshot in snapshots:
             if {snapshot.image.shape[1:], snapshot.text.shape[1:]} != {(3,)}:
                 raise GeomkitError(f"{where}snapshots: expected rows of three numbers")
         return TrainedRun(**values | typed)
