@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -66,7 +67,8 @@ def data(
     splits = _splits(spec, size, dataset.splits)
     console.out(f"images:      {len(whole):,}{of}, {size} px; {splits}")
     captions = sum(map(len, whole.captions))
-    console.out(f"captions:    {captions:,}; first: {', '.join(whole.names[:5])}")
+    first = ", ".join(shorten(name, 200, placeholder=" …") for name in whole.names[:5])
+    console.out(f"captions:    {captions:,}; first: {first}")
     for label, text in [
         ("read as", whole.reading),
         ("note", whole.note),

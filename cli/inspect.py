@@ -49,7 +49,7 @@ def inspect(
     rows = _embeddings(found) if found["kind"] == "embeddings" else _model(found)
     width = max(len(name) for name, _ in rows) + 1
     for name, text in rows:
-        console.out(f"{name + ':':{width}} {text}")
+        console.out(f"{name + ':':{width}} {' '.join(text.split())}")
 
 
 def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -93,6 +93,7 @@ class Display:
 
     def log(self, text: str, *, even_if_quiet: bool = False) -> None:
         """Write a line, above the bars if there are any."""
+        text = text.replace("\n", " ")
         if self.progress:
             self.progress.console.print(shown(text), highlight=False, markup=False, emoji=False)
         elif even_if_quiet or not self.quiet:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
+from multiprocessing import parent_process
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
-__all__ = ["SOLO", "Team", "cores", "in_order"]
+__all__ = ["SOLO", "Team", "cores", "end_with_parent", "in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,6 +29,20 @@ def cores() -> int:
     else:
         count = os.cpu_count() or 1
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, even if that was killed.
+
+    Otherwise it may wait for ever to hand over what nobody takes.
+    """
+    if (parent := parent_process()) is not None:
+        Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def in_order(

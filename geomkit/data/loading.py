@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from geomkit._core.parallel import cores
+from geomkit._core.parallel import cores, end_with_parent
 from geomkit.data.pairs import Bad, PairData
 
 __all__ = ["Batch", "batches"]
@@ -84,7 +84,7 @@ def batches(
             num_workers=workers,
             pin_memory=pin,
             prefetch_factor=2 if workers else None,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_start_worker,
             # A generator of its own: otherwise the loader draws its seed from the global state.
             generator=torch.Generator().manual_seed(0),
         )
@@ -107,8 +107,10 @@ def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C reaches a whole process group; the main process decides what to do."""
+def _start_worker(worker: int) -> None:
+    """Leave signals to the main process, and end with it."""
+    end_with_parent()
+    # Ctrl-C reaches a whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -73,3 +73,33 @@ def test_batch_statistics_over_ranks_are_of_the_whole_batch_or_refused() -> None
     assert _network(layers, "cpu", compile=False, alone=True) is layers
     with pytest.raises(GeomkitError, match="batch normalisation over several ranks needs CUDA"):
         _network(layers, "cpu", compile=False, alone=False)
+
+
+def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process that a command starts watches its parent, which may be killed."""
+    import os
+    from multiprocessing import Value
+    from threading import Event
+
+    from geomkit._core import parallel
+    from geomkit.data import loading
+
+    ended, gone = Event(), Event()
+
+    class Parent:
+        def join(self) -> None:
+            gone.wait()
+
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    monkeypatch.setattr(parallel, "parent_process", Parent)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for start in (
+        lambda: loading._start_worker(0),
+        lambda: grid._start_job(Value("i", 0), None, None),
+    ):
+        start()
+        assert not ended.is_set()
+        gone.set()
+        assert ended.wait(5)
+        ended.clear()
+        gone.clear()

@@ -138,3 +138,20 @@ def test_ctrl_c_while_the_command_is_imported(
     with pytest.raises(SystemExit) as stop:
         __main__.main()
     assert stop.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+def test_captions_are_shown_without_escapes_and_on_their_line(cli, tmp_path: Path) -> None:
+    import csv
+
+    from PIL import Image
+
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["filepath", "title"])
+        for k in range(12):
+            Image.new("RGB", (8, 8), (k, k, k)).save(tmp_path / f"{k}.png")
+            lines.writerow([f"{k}.png", f"{k} \x1b[2J\nlicence: none {'x' * 1000}"])
+    outcome = cli("data", "csv:a.csv")
+    assert outcome.status == 0, outcome
+    assert "\x1b" not in outcome.out and "\\u001b[2J licence" in outcome.out
+    assert "\nlicence: none" not in outcome.out and max(map(len, outcome.out.split("\n"))) < 2000

@@ -236,19 +236,6 @@ def test_a_job_that_is_killed_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
         grid.train_cells([cell(), cell("cua")], tmp_path, OPTIONS, jobs=2)
 
 
-def test_a_job_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiprocessing import Process
-
-    from geomkit.reproduce.framework import grid
-
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(Process, "join", lambda self: None)  # as when it is gone
-    monkeypatch.setattr(grid, "parent_process", Process)
-    grid._end_with_parent()
-    assert ended == [1]
-
-
 def test_stored_embeddings_belong_to_the_weights_whatever_their_dates(
     toy: Toy, tmp_path: Path
 ) -> None:

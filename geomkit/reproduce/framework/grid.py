@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from geomkit._core.files import atomic_write
-from geomkit._core.parallel import cores
+from geomkit._core.parallel import cores, end_with_parent
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Options
 
@@ -206,14 +205,7 @@ def _start_job(count: Any, stop: Any, reports: Any) -> None:
         count.value += 1
     # Ctrl-C reaches every process of a terminal; only the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, even if that was killed."""
-    if (parent := parent_process()) is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _own_device(options: Options, job: int) -> Options:
