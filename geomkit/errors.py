@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["GeomkitError", "reason", "unknown_name"]
+__all__ = ["GeomkitError", "NotConvergedError", "reason", "unknown_name"]
 
 
 class GeomkitError(ValueError):
     """Bad input, configuration or file; one line says what was found, where, and how to fix it."""
+
+
+class NotConvergedError(GeomkitError):
+    """An iteration that did not converge: one number is undefined, others are not."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> GeomkitError:

@@ -6,9 +6,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import parent_process
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -63,7 +64,7 @@ def in_order(
         return
     pool = _pool(threads, os.getpid())
     waiting: deque[Future[Result]] = deque()
-    with _blas().limit(limits=1, user_api="blas"):
+    with _one_blas_thread():
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -75,6 +76,24 @@ def in_order(
             for future in waiting:
                 future.cancel()
             wait(waiting)
+
+
+_LOCK = Lock()
+_LIMITS: list[Any] = []
+"""The limit in force, once for each user of it: it is the process's, and the last one lifts it."""
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    with _LOCK:
+        _LIMITS.append(_LIMITS[0] if _LIMITS else _blas().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            limit = _LIMITS.pop()
+            if not _LIMITS:
+                limit.restore_original_limits()
 
 
 @cache

@@ -55,7 +55,7 @@ def resolve_device(name: str) -> str:
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """Return the name of a precision; ``auto`` is bf16 on CUDA, fp32 elsewhere.
+    """Return the name of a precision; ``auto`` is bf16 on CUDA that computes in it, else fp32.
 
     Args:
         name: ``auto``, ``fp32``, ``bf16`` or ``fp64``.
@@ -71,7 +71,9 @@ def resolve_precision(name: str, device: str) -> str:
         raise unknown_name("precision", name, PRECISIONS)
     if name != "auto":
         return name
-    return "bf16" if device.startswith("cuda") else "fp32"
+    # Older devices emulate bf16, which is slower than fp32 there.
+    fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fast else "fp32"
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
@@ -82,14 +84,36 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def numerics(precision: str) -> Iterator[None]:
-    """Keep ``fp32`` exact on CUDA, where convolutions would otherwise round to TF32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = before and precision == "bf16"
-    try:
+def numerics(precision: str = "fp32") -> Iterator[None]:
+    """Keep float32 products exact, which torch may be set to round to TF32 or bfloat16.
+
+    The settings are those of the process, and are put back; for ``bf16`` they are left alone.
+    """
+    backends = torch.backends
+    if precision == "bf16":
         yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    elif hasattr(backends.cuda.matmul, "fp32_precision"):  # since torch 2.9, which mixes no APIs
+        places = [
+            backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn,
+            backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn,
+        ]  # fmt: skip
+        before = [place.fp32_precision for place in places]
+        try:
+            for place in places:
+                place.fp32_precision = "ieee"
+            yield
+        finally:
+            for place, value in zip(places, before, strict=True):
+                place.fp32_precision = value
+    else:
+        matmul, convolution = torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+        try:
+            torch.set_float32_matmul_precision("highest")
+            backends.cudnn.allow_tf32 = False
+            yield
+        finally:
+            torch.set_float32_matmul_precision(matmul)
+            backends.cudnn.allow_tf32 = convolution
 
 
 def use_device(device: str) -> None:

@@ -257,7 +257,7 @@ def normalize(rows: Array | Rows, *, name: str = "rows") -> tuple[Array, list[fl
         block, norms = normalize_block(matrix, name=name)
         return block, [float(norms.min()), float(norms.max())]
     check_matrix(name, rows.shape, [str(rows.dtype).removeprefix("torch.")])
-    unit = upcast(rows)
+    unit = upcast(rows.detach().cpu() if rows.device.type == "mps" else rows.detach())
     xp = namespace(unit)
     # One check of all rows; an error then names the bad ones as for numpy arrays.
     largest = xp.max(xp.abs(unit), axis=1, keepdims=True)

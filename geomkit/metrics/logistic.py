@@ -15,7 +15,7 @@ import numpy as np
 
 from geomkit._core.parallel import cores, in_order
 from geomkit.engine.moments import Moments
-from geomkit.errors import GeomkitError
+from geomkit.errors import NotConvergedError
 
 __all__ = ["Logistic"]
 
@@ -78,7 +78,7 @@ class Logistic:
             the pairs' rows there, ``(f,)``.
 
         Raises:
-            GeomkitError: If it does not converge.
+            NotConvergedError: If it does not converge.
         """
         w = np.zeros((self.dim + 1, self.weight.shape[1]))
         value, gradient, curvature = self.value_gradient(w)
@@ -99,9 +99,8 @@ class Logistic:
                 np.maximum(accuracy * norm, 0.1 * tolerance),
             )
             w, value, gradient, curvature = _line_search(self, w, value, gradient, curvature, step)
-        raise GeomkitError(
-            f"linear separability: the classifier did not converge in {max_iterations} steps; "
-            "are the rows of unit norm?"
+        raise NotConvergedError(
+            f"the classifier did not converge in {max_iterations} steps; are the rows of unit norm?"
         )
 
     def nearly_solve(self, curvature: np.ndarray, v: np.ndarray) -> np.ndarray:

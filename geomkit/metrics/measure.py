@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, overload
 
-from geomkit._core.array import Array
+from geomkit._core.array import Array, is_torch
 from geomkit._core.parallel import SOLO, Team
 from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.embeddings.rows import Rows
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, NotConvergedError
 from geomkit.metrics.budget import check_memory, within_budget
 from geomkit.metrics.inputs import given
 from geomkit.metrics.metric import Metric
 from geomkit.metrics.number import NAN, Number
 from geomkit.metrics.registry import METRICS, select
 from geomkit.metrics.result import GapResult, GapResults
+from geomkit.metrics.separability import check_folds
 from geomkit.metrics.statistics import QUERIES, Statistics
 from geomkit.metrics.unpaired import measure_clouds
 
@@ -100,6 +102,7 @@ def gap(
     """
     if seed < 0:
         raise GeomkitError(f"seed: expected 0 or more, got {seed}")
+    check_folds(folds)
     if isinstance(metrics, str):
         metrics = [word.strip() for word in metrics.split(",")]
     wanted = [METRICS[name] for name in select(metrics)]
@@ -122,8 +125,20 @@ def gap(
             return pairs(part, [m.name for m in wanted], team=team, **origin)
         return measure_clouds(part, wanted if team.rank == 0 else [], pairs, **options, **origin)
 
-    results = GapResults(map(measured, what.parts))
+    with _numerics(what.parts):
+        results = GapResults(map(measured, what.parts))
     return results[0] if len(results) == 1 else results
+
+
+def _numerics(parts: Iterable[Embeddings | Clouds]) -> AbstractContextManager[None]:
+    """Exact products of float32, where torch computes them."""
+    for part in parts:
+        rows = part.rows.values() if isinstance(part, Clouds) else (part.image, part.text)
+        if any(map(is_torch, rows)):
+            from geomkit._core.runtime import numerics
+
+            return numerics()
+    return nullcontext()
 
 
 def _measure(
@@ -161,11 +176,17 @@ def _measure(
     # The classifier starts from the moments too: what ranks compute together is computed here.
     s.collect(moments=lazy or any(m.cost != "n²·d" for m in usable))
     found: dict[str, Number] = {}
-    if team.rank == 0:
-        found = {m.name: Number(NAN) if m in left_out else m.number(s) for m in usable}
+    failed: dict[str, str] = {}
+    for m in usable if team.rank == 0 else ():
+        try:
+            found[m.name] = Number(NAN) if m in left_out else m.number(s)
+        except NotConvergedError as error:
+            found[m.name], failed[m.name] = Number(NAN), str(error)
     undefined = [m for m in usable if m.name in found and math.isnan(found[m.name].value)]
     reasons = {m.name: _OTHER_DIMENSION for m in wanted if m not in usable}
-    reasons |= {m.name: m.undefined or _LEFT_OUT * (m in left_out) for m in undefined}
+    reasons |= {
+        m.name: failed.get(m.name) or m.undefined or _LEFT_OUT * (m in left_out) for m in undefined
+    }
     known = {name: number for name, number in found.items() if name not in reasons}
     sampled = [m for m in usable if m.estimated and (m.reduction or s.sample is not None)]
     estimated = [m.name for m in sampled if not exact and m.name in known]

@@ -14,7 +14,7 @@ from geomkit.errors import GeomkitError
 from geomkit.metrics.logistic import Logistic
 from geomkit.metrics.number import NAN, share_with_error
 
-__all__ = ["Separability", "assign_folds", "linear_separability", "roc_auc"]
+__all__ = ["Separability", "assign_folds", "check_folds", "linear_separability", "roc_auc"]
 
 _GRID = 1024
 """Points at which densities of scores are computed; between them they are linear."""
@@ -260,6 +260,16 @@ def _placements(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return (below + upto) / (2 * len(negative))
 
 
+def check_folds(folds: int | str) -> None:
+    """Refuse anything but a number of folds and ``"paper"``.
+
+    Raises:
+        GeomkitError: Naming what was given.
+    """
+    if folds != "paper" and (not isinstance(folds, int) or folds < 2):
+        raise GeomkitError(f"folds: expected a number >= 2 or 'paper', got {folds!r}")
+
+
 def assign_folds(n: int, folds: int | str, *, seed: int) -> np.ndarray:
     """Return the fold that holds out each pair, ``(n,)``; −1 for pairs that are never held out.
 
@@ -274,13 +284,13 @@ def assign_folds(n: int, folds: int | str, *, seed: int) -> np.ndarray:
     >>> sorted(assign_folds(4, 2, seed=0).tolist())
     [0, 0, 1, 1]
     """
+    check_folds(folds)
     order = np.random.default_rng(seed).permutation(n)
     held_out = np.full(n, -1)
     if folds == "paper":
         held_out[order[: max(1, round(0.2 * n))]] = 0
         return held_out
-    if not isinstance(folds, int) or folds < 2:
-        raise GeomkitError(f"folds: expected a number >= 2 or 'paper', got {folds!r}")
+    assert isinstance(folds, int)
     if n < folds:
         raise GeomkitError(f"linear separability: expected at least {folds} pairs, got {n}")
     held_out[order] = np.arange(n) % folds

@@ -33,9 +33,19 @@ from geomkit.models.two_encoder import MAX_LOG_SCALE
 from geomkit.training.config import MAX_WORKERS, TrainConfig, evaluation_steps, learning_rate
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
 from geomkit.training.preparation import Run, caption_tokens, prepare, stored_run
-from geomkit.training.step import Reading, backward, finite_terms, optimizer_for, start_reading
+from geomkit.training.step import (
+    Reading,
+    backward,
+    check_finite,
+    finite_terms,
+    optimizer_for,
+    start_reading,
+)
 
 __all__ = ["Event", "Interrupted", "train"]
+
+_TAU = "temperature"
+"""Name of the temperature among the values of a step that are read."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Event:
         record: Record of an evaluation; at the end, of the last one.
         seconds: Duration of the last step, and the part of it spent waiting for its batch.
         ranks: Number of processes that share the work.
-        temperature: Temperature τ; ``None`` where reading it would make the device wait.
+        temperature: Temperature τ in the last step's loss (on CUDA, of the step before).
         note: A line for the user.
     """
 
@@ -191,6 +201,7 @@ def _loop(
     eval_tokens = run.start.tokenizer.encode(run.held_out.names)
     evaluations = set(evaluation_steps(config))
     terms: dict[str, float] = {}
+    temperature: float | None = None
     bad: dict[int, Bad] = {}
 
     def state() -> TrainedRun:
@@ -219,7 +230,11 @@ def _loop(
         watch(Event(kind, step, config, device, terms, ranks=team.size, **what))
 
     def pause(*, evaluating: bool) -> None:
-        """Evaluate if it is time, and save: all ranks encode, the first one measures and writes."""
+        """Evaluate if it is time, and save: all ranks encode, the first one measures and writes.
+
+        A finite loss can have a gradient that is not: it would spoil the weights unseen.
+        """
+        check_finite(step, model, optimizer, out=out)
         record = None
         if evaluating:
             image, text = embed_held_out(run, eval_tokens, team=team, workers=workers)
@@ -266,7 +281,8 @@ def _loop(
         )  # fmt: skip
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
-        values = torch.stack(list(parts.values())).detach()
+        loss = next(iter(parts.values()))
+        values = torch.stack([*parts.values(), torch.exp(-log_scale).to(loss.dtype)]).detach()
         if not alone:  # the mean over ranks, and whether one of them is to stop
             values = torch.cat([values, values.new_full((1,), float(should_stop()))])
             dist.all_reduce(values)
@@ -274,11 +290,12 @@ def _loop(
         # On a CPU the loss is read before it can spoil the weights; on CUDA one step late, so that
         # the device never waits: the weights are then spoilt, but not saved, and the last good
         # checkpoint stays.
-        read, pending = pending, (step + 1, list(parts), start_reading(values))
+        read, pending = pending, (step + 1, [*parts, _TAU], start_reading(values))
         if not cuda:
             read, pending = pending, None
         if read is not None:
             terms, stopping = _read(*read, out=out)
+            temperature = terms.pop(_TAU)
         optimizer.step()
         if config.learn_temperature:
             with torch.no_grad():
@@ -287,13 +304,14 @@ def _loop(
 
         now = time.perf_counter()
         seconds, clock = (now - clock, waited), now
-        report("step", seconds=seconds, temperature=_temperature(config, log_scale))
+        report("step", seconds=seconds, temperature=temperature)
         if alone:
             stopping = should_stop()
         stopping = stopping and step < config.steps
         if step in evaluations or stopping:
             if pending is not None:
                 (terms, _), pending = _read(*pending, out=out), None
+                temperature = terms.pop(_TAU)
             pause(evaluating=step in evaluations)
             clock = time.perf_counter()
         if stopping:
@@ -337,12 +355,6 @@ def _normalises_batches(model: nn.Module) -> bool:
         and any(weight.requires_grad for weight in layer.parameters())
         for layer in model.modules()
     )
-
-
-def _temperature(config: TrainConfig, log_scale: torch.Tensor) -> float | None:
-    if not config.learn_temperature:
-        return config.temperature
-    return None if log_scale.is_cuda else float(torch.exp(-log_scale.detach()))
 
 
 def _read(

@@ -16,7 +16,9 @@ from geomkit.losses import ContrastiveLoss
 from geomkit.models.two_encoder import TwoEncoder
 from geomkit.training.config import TrainConfig
 
-__all__ = ["Reading", "backward", "finite_terms", "optimizer_for", "start_reading"]
+__all__ = [
+    "Reading", "backward", "check_finite", "finite_terms", "optimizer_for", "start_reading",
+]  # fmt: skip
 
 Reading = Callable[[], list[float]]
 """Waits for values on their way from a device, and returns them."""
@@ -143,6 +145,24 @@ def start_reading(values: Tensor) -> Reading:
         return host.tolist()
 
     return read
+
+
+def check_finite(
+    step: int, model: nn.Module, optimizer: torch.optim.Optimizer, *, out: Path
+) -> None:
+    """Refuse weights or an optimizer's state that are not finite, before they are saved.
+
+    Raises:
+        GeomkitError: Naming the first weight.
+    """
+    for name, weight in model.named_parameters():
+        held = [weight, *optimizer.state.get(weight, {}).values()]
+        if not all(bool(torch.isfinite(x).all()) for x in held if isinstance(x, torch.Tensor)):
+            raise GeomkitError(
+                f"step {step}: {name} or its optimizer state is not finite, after a gradient that "
+                f"was not; lower --lr, or give --clip-norm or another --precision ({out} holds the "
+                "last good state)"
+            )
 
 
 def finite_terms(

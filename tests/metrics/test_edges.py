@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import clouds, unit
 
+from geomkit.errors import GeomkitError
 from geomkit.metrics import METRICS, gap
 from geomkit.metrics import statistics as statistics_module
 
@@ -148,3 +149,26 @@ def test_few_rows_and_few_dimensions(n: int, d: int) -> None:
         if k >= n:
             assert r.metrics[f"text_retrieval_recall@{k}"] == 1
             assert r.stderr[f"text_retrieval_recall@{k}"] == 0
+
+
+def test_a_number_that_does_not_converge_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geomkit.metrics import logistic
+
+    fit = logistic.Logistic.fit
+    monkeypatch.setattr(
+        logistic.Logistic, "fit", lambda self, **o: fit(self, **o, max_iterations=0)
+    )
+    x, y = clouds(40)
+    result = gap(x, y)
+    assert math.isnan(result.metrics["linear_separability"])
+    reason = result.meta["reasons"]["linear_separability"]
+    assert reason.startswith("the classifier did not converge in 0 steps")
+    assert math.isfinite(result.metrics["mmd"])
+
+
+def test_folds_are_checked_before_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geomkit.metrics import measure
+
+    monkeypatch.setattr(measure, "Statistics", None)  # would fail if it were made
+    with pytest.raises(GeomkitError, match="folds: expected a number >= 2 or 'paper', got 'papr'"):
+        gap(*clouds(40), folds="papr")

@@ -183,6 +183,37 @@ def test_a_loss_that_turns_nan_stops_at_once_and_keeps_the_last_good_state(
     assert all(t.isfinite().all() for t in content.state_dict.values())
 
 
+def test_a_gradient_that_is_not_finite_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ContrastiveLoss.forward
+    calls = {"n": 0}
+
+    def spoilt(self, image, *args, **kwargs):
+        if image.requires_grad:
+            calls["n"] += 1
+            if calls["n"] == 3:
+                image.register_hook(lambda gradient: gradient * math.inf)
+        return real(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(ContrastiveLoss, "forward", spoilt)
+    with pytest.raises(GeomkitError, match=r"step 3: .* is not finite, after a gradient"):
+        train(small(), tmp_path / "c.pt", should_stop=lambda: calls["n"] == 3)
+    content = load_run(tmp_path / "c.pt")
+    assert content.step == 2
+    assert all(t.isfinite().all() for t in content.state_dict.values())
+
+
+def test_every_step_reports_the_temperature_of_its_loss(tmp_path: Path) -> None:
+    found: list[float | None] = []
+    train(
+        small(temperature=0.05, learn_temperature=True, lr=0.1, warmup=0),
+        tmp_path / "c.pt",
+        watch=lambda event: found.append(event.temperature) if event.kind == "step" else None,
+    )
+    assert found[0] == pytest.approx(0.05) and len(set(found)) == len(found) == 6
+
+
 def test_a_full_disk_keeps_the_old_checkpoint(finished: Path, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     path = tmp_path / "ckpt.pt"

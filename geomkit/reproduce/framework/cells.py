@@ -73,8 +73,6 @@ def training_pairs(spec: str) -> int:
     Raises:
         GeomkitError: as :func:`geomkit.data.load_data`.
     """
-    if spec == "openmoji":  # known without drawing it
-        return 1481
     from geomkit.data import load_data
     from geomkit.models.architectures import model_config
 
