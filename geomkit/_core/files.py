@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from geomkit.errors import GeomkitError, reason
 
@@ -99,7 +99,7 @@ class _File(io.FileIO):
 
     failed: OSError | None = None
 
-    def write(self, content: memoryview) -> int | None:  # type: ignore[override]
+    def write(self, content: Any, /) -> int:
         try:
             return super().write(content)
         except OSError as error:
