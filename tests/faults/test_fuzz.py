@@ -59,6 +59,7 @@ KINDS = [
         Kind(name, build, f"gap {{model}} --metrics centroid_distance --data {spec}" + _DATA)
         for name, (build, spec) in whole_files.DATA.items()
     ),
+    *(Kind(name, build, command) for name, (build, command) in whole_files.OTHERS.items()),
     Kind("checkpoint-gap", whole_files.checkpoint, _MODEL.replace("SOURCE", "{}/ckpt.pt")),
 ]
 
@@ -104,7 +105,7 @@ def test_damaged_files_are_refused_in_one_line(whole: Path, tmp_path: Path) -> N
 
 def _words(kind: Kind, folder: Path, whole: Path) -> list[str]:
     places = {"pictures": whole / "pictures", "model": whole / "checkpoint" / "ckpt.pt"}
-    return kind.command.format(folder, **places).split()
+    return kind.command.replace("{}", str(folder)).format(**places).split()
 
 
 def _work(whole: Path, place: Path, log: Path, first: int) -> None:

@@ -262,6 +262,35 @@ def tars(folder: Path) -> None:
                 archive.addfile(entry, io.BytesIO(content))
 
 
+def record(folder: Path) -> None:
+    from geomkit.reproduce.framework.experiment import Options
+    from geomkit.reproduce.framework.record import JudgedClaim, Record, Seconds
+
+    verdict = JudgedClaim("It is so", "0.1", "", "undecided", "0.1 seeds")
+    place = folder / "figure1"
+    place.mkdir()
+    Record(
+        "figure1", "Title", Options(), "geomkit reproduce", ({"key": "a", "loss": "clip"},),
+        Seconds(1.0, 2.0), (verdict,), {"python": "3"},
+    ).write(place)  # fmt: skip
+
+
+def results(folder: Path) -> None:
+    from geomkit.reproduce.framework.results import Row, write_rows
+
+    names = ("centroid_distance", "uniformity")
+    rows = (
+        Row("figure2", "openmoji val", dim, loss, 1, name, dim / 100, 0.01)
+        for dim in (8, 16) for loss in ("clip", "cua") for name in names
+    )  # fmt: skip
+    write_rows(folder / "results.csv", rows)
+
+
+OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "record": (record, "reproduce figure1 --plan --out {}"),
+    "results": (results, "plot-gap {}/results.csv --metrics uniformity --out {}/f.png --overwrite"),
+}
+"""Other files that geomkit writes and reads, likewise, with a command that reads them."""
 DATA: dict[str, tuple[Callable[[Path], None], str]] = {
     "pairs": (pairs, "imagefolder:{}"),
     "classes": (classes, "imagefolder:{}"),

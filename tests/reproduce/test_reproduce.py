@@ -563,3 +563,12 @@ def test_a_strangers_record_puts_no_link_and_no_html_into_the_report(
         text = (tmp_path / name).read_text()
         assert "javascript:z" in text  # shown, but as text
         assert not [tag for tag in tags if tag in text], name
+
+
+@pytest.mark.parametrize("cell_of_two", ["x" * 200_000, "²"])
+def test_results_that_cannot_be_read_are_named(cell_of_two: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    head = "experiment,data,dim,loss,seed,metric,value,stderr\n"
+    path.write_text(f"{head}a,b,{cell_of_two},clip,1,alignment,0.1,0.1\n")
+    with pytest.raises(GeomkitError, match=r"results\.csv: (cannot be read|line 2: not as)"):
+        read_rows(path)

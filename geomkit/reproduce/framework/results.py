@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit._core.files import atomic_write
+from geomkit._core.files import atomic_write, refusing
+from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def write_rows(path: Path, rows: Iterable[Row], *, overwrite: bool = False) -> N
         cells = {k: "" if math.isnan(v) else repr(v) for k, v in numbers.items()}
         writer.writerow({**vars(row), **cells})
     with atomic_write(path, overwrite=overwrite) as file:
-        file.write(text.getvalue().encode())
+        file.write(shown(text.getvalue()).encode())
 
 
 def read_rows(path: str | Path) -> Rows:
@@ -209,19 +210,16 @@ def read_rows(path: str | Path) -> Rows:
     Raises:
         GeomkitError: If the file is missing, lacks a column, or a cell is not a number.
     """
-    try:
+    with refusing(OSError, UnicodeDecodeError, csv.Error, says=f"{path}: cannot be read"):
         reader = csv.DictReader(io.StringIO(Path(path).read_text("utf-8"), newline=""))
-    except (OSError, UnicodeDecodeError) as error:
-        raise GeomkitError(f"{path}: cannot be read ({error})") from None
+        lines = list(reader)
     missing = [c for c in _COLUMNS[:-1] if c not in (reader.fieldnames or ())]
     if missing:
         raise GeomkitError(f"{path}: no column {missing[0]}; expected {', '.join(_COLUMNS)}")
     rows = Rows()
-    for number, line in enumerate(reader, start=2):
-        try:
+    for number, line in enumerate(lines, start=2):
+        with refusing(TypeError, ValueError, says=f"{path}: line {number}: not as expected"):
             rows.append(_row(line))
-        except (TypeError, ValueError) as error:
-            raise GeomkitError(f"{path}: line {number}: {error}") from None
     return rows
 
 
