@@ -68,6 +68,8 @@ class ModelOptions:
         data: DATA spec to embed with a model; default: a checkpoint's own data.
         split: Split to embed with a model: train, val, test or all; default: val.
         device: Device.
+        precision: Precision of a model: fp32, bf16, fp64 or auto (bf16 on CUDA). Default: fp32, and
+            fp64 for a run trained in it.
         workers: Processes.
         download: Whether to download weights.
         columns: Arrays of a file of embeddings: image=NAME,text=NAME, or any other modalities;
@@ -79,6 +81,7 @@ class ModelOptions:
     data: str | None = None
     split: str | None = None
     device: Device = "auto"
+    precision: str | None = None
     workers: Workers = None
     download: Download = False
     columns: str | None = None
@@ -157,7 +160,7 @@ class TaskOptions:
     out: Path | None = None
     overwrite: Overwrite = False
     device: Device = "auto"
-    precision: Precision = "auto"
+    precision: Precision = "fp32"
     batch_size: Annotated[int, typer.Option(min=1)] = 256
     workers: Workers = None
     max_bad: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.01

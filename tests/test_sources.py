@@ -48,6 +48,27 @@ def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any])
     )
 
 
+def test_models_are_measured_in_float32_unless_asked(
+    tmp_path: Path, cli: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    torch.save(open_clip_model().state_dict(), path := tmp_path / "w.pt")
+    words = ("gap", f"openai:{path}", "--data", DATA, "--split", "train", "--device", "cpu")
+    words += ("--metrics", "paired_cosine")
+    found = {}
+    for precision in (None, "fp64", "bf16"):
+        asked = ("--precision", precision) if precision else ()
+        outcome = cli(*words, "--json", *asked)
+        assert outcome.status == 0, outcome.err
+        (result,) = json.loads(outcome.out)["results"]
+        assert result["meta"]["precision"] == (precision or "fp32")
+        found[precision] = result["metrics"]["paired_cosine"]
+    assert found[None] == pytest.approx(found["fp64"], abs=1e-6)
+    assert 1e-6 < abs(found["bf16"] - found["fp64"]) < 0.02
+    assert "n=8, d=24, bf16" in cli(*words, "--precision", "bf16").out
+    np.save(tmp_path / "e.npy", np.random.default_rng(0).standard_normal((2, 4, 3)))
+    refused("gap", "e.npy", "--precision", "fp32", says=("--precision applies to checkpoints",))
+
+
 def test_what_is_refused(
     tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Any]
 ) -> None:

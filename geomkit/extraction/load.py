@@ -32,6 +32,7 @@ def load_source(
     data: str | None = None,
     split: str | None = None,
     device: str = "auto",
+    precision: str | None = None,
     download: bool = False,
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
@@ -49,6 +50,8 @@ def load_source(
         split: Split of the data, for a model: ``train``, ``val`` or ``all``; default: ``val``.
         device: Device that runs a model, or that embeddings are put on; ``auto`` leaves embeddings
             on the CPU.
+        precision: Precision that a model runs in: ``fp32``, ``bf16``, ``fp64``, or ``auto`` (bf16
+            on CUDA that has it); default: ``fp32``, and ``fp64`` for a run trained in it.
         download: Whether a model's files may be downloaded.
         workers: Number of processes that decode images, for a model; default: one per core.
         columns: Name of the array of each modality, such as ``{"image": "a", "text": "b"}``, for a
@@ -79,6 +82,7 @@ def load_source(
         data=data,
         split=split,
         device=device,
+        precision=precision,
         download=download,
         workers=workers,
         columns=columns,
@@ -101,6 +105,7 @@ def load_pairs(
     data: str | None = None,
     split: str | None = None,
     device: str = "auto",
+    precision: str | None = None,
     download: bool = False,
     workers: int | None = None,
     columns: Mapping[str, str] | None = None,
@@ -126,12 +131,18 @@ def load_pairs(
             data,
             split or "val",
             device=device,
+            precision=precision,
             workers=workers,
             fast_decode=fast_decode,
         )
         return [embedded], split
-    given = (("--data", data), ("--split", split), ("--fast-decode", fast_decode or None))
-    for name, value in given:
+    given = {
+        "--data": data,
+        "--split": split,
+        "--fast-decode": fast_decode or None,
+        "--precision": precision,
+    }
+    for name, value in given.items():
         if value is not None:
             raise GeomkitError(f"{source}: {name} applies to checkpoints, these are embeddings")
     pairs, split = read_source(source, columns=columns)
@@ -242,6 +253,7 @@ def _embed(
     split: str,
     *,
     device: str,
+    precision: str | None,
     workers: int | None,
     fast_decode: bool,
 ) -> tuple[Embeddings, str | None]:
@@ -254,8 +266,8 @@ def _embed(
     own: dict[str, Any] = checkpoint.meta if checkpoint.kind == "geomkit" else {}
     trained_on: dict[str, Any] = own.get("data") or {}
     spec = data or trained_on.get("spec")
-    precision = own["config"].get("precision") if own else None
-    if spec is None or (own and precision not in runtime.PRECISIONS):
+    trained_in = own["config"].get("precision") if own else "fp32"
+    if spec is None or trained_in not in runtime.PRECISIONS:
         what = "a precision of training" if spec else "the data it was trained on; give --data"
         raise GeomkitError(f"{checkpoint.source}: damaged checkpoint, does not name {what}")
     pairs = load_data(
@@ -266,7 +278,11 @@ def _embed(
     )
     if len(pairs) < 2:
         raise GeomkitError(f"'{spec}': one image in {split}, expected two or more; try --split all")
-    precision = precision or runtime.resolve_precision("auto", device)
+    # Exact unless asked: rows of bf16 have three digits, whatever a model was trained in.
+    precision = precision or ("fp64" if trained_in == "fp64" else "fp32")
+    precision = runtime.resolve_precision(precision, device)
+    if precision == "fp64":
+        checkpoint.model.double()
     embeddings = embed(checkpoint, pairs, device=device, precision=precision, workers=workers)
     told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
     meta = {

@@ -207,7 +207,9 @@ def _title(r: GapResult) -> str:
     pair = "" if r.modalities == ("image", "text") else f" {'–'.join(r.modalities)}"
     name = Path(r.source).name if r.source else "value"
     split = f" {r.split}" if r.split else ""
-    stored = "".join(f", {kind}" for kind in sorted(set(r.meta.get("quantized", {}).values())))
+    kinds = set(r.meta.get("quantized", {}).values())
+    kinds |= {"bf16"} & {r.meta.get("precision")}
+    stored = "".join(f", {kind}" for kind in sorted(kinds))
     return f"{name}{split}{pair}\nn={r.n:,}{texts}, d={r.dim}{stored}"
 
 
