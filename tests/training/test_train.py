@@ -68,6 +68,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     whole = load_run(finished)
     assert [r.step for r in resumed.history] == [r.step for r in whole.history]
     assert resumed.history[-1].metrics == whole.history[-1].metrics
+    assert path.read_bytes() == finished.read_bytes()
     for a, b in zip(resumed.snapshots, whole.snapshots, strict=True):
         assert a.step == b.step and torch.equal(a.image, b.image)
 

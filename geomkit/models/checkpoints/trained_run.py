@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -207,7 +208,24 @@ def save_run(path: str | Path, run: TrainedRun) -> None:
     import torch
 
     with atomic_write(Path(path), overwrite=True) as file:
-        torch.save(run.as_dict(), file)
+        content = run.as_dict()
+        weights = content.pop("state_dict")
+        torch.save({**_unshared(content), "state_dict": weights}, file)
+
+
+def _unshared(value: Any) -> Any:
+    """The same value with containers of its own and each string once.
+
+    A pickle refers to what it holds already, and a resumed run shares other objects than a whole
+    one: without this, files of equal content would differ.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {_unshared(key): _unshared(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_unshared, value))
+    return value
 
 
 def load_run(path: str | Path) -> TrainedRun:
