@@ -195,6 +195,11 @@ def _loop(
             torch.cuda.set_rng_state(stored.rng["cuda"][0], device)
     if team.rank:  # what a model draws at random must differ between ranks
         torch.manual_seed(hash((config.seed, step, team.rank)))
+    if config.accumulate > 1 and _normalises_batches(model):
+        raise GeomkitError(
+            "--accumulate: batch normalisation would have the statistics of each part; give 1, or "
+            "freeze its encoder with --freeze image or --lock image"
+        )
     network = _network(model, device, compile=compile, alone=alone)
     criterion = ContrastiveLoss(config.loss, global_batch=not alone)
 

@@ -78,22 +78,27 @@ class Order:
     def instead(self, step: int, place: int, attempt: int) -> int | None:
         """Return the row that replaces one whose image is bad, or ``None`` if none is left.
 
-        It is the pair at this place in the epoch's next batch, or a later one: two ranks never
-        take the same.
+        It is the pair at this place in the epoch's next batch, or a later one. Whichever images
+        of a batch are bad, on whichever ranks, no two of them get the same pair, or with ``words``
+        the same caption: a caption is only for the first place that comes to it.
         """
         order, texts = self._epoch(step)
         place += self.rank * (self.batch_size // self.ranks)
-        column = order[place :: self.batch_size]
-        at = step % self.steps_per_epoch
-        batch = self.batch(step)
-        taken = set(batch.tolist())
-        seen = set() if self.words is None else set(self.words[texts[batch]].tolist())
-        fit = [
-            int(row)
-            for row in np.roll(column, -at)[1:]
-            if row not in taken and (self.words is None or self.words[texts[row]] not in seen)
-        ]
-        return fit[attempt - 1] if attempt <= len(fit) else None
+        names = np.arange(self.n) if self.words is None else self.words[texts]
+        batch, at = self.batch(step), step % self.steps_per_epoch
+        seen, taken = names[batch], set(batch.tolist())
+        slices = -(-self.n // self.batch_size)
+        for ahead in range(1, slices):
+            first = (at + ahead) % slices * self.batch_size
+            rows = order[first : first + self.batch_size]
+            if place < len(rows) and (row := rows[place]) not in taken:
+                name = names[row]
+                if name not in seen and name not in names[rows[:place]]:
+                    attempt -= 1
+                    if not attempt:
+                        return int(row)
+            seen = np.concatenate([seen, names[rows]])
+        return None
 
     def _epoch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of an epoch, and the index of the caption that each row has in it."""

@@ -14,11 +14,13 @@ from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.models.architectures import model_config
 from geomkit.models.checkpoints import load_run
 from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.checkpoints.fit import fitted
 from geomkit.models.freezing import freeze, projection_names
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.projections import change_dim
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import build
+from geomkit.training import preparation
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 from geomkit.training.step import backward
@@ -92,6 +94,28 @@ def test_a_resnet_gets_a_projection_without_bias_and_frozen_statistics() -> None
     before = model.clip.visual.bn1.running_mean.clone()
     model.encode_image(torch.randn(4, 3, 32, 32))
     assert torch.equal(model.clip.visual.bn1.running_mean, before)
+
+
+def test_a_frozen_resnet_is_opened_again() -> None:
+    loaded = resnet()
+    model = loaded.model
+    freeze(model, "image", fresh_projection=True)
+    weights = model.clip.state_dict()
+    assert not any(name.endswith("num_batches_tracked") for name in weights)
+    opened = fitted(loaded.model_config, weights, "c.pt")
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(opened.encode_image(pixels), model.eval().encode_image(pixels))
+
+
+def test_batch_normalisation_in_parts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "starting_model", lambda *_, **__: resnet())
+    config = configure(
+        data="openmoji,n=16", batch_size=8, steps=1, accumulate=2, eval_split="train"
+    )
+    with pytest.raises(GeomkitError, match="--accumulate: batch normalisation would have"):
+        train(config, tmp_path / "c.pt", device="cpu")
 
 
 def test_freezing(loaded: Checkpoint) -> None:

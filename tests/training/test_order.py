@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 
 import numpy as np
 import pytest
@@ -126,6 +126,31 @@ def test_a_bad_pictures_place_is_taken_by_another_pair(workers: int) -> None:
         assert all(a == b for a, b in zip(rows, wanted, strict=True) if b not in broken)
     planned = np.concatenate([orders[0].batch(step) for step in range(5)])
     assert named >= broken & set(planned.tolist())
+
+
+def test_any_images_may_be_bad_and_a_batch_keeps_its_captions_apart() -> None:
+    rng = np.random.default_rng(0)
+    captions = [(f"text {rng.integers(40)}",) for _ in range(103)]
+    orders = [
+        plan_order(pairs(captions), batch_size=6, seed=0, rank=rank, ranks=2) for rank in range(2)
+    ]
+    for step in (0, 5, 16, 17, 40):
+        batch = orders[0].batch(step)
+        found = [
+            (order.rank, place, row)
+            for order in orders
+            for place in range(3)
+            for row in takewhile(
+                lambda row: row is not None,
+                (order.instead(step, place, attempt) for attempt in count(1)),
+            )
+        ]
+        own = {captions[row] for row in batch}
+        assert len(found) > 6 and not own & {captions[row] for *_, row in found}
+        owners: dict[tuple[str, ...], set[tuple[int, int]]] = {}
+        for rank, place, row in found:
+            owners.setdefault(captions[row], set()).add((rank, place))
+        assert all(len(places) == 1 for places in owners.values())
 
 
 def test_without_another_pair_a_batch_stays_short() -> None:

@@ -90,6 +90,9 @@ def _fitting(
     found = {
         k: v for k, v in state_dict.items() if k in wanted or k.rpartition(".")[2] not in _DERIVED
     }
+    for key in wanted:  # batch normalisation that was frozen counts no batches
+        if key.endswith(".num_batches_tracked"):
+            found.setdefault(key, torch.zeros((), dtype=torch.long))
     for key in ("logit_scale", "logit_bias"):  # a scalar, or a vector of one number
         if key in wanted and key in found and found[key].numel() == 1:
             found[key] = found[key].reshape(wanted[key].shape)
