@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import torch
 
@@ -89,7 +90,7 @@ def numerics(precision: str = "fp32") -> Iterator[None]:
 
     The settings are those of the process, and are put back; for ``bf16`` they are left alone.
     """
-    backends = torch.backends
+    backends: Any = torch.backends  # whose parts mypy does not know
     if precision == "bf16":
         yield
     elif hasattr(backends.cuda.matmul, "fp32_precision"):  # since torch 2.9, which mixes no APIs
