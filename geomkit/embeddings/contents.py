@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from geomkit._core.array import to_numpy
+from geomkit._core.memory import check_memory
 from geomkit.embeddings.ownership import (
     KEYS,
     are_ids,
@@ -101,6 +102,8 @@ def held(value: Any) -> Shard | Foreign:
         return Foreign(f"{type(value).__name__}{within}")
     if array.dtype.kind == "O":
         return Foreign(f"{type(value).__name__} with rows of unequal length or kind")
+    if 0 in array.strides:  # one number that stands for many, which are copied as they are used
+        check_memory(array.nbytes, f"an array of shape {array.shape}")
     return ArrayShard(array)
 
 

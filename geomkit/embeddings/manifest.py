@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geomkit._core.memory import check_file
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -84,6 +85,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         GeomkitError: If it cannot be read, or is newer than this version.
     """
+    check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, RecursionError, ValueError):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from geomkit._core.memory import check_file
 from geomkit.embeddings.rows import Shard
 from geomkit.errors import GeomkitError
 
@@ -86,18 +87,19 @@ def naming(path: Path) -> Iterator[None]:
     except GeomkitError as error:
         text = str(error)
         raise GeomkitError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    except MemoryError:
+        raise GeomkitError(f"{path}: its arrays do not fit into memory") from None
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Whatever a reader raises here on a damaged file becomes one sentence that names the file."""
+    check_file(path)
     with naming(path):
         try:
             yield
-        except GeomkitError:
+        except (GeomkitError, MemoryError):
             raise
-        except MemoryError:
-            raise GeomkitError("its arrays do not fit into memory by its own account") from None
         except OSError as error:
             raise GeomkitError(f"cannot be read ({error.strerror or error})") from None
         except ImportError as error:

@@ -160,7 +160,7 @@ def _wrong(status: int, said: str, name: str) -> str:
     if status not in (0, 1, 2):
         return f"status {status}: {said[-300:]}"
     errors = [line for line in said.splitlines() if line.startswith("geomkit: ")]
-    for word in ("unexpected", "Traceback", "out of memory", "panicked"):
+    for word in ("geomkit: unexpected", "Traceback", "out of memory", "panicked"):
         if word in said:
             return f"{word}: {errors[-1:] or said[-300:]}"
     if status == 2 and (len(errors) != 1 or name not in errors[0]):

@@ -47,7 +47,8 @@ def _open(path: Path, info: zipfile.ZipInfo) -> Shard:
 
 def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shard:
     if info.compress_type != zipfile.ZIP_STORED or fits_memory(info.file_size):
-        check_memory(2 * info.file_size, f"{path}: {info.filename}")
+        what = f"{path}: {info.filename}"
+        check_memory(2 * info.file_size, what, packed=2 * info.compress_size)
         content = io.BytesIO(archive.read(info))  # zipfile compares the checksum as it reads
         return ArrayShard(np.lib.format.read_array(content, allow_pickle=False))
     with path.open("rb") as file:

@@ -72,7 +72,7 @@ def _open(place: str, *, source: str, download: bool) -> Checkpoint:
         raise GeomkitError(f"{source}: no config.json in it{told}")
     described = read_json(file)
     kind = described.get("model_type")
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise GeomkitError(
             f"{source}: a model of type '{kind}'; supported are clip and siglip, with both encoders"
         )

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from geomkit._core.discovery import registry
 from geomkit._core.files import from_home
+from geomkit._core.memory import check_file
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.other_folders import HUB, hint, hub_hint
@@ -118,6 +119,7 @@ def find_kind(source: str | Path) -> CheckpointKind | None:
         if colon and len(prefix) > 1 and not any(mark in prefix for mark in "/\\."):
             raise unknown_name("prefix of a source", prefix, prefixes())
         raise GeomkitError(f"{path}: no such file{hub_hint(str(source))}")
+    check_file(path)
     kind = next((kind for kind in kinds().values() if kind.matches(path)), None)
     folder = path if path.is_dir() else path.parent if path.name in _WEIGHTS else None
     if kind is None and folder is not None and not any(folder.glob("*_emb")):

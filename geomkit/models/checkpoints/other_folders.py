@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from geomkit._core.memory import check_file
+
 __all__ = ["HUB", "hint", "hub_hint"]
 
 _SUFFIXES = (".pt", ".pth", ".npz", ".npy", ".safetensors", ".parquet", ".bin", ".csv", ".jsonl")
@@ -70,6 +72,7 @@ def hint(folder: Path, *, below: bool = True) -> str:
 
 def _json(path: Path) -> Any:
     try:
+        check_file(path)
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, RecursionError, ValueError):
         return None

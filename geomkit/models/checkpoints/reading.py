@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from geomkit._core.memory import check_file
 from geomkit.errors import GeomkitError, reason
 
 __all__ = ["reading"]
@@ -19,6 +20,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
         path: The file.
         what: What is wrong with it if the system could read it.
     """
+    check_file(path)
     try:
         yield
     except GeomkitError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from geomkit._core.memory import check_memory
+from geomkit._core.memory import check_file, check_memory
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.kinds import named_as
 from geomkit.models.checkpoints.plain_values import PLAIN_VALUES, NotPlainError
@@ -48,6 +48,7 @@ def read_torch_file(path: str | Path) -> Any:
         raise GeomkitError(f"{path}: no such file")
     if path.is_dir():
         raise GeomkitError(f"{path}: is a folder; name a model in it as {named_as(path)}")
+    check_file(path)
     if is_torchscript(path):
         raise GeomkitError(f"{path}: a TorchScript archive; if it is OpenAI's CLIP, openai:{path}")
     _check_archive(path)
@@ -81,7 +82,8 @@ def _check_archive(path: Path) -> None:
             return
     with reading(path, "damaged"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        check_memory(sum(member.file_size for member in members), str(path))
+        packed = sum(member.compress_size for member in members)
+        check_memory(sum(member.file_size for member in members), str(path), packed=packed)
         if not any(member.CRC for member in members):
             return  # torch was told to write none
         for member in members:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geomkit._core.memory import check_file
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.reading import reading
 from geomkit.models.checkpoints.torch_file import read_torch_file
@@ -62,6 +63,7 @@ def read_weights(path: Path, *, key: str | None = None) -> tuple[dict[str, Tenso
     """
     if not path.exists():
         raise GeomkitError(f"{path}: no such file")
+    check_file(path)
     if path.suffix == ".safetensors":
         content, form = _read_safetensors(path), "safetensors"
     elif is_torchscript(path):
