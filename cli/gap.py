@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,9 +171,12 @@ def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
             raise unknown_name(f"metric in {option}", name, by_option)
         text = value if equals else next(rest, "")
         try:
-            limits.append((by_option[name], side, float(text)))
+            limit = float(text)
         except ValueError:
-            raise GeomkitError(f"{option}: expected a number, got '{text}'") from None
+            limit = math.nan
+        if math.isnan(limit):
+            raise GeomkitError(f"{option}: expected a number, got '{text}'")
+        limits.append((by_option[name], side, limit))
     return sources, limits
 
 
@@ -185,8 +189,10 @@ def _missed(results: list[GapResult], limits: list[tuple[str, str, float]]) -> i
             if not kept:  # an undefined value misses every limit
                 status = 1
                 relation = "above" if side == "max" else "below"
-                text = f"{result.source}: {name} {value:.6g} is {relation} the limit {limit:g}"
-                console.line(f"geomkit: {text}", even_if_quiet=True)
+                text = f"{value:.6g} is {relation} the limit {limit:g}"
+                if math.isnan(value):
+                    text = f"is undefined and misses the limit {limit:g}"
+                console.line(f"geomkit: {result.source}: {name} {text}", even_if_quiet=True)
     return status
 
 

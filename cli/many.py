@@ -25,6 +25,9 @@ else:  # the annotations of a command are evaluated, matplotlib is imported when
 
 __all__ = ["Figure", "draws", "load_all", "load_one", "say_notes", "says_data", "short_names"]
 
+_LONG = 60
+"""Characters of a name that a figure has room for."""
+
 
 def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
     """Return a decorator: of a function that returns a figure, a command that saves it.
@@ -118,6 +121,8 @@ def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddi
 def short_names(sources: Sequence[str]) -> list[str]:
     """Return the end of each path, as much as distinguishes it from the others.
 
+    The middle of a long one is left out, if the rest distinguishes it too: a figure has no room.
+
     >>> short_names(["runs/a/ckpt.pt", "runs/b/ckpt.pt"]), short_names(["x/clip.pt", "x/cua.pt"])
     (['a/ckpt.pt', 'b/ckpt.pt'], ['clip.pt', 'cua.pt'])
     """
@@ -126,4 +131,6 @@ def short_names(sources: Sequence[str]) -> list[str]:
     longest = max(map(len, parts), default=1)
     while depth < longest and len({p[-depth:] for p in parts}) < len(set(parts)):
         depth += 1
-    return [shown("/".join(p[-depth:])) for p in parts]
+    whole = [shown("/".join(p[-depth:])) for p in parts]
+    short = [n if len(n) <= _LONG else f"{n[: _LONG // 2]}…{n[-_LONG // 2 :]}" for n in whole]
+    return short if len(set(short)) == len(set(whole)) else whole

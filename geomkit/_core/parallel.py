@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from geomkit.errors import GeomkitError
+
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
@@ -124,10 +126,20 @@ class Team:
 
     @classmethod
     def from_environment(cls) -> Team:
-        """Return the team that torchrun started, or a team of one; CUDA tensors go through NCCL."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        """Return the team that torchrun started, or a team of one; CUDA tensors go through NCCL.
+
+        Raises:
+            GeomkitError: If the environment names several ranks, but not all that torchrun sets.
+        """
+        size = os.environ.get("WORLD_SIZE", "1")
+        if size == "1":
             return SOLO
+        numbers = [size, *map(os.environ.get, ("RANK", "MASTER_PORT"))]
+        if not all((n or "").isdecimal() for n in numbers) or "MASTER_ADDR" not in os.environ:
+            raise GeomkitError(
+                f"environment: WORLD_SIZE is '{size}', without all of RANK, MASTER_ADDR and "
+                "MASTER_PORT; start it with torchrun, or unset WORLD_SIZE"
+            )
         import torch
         import torch.distributed as dist
 

@@ -30,7 +30,7 @@ from geomkit.errors import GeomkitError
 __all__ = ["DATASET", "load_shards"]
 
 _FORMAT, _SCHEMA_VERSION = "geomkit-tar-index", 3
-_BLOCK = 512
+_BLOCK, _PIECE = 512, 1 << 20
 _FETCH = "; fetch it again"
 _MOST_TARS = 1_000_000
 """Names to which a pattern may expand."""
@@ -75,6 +75,7 @@ class _Index(NamedTuple):
         fields: Fields of the first .json.
         repeats: Members that are not used, since another one came first for their sample.
         unlike: Keys of samples whose .json has another caption than their text, which is used.
+        joined: Whether more follows the end mark, as where several tar files are joined.
     """
 
     samples: list[_Sample]
@@ -83,6 +84,7 @@ class _Index(NamedTuple):
     fields: list[str]
     repeats: list[str]
     unlike: list[str]
+    joined: bool
 
 
 class _Names(NamedTuple):
@@ -145,6 +147,7 @@ def load_shards(
             what = sample.why or "samples without a caption"
             lacking.setdefault(what, []).append(sample.key)
     endless = [tar.name for tar, index in zip(tars, held, strict=True) if not index.ended]
+    joined = [tar.name for tar, index in zip(tars, held, strict=True) if index.joined]
     repeats = LeftOut.of(
         "members for a sample that has one", [name for index in held for name in index.repeats]
     )
@@ -158,6 +161,9 @@ def load_shards(
         source=f"{len(tars):,} tars, {tars[0].name} to {tars[-1].name}",
         notes=[
             f"no end mark in {', '.join(endless)}: cut short?" if endless else "",
+            f"not read: what follows the end of {', '.join(joined)}; are several tar files joined?"
+            if joined
+            else "",
             *(f"not used: {some}" for some in repeats),
             *map(str, LeftOut.of("samples with another caption in .json, not used", unlike)),
             mixed(map(str, tars), "tar files"),
@@ -298,6 +304,7 @@ def _go_through(tar: Path, names: _Names) -> _Index:
         with tar.open("rb") as file:
             file.seek(end)
             after = file.read(_BLOCK)
+            joined = any(rest.strip(b"\0") for rest in iter(lambda: file.read(_PIECE), b""))
     if after.strip(b"\0") or 0 < len(after) < _BLOCK:  # tarfile takes half a header for the end
         raise GeomkitError(f"webdataset: {tar}: cut short, or damaged at byte {end:,}{_FETCH}")
     unlike = [key for key in texts if described.get(key, texts[key]) != texts[key]]
@@ -307,7 +314,7 @@ def _go_through(tar: Path, names: _Names) -> _Index:
         captions, why = (None, caption) if isinstance(caption, str) else (caption, "")
         offset, length = images.get(key, (None, None))
         samples.append(_Sample(key, offset, length, captions, why))
-    return _Index(samples, bool(after), dict(suffixes), fields, repeats, unlike)
+    return _Index(samples, bool(after), dict(suffixes), fields, repeats, unlike, joined)
 
 
 def _divided(name: str, names: _Names) -> tuple[str, str]:

@@ -354,6 +354,11 @@ class Table:
             except StopIteration:
                 return
             except csv.Error as error:
+                if "field limit" in str(error):
+                    raise GeomkitError(
+                        f"{says}a cell of more than {csv.field_size_limit():,} characters; or is a "
+                        "quote opened and not closed?"
+                    ) from None
                 if reader.line_num > line or "expected after" not in str(error):
                     raise GeomkitError(
                         f"{says}a quote is opened and not closed; close it, or give quotes=false"

@@ -49,6 +49,8 @@ _OWN = ("format", "schema_version")
 _IDS = ("id", "ids", "key", "keys")
 """Names of ids of the rows of a file with one matrix."""
 _LISTED = 8
+_REPEATS, _FEW = 100, 10**6
+"""How many times as many numbers as they store lists may stand for, and a number that is none."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ def modality_of(name: str) -> str | None:
 
 def held(value: Any) -> Shard | Foreign:
     """The numbers or strings of a list, a numpy array, a torch tensor or a pandas object."""
+    lengths: dict[int, int] = {}
+    if (count := _count(value, lengths)) > max(_REPEATS * sum(lengths.values()), _FEW):
+        return Foreign(f"{type(value).__name__} of few lists that repeat, {count:,} numbers in all")
     array = _plain(value)
     if array is None:
         within = " with entries that are no numbers or strings" * isinstance(value, list | tuple)
@@ -105,6 +110,23 @@ def held(value: Any) -> Shard | Foreign:
     if 0 in array.strides:  # one number that stands for many, which are copied as they are used
         check_memory(array.nbytes, f"an array of shape {array.shape}")
     return ArrayShard(array)
+
+
+def _count(value: Any, lengths: dict[int, int], counts: dict[int, int] | None = None) -> int:
+    """Numbers in lists within lists, of which each is visited once, however many hold it.
+
+    Args:
+        value: Value.
+        lengths: Gets the length of each list.
+        counts: Numbers in the lists that were visited.
+    """
+    counts = {} if counts is None else counts
+    if not isinstance(value, list | tuple):
+        return 1
+    if id(value) not in counts:
+        counts[id(value)], lengths[id(value)] = 0, len(value)
+        counts[id(value)] = sum(_count(item, lengths, counts) for item in value)
+    return counts[id(value)]
 
 
 def _plain(value: Any) -> np.ndarray | None:

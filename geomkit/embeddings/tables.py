@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,8 +132,8 @@ def _vectors(table: Table) -> tuple[dict[str, np.ndarray], list[str]]:
         if len(places) == 1 or name in found:
             rest += columns.values()
             continue
-        if absent := sorted(set(range(places[0], places[-1])) - set(places)):
-            raise GeomkitError(f"{name}: column {absent[0]} of its vectors is missing")
+        if gap := next((a + 1 for a, b in pairwise(places) if b > a + 1), None):
+            raise GeomkitError(f"{name}: column {gap} of its vectors is missing")
         parts = [_of_numbers(columns[place], table.column(columns[place])) for place in places]
         found[name] = np.stack(parts, axis=1)
     return found, rest
@@ -193,6 +194,8 @@ def _numbers(cell: str) -> np.ndarray:
     try:
         return np.array(json.loads(cell), np.float64)
     except ValueError:  # as numpy prints it
+        if not cell.rstrip().endswith("]"):  # cut short, its last number perhaps too
+            raise
         words = cell.replace(",", " ").strip().removeprefix("[").removesuffix("]").split()
         return np.array(words, np.float64)
 

@@ -171,3 +171,15 @@ def test_five_hundred_malformed_files(cli, tmp_path: Path) -> None:
         assert "unexpected" not in lines[0] and "Traceback" not in lines[0], lines[0]
         assert outcome.out == ""
         path.unlink()
+
+
+@pytest.mark.parametrize("ranks", [{"WORLD_SIZE": "y"}, {"WORLD_SIZE": "2", "RANK": "0"}])
+def test_half_of_an_environment_of_ranks_is_refused(
+    refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: dict[str, str]
+) -> None:
+    np.savez(tmp_path / "e.npz", image=np.eye(4), text=np.eye(4))
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    refused("gap", "e.npz", says=("WORLD_SIZE", "torchrun"))

@@ -129,7 +129,8 @@ def test_limits_decide_the_exit_status(cli, npz: Path, limit: tuple, status: int
 
 def test_an_undefined_value_keeps_no_limit(cli, tmp_path: Path) -> None:
     np.savez(tmp_path / "same.npz", image=np.ones((4, 3)), text=np.ones((4, 3)))
-    assert cli("gap", "same.npz", "--max-relative-modality-gap", "5").status == 1
+    outcome = cli("gap", "same.npz", "--max-relative-modality-gap", "5")
+    assert outcome.status == 1 and "undefined and misses the limit 5" in outcome.err
     assert json.loads(cli("gap", "same.npz", "--json").out)["results"][0]["meta"]["reasons"]
 
 
@@ -221,6 +222,7 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
         ("metrics alignmend", ("did you mean 'alignment'",)),
         ("gap missing.npz --max-centroid-distanse 1", ("did you mean 'centroid-distance'",)),
         ("gap missing.npz --max-alignment much", ("expected a number",)),
+        ("gap missing.npz --max-alignment nan", ("expected a number",)),
         ("gap missing.npz --metrics alignmend", ("did you mean 'alignment'",)),
         ("gap missing.npz --json --csv", ("exclude each other",)),
         ("plot-sphere", ("ckpt.pt", "no such file")),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import clouds
+from geomkit_cli.many import short_names
 from PIL import Image
 
 from geomkit.embeddings.embeddings import Embeddings
@@ -233,3 +234,10 @@ def test_characters_that_the_font_lacks_are_one_line(
     assert outcome.status == 0 and "Warning" not in outcome.err
     if command == "plot-gap":
         assert "the font of the figure lacks 性特: they are drawn as boxes" in outcome.err
+
+
+def test_the_middle_of_a_long_name_is_left_out_of_a_figure() -> None:
+    (name,) = short_names(["a" * 100 + "b" * 100 + ".npz"])
+    assert name == "a" * 30 + "…" + "b" * 26 + ".npz"
+    alike = ["a" * 100 + middle + "b" * 100 for middle in "xy"]
+    assert short_names(alike) == alike

@@ -118,6 +118,9 @@ def test_a_tar_that_is_cut_short_is_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     cut = write(tmp_path / "boundary.tar", whole[: last + 512])
     assert "no end mark in boundary.tar" in load_data(f"webdataset:{cut}", split="all").note
+    joined = write(tmp_path / "joined.tar", whole + whole)
+    note = load_data(f"webdataset:{joined}", split="all").note
+    assert "not read: what follows the end of joined.tar" in note
 
 
 def _no_webdataset(monkeypatch: pytest.MonkeyPatch) -> None:

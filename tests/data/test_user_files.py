@@ -75,6 +75,8 @@ def test_stray_quotes_of_a_csv_swallow_no_row(pictures: Path) -> None:
         table(pictures, "q.csv", rows(20, c4='"wide open'))
     with pytest.raises(GeomkitError, match=r"row 5: .line 6. text after a closing quote"):
         table(pictures, "q.csv", rows(20, c4='"open" sign'))
+    with pytest.raises(GeomkitError, match=r"row 5 .line 6.: .*more than 131,072 characters"):
+        table(pictures, "q.csv", rows(20, c4="a" * 140_000))
 
 
 def test_rows_with_other_numbers_of_cells_count_as_bad(pictures: Path) -> None:

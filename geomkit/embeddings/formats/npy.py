@@ -50,8 +50,14 @@ def array_in(path: Path, file: BinaryIO, size: int) -> Shard:
     if dtype.hasobject:
         raise GeomkitError(_OBJECTS)
     offset = file.tell()
-    if offset - base + dtype.itemsize * math.prod(shape) > size:
+    rest = size - (offset - base + dtype.itemsize * math.prod(shape))
+    if rest < 0:
         raise GeomkitError("damaged: it ends before its last row")
+    if rest > 0:  # of several calls of np.save with one open file
+        raise GeomkitError(
+            f"goes on for {rest:,} bytes after its array of shape {shape}, as with a second array; "
+            "save several with np.savez('e.npz', image=x, text=y)"
+        )
     if fortran and len(shape) > 1:  # its rows are not contiguous
         file.seek(base)
         return ArrayShard(np.lib.format.read_array(file, allow_pickle=False))

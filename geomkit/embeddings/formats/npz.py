@@ -7,6 +7,7 @@ import math
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,11 @@ _MAGIC = b"PK\x03\x04"
 def _read(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-        return {info.filename.removesuffix(".npy"): _head(path, archive, info) for info in members}
+        found = {info.filename.removesuffix(".npy"): _head(path, archive, info) for info in members}
+    if len(found) < len(members):
+        twice = Counter(info.filename for info in members).most_common(1)[0][0]
+        raise GeomkitError(f"holds {twice} twice; write it again with one array of each name")
+    return found
 
 
 def _head(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Deferred | Foreign:

@@ -45,6 +45,10 @@ def _read(path: Path) -> Contents:
         kind, width = _TYPES.get(entry["dtype"], (entry["dtype"].lower(), None))
         shape = tuple(entry["shape"])
         start, stop = entry["data_offsets"]
+        if not (type(start) is type(stop) is int):
+            raise GeomkitError(
+                f"damaged: {name} is at {start} to {stop}, which are no whole numbers"
+            )
         if base + stop > size:
             raise GeomkitError("damaged: it ends before its last row")
         if start < 0 or (width and stop - start != width * math.prod(shape)):
