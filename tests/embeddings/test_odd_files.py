@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 import zipfile
 from pathlib import Path
@@ -55,7 +54,6 @@ def _places_no_whole_numbers(path: Path) -> None:
         ("places.safetensors", _places_no_whole_numbers, "no whole numbers"),
         ("far.csv", lambda p: p.write_text("a_0,a_9999999999999\n1,2\n3,4\n"), "column 1 of its"),
         ("cut.csv", lambda p: p.write_text('image,text\n"[1 2]","[1 2"\n'), "no vector in row 0"),
-        ("pipe", os.mkfifo, "is a pipe or a device"),
     ],
 )
 def test_odd_files_are_refused_at_once(tmp_path: Path, name: str, write, says: str) -> None:
@@ -63,9 +61,3 @@ def test_odd_files_are_refused_at_once(tmp_path: Path, name: str, write, says: s
     with pytest.raises(GeomkitError, match=says) as caught:
         read(tmp_path / name)
     assert str(caught.value).startswith(str(tmp_path / name))
-
-
-def test_a_pipe_is_no_model(refused, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for word in ("pipe", "openai:pipe"):
-        refused("inspect", word, says=("pipe", "is a pipe or a device"))
