@@ -146,7 +146,7 @@ class Team:
         if not dist.is_initialized():
             both = torch.cuda.is_available() and dist.is_nccl_available()
             dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo")
-        return cls(dist.get_rank(), size)
+        return cls(dist.get_rank(), int(size))
 
     def share(self, items: list[Item]) -> list[Item]:
         """Return this rank's share of a list that is the same on all ranks."""

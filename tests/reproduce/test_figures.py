@@ -12,6 +12,7 @@ import pytest
 from conftest import clouds
 from PIL import Image
 
+from geomkit.errors import GeomkitError
 from geomkit.extraction.load import load_source
 from geomkit.metrics import explained_variance_with_error
 from geomkit.models.checkpoints import load_run
@@ -292,3 +293,17 @@ def test_every_loss_has_a_look_of_its_own() -> None:
     assert loss_colour("clip+alignment + uniformity") == LOSS_COLOURS["cua"]
     other = loss_colour("clip + 0.5*uniformity")
     assert other not in LOSS_COLOURS.values() and other == loss_colour("clip + 0.5*uniformity")
+
+
+def test_results_that_are_cut_or_measured_twice_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "r.csv"
+    write_rows(file, [Row("e", "d", 8, "a\x1b[31m", seed, "cka", 0.5, 0.1) for seed in (1, 2)])
+    whole = file.read_text("utf-8")
+    assert read_rows(file).values("loss") == ["a\\u001b[31m"]
+    for text, says in [
+        (whole + whole.splitlines()[1] + "\n", "line 4: measured in line 2 already"),
+        (whole[: whole.rindex("0.5") + 2], "line 3: .*number of cells"),
+    ]:
+        file.write_text(text, "utf-8")
+        with pytest.raises(GeomkitError, match=says):
+            read_rows(file)

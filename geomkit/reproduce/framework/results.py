@@ -208,7 +208,8 @@ def read_rows(path: str | Path) -> Rows:
         path: CSV file; the column ``condition`` may be absent.
 
     Raises:
-        GeomkitError: If the file is missing, lacks a column, or a cell is not a number.
+        GeomkitError: If the file is missing, lacks a column, a cell is missing or not a number, or
+            two rows are of one measurement.
     """
     with refusing(OSError, UnicodeDecodeError, csv.Error, says=f"{path}: cannot be read"):
         reader = csv.DictReader(io.StringIO(Path(path).read_text("utf-8"), newline=""))
@@ -217,17 +218,23 @@ def read_rows(path: str | Path) -> Rows:
     if missing:
         raise GeomkitError(f"{path}: no column {missing[0]}; expected {', '.join(_COLUMNS)}")
     rows = Rows()
+    measured: dict[Row, int] = {}
     for number, line in enumerate(lines, start=2):
         with refusing(TypeError, ValueError, says=f"{path}: line {number}: not as expected"):
-            rows.append(_row(line))
+            if None in line or None in line.values():
+                raise ValueError("another number of cells than the header")
+            rows.append(row := _row(line))
+        first = measured.setdefault(replace(row, value=0.0, stderr=0.0), number)
+        if first != number:
+            raise GeomkitError(f"{path}: line {number}: measured in line {first} already")
     return rows
 
 
 def _row(cells: Mapping[str, str]) -> Row:
     return Row(
-        cells["experiment"], cells["data"], int(cells["dim"]), cells["loss"], int(cells["seed"]),
-        cells["metric"], float(cells["value"] or "nan"), float(cells["stderr"] or "nan"),
-        cells.get("condition") or "",
+        shown(cells["experiment"]), shown(cells["data"]), int(cells["dim"]), shown(cells["loss"]),
+        int(cells["seed"]), shown(cells["metric"]), float(cells["value"] or "nan"),
+        float(cells["stderr"] or "nan"), shown(cells.get("condition") or ""),
     )  # fmt: skip
 
 
