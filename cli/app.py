@@ -100,7 +100,9 @@ def run(arguments: list[str] | None = None) -> int:
         if console.settings.debug:
             raise
         status = console.fail(error)
-    gc.collect()  # ends the workers of a command that failed, before the interpreter kills them
+    processes = sys.modules.get("multiprocessing")
+    if processes and processes.active_children():
+        gc.collect()  # ends the workers of a command that failed, before the interpreter kills them
     return status
 
 
