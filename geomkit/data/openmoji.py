@@ -12,6 +12,7 @@ import io
 import json
 import zlib
 from dataclasses import replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def _code(emoji: str) -> str:
     return "-".join(f"{ord(c):04X}" for c in emoji)
 
 
+@cache
 def _base(emoji: str) -> str:
     """An emoji's code without skin tones and presentation selectors."""
     return without(_code(emoji), *TONES, _SELECTOR)
@@ -212,6 +214,7 @@ def _groups(catalogue: list[list[str]]) -> list[str]:
     return [root(_base(alike[0])) for alike in catalogue]
 
 
+@cache
 def _names(language: str) -> dict[str, tuple[str, ...]]:
     """Emoji → its name in a language, then its English aliases."""
     import emoji

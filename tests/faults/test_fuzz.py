@@ -23,7 +23,7 @@ import pytest
 import whole_files
 from limits import forget_peak, peak
 
-EXAMPLES = int(os.environ.get("GEOMKIT_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("GEOMKIT_EXAMPLES", "40"))
 SEED = int(os.environ.get("GEOMKIT_SEED", "0"))
 SECONDS, MEGABYTES = 20, 1000
 

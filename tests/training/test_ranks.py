@@ -76,7 +76,11 @@ def runs_of(ranks: int) -> dict[str, dict]:
     return {**runs, "parts": parts, "resumed": {**SMALL, "loss": "cuaxu"}}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+RANKS = [2, 4] if int(os.environ.get("GEOMKIT_EXAMPLES", "0")) >= 1000 else [2]
+"""Four ranks on two cores take long: they are run where many examples are asked for."""
+
+
+@pytest.fixture(scope="module", params=RANKS)
 def ranked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """A folder in which so many ranks have done everything; they are slow to start."""
     folder, ranks = tmp_path_factory.mktemp(f"ranks{request.param}"), request.param
