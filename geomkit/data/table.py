@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -78,9 +79,12 @@ def load_table(
     table = Table(file, columns, separator, quotes, " (choose with image_column=, caption_column=)")
     captions: dict[str, list[str]] = {}
     more: dict[str, list[str]] = {}
+    spelled: dict[str, str] = {}
     for number, cells in table.rows():
         image, caption, *rest = cells
         name = str(number) if table.pictures else str(image)
+        # ./a.png is a.png, and has the name that came first.
+        name = name and spelled.setdefault(posixpath.normpath(name), name)
         if not name:
             table.bad.append((number, f"empty {image_column}"))
         elif more.setdefault(name, list(map(str, rest))) != list(map(str, rest)):

@@ -277,3 +277,12 @@ def test_names_of_files_that_are_not_utf8(tmp_path: Path) -> None:
     write(classes / name / "a.png", picture(2))
     with pytest.raises(GeomkitError, match=r"the class 'a\\udce9' is no text in UTF-8; rename"):
         load_data(f"imagefolder:{classes}")
+
+
+def test_two_spellings_of_a_path_are_one_image(tmp_path: Path) -> None:
+    pairs(tmp_path / "im", count=3)
+    rows = ["./im/0.png,a", "im/1.png,b", "im/0.png,c", "im//1.png,d", "im/2.png,e"]
+    write(tmp_path / "t.csv", "\n".join(["filepath,title", *rows]))
+    data = load_data(f"csv:{tmp_path / 't.csv'}", split="all", size=8)
+    assert data.ids == ("./im/0.png", "im/1.png", "im/2.png")
+    assert data.captions == (("a", "c"), ("b", "d"), ("e",))
