@@ -7,7 +7,7 @@ from pathlib import Path
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["available_memory", "check_file", "check_memory"]
+__all__ = ["available_memory", "check_file", "check_memory", "is_bomb"]
 
 _MOST, _SMALL = 100, 2**26
 """Zeros are packed into a thousandth, numbers that mean something into a tenth at best."""
@@ -24,6 +24,15 @@ def available_memory() -> int | None:
         return None
 
 
+def is_bomb(needed: int, packed: int) -> bool:
+    """Whether many bytes are packed into far fewer than any data are.
+
+    >>> is_bomb(2**30, 2**20), is_bomb(2**30, 2**28), is_bomb(2**20, 1)
+    (True, False, False)
+    """
+    return needed > max(_SMALL, _MOST * packed)
+
+
 def check_memory(needed: int, what: str, *, packed: int | None = None) -> None:
     """Refuse what does not fit into the memory that is free, or is packed as no numbers can be.
 
@@ -37,7 +46,7 @@ def check_memory(needed: int, what: str, *, packed: int | None = None) -> None:
 
     >>> check_memory(1, "a.npz: image")
     """
-    if packed is not None and needed > max(_SMALL, _MOST * packed):
+    if packed is not None and is_bomb(needed, packed):
         raise GeomkitError(
             f"{what} unpacks to {needed / 2**30:,.1f} GiB, {needed // max(packed, 1):,} times its "
             "size, which no embeddings or weights do; refused"

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from geomkit._core.files import refusing
+from geomkit._core.memory import is_bomb
 from geomkit.data.decode import decode, prepare
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -30,10 +31,6 @@ __all__ = ["SUFFIXES", "FileImages", "PixelImages", "Place", "open_zip", "read_m
 _NAMES = "jpg jpeg jpe jfif png webp avif bmp gif tif tiff ppm pgm pbm pnm"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """Suffixes of the files that are taken for images."""
-
-_PLAUSIBLE, _RATIO = 1 << 26, 100
-"""Bytes to which any member of a zip file may unpack, and times its packed length beyond them: text
-is seldom packed to a twentieth."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +206,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     """
     file = Path(archive.filename or "").name
     member = archive.getinfo(name)
-    if member.file_size > max(_PLAUSIBLE, _RATIO * member.compress_size):
+    if is_bomb(member.file_size, member.compress_size):
         raise GeomkitError(
             f"unpacks to {member.file_size:,} bytes from {member.compress_size:,} in {file}: not "
             "read"

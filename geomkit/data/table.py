@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -79,12 +78,12 @@ def load_table(
     table = Table(file, columns, separator, quotes, " (choose with image_column=, caption_column=)")
     captions: dict[str, list[str]] = {}
     more: dict[str, list[str]] = {}
-    spelled: dict[str, str] = {}
+    spelled: dict[PurePosixPath, str] = {}
     for number, cells in table.rows():
         image, caption, *rest = cells
         name = str(number) if table.pictures else str(image)
-        # ./a.png is a.png, and has the name that came first.
-        name = name and spelled.setdefault(posixpath.normpath(name), name)
+        # ./a.png is a.png, and has the name that came first; x/../a.png need not be, with links.
+        name = name and spelled.setdefault(PurePosixPath(name), name)
         if not name:
             table.bad.append((number, f"empty {image_column}"))
         elif more.setdefault(name, list(map(str, rest))) != list(map(str, rest)):

@@ -19,9 +19,9 @@ from extraction_samples import CALM, fresh
 from PIL import EpsImagePlugin, Image
 from samples import annotations, layout, picture, write
 
+from geomkit._core import memory
 from geomkit.data import cached, load_data
 from geomkit.data import decode as decoding
-from geomkit.data import files as places
 from geomkit.data import shards as tars
 from geomkit.data.decode import decode
 from geomkit.data.labelled.prompts import read_classnames, read_templates
@@ -105,7 +105,7 @@ def test_conversion_by_strips_equals_that_of_the_whole(
 def test_zip_members_that_unpack_to_gigabytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "_PLAUSIBLE", 1 << 20)
+    monkeypatch.setattr(memory, "_SMALL", 1 << 20)
     layout(tmp_path, "2017", {"train": 2})
     names = sorted(file.name for file in (tmp_path / "train2017").iterdir())
     with zipfile.ZipFile(tmp_path / "train2017.zip", "w", zipfile.ZIP_DEFLATED) as archive:
