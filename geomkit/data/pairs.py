@@ -401,8 +401,10 @@ def several(captions: Iterable[Sequence[str]]) -> str:
 def from_lists(captions: Iterable[Sequence[str]]) -> list[list[str]] | None:
     """The captions in texts that all are lists, as JSON or Python writes them; else ``None``.
 
-    >>> from_lists([['["a", "b"]'], ["['c']"]]), from_lists([["[a]"]])
-    ([['a', 'b'], ['c']], None)
+    A list without captions is the empty caption.
+
+    >>> from_lists([['["a", "b"]'], ["['c']"], ["[]"]]), from_lists([["[a]"]])
+    ([['a', 'b'], ['c'], ['']], None)
     """
     found: list[list[str]] = []
     for texts in captions:
@@ -414,9 +416,9 @@ def from_lists(captions: Iterable[Sequence[str]]) -> list[list[str]] | None:
                 inner = json.loads(text) if '"' in text[:3] else ast.literal_eval(text)
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 return None
-            if not (isinstance(inner, list) and inner and all(isinstance(t, str) for t in inner)):
+            if not (isinstance(inner, list) and all(isinstance(t, str) for t in inner)):
                 return None
-            found[-1] += inner
+            found[-1] += inner or [""]
     return found
 
 
