@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+# UMAP compiles for twenty seconds what then runs for one; without, the same code runs for three.
+os.environ["NUMBA_DISABLE_JIT"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,6 +29,32 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["GEOMKIT_CACHE"]
     else:
         os.environ["GEOMKIT_CACHE"] = before
+
+
+@pytest.fixture
+def trained_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that starts anew ends with the checkpoint of its first time in this test run."""
+    import geomkit.training.loop as loop
+    from geomkit.models.checkpoints import load_run
+
+    train = loop.train
+
+    def once(config: Any, out: Path, **how: Any) -> Any:
+        kept = cache / "trained" / hashlib.sha256(repr(config).encode()).hexdigest()
+        if out.exists():
+            return train(config, out, **how)
+        if not kept.exists():
+            run = train(config, out, **how)
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copy(out, own := kept.with_suffix(f".{os.getpid()}"))
+            own.rename(kept)  # another worker may be doing the same
+            return run
+        shutil.copy(kept, out)
+        run = load_run(out)
+        how["watch"](loop.Event("end", run.step, config, "cpu", {}))
+        return run
+
+    monkeypatch.setattr(loop, "train", once)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

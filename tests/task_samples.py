@@ -79,3 +79,19 @@ def write_all(root: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (60 * row, 255 - 60 * row, 80)).save(folder / f"{region}.jpg")
     return root
+
+
+def draw(path: Path, colour: tuple[int, int, int], seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 30, (20, 24, 3))
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+COLOURS = {"red_thing": (200, 0, 0), "green_thing": (0, 200, 0), "blue_thing": (0, 0, 200)}
+
+
+def folders(root: Path, per_class: int = 4, *, only: tuple[str, ...] = tuple(COLOURS)) -> Path:
+    for name in only:
+        for i in range(per_class):
+            draw(root / name / f"{i}.png", COLOURS[name], i)
+    return root

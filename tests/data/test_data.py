@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from geomkit.data import load_data, parse_spec
+from geomkit.data.openmoji import picture
 from geomkit.errors import GeomkitError
 
 TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
@@ -116,3 +117,12 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_cannot_be_loaded_is_refused(call, says: str) -> None:
     with pytest.raises(GeomkitError, match=says):
         call()
+
+
+def test_one_emoji_is_drawn_as_in_the_data_set() -> None:
+    data = load_data("openmoji,skin_tones=true,n=8", split="all", size=32)
+    for row, code in enumerate(data.ids):
+        np.testing.assert_array_equal(picture(code, 32), data.pixels([row])[0])
+    for code in ("../1F600", "1F600.svg", "FFFFF", ""):
+        with pytest.raises(GeomkitError, match="no emoji '"):
+            picture(code, 32)

@@ -19,6 +19,8 @@ from geomkit.training.config import RECIPES, TrainConfig
 from tests.conftest import clouds
 from tests.samples import layout
 
+pytestmark = pytest.mark.usefixtures("trained_once")
+
 CLAIMS = causes.EXPERIMENT.claims
 
 

@@ -26,6 +26,8 @@ from geomkit.reproduce.framework.grid import cell_path, train_cells
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
 from geomkit.training.config import configure
 
+pytestmark = pytest.mark.usefixtures("trained_once")
+
 OPTIONS = Options(data="openmoji,n=40", model="nano", seeds=(1, 2), threads=1)
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"
 

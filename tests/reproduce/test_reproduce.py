@@ -76,7 +76,7 @@ class Toy:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
+def toy(trained_once: None, monkeypatch: pytest.MonkeyPatch) -> Toy:
     import geomkit.training.loop
 
     made = Toy()
@@ -499,7 +499,7 @@ def test_ctrl_c_saves_and_exits(toy: Toy, cli: Callable, monkeypatch: pytest.Mon
     from geomkit.models.checkpoints import load_run
     from geomkit.reproduce.framework.grid import cell_path
 
-    asked = ["reproduce", "one", "--data", "openmoji,n=12", "--seeds", "1", "--threads", "1"]
+    asked = ["reproduce", "one", "--data", "openmoji,n=12", "--seeds", "7", "--threads", "1"]
     watch = command._Watcher.__call__
 
     def pressed(self: Any, event: Any) -> None:
@@ -511,7 +511,7 @@ def test_ctrl_c_saves_and_exits(toy: Toy, cli: Callable, monkeypatch: pytest.Mon
     monkeypatch.setattr(command._Watcher, "__call__", pressed)
     outcome = cli(*asked, "--out", "r")
     assert outcome.status == 130 and "saving after this step" in outcome.err
-    assert load_run(cell_path(Path("r/cells"), cell())).step == 2
+    assert load_run(cell_path(Path("r/cells"), cell(seed=7))).step == 2
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(command._Watcher, "__call__", watch)
     assert cli(*asked, "--out", "r", "--resume").status == 0

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from task_samples import few_images, write_all
+from task_samples import few_images, folders, write_all
 
 from geomkit.data.labelled.attributes import ATTRIBUTES
 from geomkit.errors import GeomkitError
@@ -24,6 +24,8 @@ from geomkit.reproduce.framework.figures import dot_of
 from geomkit.reproduce.framework.grid import cell_path, train_cells
 from geomkit.reproduce.framework.measuring import openmoji_with
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
+
+pytestmark = pytest.mark.usefixtures("trained_once")
 
 COCO_MINI = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"
 TOY = Options(data="openmoji,n=40", model="nano", seeds=(1,), threads=1, workers=0)
@@ -117,8 +119,6 @@ def test_zero_shot_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_zero_shot_on_folders_of_the_users(
     toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_evaluate import folders
-
     monkeypatch.setattr(zeroshot, "LOSSES", ("clip",))
     options = replace(TOY, tasks=(f"imagefolder:{folders(tmp_path / 'my=colours')}",))
     rows, _, _ = measured(zeroshot.EXPERIMENT, tmp_path, options)

@@ -18,6 +18,8 @@ from geomkit.reproduce.framework.experiment import Experiment, Options
 from geomkit.reproduce.framework.record import Outcome
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
 
+pytestmark = pytest.mark.usefixtures("trained_once")
+
 COCO = Path(__file__).parents[3] / "shared" / "data" / "coco-mini"
 OPTIONS = Options(data="openmoji,n=40", seeds=(1,), threads=1, model="nano")
 

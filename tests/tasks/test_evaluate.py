@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import clouds
-from PIL import Image
+from task_samples import draw, folders
 
 from geomkit.data.labelled import caltech101, dtd, load_classes, load_parts
 from geomkit.data.labelled import cifar as cifars
@@ -53,22 +53,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         configure(dim=3, loss="cua", model="nano", pairs=32, batch_size=16, steps=1, warmup=1), path
     )
     return path
-
-
-def draw(path: Path, colour: tuple[int, int, int], seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 30, (20, 24, 3))
-    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
-
-
-COLOURS = {"red_thing": (200, 0, 0), "green_thing": (0, 200, 0), "blue_thing": (0, 0, 200)}
-
-
-def folders(root: Path, per_class: int = 4, *, only: tuple[str, ...] = tuple(COLOURS)) -> Path:
-    for name in only:
-        for i in range(per_class):
-            draw(root / name / f"{i}.png", COLOURS[name], i)
-    return root
 
 
 # prompts and the classifier

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geomkit._core.files import atomic_write
-from geomkit.data import load_data, parse_spec
+from geomkit.data import parse_spec
+from geomkit.data.openmoji import ATTRIBUTION, picture
 from geomkit.errors import GeomkitError
 from geomkit.plots.heatmap import colour_bar, heat_map
 from geomkit.plots.multiples import DASHED, Panel, Series, slant, small_multiples
@@ -256,8 +257,6 @@ def examples(found: Sequence[dict[str, Any]], *, title: str = "") -> Figure:
     """
     if not found:
         raise GeomkitError("nothing to draw: no examples")
-    data = load_data("openmoji,skin_tones=true", split="all", size=96)
-    row = {code: i for i, code in enumerate(data.ids)}
     columns = {"source": ("from", 0.05), "retrieved": ("found", 1.9), "wanted": ("wanted", 2.65)}
     halves = (
         (0.05, "Clearest successes", list(columns)[:2], [e for e in found if e["margin"] > 0]),
@@ -282,13 +281,13 @@ def examples(found: Sequence[dict[str, Any]], *, title: str = "") -> Figure:
                     place = left + columns[name][1]
                     box = (place / wide, bottom / tall, side / wide, side / tall)
                     axes = made.add_axes(box)
-                    axes.imshow(data.pixels([row[example[name]]])[0])
+                    axes.imshow(picture(example[name], 96))
                     axes.set_axis_off()
                 away, added = (_short(word) for word in example["words"])
                 middle = left + (columns["source"][1] + side + columns["retrieved"][1]) / 2
                 say(middle, bottom + 0.34, f"− {away}")
                 say(middle, bottom + 0.16, f"+ {added}")
-        foot = f"{title}. {data.attribution}" if title else data.attribution
+        foot = f"{title}. {ATTRIBUTION}" if title else ATTRIBUTION
         say(wide / 2, 0.05, foot, 6, va="bottom")
     return made
 
