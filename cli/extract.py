@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomkit.embeddings.manifest import cut_captions
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.kinds import model_forms
 
@@ -157,6 +158,8 @@ class _Watcher(Display):
                     f"left out, with their captions: {first.id}, which {first.reason}{more}; "
                     "manifest.json lists them"
                 )
+            for line in cut_captions(held.cut):
+                self.log(line)
             self.log(f"{held.images:,} images, {held.texts:,} texts in {self.seconds:.0f} s")
         elif self.progress:
             self.show("encoding", progress.done, progress.total, speed)

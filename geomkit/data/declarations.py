@@ -235,7 +235,7 @@ class Request:
             captions, notes = lists, [*notes, "captions that are lists in a text: read as several"]
         empty = sum(text.strip().lower() in _EMPTY for texts in captions for text in texts)
         if empty:
-            notes = [*notes, f"{empty:,} captions are empty, nan, none or null"]
+            notes = [*notes, f"captions that are empty, nan, none or null: {empty:,}"]
         note = "; ".join(filter(None, notes))
         data = self.data(images, captions, ids or names, source, note=note)
         wrong: dict[str, list[int]] = {}

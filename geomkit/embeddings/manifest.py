@@ -14,7 +14,7 @@ from geomkit.errors import GeomkitError
 
 __all__ = [
     "FORMAT", "KINDS", "MANIFEST", "PLAN", "SCHEMA_VERSION", "ShardEntry", "StoredFile",
-    "is_extraction", "read_json",
+    "cut_captions", "is_extraction", "read_json",
 ]  # fmt: skip
 
 FORMAT = "geomkit-embeddings-folder"
@@ -101,3 +101,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
             f"{SCHEMA_VERSION}; upgrade geomkit"
         )
     return content
+
+
+def cut_captions(count: int) -> tuple[str, ...]:
+    """What to say of captions that are longer than a model's context; nothing of none.
+
+    >>> cut_captions(1_200)
+    ("captions cut at the end of the model's context: 1,200",)
+    """
+    return (f"captions cut at the end of the model's context: {count:,}",) if count else ()

@@ -18,8 +18,9 @@ import torch
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
-from geomkit.data.pairs import Bad, LeftOut
+from geomkit.data.pairs import Bad
 from geomkit.embeddings import Embeddings
+from geomkit.embeddings.manifest import cut_captions
 from geomkit.embeddings.reading import naming
 from geomkit.models.checkpoints import Checkpoint
 from geomkit.models.preprocess import Preprocess
@@ -92,7 +93,7 @@ def embed(
     captions = [caption for group in data.captions for caption in group]
     owner = np.repeat(np.arange(len(data)), [len(group) for group in data.captions])
     tokens = checkpoint.tokenizer.encode(captions)
-    cut = [data.ids[owner[row]] for row in checkpoint.tokenizer.cut(captions, tokens)]
+    cut = checkpoint.tokenizer.cut(captions, tokens)
     encoded = encode(
         checkpoint.model.to(device),
         data,
@@ -117,10 +118,7 @@ def embed(
             meta={
                 "bad": [{"id": b.id, "reason": b.reason} for b in encoded.bad],
                 **data.account(encoded.bad),
-                "notes": [
-                    *data.lines(encoded.bad),
-                    *map(str, LeftOut.of(f"captions are cut after {tokens.shape[1]} tokens", cut)),
-                ],
+                "notes": [*data.lines(encoded.bad), *cut_captions(len(cut))],
             },
         )
 

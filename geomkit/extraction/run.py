@@ -245,8 +245,9 @@ class _Work:
 
 def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progress) -> None:
     """Encode and write this process's shards, one being written while the next is encoded."""
-    plan, bad, done = work.plan, list(work.bad), 0
+    plan, bad, done, cut = work.plan, list(work.bad), 0, 0
     model, preprocess = work.checkpoint.model, work.checkpoint.preprocess
+    tokenizer = work.checkpoint.tokenizer
     model.to(work.device, torch.float64 if plan.precision == "fp64" else None)
     threads, started = torch.get_num_threads(), time.perf_counter()
     torch.set_num_threads(plan.threads)
@@ -257,8 +258,10 @@ def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progres
         watch(replace(state, kind=kind, done=done, images_per_second=speed, **changes))
 
     def seen(batch: Batch) -> None:
-        nonlocal done
+        nonlocal done, cut
         done += len(batch.rows) + len(batch.bad)
+        if batch.tokens is not None and len(batch.tokens):
+            cut += len(tokenizer.cut(_words(work.data.captions, batch.rows), batch.tokens))
         report("batch")
 
     def arrived() -> None:
@@ -270,7 +273,7 @@ def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progres
     stream = batches(
         work.data,
         [job for shard in jobs for job in shard],
-        tokens_of=partial(_tokens, work.data.captions, work.checkpoint.tokenizer),
+        tokens_of=partial(_tokens, work.data.captions, tokenizer),
         workers=work.workers,
         pin=work.device.startswith("cuda"),
     )
@@ -279,10 +282,11 @@ def _write_shards(work: _Work, watch: Callable[[Progress], None], state: Progres
     try:
         with ThreadPoolExecutor(1) as writer, evaluation:
             for number, shard in zip(work.mine, jobs, strict=True):
-                part = islice(stream, len(shard))
+                part, cut = islice(stream, len(shard)), 0
                 encoded = encode_batches(model, part, preprocess, **options, seen=seen)
                 arrived()
-                job = partial(work.folder.write, number, work.data, encoded, dtype=plan.dtype)
+                how: dict[str, Any] = {"dtype": plan.dtype, "cut": cut}
+                job = partial(work.folder.write, number, work.data, encoded, **how)
                 waiting = number, writer.submit(job)
                 bad += encoded.bad
                 work.data.check_bad(bad)  # they can only become more: better now than at the end
@@ -295,5 +299,9 @@ def _tokens(
     captions: Sequence[Sequence[str]], tokenizer: Tokenizer, job: Any, rows: np.ndarray
 ) -> torch.Tensor:
     """Token ids of all captions of the rows; in a worker, where there is one."""
-    words = [caption for row in rows for caption in captions[row]]
+    words = _words(captions, rows)
     return tokenizer.encode(words) if words else torch.empty(0, dtype=torch.long)
+
+
+def _words(captions: Sequence[Sequence[str]], rows: np.ndarray) -> list[str]:
+    return [caption for row in rows for caption in captions[row]]

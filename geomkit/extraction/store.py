@@ -112,6 +112,7 @@ class Manifest(Plan):
         norms: Smallest and largest norm of the stored rows of ``image`` and ``text``.
         bad: Images that do not decode, left out with their captions.
         shards: The shards in order.
+        cut: Number of captions that are longer than the model's context and lose their end.
     """
 
     images: int
@@ -119,6 +120,7 @@ class Manifest(Plan):
     norms: Mapping[str, Sequence[float]]
     bad: tuple[Bad, ...]
     shards: tuple[ShardEntry, ...]
+    cut: int = 0
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
@@ -144,6 +146,7 @@ class ShardRecord:
         norms: Smallest and largest norm of the stored rows of ``image`` and ``text``, if any.
         bad: Images that do not decode, left out with their captions.
         files: Files by their paths relative to the folder.
+        cut: Number of captions that lose their end.
     """
 
     start: int
@@ -153,6 +156,7 @@ class ShardRecord:
     norms: Mapping[str, Sequence[float] | None]
     bad: tuple[Bad, ...]
     files: Mapping[str, StoredFile]
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,9 @@ class ShardFolder:
             return None
         return replace(record, files={**files, metadata: _described(content)})
 
-    def write(self, number: int, data: PairData, encoded: Encoded, *, dtype: str) -> ShardRecord:
+    def write(
+        self, number: int, data: PairData, encoded: Encoded, *, dtype: str, cut: int = 0
+    ) -> ShardRecord:
         """Write the three files of a shard, each atomically, the metadata last.
 
         Args:
@@ -219,6 +225,7 @@ class ShardFolder:
             data: The data set.
             encoded: Rows of the shard on any device, with texts for all captions.
             dtype: Number type to store them in.
+            cut: Number of captions that lose their end.
 
         Raises:
             GeomkitError: If a row is not finite or all zeros, or a file cannot be written.
@@ -244,7 +251,7 @@ class ShardFolder:
                 file.write(buffer.getbuffer())
             files[names[kind]] = _described(buffer.getbuffer())
         counts = (len(image), len(text))
-        record = ShardRecord(*self.span(number), *counts, norms, encoded.bad, files)
+        record = ShardRecord(*self.span(number), *counts, norms, encoded.bad, files, cut)
         columns = {
             "id": ids,
             **_paths(data, encoded.rows[index]),
@@ -424,6 +431,7 @@ def finish(folder: ShardFolder, plan: Plan, data: PairData) -> Manifest:
         norms=norms,
         bad=bad,
         shards=tuple(ShardEntry(record.images, record.texts, record.files) for record in records),
+        cut=sum(record.cut for record in records),
     )
     _write_json(folder.path / MANIFEST, manifest)
     (folder.path / PLAN).unlink(missing_ok=True)

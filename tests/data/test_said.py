@@ -104,7 +104,7 @@ def test_lists_in_text_are_several_captions(tmp_path: Path, write_list) -> None:
 
 def test_empty_captions_are_counted(tmp_path: Path) -> None:
     data = table(tmp_path, "filepath,title", ["0.png,", "1.png, ", "2.png,nan", "3.png,x"])
-    assert data.note == "3 captions are empty, nan, none or null"
+    assert data.note == "captions that are empty, nan, none or null: 3"
 
 
 def test_cells_of_several_lines_are_counted(tmp_path: Path) -> None:

@@ -93,12 +93,17 @@ def test_bad_pictures_are_left_out_with_their_captions(
         embed(loaded, replace(bad, max_bad=0.25), workers=0)
 
 
-def test_captions_that_are_cut_are_counted(loaded: Checkpoint, tables: dict[str, Path]) -> None:
+def test_captions_that_are_cut_are_counted(
+    tmp_path: Path, loaded: Checkpoint, tables: dict[str, Path]
+) -> None:
     data = table(tables["good"])
     few = replace(data.take(np.arange(4)), captions=(("a",), ("red " * 99, "b"), ("c",), ("d",)))
-    length = loaded.tokenizer.context_length
-    notes = embed(loaded, few, workers=0).meta["notes"]
-    assert notes == [f"1 captions are cut after {length} tokens ({data.ids[1]})"]
+    said = "captions cut at the end of the model's context: 1"
+    assert embed(loaded, few, workers=0).meta["notes"] == [said]
+    manifest = extract(loaded, few, tmp_path / "e", **CALM | {"rows_per_shard": 1})
+    assert manifest.cut == 1 and said in read_embeddings(tmp_path / "e").meta["notes"]
+    whole = extract(loaded, data, tmp_path / "whole", **CALM)
+    assert whole.cut == 0
 
 
 # Shards

@@ -20,7 +20,13 @@ from geomkit.embeddings.formats.clip_retrieval import (
     read_metadata,
     read_shards,
 )
-from geomkit.embeddings.manifest import MANIFEST, ShardEntry, is_extraction, read_json
+from geomkit.embeddings.manifest import (
+    MANIFEST,
+    ShardEntry,
+    cut_captions,
+    is_extraction,
+    read_json,
+)
 from geomkit.embeddings.ownership import check_index
 from geomkit.embeddings.reading import Format, Loaded, naming
 from geomkit.errors import GeomkitError
@@ -66,6 +72,7 @@ def _read(path: Path) -> Loaded:
         for key, kind in kinds.items():
             check_schema(part.get(key), kind, f"{where}: {name}.{key}")
     check_schema(manifest.get("bad", []), list[_Bad], f"{where}: bad")
+    check_schema(manifest.get("cut", 0), int, f"{where}: cut")
     shards = [ShardEntry.from_json(shard) for shard in manifest["shards"]]
     meta = {"data": manifest["data"]["spec"], "model": manifest["model"]["source"]}
     split = manifest["data"]["split"]
@@ -109,6 +116,7 @@ def _read(path: Path) -> Loaded:
         about = f"such as {bad[0][0]} ({bad[0][1]})"
         notes += (f"{used} of {used + len(bad)} images; {len(bad)} do not decode, {about}",)
         meta["bad"] = [{"id": name, "reason": reason} for name, reason in bad]
+    notes += cut_captions(manifest.get("cut", 0))
     return replace(loaded, split=split, meta=meta, notes=notes)
 
 
