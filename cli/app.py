@@ -63,7 +63,10 @@ def _options(
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
 for _command in (train, gap, extract, plot_sphere, plot_gap, plot_pca, plot_umap, inspect, metrics,
                  data, zeroshot, probe, arithmetic, reproduce):  # fmt: skip
-    add_command(app, _command, context_settings=_UNDECLARED if _command is gap else None)
+    add_command(
+        app, _command, ranked=_command in (train, gap, extract),
+        context_settings=_UNDECLARED if _command is gap else None,
+    )  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,8 +16,8 @@ from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError, reason
 
 __all__ = [
-    "Settings", "fail", "finished", "flush", "interactive", "line", "mute", "notes", "open_streams",
-    "out", "settings", "wrote",
+    "Settings", "explained", "fail", "finished", "flush", "interactive", "line", "mute", "notes",
+    "open_streams", "out", "settings", "wrote",
 ]  # fmt: skip
 
 
@@ -121,6 +121,12 @@ def notes(source: str, said: Iterable[str]) -> None:
 
 def fail(error: Exception) -> int:
     """Say in one line what went wrong and return the exit status for it."""
+    line(f"geomkit: {explained(error)}", even_if_quiet=True)
+    return 2
+
+
+def explained(error: Exception) -> str:
+    """Return in one line what went wrong."""
     if hasattr(error, "format_message"):  # a usage error, of typer's or of click's
         text = error.format_message()
         command = getattr(getattr(error, "ctx", None), "command_path", "geomkit")
@@ -142,5 +148,4 @@ def fail(error: Exception) -> int:
     else:
         first = (str(error).splitlines() or [""])[0]
         text = f"unexpected {type(error).__name__}: {first} (--debug shows where)"
-    line("geomkit: " + " ".join(text.split()), even_if_quiet=True)
-    return 2
+    return " ".join(text.split())

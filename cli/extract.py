@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from geomkit.models.checkpoints.kinds import model_forms
 from . import console, options
 from .many import says_data
 from .progress import Display
+from .ranks import joined
 
 if TYPE_CHECKING:
     from geomkit.extraction import Progress
@@ -72,29 +72,30 @@ def extract(
         $ geomkit extract ckpt.pt --out emb/
         $ geomkit extract ckpt.pt --data coco:/data/coco --split val --out emb/
     """
-    from geomkit._core.parallel import Team
     from geomkit.extraction.store import check_folder, check_options
 
     check_options(shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
-    if os.environ.get("RANK", "0") == "0":  # the others might see what the first one makes
-        check_folder(out, resume=resume, overwrite=overwrite)
-    console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-    from geomkit import extraction
-    from geomkit.data import load_data
-    from geomkit.sources import open_source, own_data
-
-    loaded = open_source(source, download=download)
-    if os.environ.get("RANK", "0") == "0":
-        console.notes(source, loaded.notes)
-    trained_on: dict[str, Any] = loaded.meta.get("data") or {}
-    spec = data or own_data(loaded, trust=trust_data)
-    if spec is None:
-        raise GeomkitError(f"{source}: needs --data, since geomkit has not trained this model")
-    team = Team.from_environment()
-    if data is None and team.rank == 0:
-        says_data(source)(spec)
     try:
-        with _Watcher(quiet=team.rank > 0) as watcher:
+        with joined(device) as team, _Watcher() as watcher:
+            if team.rank == 0:  # the others might see what the first one makes
+                check_folder(out, resume=resume, overwrite=overwrite)
+            console.line(
+                "geomkit: loading torch and open_clip …"
+            ) if console.interactive() else None
+            from geomkit import extraction
+            from geomkit.data import load_data
+            from geomkit.sources import open_source, own_data
+
+            loaded = open_source(source, download=download)
+            console.notes(source, loaded.notes)
+            trained_on: dict[str, Any] = loaded.meta.get("data") or {}
+            spec = data or own_data(loaded, trust=trust_data)
+            if spec is None:
+                raise GeomkitError(
+                    f"{source}: needs --data, since geomkit has not trained this model"
+                )
+            if data is None:
+                says_data(source)(spec)
             pairs = load_data(
                 given.complete(spec),
                 split=split,
@@ -125,8 +126,6 @@ def extract(
     except KeyboardInterrupt:
         console.line(f"geomkit: interrupted; {out} keeps its finished shards, --resume continues")
         return 130
-    finally:
-        team.close()
     if team.rank == 0:
         console.wrote(out)
     return 0

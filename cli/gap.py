@@ -17,8 +17,10 @@ from geomkit.models.checkpoints.kinds import model_forms
 from . import console
 from .many import say_notes, says_data
 from .options import ModelOptions
+from .ranks import joined
 
 if TYPE_CHECKING:
+    from geomkit._core.parallel import Team
     from geomkit.embeddings.embeddings import Clouds, Embeddings
     from geomkit.metrics import GapResult
 
@@ -74,7 +76,6 @@ def gap(
         $ geomkit gap ckpt.pt
         $ geomkit gap clip.pt cua.npz --metrics gap,retrieval --json
     """
-    from geomkit._core.parallel import Team
     from geomkit.extraction.load import load_modalities, load_pairs
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
@@ -89,34 +90,35 @@ def gap(
     if sources and named:
         raise GeomkitError("name sources, or modalities by --image, --text and --modality")
     names = select([word.strip() for word in metrics.split(",")] if metrics else None)
-    team = Team.from_environment()
 
-    def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
+    def loaded(team: Team) -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
         if named:
             pairs = load_modalities(named, device=options.device)
             say_notes(pairs[0].meta["path"], pairs[0])
             yield from ((e.meta["path"], e, None) for e in pairs)
         for source in sources:
-            pairs, split = load_pairs(source, **options.arguments(), announce=says_data(source))
+            pairs, split = load_pairs(
+                source, **options.arguments(), announce=says_data(source), team=team
+            )
             say_notes(source, pairs[0])
             yield from ((source, e, split) for e in pairs)
 
-    results = [
-        measure(
-            embeddings,
-            paired=not unpaired,
-            metrics=[*names, *(name for name, *_ in limits)],
-            caption_index=caption_index,
-            folds=int(folds) if folds.isdecimal() else folds,
-            seed=seed,
-            exact_limit=exact_limit,
-            source=name,
-            split=found_split,
-            team=team,
-        )
-        for name, embeddings, found_split in loaded()
-    ]
-    team.close()
+    with joined(options.device) as team:
+        results = [
+            measure(
+                embeddings,
+                paired=not unpaired,
+                metrics=[*names, *(name for name, *_ in limits)],
+                caption_index=caption_index,
+                folds=int(folds) if folds.isdecimal() else folds,
+                seed=seed,
+                exact_limit=exact_limit,
+                source=name,
+                split=found_split,
+                team=team,
+            )
+            for name, embeddings, found_split in loaded(team)
+        ]
     if team.rank:
         return 0  # the first rank reports for all
     for r in results:

@@ -23,6 +23,7 @@ from geomkit._core.files import from_home
 from geomkit.errors import GeomkitError
 
 from . import console
+from .ranks import alone
 
 __all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
            "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "TrustData",
@@ -228,12 +229,21 @@ def as_command(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def add_command(app: typer.Typer, function: Callable[..., Any], **settings: Any) -> None:
-    """Add a command whose help, with its examples, is the docstring of a function."""
+def add_command(
+    app: typer.Typer, function: Callable[..., Any], *, ranked: bool, **settings: Any
+) -> None:
+    """Add a command whose help, with its examples, is the docstring of a function.
+
+    Args:
+        app: Application.
+        function: The command.
+        ranked: Whether the ranks of torchrun share its work; otherwise it is refused there.
+        settings: Further arguments of Typer.
+    """
     text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
     app.command(
         function.__name__.replace("_", "-"),
         help=text.partition("\n\nArgs:")[0],
         epilog=f"\b\nExamples:\n{dedent(examples)}",
         **settings,
-    )(as_command(function))
+    )(as_command(function if ranked else alone(function)))

@@ -20,20 +20,19 @@ class Display:
     """Progress bars on a terminal, lines of log elsewhere; a context manager.
 
     Args:
-        quiet: Whether to show nothing, as all ranks but the first do.
         remaining: Whether bars show an estimate of the time left.
     """
 
-    def __init__(self, *, quiet: bool = False, remaining: bool = True) -> None:
+    def __init__(self, *, remaining: bool = True) -> None:
         """Start the clock; the bars start with the context."""
-        self.quiet, self.remaining = quiet, remaining
+        self.remaining = remaining
         self.progress: Any = None
         self.written: set[str] = set()
         self.started = time.monotonic()
 
     def __enter__(self) -> Self:
         """Start the bars, on a terminal."""
-        if console.interactive() and not self.quiet:
+        if console.interactive():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -91,12 +90,12 @@ class Display:
         if done == total and not self.progress:
             self.log(f"prepared {total:,} images")
 
-    def log(self, text: str, *, even_if_quiet: bool = False) -> None:
+    def log(self, text: str) -> None:
         """Write a line, above the bars if there are any."""
         text = text.replace("\n", " ")
         if self.progress:
             self.progress.console.print(shown(text), highlight=False, markup=False, emoji=False)
-        elif even_if_quiet or not self.quiet:
+        else:
             console.line(text)
 
 

@@ -14,6 +14,7 @@ from geomkit.training.config import TrainConfig, configure, default_words
 
 from . import console, options
 from .progress import Display, StopSignal
+from .ranks import joined
 
 if TYPE_CHECKING:
     from geomkit.models.checkpoints import Record
@@ -110,11 +111,7 @@ def train(
     if log and len(set(log)) < len(log):
         raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-    from geomkit._core.parallel import Team
     from geomkit.training import loop, tracker
-
-    team = Team.from_environment()
-    watchers = [tracker(name, out) for name in log or [] if team.rank == 0]
 
     def watch(event: Event) -> None:
         stop.graceful = True
@@ -126,23 +123,22 @@ def train(
                 watchers.remove(watcher)
                 console.line(f"--log: cannot be written ({reason(error)}); training continues")
 
-    # Until the first step there is nothing to save. torchrun sends a second signal.
-    ranks = team.size > 1
-    with StopSignal("stopping after this step", patient=ranks, graceful=ranks) as stop:
-        try:
-            with _Watcher(quiet=team.rank > 0) as display:
-                loop.train(
-                    asked, out, device=device, workers=workers, cache_images=cache_images,
-                    compile=compile, download=download, fit_batch=config["batch_size"] is None,
-                    resume=resume, overwrite=overwrite, watch=watch, should_stop=stop,
-                    progress=display.preparing, team=team,
-                )  # fmt: skip
-        except loop.Interrupted as error:
-            if team.rank == 0:
+    with joined(device) as team:
+        watchers = [tracker(name, out) for name in log or [] if team.rank == 0]
+        # Until the first step there is nothing to save. torchrun sends a second signal.
+        ranks = team.size > 1
+        with StopSignal("stopping after this step", patient=ranks, graceful=ranks) as stop:
+            try:
+                with _Watcher() as display:
+                    loop.train(
+                        asked, out, device=device, workers=workers, cache_images=cache_images,
+                        compile=compile, download=download, fit_batch=config["batch_size"] is None,
+                        resume=resume, overwrite=overwrite, watch=watch, should_stop=stop,
+                        progress=display.preparing, team=team,
+                    )  # fmt: skip
+            except loop.Interrupted as error:
                 console.line(f"geomkit: {error}")
-            return 128 + (stop.number or signal.SIGTERM)
-        finally:
-            team.close()
+                return 128 + (stop.number or signal.SIGTERM)
     if team.rank == 0:
         console.wrote(out)
     return 0
@@ -165,10 +161,8 @@ class _Watcher(Display):
     speed = 0.0
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "bad":  # each rank knows only its own
-            self.log(f"geomkit: {event.note}", even_if_quiet=True)
-        elif self.quiet:
-            return
+        if event.kind == "bad":
+            self.log(f"geomkit: {event.note}")
         elif event.kind == "start":
             self._start(event)
         elif event.kind == "step":

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from multiprocessing import parent_process
 from threading import Lock, Thread
@@ -14,15 +15,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, reason
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
+
+    from geomkit._core.pulse import Pulse
 
 __all__ = ["SOLO", "Team", "cores", "end_with_parent", "in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MINUTES = 10.0
+"""Default of GEOMKIT_TIMEOUT, in minutes."""
 
 
 def cores() -> int:
@@ -115,21 +121,36 @@ def _blas() -> ThreadpoolController:
 class Team:
     """The ranks that share the work, over torch.distributed; a single process is a team of one.
 
+    What its methods exchange waits as long as every rank lives, see
+    :class:`geomkit._core.pulse.Pulse`; what is exchanged within a step, 2 GEOMKIT_TIMEOUT.
+
     Args:
         rank: Rank of this process.
         size: Number of ranks.
+        pulse: Signs of life of the ranks.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, pulse: Pulse | None = None) -> None:
         """Name the rank; nothing is connected."""
-        self.rank, self.size = rank, size
+        self.rank, self.size, self._pulse = rank, size, pulse
 
     @classmethod
-    def from_environment(cls) -> Team:
+    def from_environment(
+        cls, device: str = "cpu", *, say: Callable[[str], None] = lambda text: None
+    ) -> Team:
         """Return the team that torchrun started, or a team of one; CUDA tensors go through NCCL.
 
+        If one of the ranks gives no sign of life for GEOMKIT_TIMEOUT minutes, or calls
+        :meth:`fail`, the processes of the others end with status 2.
+
+        Args:
+            device: Device of the work, as for :func:`geomkit._core.runtime.resolve_device`; it
+                becomes the current one.
+            say: Function that prints a line.
+
         Raises:
-            GeomkitError: If the environment names several ranks, but not all that torchrun sets.
+            GeomkitError: If the environment names several ranks, but not all that torchrun sets, or
+                not all of them come.
         """
         size = os.environ.get("WORLD_SIZE", "1")
         if size == "1":
@@ -140,17 +161,48 @@ class Team:
                 f"environment: WORLD_SIZE is '{size}', without all of RANK, MASTER_ADDR and "
                 "MASTER_PORT; start it with torchrun, or unset WORLD_SIZE"
             )
+        limit = _limit()
         import torch
         import torch.distributed as dist
 
-        if not dist.is_initialized():
-            both = torch.cuda.is_available() and dist.is_nccl_available()
-            dist.init_process_group("cpu:gloo,cuda:nccl" if both else "gloo")
-        return cls(dist.get_rank(), int(size))
+        from geomkit._core.pulse import Pulse
+        from geomkit._core.runtime import resolve_device, use_device
+
+        place = torch.device(resolve_device(device))
+        use_device(str(place))
+        nccl = place.type == "cuda" and dist.is_nccl_available()
+        # A device that this rank shares with no other, as NCCL asks for.
+        own = device in ("auto", "cuda") and place.index is not None
+        own = own and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        try:
+            if not dist.is_initialized():
+                dist.init_process_group(
+                    "cpu:gloo,cuda:nccl" if nccl else "gloo",
+                    timeout=2 * limit,
+                    device_id=place if nccl and own else None,
+                )
+            stores = [next(dist.rendezvous("env://", timeout=limit))[0] for _ in range(2)]
+        except RuntimeError as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise GeomkitError(
+                f"rank {os.environ['RANK']}: the {size} ranks do not come together at {where} "
+                f"({reason(error)}); start all of them"
+            ) from None
+        rank = dist.get_rank()
+        return cls(rank, int(size), Pulse(rank, int(size), *stores, limit.total_seconds(), say))
 
     def share(self, items: list[Item]) -> list[Item]:
         """Return this rank's share of a list that is the same on all ranks."""
         return items[self.rank :: self.size]
+
+    def block(self, count: int) -> slice:
+        """Return the block of ``count`` rows that is this rank's."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def meet(self) -> None:
+        """Wait for all ranks, as long as each of them lives."""
+        if self._pulse is not None:
+            self._pulse.meet()
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """Return the sum of an array over all ranks, on each of them."""
@@ -159,6 +211,7 @@ class Team:
         import torch
         import torch.distributed as dist
 
+        self.meet()
         tensor = torch.from_numpy(np.array(array))  # a copy, writable and contiguous
         dist.all_reduce(tensor)
         return tensor.numpy()
@@ -169,16 +222,78 @@ class Team:
             return [value]
         import torch.distributed as dist
 
+        self.meet()
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
+    def first(self, decide: Callable[[], Result]) -> Result:
+        """Return on every rank what the first one finds; what it refuses is refused on each."""
+        if self.size == 1:
+            return decide()
+        from geomkit._core.collectives import broadcast
+
+        answer: Any = None
+        if self.rank == 0:
+            try:
+                answer = decide()
+            except GeomkitError as error:
+                answer = error
+        self.meet()
+        answer = broadcast(answer)
+        if isinstance(answer, GeomkitError):
+            raise answer
+        return answer
+
+    def check_same(self, what: dict[str, Any]) -> None:
+        """Refuse ranks that differ in what must be the same on all.
+
+        Args:
+            what: Small values, by what they are in words.
+
+        Raises:
+            GeomkitError: On every rank, naming the first one that differs from rank 0.
+        """
+        first, *others = self.gather(what)
+        for rank, other in enumerate(others, 1):
+            for name, value in first.items():
+                if other[name] != value:
+                    raise GeomkitError(
+                        f"rank {rank}: has another {name} than rank 0 ({other[name]!s:.20}, not "
+                        f"{value!s:.20}); give all ranks the same"
+                    )
+
+    def fail(self, text: str) -> bool:
+        """Make the other ranks end, because this one does.
+
+        Args:
+            text: Why it does.
+
+        Returns:
+            Whether this rank is the one to print why.
+        """
+        return self._pulse is None or self._pulse.fail(text)
+
     def close(self) -> None:
         """End the connection to the other ranks."""
+        if self._pulse is not None:
+            self._pulse.close()
         if self.size > 1:
             import torch.distributed as dist
 
             dist.destroy_process_group()
+
+
+def _limit() -> timedelta:
+    """How long a rank may give no sign of life."""
+    word = os.environ.get("GEOMKIT_TIMEOUT", str(MINUTES))
+    try:
+        minutes = float(word)
+    except ValueError:
+        minutes = 0.0
+    if not 0.01 <= minutes <= 1e6:
+        raise GeomkitError(f"GEOMKIT_TIMEOUT: expected minutes, 0.01 or more, got '{word}'")
+    return timedelta(minutes=minutes)
 
 
 SOLO = Team()

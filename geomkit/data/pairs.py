@@ -267,6 +267,12 @@ class PairData:
                 digest.update(images.describe(int(row)).encode() + b"\x1e")
         return {"source": self.source, "count": len(self), "sha256": digest.hexdigest()}
 
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What ranks must have alike of this data, by what it is in words."""
+        found = self.fingerprint
+        return {"number of images": found["count"], f"data set ({self.split})": found["sha256"]}
+
     def state(self, *, copied: bool = False) -> str:
         """A hash over what changes when the file of an image is written or replaced.
 

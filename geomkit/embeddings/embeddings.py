@@ -5,6 +5,7 @@ Everything downstream relies on it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,16 @@ class Embeddings:
         for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
             if isinstance(rows, Rows):
                 found[name] = rows.norms
+        return found
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What ranks must have alike, by what it is in words: shapes, and a hash of some rows."""
+        found: dict[str, Any] = {}
+        for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
+            some = to_numpy(rows[:: max(1, len(rows) // 1000)])
+            found[f"shape of {name}"] = tuple(rows.shape)
+            found[f"{name}"] = hashlib.sha256(np.ascontiguousarray(some)).hexdigest()
         return found
 
     def first_texts(self, caption_index: int = 0) -> np.ndarray:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from geomkit._core.collectives import join_rows
+from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
@@ -54,6 +56,7 @@ def embed(
     precision: str = "fp32",
     batch_size: int = 256,
     workers: int | None = None,
+    team: Team = SOLO,
 ) -> Embeddings:
     """Embeddings of a data set in memory: one row per image, one per caption.
 
@@ -68,6 +71,7 @@ def embed(
         precision: ``fp32``, ``bf16`` or ``fp64``; the weights keep their precision.
         batch_size: Images, and captions, per forward pass.
         workers: Number of processes that decode images; default: one per core.
+        team: Ranks that share the work; each returns all embeddings.
 
     Returns:
         Unit rows ``(n, d)`` and ``(m, d)``, the index of the image of each caption, and the ids of
@@ -103,6 +107,7 @@ def embed(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        team=team,
     )
     data.check_bad(encoded.bad)
     # From rows of the data set to rows of the images that are left.
@@ -134,6 +139,8 @@ def encode(
     batch_size: int = 256,
     workers: int | None = None,
     seen: Callable[[Batch], None] = lambda batch: None,
+    team: Team = SOLO,
+    everywhere: bool = True,
 ) -> Encoded:
     """Unit rows of images and of token ids, on the CPU.
 
@@ -147,18 +154,32 @@ def encode(
         batch_size: Images, and captions, per forward pass.
         workers: Number of processes that decode images; default: one per core.
         seen: Function called after each batch of images.
+        team: Ranks that share the work: each encodes a block of the images and one of the texts.
+        everywhere: Whether each rank gets all rows, or only the first one; the others get none.
     """
+    own = team.block(len(data))
     stream = batches(
         data,
-        blocks(0, len(data), batch_size),
+        blocks(own.start, own.stop, batch_size),
         workers=workers,
         pin=device.startswith("cuda"),
     )
     with evaluating(model, device=device, precision=precision):
+        words = None if tokens is None else tokens[team.block(len(tokens))]
         found = encode_batches(
-            model, stream, preprocess, batch_size=batch_size, tokens=tokens, seen=seen
+            model, stream, preprocess, batch_size=batch_size, tokens=words, seen=seen
         )
-    return replace(found, image=found.image.cpu(), text=found.text.cpu())
+    bad = team.gather(found.bad)
+
+    def joined(rows: torch.Tensor) -> torch.Tensor:
+        return join_rows(team, rows.cpu(), everywhere=everywhere)
+
+    return Encoded(
+        image=joined(found.image),
+        text=joined(found.text),
+        rows=joined(torch.from_numpy(found.rows)).numpy(),
+        bad=tuple(image for part in bad for image in part),
+    )
 
 
 def blocks(start: int, stop: int, size: int) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from geomkit._core.files import from_home
+from geomkit._core.parallel import SOLO, Team
 from geomkit.embeddings.contents import one_matrix
 from geomkit.embeddings.embeddings import Clouds, Embeddings, repeated_rows
 from geomkit.embeddings.formats import open_file
@@ -112,10 +113,12 @@ def load_pairs(
     fast_decode: bool = False,
     trust_data: bool = False,
     announce: Callable[[str], None] = lambda spec: None,
+    team: Team = SOLO,
 ) -> tuple[list[Embeddings | Clouds], str | None]:
     """Return embeddings of every pair of modalities of a SOURCE, or clouds without pairs.
 
     The second value is the name of the split; arguments and errors are as in :func:`load_source`.
+    The ranks of a team share the work of a model; each returns the same.
     """
     kind = find_kind(source := from_home(source))
     if kind is not None:
@@ -134,6 +137,7 @@ def load_pairs(
             precision=precision,
             workers=workers,
             fast_decode=fast_decode,
+            team=team,
         )
         return [embedded], split
     given = {
@@ -256,11 +260,13 @@ def _embed(
     precision: str | None,
     workers: int | None,
     fast_decode: bool,
+    team: Team,
 ) -> tuple[Embeddings, str | None]:
     """A split of some data through a model."""
     from geomkit._core import runtime
     from geomkit.data import load_data, with_options
     from geomkit.extraction.encode import embed
+    from geomkit.models.checkpoints.weights import weights_sha256
 
     device = runtime.resolve_device(device)
     own: dict[str, Any] = checkpoint.meta if checkpoint.kind == "geomkit" else {}
@@ -276,6 +282,9 @@ def _embed(
         preprocess=checkpoint.preprocess,
         n=trained_on.get("n") if data is None and split == "train" else None,
     )
+    if team.size > 1:
+        own_weights = weights_sha256(checkpoint.model.clip.state_dict())
+        team.check_same({"model": own_weights, **pairs.marks})
     if len(pairs) < 2:
         raise GeomkitError(f"'{spec}': one image in {split}, expected two or more; try --split all")
     # Exact unless asked: rows of bf16 have three digits, whatever a model was trained in.
@@ -283,7 +292,9 @@ def _embed(
     precision = runtime.resolve_precision(precision, device)
     if precision == "fp64":
         checkpoint.model.double()
-    embeddings = embed(checkpoint, pairs, device=device, precision=precision, workers=workers)
+    embeddings = embed(
+        checkpoint, pairs, device=device, precision=precision, workers=workers, team=team
+    )
     told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
     meta = {
         **embeddings.meta,

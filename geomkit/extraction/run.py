@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,6 @@ from geomkit._core.runtime import resolve_device, resolve_precision, versions
 from geomkit.data import PairData
 from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad
-from geomkit.errors import GeomkitError
 from geomkit.extraction.encode import blocks, encode_batches, evaluating
 from geomkit.extraction.store import (
     Manifest,
@@ -42,8 +40,6 @@ from geomkit.models.checkpoints import Checkpoint, weights_sha256
 from geomkit.models.tokenizers import Tokenizer
 
 __all__ = ["Progress", "extract"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -181,12 +177,14 @@ def extract(
         held.enter_context(sole_writer(folder.path))
 
     with ExitStack() as held:
-        _agreed(team, hold)
-        plan, records, manifest = _agreed(team, first_look)
+        team.first(hold)
+        plan, records, manifest = team.first(first_look)
+        if team.size > 1:
+            own = weights_sha256(checkpoint.model.clip.state_dict())
+            team.check_same({"model": own, **data.marks})
         if manifest is not None:
             watch(Progress("end", None, 0, len(folder), len(folder), manifest=manifest))
             return manifest
-        wait = _meeting(team)
         mine = team.share([number for number, record in enumerate(records) if record is None])
         bad = [entry for record in records if record is not None for entry in record.bad]
         work = _Work(checkpoint, data, folder, plan, bad, mine, device, workers)
@@ -196,37 +194,10 @@ def extract(
         watch(state)
         if mine:
             _write_shards(work, watch, state)
-        wait()
-        manifest = _agreed(team, lambda: finish(folder, plan, data))
+        team.meet()
+        manifest = team.first(lambda: finish(folder, plan, data))
         watch(replace(state, kind="end", done=total, manifest=manifest))
         return manifest
-
-
-def _meeting(team: Team) -> Callable[[], Any]:
-    """Where ranks wait for each other for as long as it takes.
-
-    gloo's own time limit is half an hour, and a rank may have one more shard or a slower disk.
-    """
-    if team.size == 1:
-        return lambda: None
-    import torch.distributed as dist
-
-    group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
-    return partial(dist.barrier, group=group)
-
-
-def _agreed(team: Team, decide: Callable[[], T]) -> T:
-    """What the first rank finds, on every rank; what it refuses is refused on every rank."""
-    answer: Any = None
-    if team.rank == 0:
-        try:
-            answer = decide()
-        except GeomkitError as error:
-            answer = error
-    answer = team.gather(answer)[0]
-    if isinstance(answer, GeomkitError):
-        raise answer
-    return answer
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from geomkit._core.collectives import gather_rows
+from geomkit._core.collectives import check_equal_counts, gather_rows
 from geomkit.errors import GeomkitError
 from geomkit.losses.declarations import Features
 from geomkit.losses.spec import TERMS, LossSpec, parse_loss
@@ -78,7 +78,8 @@ class ContrastiveLoss(nn.Module):
             names that end in ``_loss``.
 
         Raises:
-            GeomkitError: On the first call, if rows are not of unit length.
+            GeomkitError: On the first call, if rows are not of unit length; with ``global_batch``,
+                on each rank, if the ranks do not have the same number of rows.
         """
         with torch.autocast(image_features.device.type, enabled=False):
             x = _at_least_float32(image_features)
@@ -91,6 +92,8 @@ class ContrastiveLoss(nn.Module):
                 self._checked = True  # once: it waits for the device
             all_x, all_y, offset = x, y, 0
             if self.global_batch and dist.is_initialized() and dist.get_world_size() > 1:
+                if not torch.compiler.is_compiling():
+                    check_equal_counts(len(x), "image_features")
                 # Both in one message: the wait for it costs more than its bytes.
                 both = gather_rows(torch.cat([x, y], dim=1))
                 all_x, all_y = both.split([x.shape[1], y.shape[1]], dim=1)

@@ -153,11 +153,13 @@ def _measure(
     split: str | None = None,
     team: Team = SOLO,
 ) -> GapResult:
+    if team.size > 1:
+        team.check_same(embeddings.marks)
     usable = [m for m in wanted if embeddings.equal_dims or not m.across]
     exact, seconds = True, None
     if any(m.reduction or m.estimated for m in usable):
         # The clock of one rank decides for all, or some would wait for the others for ever.
-        exact, seconds = team.gather(within_budget(embeddings, exact_limit))[0]
+        exact, seconds = team.first(lambda: within_budget(embeddings, exact_limit))
     left_out = [m for m in usable if not exact and m.reduction and not m.estimated]
     reductions = [m.reduction for m in usable if m.reduction]
     check_memory(

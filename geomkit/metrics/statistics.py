@@ -124,7 +124,7 @@ class Statistics:
             return None
         rows = np.concatenate([to_numpy(part[:]) for part in parts]).astype(np.float64)
         # Ranks must agree on the basis to the last digit.
-        return self._team.gather(np.linalg.qr(rows.T)[0])[0]
+        return self._team.first(lambda: np.linalg.qr(rows.T)[0])
 
     @cached_property
     def span(self) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import nn
 from geomkit._core.files import check_target, sole_writer
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import numerics, resolve_device, use_device, versions
-from geomkit.data.loading import Batch, batches
+from geomkit.data.loading import batches
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
 from geomkit.losses import ContrastiveLoss
@@ -123,10 +123,11 @@ def train(
         progress: Function called with the images prepared so far and in all, while the data set
             is prepared.
         team: Ranks that share each batch. Every rank calls this function with the same arguments;
-            the first one writes.
+            the first one reads and writes ``out``.
 
     Returns:
-        The content of the checkpoint: weights, history and configuration.
+        The content of the checkpoint: weights, history and configuration. On other ranks than the
+        first one, without history.
 
     Raises:
         GeomkitError: For a configuration that does not fit the data or this machine, an existing
@@ -148,13 +149,17 @@ def train(
         raise GeomkitError(f"workers: expected 0 to {MAX_WORKERS:,}, got {workers}")
     device = resolve_device(device)
     use_device(device)
-    check_target(out, overwrite=True)
     threads_before = torch.get_num_threads()
     cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
-    hold = sole_writer(out) if team.rank == 0 else nullcontext()
+
+    def begin() -> TrainedRun | None:
+        check_target(out, overwrite=True)
+        held.enter_context(sole_writer(out))
+        return stored_run(out, resume=resume, overwrite=overwrite)
+
     try:
-        with hold, torch.random.fork_rng(devices=cuda):
-            stored = stored_run(out, resume=resume, overwrite=overwrite)
+        with ExitStack() as held, torch.random.fork_rng(devices=cuda):
+            stored = team.first(begin)  # the others may not see its disk
             run = prepare(
                 config, out, stored,
                 device=device, team=team, cache_images=cache_images, download=download,
@@ -164,6 +169,8 @@ def train(
                 note = "already finished"
                 watch(Event("end", stored.step, run.config, device, {}, note=note))
                 return stored
+            if team.size > 1:
+                team.check_same(run.marks)
             torch.set_num_threads(run.config.threads)
             with numerics(run.config.precision):
                 return _loop(run, out, workers, compile, watch, should_stop, team)
@@ -193,6 +200,8 @@ def _loop(
         torch.set_rng_state(stored.rng["cpu"])
         if cuda and stored.rng["cuda"]:
             torch.cuda.set_rng_state(stored.rng["cuda"][0], device)
+        for loaded in (stored.state_dict, stored.optimizer):  # not to be held all run
+            loaded.clear()
     if team.rank:  # what a model draws at random must differ between ranks
         torch.manual_seed(hash((config.seed, step, team.rank)))
     if config.accumulate > 1 and _normalises_batches(model):
@@ -253,12 +262,32 @@ def _loop(
             save_run(out, state())
             if record is not None:
                 report("evaluation", record=record, temperature=record.temperature)
-        team.gather(None)  # no rank continues before it is written
+        team.meet()  # no rank continues before it is written
+
+    def skip(new: list[Bad]) -> None:
+        """Report images that do not decode, on whichever rank, and refuse too many."""
+        for image in new:
+            if image.row not in bad:
+                bad[image.row] = image
+                report("bad", note=f"image {image.id} {image.reason}; another image replaces it")
+        if new:
+            run.data.check_bad(list(bad.values()))
+
+    def take(at: int, names: list[str], reading: Reading, new: list[Bad]) -> None:
+        """Take over what was read of a step, which is the same on all ranks."""
+        nonlocal terms, temperature, stopping
+        values, flags = (found := reading())[: len(names)], found[len(names) :]
+        terms = finite_terms(at, names, values, out=out)
+        temperature = terms.pop(_TAU)
+        if flags:
+            stopping = stopping or flags[0] > 0
+            if flags[1] > 0:
+                skip([image for part in team.gather(new) for image in part])
 
     report("start", note=_describe(run))
     if stored is None:
         pause(evaluating=True)
-    pending: tuple[int, list[str], Reading] | None = None
+    pending: tuple[int, list[str], Reading, list[Bad]] | None = None
     stopping = False
     clock = time.perf_counter()
 
@@ -272,7 +301,14 @@ def _loop(
         pin=cuda,
     ):
         waited = time.perf_counter() - clock
-        _skip_bad(batch, run, bad, team, report)
+        new = [image for image in batch.bad if image.row not in bad]
+        if alone:
+            skip(new)
+        if len(batch.rows) < config.batch_size // team.size:
+            raise GeomkitError(
+                f"'{run.data.spec}': image {batch.bad[0].id} {batch.bad[0].reason}, and no other "
+                "can replace it; fix it or give a smaller --batch-size"
+            )
         assert batch.tokens is not None
         pixels = model.pixels(batch.images, run.start.preprocess)
         tokens = model.tokens(batch.tokens)
@@ -288,19 +324,19 @@ def _loop(
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
         loss = next(iter(parts.values()))
         values = torch.stack([*parts.values(), torch.exp(-log_scale).to(loss.dtype)]).detach()
-        if not alone:  # the mean over ranks, and whether one of them is to stop
-            values = torch.cat([values, values.new_full((1,), float(should_stop()))])
+        if not alone:  # the mean over ranks, whether one is to stop, and whether one has bad images
+            flags = values.new_tensor([float(should_stop()), float(bool(new))])
+            values = torch.cat([values, flags])
             dist.all_reduce(values)
             values /= team.size
         # On a CPU the loss is read before it can spoil the weights; on CUDA one step late, so that
         # the device never waits: the weights are then spoilt, but not saved, and the last good
         # checkpoint stays.
-        read, pending = pending, (step + 1, [*parts, _TAU], start_reading(values))
+        read, pending = pending, (step + 1, [*parts, _TAU], start_reading(values), new)
         if not cuda:
             read, pending = pending, None
         if read is not None:
-            terms, stopping = _read(*read, out=out)
-            temperature = terms.pop(_TAU)
+            take(*read)
         optimizer.step()
         if config.learn_temperature:
             with torch.no_grad():
@@ -315,18 +351,18 @@ def _loop(
         stopping = stopping and step < config.steps
         if step in evaluations or stopping:
             if pending is not None:
-                (terms, _), pending = _read(*pending, out=out), None
-                temperature = terms.pop(_TAU)
+                take(*pending)
+                pending = None
             pause(evaluating=step in evaluations)
             clock = time.perf_counter()
-        if stopping:
+        if stopping and step < config.steps:
             raise Interrupted(
                 f"stopped at step {step} of {config.steps}; {out} is saved; "
                 "continue with the same command and --resume"
             )
 
     report("end", record=history[-1] if history else None)
-    return load_run(out)
+    return load_run(out) if team.rank == 0 else state()
 
 
 def _network(model: nn.Module, device: str, *, compile: bool, alone: bool) -> nn.Module:
@@ -360,32 +396,6 @@ def _normalises_batches(model: nn.Module) -> bool:
         and any(weight.requires_grad for weight in layer.parameters())
         for layer in model.modules()
     )
-
-
-def _read(
-    step: int, names: list[str], reading: Reading, *, out: Path
-) -> tuple[dict[str, float], bool]:
-    """The terms of a step, and whether a rank is to stop."""
-    values = reading()
-    terms = finite_terms(step, names, values[: len(names)], out=out)
-    return terms, any(values[len(names) :])
-
-
-def _skip_bad(
-    batch: Batch, run: Run, bad: dict[int, Bad], team: Team, report: Callable[..., None]
-) -> None:
-    """Report each image that did not decode, once, and refuse too many."""
-    for image in batch.bad:
-        if image.row not in bad:
-            bad[image.row] = image
-            report("bad", note=f"image {image.id} {image.reason}; another image replaces it")
-    if batch.bad:
-        run.data.check_bad(list(bad.values()))
-    if len(batch.rows) < run.config.batch_size // team.size:
-        raise GeomkitError(
-            f"'{run.data.spec}': image {batch.bad[0].id} {batch.bad[0].reason}, and no other can "
-            "replace it; fix it or give a smaller --batch-size"
-        )
 
 
 def _describe(run: Run) -> str:

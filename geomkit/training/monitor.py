@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +21,9 @@ SNAPSHOT_PAIRS = 1000
 def embed_held_out(
     run: Run, tokens: Tensor, *, team: Team, workers: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Return unit rows ``(n, d)`` of the evaluated images and their main captions, on every rank.
+    """Return unit rows ``(n, d)`` of the evaluated images and their main captions.
 
-    Each rank encodes its share of them.
+    Each rank encodes its share of them; the first one gets all rows, the others none.
 
     Args:
         run: Model and data.
@@ -35,19 +34,19 @@ def embed_held_out(
     Raises:
         GeomkitError: If more images fail to decode than the data set allows.
     """
-    rows = np.array_split(np.arange(len(run.held_out)), team.size)[team.rank]
     found = encode(
         run.start.model,
-        run.held_out if team.size == 1 else run.held_out.take(rows),
-        tokens[torch.from_numpy(rows)],
+        run.held_out,
+        tokens,
         run.start.preprocess,
         device=run.device,
         precision=run.config.precision,
         workers=workers,
+        team=team,
+        everywhere=False,
     )
-    parts = team.gather((found.image, found.text[torch.from_numpy(found.rows)], found.bad))
-    run.held_out.check_bad([bad for part in parts for bad in part[2]])
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    run.held_out.check_bad(found.bad)
+    return found.image, found.text[torch.from_numpy(found.rows)]
 
 
 def evaluate(

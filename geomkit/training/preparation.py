@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from geomkit._core.parallel import Team, cores
-from geomkit._core.runtime import resolve_precision
+from geomkit._core.runtime import resolve_precision, versions
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
@@ -53,6 +53,13 @@ class Run:
     order: Order
     description: dict[str, Any]
     stored: TrainedRun | None
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What ranks must have alike, by what it is in words."""
+        chosen = asdict(self.config)
+        del chosen["threads"]  # one per core: machines differ
+        return {**chosen, **versions(), **self.held_out.marks, **self.data.marks}
 
 
 def stored_run(out: Path, *, resume: bool, overwrite: bool) -> TrainedRun | None:

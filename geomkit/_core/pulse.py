@@ -1,0 +1,153 @@
+"""Signs of life between ranks: if one fails, is killed, stopped or cut off, all of them end.
+
+They go through the store in which the ranks met, once a second. While each lives, the others wait
+for it as long as its work takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from threading import Event, Lock, Thread
+from typing import Any, TypeVar
+
+__all__ = ["Pulse"]
+
+Result = TypeVar("Result")
+
+_GRACE = 5.0
+"""Seconds that a rank has to end by itself when another one has ended."""
+
+
+class Pulse:
+    """Signs of life of the ranks.
+
+    Args:
+        rank: Rank of this process.
+        size: Number of ranks.
+        store: Connection to the store.
+        own: Another connection, for :meth:`meet`, which may wait for long.
+        limit: Seconds without a sign of life after which a rank counts as lost.
+        say: Function that prints a line; on all ranks together it prints one that they end.
+    """
+
+    def __init__(
+        self, rank: int, size: int, store: Any, own: Any, limit: float, say: Callable[[str], None]
+    ) -> None:
+        """Start to give signs, and to look for those of the others."""
+        self._rank, self._size, self._say = rank, size, say
+        self._store, self._own, self._limit = store, own, limit
+        self._meetings = 0
+        self._failed, self._lock, self._closing = False, Lock(), Event()
+        self._thread = Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def meet(self) -> None:
+        """Wait for all ranks, as long as each of them lives."""
+        self._meetings += 1
+        key, started, told = f"geomkit/meeting/{self._meetings}", time.monotonic(), 1
+        places = [f"{key}/{rank}" for rank in range(self._size)]
+        self._own.set(places[self._rank], "")
+        pause = 1e-4
+        while not self._own.check(places if self._rank == 0 else [key]):
+            time.sleep(pause)
+            pause = min(0.1, 1.2 * pause)
+            waited = time.monotonic() - started
+            if self._rank == 0 and waited > told * self._limit:
+                told += 1
+                late = [str(r) for r, place in enumerate(places) if not self._own.check([place])]
+                self._say(f"waiting for rank {', '.join(late)} since {_words(waited)}")
+        if self._rank == 0:
+            self._own.set(key, "")
+
+    def fail(self, text: str) -> bool:
+        """Tell the others that this rank ends; return whether it is the one to print why."""
+        with self._lock:
+            if self._failed:
+                return False
+            self._failed = True
+        word = f"{self._rank} {text}"
+        try:
+            found = self._ask(partial(self._store.compare_set, "geomkit/ended", "", word), _GRACE)
+        except ConnectionError:
+            return True
+        return found == word.encode()
+
+    def close(self) -> None:
+        """Stop. The first rank, which may hold the store, is the last one to do so."""
+        with contextlib.suppress(RuntimeError):  # one that has ended since
+            self._own.add("geomkit/closed", int(self._rank > 0))
+            while self._rank == 0 and self._own.add("geomkit/closed", 0) < self._size - 1:
+                time.sleep(0.01)
+        self._closing.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        every = min(1.0, self._limit / 5)
+        beats: dict[int, bytes] = {}
+        still: dict[int, int] = {}  # in own beats: all ranks may be suspended together
+        number = 0
+        while not self._closing.wait(every):
+            number += 1
+            try:
+                ended, found = self._ask(partial(self._beat, number), self._limit)
+            except ConnectionError:
+                self._end("rank 0 has ended or cannot be reached")
+                return
+            except RuntimeError:  # the interpreter is ending
+                return
+            if ended:
+                self._leave()
+            for rank, beat in found.items():
+                still[rank] = still.get(rank, 0) + 1 if beats.get(rank) == beat else 0
+                if still[rank] * every >= self._limit:
+                    self._end(f"rank {rank} has given no sign of life for {_words(self._limit)}")
+            beats = found
+
+    def _beat(self, number: int) -> tuple[bool, dict[int, bytes]]:
+        """Give a sign of life; return whether a rank has failed, and the others' last signs."""
+        key = "geomkit/beat/{}".format
+        self._store.set(key(self._rank), str(number))
+        others = range(1, self._size) if self._rank == 0 else [0]
+        found = {r: self._store.get(key(r)) if self._store.check([key(r)]) else b"" for r in others}
+        return self._store.check(["geomkit/ended"]), found
+
+    def _ask(self, question: Callable[[], Result], seconds: float) -> Result:
+        """Ask the store, which never answers if its process is stopped.
+
+        Raises:
+            ConnectionError: If it does not answer.
+        """
+        answers: list[Result] = []
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):
+                answers.append(question())
+
+        thread = Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if not answers:
+            raise ConnectionError
+        return answers[0]
+
+    def _end(self, text: str) -> None:
+        """Say on one rank that another is lost, and end this process."""
+        if not self.fail(text):
+            self._leave()
+        self._say(text)
+        os._exit(2)
+
+    def _leave(self) -> None:
+        """End this process, if its main thread does not do so first."""
+        with self._lock:
+            self._failed = True
+        time.sleep(_GRACE)
+        os._exit(2)
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
