@@ -34,6 +34,7 @@ def joined(device: str) -> Iterator[Team]:
     """
     from geomkit._core.parallel import Team
 
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of every lost connection
     team = Team.from_environment(device, say=_say)
     if team.size == 1:
         yield team
@@ -51,8 +52,8 @@ def joined(device: str) -> Iterator[Team]:
             text = "another rank has ended (killed, if memory ran out) or does not answer"
         elif isinstance(error, Exception):
             text = console.explained(error)
-        if team.fail(text):
-            _say(text if text.startswith("rank ") else f"rank {team.rank}: {text}")
+        named = team.rank == 0 or text.startswith("rank ")
+        team.fail(text if named else f"rank {team.rank}: {text}")
         console.flush()
         # Not through the interpreter's exit: it may wait for a device that waits for a rank.
         os._exit(130 if isinstance(error, KeyboardInterrupt) else 2)

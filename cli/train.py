@@ -111,7 +111,6 @@ def train(
     if log and len(set(log)) < len(log):
         raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
     console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-    from geomkit.training import loop, tracker
 
     def watch(event: Event) -> None:
         stop.graceful = True
@@ -124,6 +123,8 @@ def train(
                 console.line(f"--log: cannot be written ({reason(error)}); training continues")
 
     with joined(device) as team:
+        from geomkit.training import loop, tracker
+
         watchers = [tracker(name, out) for name in log or [] if team.rank == 0]
         # Until the first step there is nothing to save. torchrun sends a second signal.
         ranks = team.size > 1

@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from geomkit._core.parallel import Team
 from geomkit.errors import GeomkitError
 
 __all__ = ["broadcast", "check_equal_counts", "gather_rows", "join_rows", "sum_over_ranks"]
@@ -63,21 +62,18 @@ class _Unpacker(pickle.Unpickler):
         return self.tensors[-1]
 
 
-def join_rows(team: Team, rows: Tensor, *, everywhere: bool = True) -> Tensor:
+def join_rows(rows: Tensor, shapes: list[Any], *, everywhere: bool) -> Tensor:
     """Return the rows of all ranks, in their order; each rank may have another number of them.
 
     Args:
-        team: Ranks that share the work.
-        rows: Rows of this rank ``(k, d)``, on the CPU; without any, d is not looked at.
+        rows: Rows of this rank ``(k, …)``, on the CPU.
+        shapes: Number, shape and type of the rows of each rank; of one without rows, any.
         everywhere: Whether each rank gets all rows, or only the first one; the others get none.
     """
-    if team.size == 1:
-        return rows
-    shapes = team.gather((len(rows), rows.shape[1:], rows.dtype))
     longest, width, dtype = max(shapes, key=lambda shape: shape[0])
     block = torch.zeros((longest, *width), dtype=dtype)
     block[: len(rows)] = rows if len(rows) else block[:0]
-    whole = [torch.empty_like(block) for _ in shapes] if everywhere or team.rank == 0 else []
+    whole = [torch.empty_like(block) for _ in shapes] if everywhere or dist.get_rank() == 0 else []
     if everywhere:
         dist.all_gather(whole, block)
     else:

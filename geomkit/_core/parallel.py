@@ -19,6 +19,7 @@ from geomkit.errors import GeomkitError, reason
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
+    from torch import Tensor
 
     from geomkit._core.pulse import Pulse
 
@@ -172,16 +173,16 @@ class Team:
         use_device(str(place))
         nccl = place.type == "cuda" and dist.is_nccl_available()
         # A device that this rank shares with no other, as NCCL asks for.
-        own = device in ("auto", "cuda") and place.index is not None
-        own = own and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        alone = device in ("auto", "cuda") and place.index is not None
+        alone = alone and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
         try:
             if not dist.is_initialized():
                 dist.init_process_group(
                     "cpu:gloo,cuda:nccl" if nccl else "gloo",
                     timeout=2 * limit,
-                    device_id=place if nccl and own else None,
+                    device_id=place if nccl and alone else None,
                 )
-            stores = [next(dist.rendezvous("env://", timeout=limit))[0] for _ in range(2)]
+            store, own = (next(dist.rendezvous("env://", timeout=limit))[0] for _ in range(2))
         except RuntimeError as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise GeomkitError(
@@ -189,7 +190,8 @@ class Team:
                 f"({reason(error)}); start all of them"
             ) from None
         rank = dist.get_rank()
-        return cls(rank, int(size), Pulse(rank, int(size), *stores, limit.total_seconds(), say))
+        pulse = Pulse(rank, int(size), store, own, limit.total_seconds(), say)
+        return cls(rank, int(size), pulse)
 
     def share(self, items: list[Item]) -> list[Item]:
         """Return this rank's share of a list that is the same on all ranks."""
@@ -245,6 +247,20 @@ class Team:
             raise answer
         return answer
 
+    def join(self, rows: Tensor, *, everywhere: bool = True) -> Tensor:
+        """Return the rows of all ranks, in their order, on the CPU.
+
+        Args:
+            rows: Rows of this rank, on the CPU; each may have another number of them.
+            everywhere: Whether each rank gets all rows, or only the first one; the others get none.
+        """
+        if self.size == 1:
+            return rows
+        from geomkit._core.collectives import join_rows
+
+        shapes = self.gather((len(rows), rows.shape[1:], rows.dtype))
+        return join_rows(rows, shapes, everywhere=everywhere)
+
     def check_same(self, what: dict[str, Any]) -> None:
         """Refuse ranks that differ in what must be the same on all.
 
@@ -263,16 +279,14 @@ class Team:
                         f"{value!s:.20}); give all ranks the same"
                     )
 
-    def fail(self, text: str) -> bool:
-        """Make the other ranks end, because this one does.
+    def fail(self, text: str) -> None:
+        """Make all ranks end, because this one does; the first one to do so prints why.
 
         Args:
-            text: Why it does.
-
-        Returns:
-            Whether this rank is the one to print why.
+            text: Why.
         """
-        return self._pulse is None or self._pulse.fail(text)
+        if self._pulse is not None:
+            self._pulse.fail(text)
 
     def close(self) -> None:
         """End the connection to the other ranks."""

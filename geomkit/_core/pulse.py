@@ -7,6 +7,7 @@ for it as long as its work takes.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class Pulse:
         self._rank, self._size, self._say = rank, size, say
         self._store, self._own, self._limit = store, own, limit
         self._meetings = 0
-        self._failed, self._lock, self._closing = False, Lock(), Event()
+        self._failed, self._left = False, False
+        self._lock, self._closing = Lock(), Event()
         self._thread = Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -63,27 +65,40 @@ class Pulse:
         if self._rank == 0:
             self._own.set(key, "")
 
-    def fail(self, text: str) -> bool:
-        """Tell the others that this rank ends; return whether it is the one to print why."""
+    def fail(self, text: str) -> None:
+        """Make all ranks end, because this one does; the first one to do so prints why."""
         with self._lock:
-            if self._failed:
-                return False
-            self._failed = True
+            failed, self._failed = self._failed, True
+        if failed:
+            self._part(_GRACE)
+            return
         word = f"{self._rank} {text}"
         try:
             found = self._ask(partial(self._store.compare_set, "geomkit/ended", "", word), _GRACE)
-        except ConnectionError:
-            return True
-        return found == word.encode()
+        except ConnectionError:  # the store is gone, and perhaps with it whoever could print
+            self._say(text)
+            return
+        if found == word.encode():
+            self._say(text)
+        self._part(_GRACE)
 
     def close(self) -> None:
         """Stop. The first rank, which may hold the store, is the last one to do so."""
-        with contextlib.suppress(RuntimeError):  # one that has ended since
-            self._own.add("geomkit/closed", int(self._rank > 0))
-            while self._rank == 0 and self._own.add("geomkit/closed", 0) < self._size - 1:
-                time.sleep(0.01)
+        self._part()
         self._closing.set()
         self._thread.join()
+
+    def _part(self, seconds: float = math.inf) -> None:
+        """Leave the store; the first rank waits until the others have left."""
+        until = time.monotonic() + seconds
+        with self._lock:
+            first, self._left = not self._left, True
+        with contextlib.suppress(RuntimeError):  # it is gone
+            self._store.add("geomkit/left", int(first and self._rank > 0))
+            while self._rank == 0 and self._store.add("geomkit/left", 0) < self._size - 1:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.01)
 
     def _watch(self) -> None:
         every = min(1.0, self._limit / 5)
@@ -135,16 +150,19 @@ class Pulse:
         return answers[0]
 
     def _end(self, text: str) -> None:
-        """Say on one rank that another is lost, and end this process."""
-        if not self.fail(text):
-            self._leave()
-        self._say(text)
-        os._exit(2)
+        """End this process, because another rank is lost, if its main thread does not do so."""
+        with self._lock:
+            failed = self._failed
+        if not failed:
+            self.fail(text)
+            os._exit(2)
+        self._leave()
 
     def _leave(self) -> None:
-        """End this process, if its main thread does not do so first."""
+        """End this process, because a rank has failed, if its main thread does not do so."""
         with self._lock:
             self._failed = True
+        self._part(_GRACE)
         time.sleep(_GRACE)
         os._exit(2)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geomkit._core.collectives import join_rows
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
@@ -172,7 +171,7 @@ def encode(
     bad = team.gather(found.bad)
 
     def joined(rows: torch.Tensor) -> torch.Tensor:
-        return join_rows(team, rows.cpu(), everywhere=everywhere)
+        return team.join(rows.cpu(), everywhere=everywhere)
 
     return Encoded(
         image=joined(found.image),

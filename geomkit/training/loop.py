@@ -217,6 +217,7 @@ def _loop(
     terms: dict[str, float] = {}
     temperature: float | None = None
     bad: dict[int, Bad] = {}
+    stopping = False
 
     def state() -> TrainedRun:
         return TrainedRun(
@@ -288,7 +289,6 @@ def _loop(
     if stored is None:
         pause(evaluating=True)
     pending: tuple[int, list[str], Reading, list[Bad]] | None = None
-    stopping = False
     clock = time.perf_counter()
 
     for batch in batches(
