@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["available_memory", "check_file", "check_memory", "is_bomb"]
+__all__ = ["available_memory", "check_file", "check_memory", "check_parquet", "is_bomb"]
 
 _MOST, _SMALL = 100, 2**26
 """Zeros are packed into a thousandth, numbers that mean something into a tenth at best."""
@@ -49,7 +50,7 @@ def check_memory(needed: int, what: str, *, packed: int | None = None) -> None:
     if packed is not None and is_bomb(needed, packed):
         raise GeomkitError(
             f"{what} unpacks to {needed / 2**30:,.1f} GiB, {needed // max(packed, 1):,} times its "
-            "size, which no embeddings or weights do; refused"
+            "size, as no embeddings, weights or captions do; refused"
         )
     available = available_memory()
     if available is not None and needed > available:
@@ -67,3 +68,25 @@ def check_file(path: Path) -> None:
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise GeomkitError(f"{path}: is neither a file nor a folder, but a pipe or a device")
+
+
+def check_parquet(path: Path, columns: Collection[str] | None = None) -> None:
+    """Refuse a parquet file whose columns would not fit into memory, or are packed as no data are.
+
+    Args:
+        path: Path of the file.
+        columns: Names of the columns that will be read; default: all.
+
+    Raises:
+        GeomkitError: If they do not fit.
+    """
+    import pyarrow.parquet
+
+    about = pyarrow.parquet.read_metadata(path)
+    groups = [about.row_group(k) for k in range(about.num_row_groups)]
+    parts = [group.column(c) for group in groups for c in range(group.num_columns)]
+    read = [p for p in parts if columns is None or p.path_in_schema.split(".")[0] in columns]
+    # Equal values are stored once, and take their place when they are read.
+    values = sum(part.num_values for part in read)
+    needed = max(4 * values, sum(part.total_uncompressed_size for part in read))
+    check_memory(needed, str(path), packed=path.stat().st_size)

@@ -11,7 +11,7 @@ from typing import Any
 
 from geomkit.errors import GeomkitError
 
-__all__ = ["check_entries", "check_schema"]
+__all__ = ["check_entries", "check_schema", "once"]
 
 _NUMBERS = {int: Integral, float: Real}
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text",
@@ -135,3 +135,22 @@ def _shown(value: Any) -> str:
         text = repr(value) if not isinstance(value, str) else repr(value[: 2 * _SHOWN])
         return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
     return f"a {type(value).__name__}"
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, for ``object_pairs_hook``; a key given twice is refused.
+
+    Raises:
+        ValueError: If it is, as for JSON that is damaged.
+
+    >>> import json
+    >>> json.loads('{"a": 1, "a": 2}', object_pairs_hook=once)
+    Traceback (most recent call last):
+    ValueError: the key 'a' appears twice in one object
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for k, key in enumerate(keys) if key in keys[:k])
+        raise ValueError(f"the key {_shown(twice)} appears twice in one object")
+    return found

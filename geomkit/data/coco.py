@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geomkit._core.files import refusing
+from geomkit._core.schema import once
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import Place, open_zip, read_member
 from geomkit.data.pairs import LeftOut, PairData
@@ -178,9 +179,9 @@ def _load(file: _Json) -> Any:
         ValueError, OSError, RecursionError, says=f"coco: {file}: not JSON, or cut short"
     ):
         if not isinstance(file, zipfile.Path):
-            return json.loads(file.read_bytes())
+            return json.loads(file.read_bytes(), object_pairs_hook=once)
         try:
-            return json.loads(read_member(file.root, file.at))
+            return json.loads(read_member(file.root, file.at), object_pairs_hook=once)
         except GeomkitError as error:
             raise GeomkitError(f"coco: {file}: {error}") from None
 

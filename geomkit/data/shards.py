@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geomkit._core.files import atomic_write, refusing
+from geomkit._core.schema import once
 from geomkit.data.cache import cache_folder
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
@@ -339,7 +340,7 @@ def _lines(text: bytes) -> list[str] | str:
 def _described(text: bytes, field: str) -> tuple[list[str] | str, list[str]]:
     """The captions in a .json or what is wrong with it, and the names of its fields."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError):
         return "samples with a .json that is damaged", []
     if not isinstance(content, dict):

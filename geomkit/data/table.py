@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from geomkit._core.files import refusing
+from geomkit._core.memory import check_parquet
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.files import SUFFIXES, Place
 from geomkit.data.pairs import LeftOut, PairData
@@ -401,6 +402,7 @@ class Table:
                 [*(["bytes of images"] if self.pictures else []), *self._columns]
             )
             columns = self.columns[self.pictures :]
+            check_parquet(self.file, columns)
             number = 0
             for batch in table.iter_batches(columns=list(dict.fromkeys(columns))):
                 for cells in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):

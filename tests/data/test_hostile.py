@@ -206,6 +206,25 @@ def test_a_table_that_declares_too_many_rows(tmp_path: Path) -> None:
         load_data(f"csv:{file}")
 
 
+def test_a_caption_packed_too_densely_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    table = pa.table({"filepath": ["a.png"], "title": ["a" * 70_000_000]})
+    pq.write_table(table, file, compression="zstd")
+    with pytest.raises(GeomkitError, match="a.parquet unpacks to 0.1 GiB"):
+        load_data(f"csv:{file}")
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    twice = '{"images": [], "annotations": [], "images": []}'
+    write(tmp_path / "annotations" / "captions_val2017.json", twice)
+    with pytest.raises(GeomkitError, match="'images' appears twice"):
+        load_data(f"coco:{tmp_path}", split="val")
+    names = tmp_path / "names.json"
+    write(names, '{"0": "cat", "1": "dog", "0": "cow"}')
+    with pytest.raises(GeomkitError, match="names.json: .*'0' appears twice"):
+        read_classnames(names, ("a", "b"))
+
+
 def test_braces_of_a_template_are_text(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         write(tmp_path / name / "a.png", picture(1))

@@ -169,7 +169,7 @@ def test_long_tables_that_do_not_add_up(
         ("e.csv", "1\n2\n", "no header, and one column"),
         ("e.csv", "", "mpty"),
         ("e.jsonl", '{"image": [1.0]}\nhello\n', "line 2: no JSON"),
-        ("e.jsonl", '{"image": [1.0], "image": [2.0]}\n', "a key appears twice"),
+        ("e.jsonl", '{"image": [1.0], "image": [2.0]}\n', "'image' appears twice"),
         ("e.jsonl", "[1, 2]\n", "row 1: expected an object, got list"),
         ("e.jsonl", '{"image": [1.0], "text": [1.0]}\n{"text": [2.0]}\n', "image: 1 empty cells"),
         ("e.jsonl", '{"image": [1.0]}\n{"image": "a"}\n', "image: "),

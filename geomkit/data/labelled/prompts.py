@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geomkit._core.files import refusing
+from geomkit._core.schema import once
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -130,7 +131,7 @@ def _lines_or_json(path: Path, what: str, expected: Sequence[str]) -> tuple[str,
         text = path.read_text("utf-8-sig")
     if path.suffix == ".json" or text.lstrip().startswith(('["', '{"')):
         with refusing(ValueError, RecursionError, says=f"{path}: not JSON"):
-            found = json.loads(text)
+            found = json.loads(text, object_pairs_hook=once)
         if isinstance(found, dict):
             found = _from_dictionary(path, found, what, expected)
         if not isinstance(found, list) or not all(isinstance(word, str) for word in found):

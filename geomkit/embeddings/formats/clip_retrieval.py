@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geomkit._core.memory import check_parquet
 from geomkit.embeddings.formats.npy import read_matrix
 from geomkit.embeddings.manifest import KINDS, is_extraction
 from geomkit.embeddings.ownership import check_index, integers
@@ -137,6 +138,7 @@ def read_metadata(path: Path, images: int, texts: int) -> tuple[Table, np.ndarra
                     "no Parquet file by its content; metadata is a table with a row per image, "
                     "and embeddings are .npy files in img_emb and text_emb"
                 )
+        check_parquet(path)
         table = pyarrow.parquet.read_table(path)
         index = None
         if "image_index" in table.column_names:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+from geomkit._core.schema import once
 from geomkit.embeddings.contents import Arrays, held
 from geomkit.embeddings.reading import Contents, Format
 from geomkit.embeddings.tables import of_table
@@ -21,7 +21,7 @@ def _read(path: Path) -> Contents | Arrays:
 
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".json":
-        found = json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=once)
         if isinstance(found, dict):
             return {name: held(value) for name, value in found.items() if value is not None}
         if not isinstance(found, list):
@@ -32,7 +32,7 @@ def _read(path: Path) -> Contents | Arrays:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    rows[number] = json.loads(line, object_pairs_hook=_once)
+                    rows[number] = json.loads(line, object_pairs_hook=once)
                 except ValueError as error:
                     raise GeomkitError(f"line {number}: no JSON ({error})") from None
     names: dict[str, None] = {}
@@ -50,14 +50,6 @@ def _read(path: Path) -> Contents | Arrays:
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
             raise GeomkitError(f"{name}: values of several kinds ({error})") from None
     return of_table(pyarrow.table(columns))
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; one key twice is refused."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key appears twice in an object")
-    return found
 
 
 FORMAT = Format(".jsonl", matches=lambda path, head: path.suffix.lower() in _SUFFIXES, read=_read)

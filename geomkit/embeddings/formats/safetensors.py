@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from geomkit._core.schema import once
 from geomkit.embeddings.contents import Deferred
 from geomkit.embeddings.reading import Contents, Format
 from geomkit.embeddings.rows import ArrayShard, FileShard, Shard
@@ -34,7 +35,7 @@ def _read(path: Path) -> Contents:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(size, _LONGEST_HEADER):
             raise GeomkitError("damaged: its header is longer than the file")
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=once)
     base = 8 + length
     arrays: dict[str, Shard | Deferred] = {}
     spans: list[tuple[int, int]] = []

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from geomkit._core.schema import once
 from geomkit.errors import GeomkitError, reason
 from geomkit.models.checkpoints.reading import reading
 from geomkit.models.preprocess import Preprocess
@@ -28,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
         GeomkitError: If it cannot be read or is no object.
     """
     with reading(path, "no valid JSON"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     if not isinstance(content, dict):
         raise GeomkitError(f"{path}: expected a JSON object")
     return content
