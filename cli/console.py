@@ -135,6 +135,8 @@ def explained(error: Exception) -> str:
         text = "aborted"
     elif isinstance(error, GeomkitError):
         text = str(error)
+    elif isinstance(error, FileNotFoundError) and error.filename is None:
+        text = "the current folder no longer exists; change to one that does"
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror or error}"

@@ -79,11 +79,15 @@ def integers(name: str, shard: Shard) -> np.ndarray:
     Raises:
         GeomkitError: If it holds anything else.
     """
+    return _whole_numbers(name, shard).astype(np.int64)
+
+
+def _whole_numbers(name: str, shard: Shard) -> np.ndarray:
     if len(shard.shape) != 1 or not shard.dtype.startswith(("int", "uint")):
         raise GeomkitError(
             f"{name}: expected integers in one dimension, got {shard.dtype} of shape {shard.shape}"
         )
-    return shard.read(0, shard.shape[0]).astype(np.int64)
+    return shard.read(0, shard.shape[0])
 
 
 def resolve(arrays: Mapping[str, Shard]) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -120,11 +124,14 @@ def resolve(arrays: Mapping[str, Shard]) -> tuple[np.ndarray | None, tuple[str, 
 def _identities(name: str, shard: Shard) -> list[str]:
     """Ids as text: integers or strings in one dimension."""
     if not shard.dtype.startswith(("str", "bytes")):
-        return list(map(str, integers(name, shard).tolist()))
+        return list(map(str, _whole_numbers(name, shard).tolist()))
     if len(shard.shape) != 1:
         raise GeomkitError(f"{name}: expected ids in one dimension, got shape {shard.shape}")
     values = shard.read(0, shard.shape[0])
-    return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    return [
+        v.decode(errors="backslashreplace") if isinstance(v, bytes) else str(v)
+        for v in values.tolist()
+    ]
 
 
 def check_index(

@@ -398,3 +398,15 @@ def test_every_field_of_the_configuration_is_an_option_of_train(cli) -> None:
         "warmup schedule clip_norm temperature learn_temperature seed eval_every eval_split log "
         "precision device threads workers compile"
     )
+
+
+def test_a_folder_that_is_gone_is_said(
+    refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "e.npz", image=np.eye(9), text=np.eye(9))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    refused("plot-pca", tmp_path / "e.npz", says=("current folder no longer exists",))
+    monkeypatch.chdir(tmp_path)

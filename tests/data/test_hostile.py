@@ -210,7 +210,7 @@ def test_a_caption_packed_too_densely_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     table = pa.table({"filepath": ["a.png"], "title": ["a" * 70_000_000]})
     pq.write_table(table, file, compression="zstd")
-    with pytest.raises(GeomkitError, match="a.parquet unpacks to 0.1 GiB"):
+    with pytest.raises(GeomkitError, match=r"a\.parquet unpacks to 0.1 GiB"):
         load_data(f"csv:{file}")
 
 
@@ -221,7 +221,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
         load_data(f"coco:{tmp_path}", split="val")
     names = tmp_path / "names.json"
     write(names, '{"0": "cat", "1": "dog", "0": "cow"}')
-    with pytest.raises(GeomkitError, match="names.json: .*'0' appears twice"):
+    with pytest.raises(GeomkitError, match=r"names\.json: .*'0' appears twice"):
         read_classnames(names, ("a", "b"))
 
 

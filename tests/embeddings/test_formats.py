@@ -300,6 +300,21 @@ def test_a_folder_of_a_third_modality_is_named(tmp_path: Path) -> None:
     assert "not used: audio_emb" in load_source(tmp_path)[0].meta["notes"][0]
 
 
+@pytest.mark.parametrize("kind", ["uint64", "bytes"])
+def test_ids_of_any_bits_stay_apart(tmp_path: Path, kind: str) -> None:
+    ids = np.arange(50, dtype=np.uint64) + np.uint64(2**63)
+    ids = ids if kind == "uint64" else np.array([bytes([255 - i]) for i in range(50)])
+    others = np.roll(ids, 1)
+    np.savez(tmp_path / "a.npz", image=x, text=y, image_id=ids, text_image_id=others)
+    np.testing.assert_array_equal(
+        load_source(tmp_path / "a.npz")[0].image_index, np.roll(np.arange(50), 1)
+    )
+    others[7] = 9 if kind == "uint64" else b"\x01"
+    np.savez(tmp_path / "b.npz", image=x, text=y, image_id=ids, text_image_id=others)
+    with pytest.raises(GeomkitError, match=r"row 7 names image .*which image_id does not have"):
+        load_source(tmp_path / "b.npz")
+
+
 def test_ids_that_do_not_match(tmp_path: Path) -> None:
     ids = np.arange(50)
     np.savez(tmp_path / "a.npz", image=x, text=y, image_id=ids, text_image_id=ids + 1)
