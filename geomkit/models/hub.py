@@ -1,9 +1,10 @@
-"""The libraries of Hugging Face, kept from the network and from running code they are given."""
+"""The libraries of Hugging Face, kept from the network, from running code, and quiet."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,10 @@ _SWITCHES: tuple[tuple[str, str, Any], ...] = (
 
 @contextlib.contextmanager
 def closed() -> Iterator[None]:
-    """Keep the hub's client and transformers off the network, and from asking to run code."""
+    """Keep the hub's client and transformers off the network, from asking to run code, and quiet.
+
+    What transformers warns of, such as ids of tokens beyond the vocabulary, is checked by geomkit.
+    """
     with contextlib.ExitStack() as restored:
         for module, name, value in _SWITCHES:
             with contextlib.suppress(ImportError):
@@ -27,4 +31,7 @@ def closed() -> Iterator[None]:
                 if hasattr(found, name):
                     restored.callback(setattr, found, name, getattr(found, name))
                     setattr(found, name, value)
+        log = logging.getLogger("transformers")
+        restored.callback(log.setLevel, log.level)
+        log.setLevel(logging.ERROR)
         yield
