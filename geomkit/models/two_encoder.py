@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from geomkit._core.runtime import send
 from geomkit.errors import GeomkitError, reason
 from geomkit.models.architectures import ModelConfig
+from geomkit.models.blocks import pooled, without_copies
 from geomkit.models.hub import closed
 from geomkit.models.preprocess import Preprocess
 
@@ -47,6 +48,7 @@ class TwoEncoder(nn.Module):
     def __init__(self, clip: nn.Module) -> None:
         """Wrap an open_clip model."""
         super().__init__()
+        without_copies(clip)
         self.clip = clip
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
@@ -65,7 +67,12 @@ class TwoEncoder(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return unit rows ``(n, d)`` of standardised pixels ``(n, 3, h, w)``."""
-        return F.normalize(_wide(self.clip.encode_image(images)), dim=-1)  # type: ignore[operator]
+        model: Any = self.clip
+        if not _has_class_token(model):
+            return F.normalize(_wide(model.encode_image(images)), dim=-1)
+        tower = model.visual
+        x = tower.ln_post(pooled(tower.transformer, tower._embeds(images), 0, None))
+        return F.normalize(_wide(x if tower.proj is None else x @ tower.proj), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return unit rows ``(n, d)`` of token ids ``(n, length)``, trimmed or not."""
@@ -77,8 +84,8 @@ class TwoEncoder(nn.Module):
         cast = model.transformer.get_cast_dtype()
         x = model.token_embedding(tokens).to(cast)
         x = x + model.positional_embedding[:length].to(cast)
-        x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
-        x = model.ln_final(x[torch.arange(len(x), device=x.device), end])
+        mask = model.attn_mask[:length, :length]
+        x = model.ln_final(pooled(model.transformer, x, end, mask))
         projection = model.text_projection
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
         return F.normalize(_wide(x), dim=-1)
@@ -118,6 +125,19 @@ def _can_trim(model: Any) -> bool:
         and model.text_pool_type == "argmax"
         and model.attn_mask is not None
         and model.text_projection is not None
+    )
+
+
+def _has_class_token(model: Any) -> bool:
+    """Whether an image's features are a class token's, of a tower that is known to the letter."""
+    from open_clip.transformer import VisionTransformer
+
+    tower = getattr(model, "visual", None)
+    return (
+        type(tower) is VisionTransformer
+        and tower.attn_pool is None
+        and tower.pool_type == "tok"
+        and not tower.output_tokens
     )
 
 
