@@ -15,6 +15,7 @@ from geomkit.embeddings.formats import read
 from geomkit.models.architectures import OWN_CONFIGS, ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind, kinds, open_model
+from geomkit.models.tokenizers import VOCABULARY
 
 __all__ = ["SCHEMA_VERSION", "architecture_name", "describe", "describe_model"]
 
@@ -165,11 +166,14 @@ def architecture_name(config: ModelConfig) -> str | None:
     import open_clip
 
     wanted = _essence(config)
+    # The vocabulary of geomkit's own follows the captions that they were trained on.
+    whole = {**config["text_cfg"], "vocab_size": VOCABULARY}
+    wanted_own = _essence({**config, "text_cfg": whole})
     known = {**OWN_CONFIGS, **dict.fromkeys(open_clip.list_models())}
     matches = []
     for name, own in known.items():
         other = own or open_clip.get_model_config(name)
-        if _essence(other) == wanted:
+        if _essence(other) == (wanted_own if own else wanted):
             matches.append((other["embed_dim"] != config["embed_dim"], len(name), name))
     return min(matches)[2] if matches else None
 

@@ -17,7 +17,7 @@ from geomkit._core.runtime import resolve_precision, versions
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
-from geomkit.models.architectures import model_config
+from geomkit.models.architectures import OWN_CONFIGS, model_config
 from geomkit.models.checkpoints import Checkpoint, TrainedRun, load_run
 from geomkit.models.freezing import freeze, without_biases
 from geomkit.models.preprocess import Preprocess
@@ -29,6 +29,8 @@ from geomkit.training.config import TrainConfig, differences
 from geomkit.training.order import Order, plan_order
 
 __all__ = ["Run", "caption_tokens", "prepare", "stored_run"]
+
+_MOST_CAPTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def prepare(
         cache_images=cache_images,
     )  # fmt: skip
     data = load(split="train", n=config.pairs)
+    if stored is None and config.model in OWN_CONFIGS:
+        start = _with_vocabulary(start, _captions(data, config))
     held_out = data if config.eval_split == "train" else load(split=config.eval_split, n=None)
     if len(held_out) < 2:
         raise GeomkitError(
@@ -188,7 +192,7 @@ def starting_model(
             scale = found.model.get_parameter("clip.logit_scale")
             scale.fill_(float(np.log(1.0 / config.temperature)))
         return found
-    if config.pretrained and stored is not None:
+    if stored is not None:
         architecture = stored.model_config
         preprocess, tokenizer = stored.preprocess, stored.tokenizer
     else:
@@ -205,6 +209,32 @@ def _with_bias(found: Checkpoint, start: float | None) -> Checkpoint:
         return found
     found.model.clip.logit_bias = nn.Parameter(torch.tensor(start))
     return replace(found, model_config={**found.model_config, "init_logit_bias": start})
+
+
+def _with_vocabulary(found: Checkpoint, captions: list[str]) -> Checkpoint:
+    """The same model without the token embeddings that no caption has: nothing trains them.
+
+    They are most of a small model. Many captions have most of them, and take long to look through.
+    """
+    if len(captions) > _MOST_CAPTIONS:
+        return found
+    tokenizer = found.tokenizer.for_captions(captions)
+    clip: Any = found.model.clip
+    with torch.no_grad():
+        rows = clip.token_embedding.weight[tokenizer.known]
+    clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+    clip.vocab_size = tokenizer.size
+    text = {**found.model_config["text_cfg"], "vocab_size": tokenizer.size}
+    return replace(
+        found, model_config={**found.model_config, "text_cfg": text}, tokenizer=tokenizer
+    )
+
+
+def _captions(data: PairData, config: TrainConfig) -> list[str]:
+    """The captions that training may draw."""
+    if config.captions == "random":
+        return [caption for group in data.captions for caption in group]
+    return data.names
 
 
 def _check_same(
@@ -256,9 +286,7 @@ def caption_tokens(run: Run) -> Callable[[int, np.ndarray], torch.Tensor]:
     It is called in the processes that prepare batches. Images in memory have none: the captions
     that training may draw with them become token ids once.
     """
-    captions = run.data.names
-    if run.config.captions == "random":
-        captions = [caption for group in run.data.captions for caption in group]
+    captions = _captions(run.data, run.config)
     tokenizer = run.start.tokenizer
     table = tokenizer.encode(captions) if run.data.in_memory else None
     return partial(_tokens, run.order, captions, tokenizer, table)

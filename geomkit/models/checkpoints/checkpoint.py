@@ -61,8 +61,8 @@ class Checkpoint:
             return
         elif words.context_length > length:
             problem = f"its tokenizer gives {words.context_length} ids, the model takes {length}"
-        elif words.path is None and known < VOCABULARY:
-            problem = f"its tokenizer has {VOCABULARY} ids, the model {known}"
+        elif words.path is None and known < words.size:
+            problem = f"its tokenizer has {words.size} ids, the model {known}"
         else:
             return
         raise GeomkitError(f"{self.source}: {problem}")
