@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -9,6 +10,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is still being imported ends it like one later."""
+    # OpenMP reads it when torch is loaded. Threads that spin while they wait for each other hold the
+    # cores that another process, or the thread they wait for, needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from .app import main as start
     except KeyboardInterrupt:

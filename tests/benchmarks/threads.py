@@ -1,0 +1,154 @@
+"""Training steps with one thread and with one per core, alone and beside busy processes: a table.
+
+    python tests/benchmarks/threads.py --out reports/benchmarks/threads.md
+
+Each way to wait is a process of its own, since OpenMP reads its settings at the start; the
+processes take turns, a few steps each, so that whatever else the machine does slows all of them.
+*Spinning* is OpenMP's default: a thread that waits for another keeps its core. *Passive* is
+``OMP_WAIT_POLICY=passive``, which ``geomkit`` sets unless the environment does: it sleeps.
+A busy process is a loop that does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+WAYS = {
+    "1 thread": (1, "active"),
+    "spinning": (0, "spin"),
+    "passive": (0, "passive"),
+}
+"""Number of threads (0: one per core) and way to wait."""
+
+
+def worker(model: str, threads: int) -> None:
+    """Do as many steps as each line of the input says, and print the seconds of one."""
+    import numpy as np
+    import torch
+
+    from geomkit.losses import ContrastiveLoss
+    from geomkit.models.architectures import model_config
+    from geomkit.models.two_encoder import build
+    from geomkit.training.config import configure
+    from geomkit.training.step import backward, optimizer_for
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = configure(loss="cua", dim=3 if model == "nano" else 128)
+    architecture = model_config(model, dim=config.dim)
+    architecture["text_cfg"]["vocab_size"] = 2000
+    network = build(architecture, temperature=0.05, learn_temperature=False).train()
+    optimizer, criterion = optimizer_for(network, config), ContrastiveLoss("cua")
+    weights = list(network.parameters())
+    size = config.batch_size
+    images = torch.randn(size, 3, 32, 32)
+    tokens = torch.zeros(size, 10, dtype=torch.long)
+    for row, length in enumerate(np.random.default_rng(0).integers(1, 9, size)):
+        tokens[row, : length + 1] = torch.randint(1, 1999, (int(length) + 1,))
+        tokens[row, length + 1] = 1999
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        backward(network, criterion, images, tokens, device="cpu", precision="fp32")
+        torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
+        optimizer.step()
+
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            step()
+        print((time.perf_counter() - start) / int(line), flush=True)
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def seconds(model: str, steps: int, rounds: int, loads: list[int]) -> dict[int, dict[str, float]]:
+    """Median seconds of a step by number of busy processes and way."""
+    workers = {}
+    for name, (threads, wait) in WAYS.items():
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP"))}
+        if wait != "spin":
+            environment["OMP_WAIT_POLICY"] = wait
+        count = threads or len(os.sched_getaffinity(0))
+        command = [sys.executable, __file__, "--worker", model, str(count)]
+        workers[name] = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(name: str, count: int) -> float:
+        process = workers[name]
+        assert process.stdin is not None and process.stdout is not None
+        print(count, file=process.stdin, flush=True)
+        return float(process.stdout.readline())
+
+    for name in workers:
+        ask(name, 3)
+    found = {}
+    for load in loads:
+        with busy(load):
+            times = {name: [] for name in workers}
+            for _ in range(rounds):
+                for name in workers:
+                    times[name].append(ask(name, steps))
+            found[load] = {name: statistics.median(values) for name, values in times.items()}
+        print(model, load, found[load], os.getloadavg(), flush=True)
+    for process in workers.values():
+        process.communicate("")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--worker", nargs=2, metavar=("MODEL", "THREADS"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4)
+    options = parser.parse_args()
+    if options.worker:
+        return worker(options.worker[0], int(options.worker[1]))
+    from importlib import metadata
+
+    cores = len(os.sched_getaffinity(0))
+    lines = [
+        "# Threads of a training step, measured",
+        "",
+        "Made by `python tests/benchmarks/threads.py --out FILE`, whose head says what is compared.",
+        f"Median milliseconds of a step over {options.rounds} rounds in turns, and the share of "
+        "one thread's time.",
+        "",
+        f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, "
+        f"torch {metadata.version('torch')}; load before: {os.getloadavg()[0]:.1f}.",
+        "",
+        "| model | busy processes beside | 1 thread | spinning | passive |",
+        "|---|---|---|---|---|",
+    ]
+    for model in ("nano", "tiny"):
+        for load, t in seconds(model, options.steps, options.rounds, [0, 1, cores]).items():
+            cells = " | ".join(f"{1000 * v:,.0f} ms: {v / t['1 thread']:.2f}" for v in t.values())
+            lines.append(f"| {model} | {load} | {cells} |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
