@@ -10,8 +10,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is still being imported ends it like one later."""
-    # OpenMP reads it when torch is loaded. Threads that spin while they wait for each other hold the
-    # cores that another process, or the thread they wait for, needs.
+    # OpenMP reads it when torch is loaded. Threads that spin while they wait for each other hold
+    # cores that another process needs, or the very thread they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         from .app import main as start

@@ -29,7 +29,7 @@ _PANELS = {
     "Model": "model pretrained keep_projection freeze lock image_size download",
     "Optimisation": "recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 warmup "
     "schedule clip_norm temperature learn_temperature seed",
-    "Evaluation and logging": "eval_every eval_split log",
+    "Evaluation and logging": "eval_every eval_split eval_metrics log",
     "Machine": "precision device threads workers compile",
 }
 """Panels of --help with their options: fields of the configuration, and parameters of the command.
@@ -156,6 +156,15 @@ def _locks(words: list[str]) -> dict[str, Any]:
     return locks
 
 
+_SHOWN = {
+    "text_retrieval_recall@1": "I→T@1",
+    "centroid_distance": "centroid distance",
+    "linear_separability": "separability",
+    "uniformity": "uniformity",
+}
+"""Metrics in the line of an evaluation, where they are measured, and their words."""
+
+
 class _Watcher(Display):
     """A bar on a terminal, a line per evaluation elsewhere."""
 
@@ -195,13 +204,11 @@ class _Watcher(Display):
         self.show("training", event.step, c.steps)
 
     def _evaluation(self, event: Event, record: Record) -> str:
-        m = record.metrics
+        known = record.metrics
+        shown = [f"{words} {known[name]:.3f}" for name, words in _SHOWN.items() if name in known]
         return (
-            f"step {event.step:>5}/{event.config.steps}  {_loss(record)}  "
-            f"I→T@1 {m['text_retrieval_recall@1']:.3f}  "
-            f"centroid distance {m['centroid_distance']:.3f}  "
-            f"separability {m['linear_separability']:.3f}  "
-            f"uniformity {m['uniformity']:.3f}"
+            f"step {event.step:>5}/{event.config.steps}  "
+            + "  ".join([_loss(record), *shown])
             + (f"  {self.speed:,.0f} img/s" if self.speed else "")
             + f"  {self.seconds:.0f} s"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -35,15 +36,15 @@ def gap(
     image: Embeddings | Clouds | Array | Sequence[Any], text: Array | Sequence[Any] | None = None,
     image_index: Array | Sequence[int] | None = None, *, paired: bool = True,
     metrics: Iterable[str] | None = None, caption_index: int = 0, folds: int | str = 5,
-    seed: int = 0, exact_limit: int | None = None, source: str = "", split: str | None = None,
-    team: Team = SOLO,
+    seed: int = 0, exact_limit: int | None = None, errors: bool = True, source: str = "",
+    split: str | None = None, team: Team = SOLO,
 ) -> GapResult: ...
 @overload
 def gap(
     image: Mapping[str, Any] | str | Path, text: None = None, image_index: None = None, *,
     paired: bool = True, metrics: Iterable[str] | None = None, caption_index: int = 0,
-    folds: int | str = 5, seed: int = 0, exact_limit: int | None = None, source: str = "",
-    split: str | None = None, team: Team = SOLO,
+    folds: int | str = 5, seed: int = 0, exact_limit: int | None = None, errors: bool = True,
+    source: str = "", split: str | None = None, team: Team = SOLO,
 ) -> GapResult | GapResults: ...
 # fmt: on
 def gap(
@@ -57,6 +58,7 @@ def gap(
     folds: int | str = 5,
     seed: int = 0,
     exact_limit: int | None = None,
+    errors: bool = True,
     source: str = "",
     split: str | None = None,
     team: Team = SOLO,
@@ -79,6 +81,8 @@ def gap(
         exact_limit: Number of rows up to which all pairs are compared; past it what is quadratic
             in n is estimated from sampled rows against all rows. Default: exact if it takes at
             most two minutes.
+        errors: Whether to compute standard errors, nulls and p-values too, which of a few thousand
+            rows take most of the time.
         source: Name of the source, recorded in the result.
         split: Name of the split, recorded in the result.
         team: Ranks to share the work with; only the first gets numbers.
@@ -116,6 +120,7 @@ def gap(
             [METRICS[name] for name in chosen],
             caption_index=caption_index,
             exact_limit=exact_limit,
+            errors=errors,
             **options,
             **about,
         )
@@ -127,6 +132,8 @@ def gap(
 
     with _numerics(what.parts):
         results = GapResults(map(measured, what.parts))
+    if not errors:
+        results = GapResults(replace(r, stderr={}, null={}, p_value={}) for r in results)
     return results[0] if len(results) == 1 else results
 
 
@@ -149,6 +156,7 @@ def _measure(
     folds: int | str,
     seed: int,
     exact_limit: int | None,
+    errors: bool,
     source: str = "",
     split: str | None = None,
     team: Team = SOLO,
@@ -172,6 +180,7 @@ def _measure(
         seed=seed,
         reductions=reductions,
         exact=exact,
+        errors=errors,
         team=team,
     )
     lazy = isinstance(embeddings.image, Rows) or isinstance(embeddings.text, Rows)

@@ -100,7 +100,9 @@ def of_moments(
     @wraps(formula)
     def number(s: Statistics) -> Number:
         found = formula(s.moments, *args)
-        return found if p_value is None else found._replace(p_value=p_value(*s.pairs, seed=s.seed))
+        if p_value is None or not s.errors:
+            return found
+        return found._replace(p_value=p_value(*s.pairs, seed=s.seed))
 
     return number
 

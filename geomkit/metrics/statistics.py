@@ -68,6 +68,7 @@ class Statistics:
         seed: Random seed of folds, samples, projections and permutations.
         reductions: What the metrics to compute take from the walk over all pairs of rows.
         exact: Whether to compare all pairs of rows, or sampled rows with all rows.
+        errors: Whether standard errors, nulls and p-values are wanted too.
         team: Ranks to share the work with.
     """
 
@@ -80,6 +81,7 @@ class Statistics:
         seed: int = 0,
         reductions: Iterable[Reduction[Any]] = (),
         exact: bool = True,
+        errors: bool = True,
         team: Team = SOLO,
     ) -> None:
         """Compute nothing yet."""
@@ -88,6 +90,7 @@ class Statistics:
         self.folds = folds
         self.seed = seed
         self.exact = exact
+        self.errors = errors
         self.n = embeddings.n
         asked = [r for reduction in reductions for r in (reduction, reduction.beside) if r]
         self._factories = dict.fromkeys(map(self._factory, asked))

@@ -68,8 +68,9 @@ def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
     stages = []
     for k in choose_stages(clouds, count):
         record = records[snapshots[k].step]
-        recall = record.metrics["text_retrieval_recall@1"]
-        title = f"step {record.step}\nI→T {100 * recall:.0f}%, loss {record.loss:.2f}"
+        recall = record.metrics.get("text_retrieval_recall@1")  # if it was evaluated
+        found = "" if recall is None else f"I→T {100 * recall:.0f}%, "
+        title = f"step {record.step}\n{found}loss {record.loss:.2f}"
         stages.append(Stage(clouds[k][0], clouds[k][1], title))
     return stages
 

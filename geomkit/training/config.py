@@ -17,6 +17,7 @@ __all__ = [
     "configure",
     "default_words",
     "differences",
+    "evaluation_metrics",
     "evaluation_steps",
     "learning_rate",
 ]
@@ -63,6 +64,7 @@ _DEFAULTS = {
     "image_size": "the model's own",
     "steps": "600; sphere 700; paper 9 epochs",
     "epochs": "paper 9",
+    "eval_metrics": "all",
 }
 """Defaults in words, where the value does not say it."""
 
@@ -105,6 +107,7 @@ class TrainConfig:
         learn_temperature: Train the temperature, kept within 0.01 to 1.
         eval_every: Steps between evaluations; 0: one epoch.
         eval_split: Split to evaluate on: train, val or all.
+        eval_metrics: Metrics of an evaluation: names or groups, separated by commas.
         seed: Random seed for initial weights and data order.
         precision: Precision: fp32, bf16, fp64, or auto (bf16 on CUDA).
         threads: CPU threads; 0: torch's default.
@@ -139,6 +142,7 @@ class TrainConfig:
     learn_temperature: bool = False
     eval_every: int = 100
     eval_split: str = "val"
+    eval_metrics: str | None = None
     seed: int = 0
     precision: str = "auto"
     threads: int = 0
@@ -268,6 +272,7 @@ def _check(config: TrainConfig) -> None:
         raise GeomkitError(f"dim: expected {words}, got {config.dim}")
     if config.eval_every:
         evaluation_steps(config)
+    evaluation_metrics(config)
     if config.learn_temperature and not loss.uses_temperature:
         raise GeomkitError(
             f"--learn-temperature: no term of the loss '{config.loss}' depends on the temperature; "
@@ -309,6 +314,21 @@ def evaluation_steps(config: TrainConfig) -> list[int]:
     if config.dim == 3:
         steps.update(config.eval_every >> k for k in (1, 2, 3))
     return sorted(s for s in steps if s <= config.steps)
+
+
+def evaluation_metrics(config: TrainConfig) -> list[str]:
+    """Return the names of the metrics that an evaluation measures.
+
+    Raises:
+        GeomkitError: If a name is unknown.
+
+    >>> evaluation_metrics(TrainConfig(eval_metrics="alignment, uniformity"))
+    ['alignment', 'uniformity']
+    """
+    from geomkit.metrics.registry import select  # what imports the options needs no metrics
+
+    names = config.eval_metrics
+    return select(None if names is None else [name.strip() for name in names.split(",")])
 
 
 def differences(stored: dict[str, Any], config: TrainConfig) -> list[str]:

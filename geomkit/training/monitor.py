@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from geomkit.extraction.encode import encode
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
 from geomkit.models.checkpoints import Record, Snapshot
+from geomkit.training.config import evaluation_metrics
 from geomkit.training.preparation import Run
 
 __all__ = ["SNAPSHOT_PAIRS", "embed_held_out", "evaluate", "snapshot"]
@@ -62,17 +65,27 @@ def evaluate(
         lr: Learning rate of the last step.
         terms: Weighted terms of the last step's loss.
     """
-    scale = run.start.model.get_parameter("clip.logit_scale").detach().exp().cpu()
+    logit = run.start.model.get_parameter("clip.logit_scale").detach().exp()
+    rows: list[Any] = [image.numpy(), text.numpy()]
+    if run.device.startswith("cuda"):
+        rows = [image.to(run.device), text.to(run.device)]
     return Record(
         step=step,
         epoch=step / run.order.steps_per_epoch,
         split=run.held_out.split,
         pairs=len(image),
         lr=lr,
-        temperature=float(1.0 / scale),
+        temperature=float(1.0 / logit),
         train_terms=dict(terms),
-        loss=_batched_loss(run, image, text, scale),
-        metrics=dict(gap(Embeddings.of(image.numpy(), text.numpy()), seed=run.config.seed).metrics),
+        loss=_batched_loss(run, *map(torch.as_tensor, rows), logit),
+        metrics=dict(
+            gap(
+                Embeddings.of(*rows),
+                metrics=evaluation_metrics(run.config),
+                seed=run.config.seed,
+                errors=False,
+            ).metrics
+        ),
     )
 
 
@@ -86,7 +99,7 @@ def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float
     """The mean loss over batches of the training's size: it grows with the size."""
     criterion = ContrastiveLoss(run.config.loss)
     bias = None if criterion.spec.logit_bias is None else run.start.model.logit_bias
-    logit = [scale] if bias is None else [scale, bias.detach().cpu()]
+    logit = [s.to(image.device) for s in ([scale] if bias is None else [scale, bias.detach()])]
     size = run.config.batch_size
     batches = [slice(i * size, (i + 1) * size) for i in range(max(1, len(image) // size))]
     values = [criterion(image[b], text[b], *logit) for b in batches]

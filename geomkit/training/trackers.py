@@ -55,8 +55,9 @@ def scalars(event: Event) -> dict[str, float]:
     if event.kind != "evaluation" or record is None:
         return {}
     named = {"clip_val_loss": record.loss, "epoch": record.epoch, "num_samples": record.pairs}
-    named |= {new: record.metrics[old] for old, new in {**_RECALLS, **_RANKS}.items()}
-    named |= {name: value for name, value in record.metrics.items() if name not in _RECALLS}
+    known = record.metrics
+    named |= {new: known[old] for old, new in {**_RECALLS, **_RANKS}.items() if old in known}
+    named |= {name: value for name, value in known.items() if name not in _RECALLS}
     return {f"val/{name}": value for name, value in named.items()}
 
 

@@ -123,14 +123,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker[0], int(options.worker[1]))
+        worker(options.worker[0], int(options.worker[1]))
+        return
     from importlib import metadata
 
     cores = len(os.sched_getaffinity(0))
     lines = [
         "# Threads of a training step, measured",
         "",
-        "Made by `python tests/benchmarks/threads.py --out FILE`, whose head says what is compared.",
+        "Made by `python tests/benchmarks/threads.py --out FILE`, whose head says what is",
+        "compared.",
         f"Median milliseconds of a step over {options.rounds} rounds in turns, and the share of "
         "one thread's time.",
         "",

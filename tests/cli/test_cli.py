@@ -395,7 +395,8 @@ def test_every_field_of_the_configuration_is_an_option_of_train(cli) -> None:
         "loss dim out resume overwrite data captions repeat_captions pairs cache_images max_bad "
         "image_column caption_column fast_decode model pretrained keep_projection freeze lock "
         "image_size download recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 "
-        "warmup schedule clip_norm temperature learn_temperature seed eval_every eval_split log "
+        "warmup schedule clip_norm temperature learn_temperature seed eval_every eval_split "
+        "eval_metrics log "
         "precision device threads workers compile"
     )
 

@@ -391,3 +391,12 @@ def test_embeddings_carry_ids_and_modalities() -> None:
     assert gap(e).to_json()["modalities"] == ["audio", "text"]
     with pytest.raises(GeomkitError, match="ids: expected one per image"):
         Embeddings.of(np.eye(3), np.eye(3), ids=("a",))
+
+
+def test_values_without_errors_are_the_same() -> None:
+    x, y = clouds(20, 4)
+    index = np.arange(30) % 20
+    e = Embeddings.of(x, y[index], index)
+    whole, bare = gap(e), gap(e, errors=False)
+    assert bare.metrics == whole.metrics and bare.ideal == whole.ideal
+    assert whole.stderr and not (bare.stderr or bare.null or bare.p_value)

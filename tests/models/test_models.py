@@ -7,11 +7,14 @@ import math
 import pytest
 import torch
 from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomkit.errors import GeomkitError
 from geomkit.models.architectures import model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.towers import open_clip_model
 from geomkit.models.two_encoder import build
 
 CAPTIONS = ["a", "flag of the United Kingdom", "woman in motorized wheelchair facing right", "🦊"]
@@ -33,6 +36,57 @@ def test_encoders_equal_open_clips_own(name: str) -> None:
     assert trimmed.shape[1] < 16
     torch.testing.assert_close(model.encode_text(trimmed), y, rtol=1e-12, atol=1e-14)
     assert scale.item() == pytest.approx(1 / 0.07, rel=1e-6)
+    # and open_clip's model as it comes, with its own attention, gradients included
+    stock = open_clip_model(config, init_logit_scale=0.0).double()
+    stock.load_state_dict(model.clip.state_dict())
+    torch.testing.assert_close(x, stock.encode_image(images, normalize=True))
+    torch.testing.assert_close(y, stock.encode_text(tokens, normalize=True))
+    ((x[:, 0].sum() + y[:, 0].sum()) * 3).backward()
+    both = stock.encode_image(images, normalize=True), stock.encode_text(tokens, normalize=True)
+    (sum(rows[:, 0].sum() for rows in both) * 3).backward()
+    for weight, other in zip(model.clip.parameters(), stock.parameters(), strict=True):
+        if other.grad is not None:
+            torch.testing.assert_close(weight.grad, other.grad, rtol=1e-9, atol=1e-12)
+
+
+class _Copies(TorchDispatchMode):
+    """Counts copies of whole tensors, and tensors filled with zeros."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ in ("copy_", "clone", "fill_", "zero_")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_block_copies_once_for_the_backward_pass() -> None:
+    """What torch's own layer does: queries, keys and values apart, and back."""
+    torch.manual_seed(0)
+    blocks = build(model_config("nano", dim=3)).clip.transformer.resblocks
+    with _Copies() as copies:
+        blocks[0](torch.randn(2, 5, 64, requires_grad=True)).sum().backward()
+    assert copies.count <= 2
+
+
+def test_a_vocabulary_of_the_captions() -> None:
+    whole = Tokenizer.for_model(model_config("nano"))
+    words = whole.for_captions(CAPTIONS)
+    known = torch.tensor(words.known)
+    # the same tokens under other numbers: start and end are the largest still
+    ids = words.encode(CAPTIONS)
+    assert torch.equal(torch.where(ids > 0, known[ids], 0), whole.encode(CAPTIONS))
+    assert ids.max() == words.size - 1 < 600
+    # any other text is written in parts that are known, none is lost
+    other = ["Überraschung 猫!", "flagship", "wheelchairs"]
+    for text, row in zip(other, words.encode(other), strict=True):
+        parts = [int(known[i]) for i in row if i > 0][1:-1]
+        tokenizer = SimpleTokenizer()
+        assert tokenizer.decode(parts).strip() == tokenizer.decode(tokenizer.encode(text)).strip()
+    again = Tokenizer.from_dict(words.as_dict())
+    assert again == words and torch.equal(again.encode(other), words.encode(other))
+    for merged in ([5], [600, 600], [49406]):
+        with pytest.raises(GeomkitError, match="merged: expected ids from 512 to 49405, in order"):
+            Tokenizer.from_dict({**words.as_dict(), "merged": merged})
 
 
 def test_a_caption_that_fills_the_context() -> None:

@@ -14,6 +14,8 @@ from processes import start_command
 from geomkit.errors import GeomkitError
 from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.models.checkpoints import load_run, save_run, weights_sha256
+from geomkit.models.tokenizers import VOCABULARY
+from geomkit.training import preparation
 from geomkit.training.config import (
     TrainConfig,
     configure,
@@ -88,6 +90,31 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     train(config, path, resume=True)
     train(config, tmp_path / "whole.pt")
     assert checksum(path) == checksum(tmp_path / "whole.pt")
+
+
+def test_a_vocabulary_of_the_captions_trains_as_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings that no caption has get no gradient; a run that has them goes on with them."""
+    options = {"precision": "fp64", "steps": 3, "eval_metrics": "alignment, centroid_distance"}
+    own = train(small(**options), tmp_path / "own.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_MOST_CAPTIONS", 0)
+        with pytest.raises(Interrupted):
+            train(small(**options), tmp_path / "whole.pt", should_stop=lambda: True)
+    whole = train(small(**options), tmp_path / "whole.pt", resume=True)
+    assert whole.model_config["text_cfg"]["vocab_size"] == VOCABULARY
+    assert own.model_config["text_cfg"]["vocab_size"] == own.tokenizer.size < 650
+    rows = whole.state_dict["token_embedding.weight"][own.tokenizer.known]
+    torch.testing.assert_close(
+        {**whole.state_dict, "token_embedding.weight": rows}, own.state_dict, rtol=1e-7, atol=1e-9
+    )
+    assert (tmp_path / "own.pt").stat().st_size < (tmp_path / "whole.pt").stat().st_size / 7
+    # texts of other words are embedded with the parts that are known
+    model = own.opened().model
+    assert model.encode_text(own.tokenizer.encode(["xylophone"])).shape == (1, 3)
+    for record in own.history:
+        assert record.metrics.keys() == {"alignment", "centroid_distance"}
 
 
 def test_randomness_outside_is_left_alone(tmp_path: Path) -> None:
@@ -293,6 +320,7 @@ def test_recipes_by_dimension() -> None:
         ({"temperature": 0.001}, "temperature: expected 0.01 to 1"),
         ({"beta2": 1.0}, r"beta2: expected a number in \[0, 1\)"),
         ({"eval_split": "test"}, "unknown split 'test'"),
+        ({"eval_metrics": "alignment,gapp"}, "unknown metric 'gapp'"),
     ],
 )
 def test_configurations_out_of_range_are_refused(changes: dict, says: str) -> None:

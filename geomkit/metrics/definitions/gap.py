@@ -38,6 +38,8 @@ def centroid_distance(m: Moments) -> Number:
 
 @wraps(centroid_distance)
 def _centroid_distance(s: Statistics) -> Number:
+    if not s.errors:
+        return centroid_distance(s.moments)
     if s.n > _SWAPPED:
         p_value = swap_p_value_of_many(s.moments, seed=s.seed)
     else:

@@ -54,7 +54,7 @@ def mixed_recall(s: Statistics, direction: str, k: int) -> Number:
     error = f.error(hits, error, RECALL_AT.index(k))
     if k >= s.n + s.embeddings.m - 1:
         error = 0.0  # all candidates are in the top K of every draw
-    return Number(value, error, _chance(s, direction, k))
+    return Number(value, error, _chance(s, direction, k)) if s.errors else Number(value)
 
 
 def _found(s: Statistics, direction: str) -> Found:

@@ -80,7 +80,7 @@ class Found:
     Attributes:
         ranks: Rank of each query's right answer.
         groups: For each query, the number of its image; ``None`` if they are in the images' order.
-        influence: Influence of images on the queries; ``None`` in estimates.
+        influence: Influence of images on the queries; ``None`` in estimates, or without errors.
     """
 
     ranks: Ranks
@@ -121,7 +121,7 @@ def influence(
         ranks: Ranks of the queries.
         mixed: Whether the gallery holds the rows of the queries' own modality too.
     """
-    if not s.exact:
+    if not (s.exact and s.errors):
         return None
     e, answers = s.embeddings, s.reduced(RANKS).right_answers
     weights = _without_one(ranks)
@@ -193,6 +193,8 @@ def recall(s: Statistics, direction: str, k: int) -> Number:
     error = f.error(hits, error, place)
     if k >= (s.embeddings.m if direction == "text" else s.n):
         error = 0.0  # all candidates are in the top K of every draw
+    if not s.errors:
+        return Number(value)
     chance = min(1.0, k / s.n)
     if s.embeddings.m == s.n:
         return Number(value, error, chance, binomial_tail(float(hits.sum()), len(hits), chance))
