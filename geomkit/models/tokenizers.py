@@ -26,6 +26,7 @@ VOCABULARY = 49408
 """Number of ids of open_clip's own tokenizer."""
 _BYTES, _START = 512, VOCABULARY - 2
 """Its first ids are single bytes, inside a word and at its end; the last two start and end."""
+_MOST_CAPTIONS = 100_000
 _OWN_CLEAN = {"none": str, "lowercase": str.lower}
 _LONGEST = 2**20
 _CLEAN = ("whitespace", "lower", "canonicalize", *_OWN_CLEAN)
@@ -83,11 +84,14 @@ class Tokenizer:
         """Return the ``SimpleTokenizer`` of the tokens that captions have.
 
         They get one id each, as before; other captions are written in these and in single bytes.
+        More than 100,000 captions have most tokens, and take long to look through: they get all.
 
         >>> words = Tokenizer(context_length=8).for_captions(["a red ball"])
         >>> words.size, words.encode(["a red ball", "a red car"])[:, 1:6].tolist()
         (516, [[320, 512, 513, 515, 0], [320, 512, 66, 64, 337]])
         """
+        if len(captions) > _MOST_CAPTIONS:
+            return self
         used = self.encode(captions).unique().tolist()
         return replace(self, merged=tuple(i for i in used if _BYTES <= i < _START))
 

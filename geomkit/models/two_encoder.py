@@ -7,6 +7,7 @@ whatever is trained here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,6 +90,13 @@ class TwoEncoder(nn.Module):
         projection = model.text_projection
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
         return F.normalize(_wide(x), dim=-1)
+
+    def keep_tokens(self, ids: Sequence[int]) -> None:
+        """Keep the embeddings of some token ids alone; they get the ids from 0 in this order."""
+        clip: Any = self.clip
+        rows = clip.token_embedding.weight.detach()[list(ids)]
+        clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
+        clip.vocab_size = len(rows)
 
     def pixels(self, images: Tensor, preprocess: Preprocess) -> Tensor:
         """Return standardised pixels ``(n, 3, h, w)`` of uint8 images ``(n, h, w, 3)``.

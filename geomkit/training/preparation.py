@@ -30,8 +30,6 @@ from geomkit.training.order import Order, plan_order
 
 __all__ = ["Run", "caption_tokens", "prepare", "stored_run"]
 
-_MOST_CAPTIONS = 100_000
-
 
 @dataclass(frozen=True)
 class Run:
@@ -214,16 +212,10 @@ def _with_bias(found: Checkpoint, start: float | None) -> Checkpoint:
 def _with_vocabulary(found: Checkpoint, captions: list[str]) -> Checkpoint:
     """The same model without the token embeddings that no caption has: nothing trains them.
 
-    They are most of a small model. Many captions have most of them, and take long to look through.
+    They are most of a small model.
     """
-    if len(captions) > _MOST_CAPTIONS:
-        return found
     tokenizer = found.tokenizer.for_captions(captions)
-    clip: Any = found.model.clip
-    with torch.no_grad():
-        rows = clip.token_embedding.weight[tokenizer.known]
-    clip.token_embedding = nn.Embedding.from_pretrained(rows, freeze=False)
-    clip.vocab_size = tokenizer.size
+    found.model.keep_tokens(tokenizer.known)
     text = {**found.model_config["text_cfg"], "vocab_size": tokenizer.size}
     return replace(
         found, model_config={**found.model_config, "text_cfg": text}, tokenizer=tokenizer

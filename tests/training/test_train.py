@@ -13,9 +13,8 @@ from processes import start_command
 
 from geomkit.errors import GeomkitError
 from geomkit.losses.contrastive import ContrastiveLoss
+from geomkit.models import tokenizers
 from geomkit.models.checkpoints import load_run, save_run, weights_sha256
-from geomkit.models.tokenizers import VOCABULARY
-from geomkit.training import preparation
 from geomkit.training.config import (
     TrainConfig,
     configure,
@@ -99,11 +98,11 @@ def test_a_vocabulary_of_the_captions_trains_as_the_whole_one(
     options = {"precision": "fp64", "steps": 3, "eval_metrics": "alignment, centroid_distance"}
     own = train(small(**options), tmp_path / "own.pt")
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "_MOST_CAPTIONS", 0)
+        patch.setattr(tokenizers, "_MOST_CAPTIONS", 0)
         with pytest.raises(Interrupted):
             train(small(**options), tmp_path / "whole.pt", should_stop=lambda: True)
     whole = train(small(**options), tmp_path / "whole.pt", resume=True)
-    assert whole.model_config["text_cfg"]["vocab_size"] == VOCABULARY
+    assert whole.model_config["text_cfg"]["vocab_size"] == tokenizers.VOCABULARY
     assert own.model_config["text_cfg"]["vocab_size"] == own.tokenizer.size < 650
     rows = whole.state_dict["token_embedding.weight"][own.tokenizer.known]
     torch.testing.assert_close(

@@ -26,7 +26,7 @@ from geomkit.functional import contrastive
 from geomkit.interventions import Procrustes
 from geomkit.losses import ContrastiveLoss
 from geomkit.metrics import gap
-from geomkit.models.architectures import model_config
+from geomkit.models.architectures import OWN_CONFIGS, model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.reproduce.controls.towers import build_towers, inputs_of
@@ -178,6 +178,10 @@ def _trained(
         "train": load(split="train", pairs=config.pairs or MAX_PAIRS),
         "val": load(split="val", pairs=MAX_PAIRS),
     }
+    if config.model in OWN_CONFIGS:  # as in any training
+        both = views["train"].first, views["train"].second
+        captions = [text for side in both if isinstance(side, list) for text in side]
+        tokenizer = tokenizer.for_captions(captions)
     # A batch is no larger than the data.
     size = min(config.batch_size, len(set(views["train"].data.names)))
     order = plan_order(views["train"].data, batch_size=size, seed=config.seed)
@@ -187,6 +191,7 @@ def _trained(
     towers = build_towers(
         control.first, control.second, architecture,
         encoders=control.encoders, temperature=config.temperature,
+        tokens=None if tokenizer.merged is None else tokenizer.known,
     ).to(device).train()  # fmt: skip
     optimizer = optimizer_for(towers, config)  # type: ignore[arg-type]
     criterion = ContrastiveLoss(config.loss)

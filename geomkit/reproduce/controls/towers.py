@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,13 @@ class Towers(nn.Module):
 
 
 def build_towers(
-    first: str, second: str, architecture: dict[str, Any], *, encoders: str, temperature: float
+    first: str,
+    second: str,
+    architecture: dict[str, Any],
+    *,
+    encoders: str,
+    temperature: float,
+    tokens: Sequence[int] | None = None,
 ) -> Towers:
     """Fresh encoders, initialised from torch's global random state.
 
@@ -100,6 +107,7 @@ def build_towers(
         architecture: open_clip's model config.
         encoders: How the weights are related, one of :data:`ENCODERS`.
         temperature: τ.
+        tokens: Token ids whose embeddings are kept; default: all.
 
     Raises:
         GeomkitError: For unknown encoders, or if encoders of images and of texts shall share
@@ -112,7 +120,10 @@ def build_towers(
     of_images = [view.endswith("picture") for view in (first, second)]
 
     def fresh() -> TwoEncoder:
-        return build(architecture, temperature=temperature, learn_temperature=False)
+        model = build(architecture, temperature=temperature, learn_temperature=False)
+        if tokens is not None:
+            model.keep_tokens(tokens)
+        return model
 
     def tower(side: int, model: TwoEncoder) -> nn.Module:
         return Pictures(model, preprocess) if of_images[side] else Texts(model)
