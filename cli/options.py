@@ -162,7 +162,7 @@ class TaskOptions:
     overwrite: Overwrite = False
     device: Device = "auto"
     precision: Precision = "fp32"
-    batch_size: Annotated[int, typer.Option(min=1)] = 256
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 256
     workers: Workers = None
     max_bad: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.01
     download: Download = False

@@ -12,6 +12,7 @@ from typing import Any
 
 from geomkit._core.files import from_home
 from geomkit.embeddings.formats import read
+from geomkit.errors import GeomkitError
 from geomkit.models.architectures import OWN_CONFIGS, ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind, kinds, open_model
@@ -20,6 +21,8 @@ from geomkit.models.tokenizers import VOCABULARY
 __all__ = ["SCHEMA_VERSION", "architecture_name", "describe", "describe_model"]
 
 SCHEMA_VERSION = 1
+_LARGEST_LOG = 88.0
+"""exp of it is the largest number in float32."""
 # Entries of a config that do not change the function computed, or only its fresh weights.
 _IRRELEVANT = ("timm_model_pretrained", "hf_model_pretrained", "output_tokens", "hf_tokenizer_name",
                "tokenizer_kwargs", "tokenizer_mode", "pad_id", "patch_dropout", "timm_drop",
@@ -128,7 +131,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
             },
         },
         "dim": config["embed_dim"],
-        "temperature": math.exp(-clip.logit_scale.item()),
+        "temperature": _temperature(checkpoint.source, clip.logit_scale.item()),
         "logit_bias": None if bias is None else bias.item(),
         "preprocess": checkpoint.preprocess.as_dict(),
         "tokenizer": checkpoint.tokenizer.as_dict(),
@@ -138,6 +141,15 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "meta": checkpoint.meta,
         "notes": checkpoint.notes,
     }
+
+
+def _temperature(source: str, log_scale: float) -> float:
+    if not abs(log_scale) < _LARGEST_LOG:
+        raise GeomkitError(
+            f"{source}: its logit scale, exp({log_scale:g}), is none that a model has; the weights "
+            "are damaged"
+        )
+    return math.exp(-log_scale)
 
 
 def _activation(config: ModelConfig) -> str:

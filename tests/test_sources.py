@@ -48,6 +48,14 @@ def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any])
     )
 
 
+def test_a_logit_scale_that_no_model_has_is_refused(tmp_path: Path) -> None:
+    weights = open_clip_model().state_dict()
+    for scale in (1e4, -1e4, float("nan")):
+        torch.save({**weights, "logit_scale": torch.tensor(scale)}, path := tmp_path / "w.pt")
+        with pytest.raises(GeomkitError, match=r"w\.pt: its logit scale, exp\(.*damaged"):
+            describe(f"openai:{path}")
+
+
 def test_models_are_measured_in_float32_unless_asked(
     tmp_path: Path, cli: Callable[..., Any], refused: Callable[..., str]
 ) -> None:

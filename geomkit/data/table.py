@@ -246,7 +246,7 @@ class Table:
         for first, kind in _OTHER.items():
             if start.startswith(first):
                 raise GeomkitError(f"{self.file}: not UTF-8 but {kind}; convert it")
-        head = next(self._lines(), "").rstrip("\r\n")
+        head = next((line for line in self._lines() if line.strip()), "").rstrip("\r\n")
         name = self.separator or self._separator(head)
         mark = SEPARATORS.get(name, name)
         if len(mark) != 1:
@@ -262,7 +262,11 @@ class Table:
         places: list[int] = []
         width = 0
         for number, line, cells in self._parsed(mark, quoted):
-            if not number and not isinstance(cells, str):
+            if not places:
+                if isinstance(cells, str):
+                    raise GeomkitError(
+                        f"{self.file}: line {line}, which names the columns: {cells}"
+                    )
                 width, places = len(cells), self._places(cells)
             elif isinstance(cells, str):
                 yield number, f"(line {line}) {cells}"
@@ -349,9 +353,9 @@ class Table:
             strict=True,
             skipinitialspace=self.spaced,
         )
-        number = -1
+        number = 0
         while True:
-            number, line = number + 1, reader.line_num + 1
+            line = reader.line_num + 1
             says = f"{self.file}: row {number} (line {line}): cannot be read: "
             try:
                 row = next(reader)
@@ -368,14 +372,16 @@ class Table:
                         f"{says}a quote is opened and not closed; close it, or give quotes=false"
                     ) from None
                 yield number, line, "text after a closing quote"
+                number += 1
                 continue
             if at := _swallowed(row, mark):
                 raise GeomkitError(
                     f"{says}a quote is opened and closed in another row ('{at}'); close it, or "
                     "give quotes=false"
                 )
-            if row:
+            if row:  # an empty line is no row
                 yield number, line, [cell.strip() for cell in row] if self.spaced else row
+                number += 1
 
     def _parquet(self) -> Iterator[tuple[int, Cells | str]]:
         import pyarrow as pa

@@ -59,6 +59,7 @@ have checksums. The thread count of the first run is kept."""
 _ADDED = "data.lengths_and_times"
 """Of the images' files; what folders that were begun by an earlier version lack."""
 _SHOWN = 40
+_MOST = 2**31 - 1
 
 Json = Mapping[str, Any]
 
@@ -314,8 +315,8 @@ def check_options(
         ("batch size", batch_size, 1),
         ("workers", workers or 0, 0),
     ):
-        if value < least:
-            raise GeomkitError(f"{name}: expected {least} or more, got {value}")
+        if not least <= value <= _MOST:
+            raise GeomkitError(f"{name}: expected {least} to {_MOST:,}, got {value}")
 
 
 def check_folder(path: Path, *, resume: bool, overwrite: bool) -> Json | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any
 
+from geomkit.data import parse_spec
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.losses import PRESETS, TERMS, parse_loss
 from geomkit.models.freezing import FREEZES
@@ -239,6 +240,12 @@ def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> 
         raise unknown_name("recipe", recipe, ["auto", *RECIPES])
     if "steps" in wanted and "epochs" in wanted:
         raise GeomkitError("--steps and --epochs exclude each other; give one")
+    if "pairs" in wanted and "data" in wanted:
+        n = parse_spec(wanted["data"]).options.get("n", wanted["pairs"])
+        if n != wanted["pairs"]:
+            raise GeomkitError(
+                f"--pairs {wanted['pairs']}: the data '{wanted['data']}' has n={n}; give one"
+            )
     values = {**RECIPES[recipe], **wanted}
     if "steps" in wanted:
         values["epochs"] = None

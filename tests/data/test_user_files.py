@@ -92,6 +92,18 @@ def test_rows_with_other_numbers_of_cells_count_as_bad(pictures: Path) -> None:
         table(pictures, "w.csv", rows(3)[1:])
 
 
+def test_empty_lines_are_no_rows_and_a_header_is_needed(pictures: Path) -> None:
+    lines = rows(10)
+    blank = ["", "", *lines[:5], "", *lines[5:]]
+    assert table(pictures, "b.csv", blank).names == table(pictures, "w.csv", lines).names
+    with pytest.raises(GeomkitError, match=r"row 6: .line 10. .* 3 cells, the header has 2"):
+        table(pictures, "b.csv", [*blank[:9], "6.jpg,a,b"])
+    with pytest.raises(GeomkitError, match="its first line must name the columns"):
+        table(pictures, "b.csv", ["", *lines[1:]])
+    with pytest.raises(GeomkitError, match=r"line 1, which names the columns: text after a clos"):
+        table(pictures, "b.csv", ['"filepath"s,title', *lines[1:]])
+
+
 def test_text_that_is_not_utf_8_is_named(pictures: Path) -> None:
     content = "\n".join(rows(10, c7="café")).encode("cp1252")
     file = write(pictures / "l.csv", content)

@@ -289,9 +289,10 @@ def test_what_is_not_ours_is_neither_written_over_nor_removed(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"rows_per_shard": 0}, "shard rows: expected 1 or more, got 0"),
-        ({"batch_size": 0}, "batch size: expected 1 or more, got 0"),
-        ({"workers": -1}, "workers: expected 0 or more, got -1"),
+        ({"rows_per_shard": 0}, "shard rows: expected 1 to 2,147,483,647, got 0"),
+        ({"batch_size": 2**63}, "batch size: expected 1 to 2,147"),
+        ({"batch_size": 0}, "batch size: expected 1 to 2,147,483,647, got 0"),
+        ({"workers": -1}, "workers: expected 0 to 2,147,483,647, got -1"),
         ({"dtype": "float61"}, "unknown dtype 'float61'; did you mean 'float16'"),
         ({"precision": "bf61"}, "unknown precision 'bf61'; did you mean 'bf16'"),
         ({"device": "cdu"}, "unknown device 'cdu'"),
