@@ -320,6 +320,7 @@ def test_recipes_by_dimension() -> None:
         ({"beta2": 1.0}, r"beta2: expected a number in \[0, 1\)"),
         ({"eval_split": "test"}, "unknown split 'test'"),
         ({"eval_metrics": "alignment,gapp"}, "unknown metric 'gapp'"),
+        ({"pairs": 5, "data": "openmoji,n=12"}, "has n=12; give one"),
     ],
 )
 def test_configurations_out_of_range_are_refused(changes: dict, says: str) -> None:
