@@ -90,8 +90,8 @@ def fit_probe(
         The fitted classifier.
 
     Raises:
-        GeomkitError: For fewer than two classes, a C that is not positive, or classes too small
-            for cross-validation.
+        GeomkitError: For fewer than two classes, a C that is not positive, a seed out of range, or
+            classes too small for cross-validation.
 
     >>> rng = np.random.default_rng(0)
     >>> rows = np.concatenate([rng.normal(-3, 1, (20, 2)), rng.normal(3, 1, (20, 2))])
@@ -107,6 +107,8 @@ def fit_probe(
         )
     if C is not None and not (np.isfinite(C) and C > 0):
         raise GeomkitError(f"C: expected a positive number, got {C:g}")
+    if not 0 <= seed < 2**32:
+        raise GeomkitError(f"seed: expected 0 to 2**32 - 1, got {seed}")
     tried: dict[float, float] = {}
     chosen = C is None
     if C is None:

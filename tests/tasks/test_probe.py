@@ -99,6 +99,9 @@ def test_few_pictures() -> None:
     for wrong in (0.0, -1.0, float("nan")):
         with pytest.raises(GeomkitError, match="positive"):
             fit_probe(rows, labels, C=wrong)
+    for seed in (-1, 2**32):
+        with pytest.raises(GeomkitError, match="seed: expected 0 to"):
+            fit_probe(rows, labels, seed=seed)
 
 
 def test_a_fit_cut_short_says_so() -> None:
