@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from geomkit._core.array import A, Array, eye, namespace
+from geomkit._core.array import A, Array, is_torch, namespace
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -149,9 +149,10 @@ def potential_sum(x: A, others: A, t: float = 2.0, *, offset: int = 0) -> A:
         -4.0
     """
     cosine = x @ others.T
-    b, n = cosine.shape
-    off_diagonal = 1.0 - eye(b, like=cosine, columns=n, offset=offset)
-    return namespace(cosine).sum(gaussian_potential(cosine, t) * off_diagonal)
+    own = cosine[:, offset : offset + x.shape[0]]
+    # Their potential is exactly 0; a mask would be a matrix more, in the backward pass too.
+    own.fill_diagonal_(-math.inf) if is_torch(own) else np.fill_diagonal(own, -math.inf)
+    return namespace(cosine).sum(gaussian_potential(cosine, t))
 
 
 def log_mean_potential(total: A, n: int) -> A:

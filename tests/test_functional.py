@@ -10,6 +10,7 @@ import torch
 from conftest import clouds, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomkit import functional as F
 from geomkit.errors import GeomkitError
@@ -157,3 +158,25 @@ def test_unequal_shapes_are_refused(formula) -> None:
 def test_one_row_is_refused() -> None:
     with pytest.raises(GeomkitError, match="n >= 2"):
         F.uniformity(np.eye(1))
+
+
+def test_the_diagonal_is_left_out_without_a_mask() -> None:
+    class Matrices(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            new = isinstance(out, torch.Tensor) and not func._schema.is_mutable
+            self.count += new and out.shape == (5, 9) and not out._is_view()
+            return out
+
+    torch.manual_seed(0)
+    others = torch.nn.functional.normalize(torch.randn(9, 3, dtype=torch.float64), dim=1)
+    rows = others[2:7].clone().requires_grad_()
+    with Matrices() as matrices:
+        total = F.potential_sum(rows, others, offset=2)
+    assert matrices.count <= 5  # not a mask, its complement and a product
+    (slope,) = torch.autograd.grad(total, rows)
+    kept = 1 - torch.eye(5, 9).roll(2, dims=1)
+    masked = (F.gaussian_potential(rows @ others.T) * kept).sum()
+    assert total == masked and slope.equal(torch.autograd.grad(masked, rows)[0])

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Array", "eye", "is_torch", "like", "namespace", "to_numpy", "upcast"]
+__all__ = ["Array", "is_torch", "like", "namespace", "to_numpy", "upcast"]
 
 
 class Array(Protocol):
@@ -76,17 +76,6 @@ def upcast(array: A) -> A:
     if array.dtype in (xp.float32, xp.float64):
         return array
     return xp.astype(array, xp.float32)
-
-
-def eye(n: int, like: Array, *, columns: int | None = None, offset: int = 0) -> Array:
-    """Return rows ``offset`` to ``offset + n`` of an identity, of the dtype and device of ``like``.
-
-    >>> eye(1, np.ones(1), columns=3, offset=1)
-    array([[0., 1., 0.]])
-    """
-    xp = namespace(like)
-    device = array_api_compat.device(like)
-    return xp.eye(n, columns, k=offset, dtype=like.dtype, device=device)
 
 
 def to_numpy(array: Array) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from geomkit._core.container import memory_limits
 from geomkit.errors import GeomkitError
 
 __all__ = ["available_memory", "check_file", "check_memory", "check_parquet", "is_bomb"]
@@ -15,7 +16,15 @@ _MOST, _SMALL = 100, 2**26
 
 
 def available_memory() -> int | None:
-    """Return the bytes available without swapping; ``None`` where the system does not say."""
+    """Return the bytes available without swapping; ``None`` where the system does not say.
+
+    A container may have fewer than the machine.
+    """
+    free = [_on_machine(), *memory_limits()]
+    return min((count for count in free if count is not None), default=None)
+
+
+def _on_machine() -> int | None:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

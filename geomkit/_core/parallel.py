@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from geomkit._core.container import core_limit
 from geomkit.errors import GeomkitError, reason
 
 if TYPE_CHECKING:
@@ -33,11 +35,16 @@ MINUTES = 10.0
 
 
 def cores() -> int:
-    """Return the number of CPU cores for this process; the ranks on one machine divide them."""
+    """Return the number of CPU cores for this process; the ranks on one machine divide them.
+
+    A container may have fewer than the machine: the limit of its control group counts.
+    """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
+    if (limit := core_limit()) is not None:
+        count = min(count, math.ceil(limit))
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 

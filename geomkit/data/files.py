@@ -22,6 +22,7 @@ from PIL import Image
 
 from geomkit._core.files import refusing
 from geomkit._core.memory import is_bomb
+from geomkit._core.texts import Texts
 from geomkit.data.decode import decode, prepare
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -69,6 +70,12 @@ class FileImages:
     preprocess: Preprocess
     draft: bool = False
     spans: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Put the names where processes share them."""
+        if not isinstance(self.names, Texts):
+            object.__setattr__(self, "names", Texts(self.names))
+        object.__setattr__(self, "place", np.asarray(self.place, int))
 
     @property
     def size(self) -> int:

@@ -6,10 +6,12 @@ of workers. Images that are pixels already need no worker.
 
 from __future__ import annotations
 
+import gc
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from geomkit._core.parallel import cores, end_with_parent
 from geomkit.data.pairs import Bad, PairData
 
-__all__ = ["Batch", "batches"]
+__all__ = ["Batch", "batches", "loader"]
+
+_MOST_WORKERS = 8
+"""Default of the worker processes of one rank: more rarely help, and each takes memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Batch:
 
 def batches(
     data: PairData,
-    jobs: Sequence[Any],
+    jobs: Iterable[Any],
     *,
     rows_of: Callable[[Any], np.ndarray] | None = None,
     instead: Callable[[Any, int, int], int | None] | None = None,
@@ -58,38 +63,82 @@ def batches(
 
     Args:
         data: Pairs whose images are decoded.
-        jobs: For each batch its rows, or the argument of ``rows_of``; picklable.
+        jobs: For each batch its rows, or the argument of ``rows_of``; picklable. They are made in
+            this process, a few batches ahead.
         rows_of: Function from a job to its rows, called in the worker; picklable.
         instead: Function that keeps the size of a batch: from a job, a place in the batch and the
             attempt counted from 1 to the row that replaces a bad image, or to ``None`` if there
             is none left.
         tokens_of: Function from a job and the rows its batch has in the end to their token ids,
             called in the worker; picklable.
-        workers: Worker processes; 0 decodes in this process. ``None`` is one per core, or 0 for
-            images in memory.
+        workers: Worker processes; 0 decodes in this process. ``None`` is one per core, at most 8,
+            or 0 for images in memory.
         pin: Whether to put images into page-locked memory, for asynchronous copies to CUDA.
 
-    Yields:
+    Returns:
         The batch of each job.
     """
-    dataset = _Jobs(data, jobs, rows_of, instead, tokens_of)
+    return iter(loader(data, jobs, rows_of, instead, tokens_of, workers=workers, pin=pin))
+
+
+def loader(
+    data: PairData,
+    jobs: Iterable[Any],
+    rows_of: Callable[[Any], np.ndarray] | None = None,
+    instead: Callable[[Any, int, int], int | None] | None = None,
+    tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None = None,
+    *,
+    workers: int | None = 0,
+    pin: bool = False,
+    keep: bool = False,
+) -> Iterable[Batch]:
+    """Return what gives the batches of :func:`batches`, each time that it is iterated over.
+
+    Args:
+        data: As for :func:`batches`, as are all but ``keep``.
+        jobs: See there.
+        rows_of: See there.
+        instead: See there.
+        tokens_of: See there.
+        workers: See there.
+        pin: See there.
+        keep: Whether the worker processes stay for the next time.
+    """
     if workers is None:
-        workers = 0 if data.in_memory else cores()
-    with warnings.catch_warnings():  # more workers than cores may be asked for
-        warnings.filterwarnings("ignore", message=".*worker processes in total")
-        loader: DataLoader = DataLoader(
-            dataset,
+        workers = 0 if data.in_memory else min(cores(), _MOST_WORKERS)
+    with _many_workers():
+        made: DataLoader = DataLoader(
+            _Decoded(data, rows_of, instead, tokens_of),
             batch_size=None,
-            shuffle=False,
+            sampler=jobs,
             num_workers=workers,
             pin_memory=pin,
             prefetch_factor=2 if workers else None,
+            persistent_workers=keep and workers > 0,
             worker_init_fn=_start_worker,
             # A generator of its own: otherwise the loader draws its seed from the global state.
             generator=torch.Generator().manual_seed(0),
         )
-        stream = iter(loader)
-    yield from _ahead(stream) if pin and not workers else stream
+    return _Stream(made, ahead=pin and not workers)
+
+
+@contextmanager
+def _many_workers() -> Iterator[None]:
+    """More workers than cores may be asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*worker processes in total")
+        yield
+
+
+@dataclass
+class _Stream:
+    made: Iterable[Batch]
+    ahead: bool
+
+    def __iter__(self) -> Iterator[Batch]:
+        with _many_workers():
+            stream = iter(self.made)
+        return _ahead(stream) if self.ahead else stream
 
 
 def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
@@ -110,24 +159,22 @@ def _ahead(stream: Iterator[Batch]) -> Iterator[Batch]:
 def _start_worker(worker: int) -> None:
     """Leave signals to the main process, and end with it."""
     end_with_parent()
+    gc.freeze()  # a collection would write to whatever is shared with the main process
     # Ctrl-C reaches a whole process group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @dataclass
-class _Jobs(Dataset):
+class _Decoded(Dataset):
+    """From a job to its batch."""
+
     data: PairData
-    jobs: Sequence[Any]
     rows_of: Callable[[Any], np.ndarray] | None
     instead: Callable[[Any, int, int], int | None] | None
     tokens_of: Callable[[Any, np.ndarray], torch.Tensor] | None
 
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    def __getitem__(self, number: int) -> Batch:
-        job = self.jobs[number]
+    def __getitem__(self, job: Any) -> Batch:
         wanted = np.asarray(self.rows_of(job) if self.rows_of else job, int)
         images, rows, bad = self.data.read(wanted)
         if bad and self.instead is not None:

@@ -18,7 +18,7 @@ import torch
 from geomkit._core.parallel import SOLO, Team
 from geomkit._core.runtime import autocast, numerics, send
 from geomkit.data import PairData
-from geomkit.data.loading import Batch, batches
+from geomkit.data.loading import Batch, loader
 from geomkit.data.pairs import Bad
 from geomkit.embeddings import Embeddings
 from geomkit.embeddings.manifest import cut_captions
@@ -138,6 +138,7 @@ def encode(
     batch_size: int = 256,
     workers: int | None = None,
     seen: Callable[[Batch], None] = lambda batch: None,
+    stream: Iterable[Batch] | None = None,
     team: Team = SOLO,
     everywhere: bool = True,
 ) -> Encoded:
@@ -153,16 +154,12 @@ def encode(
         batch_size: Images, and captions, per forward pass.
         workers: Number of processes that decode images; default: one per core.
         seen: Function called after each batch of images.
+        stream: What :func:`image_batches` returned, if it is used again.
         team: Ranks that share the work: each encodes a block of the images and one of the texts.
         everywhere: Whether each rank gets all rows, or only the first one; the others get none.
     """
-    own = team.block(len(data))
-    stream = batches(
-        data,
-        blocks(own.start, own.stop, batch_size),
-        workers=workers,
-        pin=device.startswith("cuda"),
-    )
+    if stream is None:
+        stream = image_batches(data, team, batch_size, device=device, workers=workers)
     with evaluating(model, device=device, precision=precision):
         words = None if tokens is None else tokens[team.block(len(tokens))]
         found = encode_batches(
@@ -179,6 +176,30 @@ def encode(
         rows=joined(torch.from_numpy(found.rows)).numpy(),
         bad=tuple(image for part in bad for image in part),
     )
+
+
+def image_batches(
+    data: PairData,
+    team: Team,
+    batch_size: int = 256,
+    *,
+    device: str,
+    workers: int | None,
+    keep: bool = False,
+) -> Iterable[Batch]:
+    """Return a rank's share of the images in batches, for :func:`encode`.
+
+    Args:
+        data: Images.
+        team: Ranks that share the work.
+        batch_size: Images per batch.
+        device: Device that they are for.
+        workers: Number of processes that decode images; default: one per core, at most 8.
+        keep: Whether these processes stay for the next pass.
+    """
+    own = team.block(len(data))
+    jobs = blocks(own.start, own.stop, batch_size)
+    return loader(data, jobs, workers=workers, pin=device.startswith("cuda"), keep=keep)
 
 
 def blocks(start: int, stop: int, size: int) -> list[np.ndarray]:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,13 @@ from geomkit._core.runtime import numerics, resolve_device, use_device, versions
 from geomkit.data.loading import batches
 from geomkit.data.pairs import Bad
 from geomkit.errors import GeomkitError
+from geomkit.extraction.encode import image_batches
 from geomkit.losses import ContrastiveLoss
 from geomkit.models.checkpoints import Record, TrainedRun, load_run, save_run
 from geomkit.models.two_encoder import MAX_LOG_SCALE
 from geomkit.training.config import MAX_WORKERS, TrainConfig, evaluation_steps, learning_rate
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
-from geomkit.training.preparation import Run, caption_tokens, prepare, stored_run
+from geomkit.training.preparation import Run, caption_tokens, prepare, replacement, stored_run
 from geomkit.training.step import (
     Reading,
     backward,
@@ -213,6 +216,7 @@ def _loop(
     criterion = ContrastiveLoss(config.loss, global_batch=not alone)
 
     eval_tokens = run.start.tokenizer.encode(run.held_out.names)
+    eval_images = image_batches(run.held_out, team, device=device, workers=workers, keep=True)
     evaluations = set(evaluation_steps(config))
     terms: dict[str, float] = {}
     temperature: float | None = None
@@ -252,7 +256,7 @@ def _loop(
         check_finite(step, model, optimizer, out=out)
         record = None
         if evaluating:
-            image, text = embed_held_out(run, eval_tokens, team=team, workers=workers)
+            image, text = embed_held_out(run, eval_tokens, eval_images, team=team)
             if team.rank == 0:
                 lr = learning_rate(config, max(0, step - 1))
                 record = evaluate(run, image, text, step=step, lr=lr, terms=terms)
@@ -293,9 +297,9 @@ def _loop(
 
     for batch in batches(
         run.data,
-        range(step, config.steps),
-        rows_of=run.order.rows,
-        instead=run.order.instead,
+        run.order.shares(range(step, config.steps)),
+        rows_of=attrgetter("rows"),
+        instead=partial(replacement, run.order),
         tokens_of=caption_tokens(run),
         workers=workers,
         pin=cuda,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from geomkit._core.parallel import Team
+from geomkit.data.loading import Batch
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.extraction.encode import encode
 from geomkit.losses import ContrastiveLoss
@@ -22,7 +24,7 @@ SNAPSHOT_PAIRS = 1000
 
 
 def embed_held_out(
-    run: Run, tokens: Tensor, *, team: Team, workers: int | None
+    run: Run, tokens: Tensor, stream: Iterable[Batch], *, team: Team
 ) -> tuple[Tensor, Tensor]:
     """Return unit rows ``(n, d)`` of the evaluated images and their main captions.
 
@@ -31,8 +33,8 @@ def embed_held_out(
     Args:
         run: Model and data.
         tokens: Token ids ``(n, context)`` of the evaluated images' main captions.
+        stream: This rank's images, from :func:`~geomkit.extraction.encode.image_batches`.
         team: Ranks that share the work.
-        workers: Processes that decode images.
 
     Raises:
         GeomkitError: If more images fail to decode than the data set allows.
@@ -44,7 +46,7 @@ def embed_held_out(
         run.start.preprocess,
         device=run.device,
         precision=run.config.precision,
-        workers=workers,
+        stream=stream,
         team=team,
         everywhere=False,
     )

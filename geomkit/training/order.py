@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
 
-__all__ = ["Order", "plan_order"]
+__all__ = ["Order", "Share", "plan_order"]
+
+
+class Share(NamedTuple):
+    """A rank's share of a step.
+
+    Attributes:
+        step: The step.
+        rows: Rows of its pairs, ``(b,)``.
+        texts: Indices of their captions among all captions, ``(b,)``.
+    """
+
+    step: int
+    rows: np.ndarray
+    texts: np.ndarray
 
 
 @dataclass
@@ -43,6 +59,12 @@ class Order:
         """Whole batches in one pass over the data."""
         return self.n // self.batch_size
 
+    def shares(self, steps: Iterable[int]) -> Iterator[Share]:
+        """Yield this rank's share of each step: made here, no other process holds the order."""
+        for step in steps:
+            rows = self.rows(step)
+            yield Share(step, rows, self.texts(step, rows))
+
     def rows(self, step: int) -> np.ndarray:
         """Return this rank's rows of a step, ``(batch_size / ranks,)``."""
         share = self.batch_size // self.ranks
@@ -50,6 +72,8 @@ class Order:
 
     def texts(self, step: int, rows: np.ndarray) -> np.ndarray:
         """Return the indices, among all captions, of the captions that rows have at a step."""
+        if self.captions != "random":
+            return self.starts[rows]
         return self._epoch(step)[1][rows]
 
     def batch(self, step: int) -> np.ndarray:
@@ -58,22 +82,27 @@ class Order:
         With ``words``, a pair whose caption is in the batch already is replaced by the next pair
         of the epoch after the batch whose caption is not.
         """
-        order, texts = self._epoch(step)
+        order, _ = self._epoch(step)
         first = step % self.steps_per_epoch * self.batch_size
-        rows = order[first : first + self.batch_size]
+        last = first + self.batch_size
+        rows = order[first:last]
         if self.words is None:
             return rows
-        words = self.words[texts]
-        _, kept = np.unique(words[rows], return_index=True)
+        names = self._names(step, rows)
+        _, kept = np.unique(names, return_index=True)
         if len(kept) == len(rows):
             return rows
-        rows, seen = rows.copy(), set(words[rows[kept]].tolist())
-        others = iter(np.roll(order, -(first + self.batch_size)))
+        rows, seen = rows.copy(), set(names[kept].tolist())
+        others = chain(order[last:], order[:last])
         for place in np.setdiff1d(np.arange(len(rows)), kept):
-            row = next((row for row in others if words[row] not in seen), rows[place])
-            seen.add(words[row])
+            row = next((r for r in others if self._names(step, r) not in seen), rows[place])
+            seen.add(int(self._names(step, row)))
             rows[place] = row
         return rows
+
+    def _names(self, step: int, rows: Any) -> Any:
+        """Numbers that are equal for rows that must not be in one batch."""
+        return rows if self.words is None else self.words[self.texts(step, rows)]
 
     def instead(self, step: int, place: int, attempt: int) -> int | None:
         """Return the row that replaces one whose image is bad, or ``None`` if none is left.
@@ -82,22 +111,22 @@ class Order:
         of a batch are bad, on whichever ranks, no two of them get the same pair, or with ``words``
         the same caption: a caption is only for the first place that comes to it.
         """
-        order, texts = self._epoch(step)
+        order, _ = self._epoch(step)
         place += self.rank * (self.batch_size // self.ranks)
-        names = np.arange(self.n) if self.words is None else self.words[texts]
         batch, at = self.batch(step), step % self.steps_per_epoch
-        seen, taken = names[batch], set(batch.tolist())
+        seen, taken = set(self._names(step, batch).tolist()), set(batch.tolist())
         slices = -(-self.n // self.batch_size)
         for ahead in range(1, slices):
             first = (at + ahead) % slices * self.batch_size
             rows = order[first : first + self.batch_size]
+            names = self._names(step, rows).tolist()
             if place < len(rows) and (row := rows[place]) not in taken:
-                name = names[row]
-                if name not in seen and name not in names[rows[:place]]:
+                name = names[place]
+                if name not in seen and name not in names[:place]:
                     attempt -= 1
                     if not attempt:
                         return int(row)
-            seen = np.concatenate([seen, names[rows]])
+            seen.update(names)
         return None
 
     def _epoch(self, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import nn
 
 from geomkit._core.parallel import Team, cores
 from geomkit._core.runtime import resolve_precision, versions
+from geomkit._core.texts import Texts
 from geomkit.data import PairData, load_data
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
@@ -26,9 +27,9 @@ from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder, build
 from geomkit.sources import open_source
 from geomkit.training.config import TrainConfig, differences
-from geomkit.training.order import Order, plan_order
+from geomkit.training.order import Order, Share, plan_order
 
-__all__ = ["Run", "caption_tokens", "prepare", "stored_run"]
+__all__ = ["Run", "caption_tokens", "prepare", "replacement", "stored_run"]
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,13 @@ def _ready(model: TwoEncoder, config: TrainConfig, stored: TrainedRun | None) ->
     return model
 
 
-def caption_tokens(run: Run) -> Callable[[int, np.ndarray], torch.Tensor]:
-    """Return the function that gives token ids ``(k, context)`` of rows at a step.
+def replacement(order: Order, share: Share, place: int, attempt: int) -> int | None:
+    """Return the row that replaces a bad image, see :meth:`Order.instead`."""
+    return order.instead(share.step, place, attempt)
+
+
+def caption_tokens(run: Run) -> Callable[[Share, np.ndarray], torch.Tensor]:
+    """Return the function that gives token ids ``(k, context)`` of rows of a share.
 
     It is called in the processes that prepare batches. Images in memory have none: the captions
     that training may draw with them become token ids once.
@@ -281,18 +287,20 @@ def caption_tokens(run: Run) -> Callable[[int, np.ndarray], torch.Tensor]:
     captions = _captions(run.data, run.config)
     tokenizer = run.start.tokenizer
     table = tokenizer.encode(captions) if run.data.in_memory else None
-    return partial(_tokens, run.order, captions, tokenizer, table)
+    return partial(_tokens, run.order, Texts(captions), tokenizer, table)
 
 
 def _tokens(
     order: Order,
-    captions: list[str],
+    captions: Sequence[str],
     tokenizer: Tokenizer,
     table: torch.Tensor | None,
-    step: int,
+    share: Share,
     rows: np.ndarray,
 ) -> torch.Tensor:
-    numbers = order.texts(step, rows)
+    # Only where a bad image was replaced, a worker looks into the order itself.
+    same = np.array_equal(rows, share.rows)
+    numbers = share.texts if same else order.texts(share.step, rows)
     if table is not None:
         return table[torch.from_numpy(numbers)]
     return tokenizer.encode([captions[number] for number in numbers])

@@ -190,6 +190,7 @@ def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "_exit", lambda status: ended.set())
     monkeypatch.setattr(parallel, "parent_process", Parent)
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)
     for start in (
         lambda: loading._start_worker(0),
         lambda: grid._start_job(Value("i", 0), None, None),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import count, pairwise, takewhile
 
 import numpy as np
 import pytest
+import torch
 
+from geomkit._core.texts import Texts
+from geomkit.data import loading
 from geomkit.data.loading import batches
 from geomkit.data.pairs import PairData
 from geomkit.errors import GeomkitError
-from geomkit.training.order import plan_order
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.training.order import Order, plan_order
+from geomkit.training.preparation import _tokens
 
 
 def pairs(captions: list[tuple[str, ...]]) -> PairData:
@@ -189,3 +195,47 @@ def test_too_few_different_captions_are_refused() -> None:
     with pytest.raises(GeomkitError, match=r"'made' has 2; give --batch-size 2 or less, or --rep"):
         plan_order(data, batch_size=4, seed=0)
     assert len(plan_order(data, batch_size=4, seed=0, distinct=False).batch(0)) == 4
+
+
+def test_workers_hold_no_order_and_a_step_looks_at_its_own_pairs() -> None:
+    import tracemalloc
+
+    n = 100_000
+    order = Order(n, 64, 0, "first", np.arange(n + 1), np.arange(n) // 3)
+    there = replace(order)
+    share = next(order.shares([5]))
+    words = Tokenizer(context_length=8)
+    texts = Texts(str(number) for number in range(n))
+    tokens = _tokens(there, texts, words, None, share, share.rows)
+    assert tokens.equal(words.encode([str(row) for row in share.rows])) and there._drawn is None
+    step = next(s for s in range(1000) if _equal_captions(order, s))
+    tracemalloc.start()
+    order.rows(step), order.texts(step, share.rows)
+    assert tracemalloc.get_traced_memory()[1] < n
+    tracemalloc.stop()
+
+
+def _equal_captions(order: Order, step: int) -> bool:
+    first = step * order.batch_size % (order.n - order.batch_size)
+    rows = order._epoch(0)[0][first : first + order.batch_size]
+    return len(set((rows // 3).tolist())) < len(rows) and step < order.steps_per_epoch
+
+
+def test_workers_are_few_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "cores", lambda: 192)
+    data = replace(pairs(SINGLE), images=Process())
+    assert loading.loader(data, [], workers=None).made.num_workers == 8
+    stream = loading.loader(data, [[0], [1]], workers=1, keep=True)
+    first, again = (
+        [batch.images.flatten()[:4].view(torch.int32).item() for batch in stream] for _ in range(2)
+    )
+    assert first == again and first[0] != os.getpid()
+
+
+class Process:
+    """Images that hold the number of the process that decodes them."""
+
+    size = 4
+
+    def read(self, row: int) -> np.ndarray:
+        return np.full((4, 1, 3), os.getpid(), np.int32).view(np.uint8).reshape(4, 4, 3)
