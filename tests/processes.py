@@ -24,10 +24,7 @@ def run_ranks(function: Callable[..., None], ranks: int, folder: Path, *args: An
         folder: Working directory of each.
         args: Further arguments, pickled.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    errors = _SERVER.SimpleQueue()
+    port, errors = _free_port(), _SERVER.SimpleQueue()
     started = [
         _SERVER.Process(target=_rank, args=(rank, ranks, port, folder, errors, function, args))
         for rank in range(ranks)
@@ -51,15 +48,7 @@ def _rank(
 ) -> None:
     from geomkit._core.parallel import Team
 
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(ranks),
-        LOCAL_WORLD_SIZE=str(ranks),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        OMP_NUM_THREADS="1",
-    )
+    _name(rank, ranks, port)
     os.chdir(folder)
     try:
         team = Team.from_environment()
@@ -68,6 +57,44 @@ def _rank(
     except BaseException:
         errors.put(traceback.format_exc())
         raise
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _name(rank: int, ranks: int, port: int) -> None:
+    """Put into the environment what torchrun puts there."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    os.environ |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def start_ranks(words: list[str], folders: list[Path], **environment: str) -> list[Any]:
+    """Start ``geomkit WORDS`` on a rank in each folder, with nothing that ends one for another.
+
+    Output and process groups are as in :func:`start_command`.
+    """
+    port = _free_port()
+    started = [
+        _SERVER.Process(
+            target=_ranked_command, args=(rank, len(folders), port, words, folder, environment)
+        )
+        for rank, folder in enumerate(folders)
+    ]
+    for process in started:
+        process.start()
+    return started
+
+
+def _ranked_command(
+    rank: int, ranks: int, port: int, words: list[str], folder: Path, environment: dict[str, str]
+) -> None:
+    _name(rank, ranks, port)
+    os.environ |= environment
+    _command(words, folder)
 
 
 def start_command(words: list[str], folder: Path) -> Any:
@@ -87,22 +114,23 @@ def _command(words: list[str], folder: Path) -> None:
         raise SystemExit(run(words))
 
 
-def start_torchrun(ranks: int, words: list[str], folder: Path) -> Any:
+def start_torchrun(ranks: int, words: list[str], folder: Path, *, restarts: int = 0) -> Any:
     """Start ``torchrun --standalone --nproc-per-node RANKS -m geomkit_cli WORDS``.
 
     Output and process group are as in :func:`start_command`.
     """
-    process = _SERVER.Process(target=_torchrun, args=(ranks, words, folder))
+    process = _SERVER.Process(target=_torchrun, args=(ranks, words, folder, restarts))
     process.start()
     return process
 
 
-def _torchrun(ranks: int, words: list[str], folder: Path) -> None:
+def _torchrun(ranks: int, words: list[str], folder: Path, restarts: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
-        1, 1, ranks, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
+        1, 1, ranks, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork",
+        max_restarts=restarts, monitor_interval=0.1,
+    )  # fmt: skip
     with _apart(folder):
         elastic_launch(config, _torchrun_rank)(words)
 

@@ -144,7 +144,7 @@ class Team:
 
     @classmethod
     def from_environment(
-        cls, device: str = "cpu", *, say: Callable[[str], None] = lambda text: None
+        cls, device: str = "auto", *, say: Callable[[str], None] = lambda text: None
     ) -> Team:
         """Return the team that torchrun started, or a team of one; CUDA tensors go through NCCL.
 
@@ -173,7 +173,7 @@ class Team:
         import torch
         import torch.distributed as dist
 
-        from geomkit._core.pulse import Pulse
+        from geomkit._core.pulse import Pulse, name_of_start
         from geomkit._core.runtime import resolve_device, use_device
 
         place = torch.device(resolve_device(device))
@@ -182,23 +182,27 @@ class Team:
         # A device that this rank shares with no other, as NCCL asks for.
         alone = device in ("auto", "cuda") and place.index is not None
         alone = alone and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        rank, count = int(os.environ["RANK"]), int(size)
         try:
+            stores = [next(dist.rendezvous("env://", timeout=limit))[0] for _ in range(2)]
+            name = name_of_start(stores[0], rank, count, limit.total_seconds())
+            own, shared = (dist.PrefixStore(name, store) for store in stores)
             if not dist.is_initialized():
                 dist.init_process_group(
                     "cpu:gloo,cuda:nccl" if nccl else "gloo",
+                    store=own,
+                    rank=rank,
+                    world_size=count,
                     timeout=2 * limit,
                     device_id=place if nccl and alone else None,
                 )
-            store, own = (next(dist.rendezvous("env://", timeout=limit))[0] for _ in range(2))
         except RuntimeError as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise GeomkitError(
-                f"rank {os.environ['RANK']}: the {size} ranks do not come together at {where} "
-                f"({reason(error)}); start all of them"
+                f"rank {rank}: the {size} ranks do not come together at {where} ({reason(error)}); "
+                "start all of them"
             ) from None
-        rank = dist.get_rank()
-        pulse = Pulse(rank, int(size), store, own, limit.total_seconds(), say)
-        return cls(rank, int(size), pulse)
+        return cls(rank, count, Pulse(rank, count, shared, own, limit.total_seconds(), say))
 
     def share(self, items: list[Item]) -> list[Item]:
         """Return this rank's share of a list that is the same on all ranks."""

@@ -14,13 +14,44 @@ from collections.abc import Callable
 from functools import partial
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar
+from uuid import uuid4
 
-__all__ = ["Pulse"]
+__all__ = ["Pulse", "name_of_start"]
 
 Result = TypeVar("Result")
 
 _GRACE = 5.0
 """Seconds that a rank has to end by itself when another one has ended."""
+
+
+def name_of_start(store: Any, rank: int, size: int, limit: float) -> str:
+    """Return a name that the ranks started together agree on, and none started before has.
+
+    torchrun keeps its store when it starts ranks again, with the addresses of those that are gone.
+
+    Args:
+        store: Store in which the ranks meet.
+        rank: Rank of this process.
+        size: Number of ranks.
+        limit: Seconds to wait for the others.
+
+    Raises:
+        RuntimeError: If not all ranks come.
+    """
+    own, until = uuid4().hex, time.monotonic() + limit
+    if rank == 0:
+        store.set("geomkit/start", own)
+    while time.monotonic() < until:
+        if store.check(["geomkit/start"]):
+            name = store.get("geomkit/start").decode()
+            store.set(f"geomkit/{name}/{rank}", own)
+            places = [f"geomkit/{name}/{other}" for other in range(size)]
+            if rank == 0 and store.check(places):
+                store.set(f"geomkit/{name}", b" ".join(map(store.get, places)).decode())
+            if store.check([f"geomkit/{name}"]) and own in store.get(f"geomkit/{name}").decode():
+                return name
+        time.sleep(0.01)
+    raise RuntimeError(f"not all of them within {_words(limit)}")
 
 
 class Pulse:
@@ -41,6 +72,7 @@ class Pulse:
         """Start to give signs, and to look for those of the others."""
         self._rank, self._size, self._say = rank, size, say
         self._store, self._own, self._limit = store, own, limit
+        self._grace = min(_GRACE, limit)
         self._meetings = 0
         self._failed, self._left = False, False
         self._lock, self._closing = Lock(), Event()
@@ -70,17 +102,19 @@ class Pulse:
         with self._lock:
             failed, self._failed = self._failed, True
         if failed:
-            self._part(_GRACE)
+            self._part(self._grace)
             return
         word = f"{self._rank} {text}"
         try:
-            found = self._ask(partial(self._store.compare_set, "geomkit/ended", "", word), _GRACE)
+            found = self._ask(
+                partial(self._store.compare_set, "geomkit/ended", "", word), self._grace
+            )
         except ConnectionError:  # the store is gone, and perhaps with it whoever could print
             self._say(text)
             return
         if found == word.encode():
             self._say(text)
-        self._part(_GRACE)
+        self._part(self._grace)
 
     def close(self) -> None:
         """Stop. The first rank, which may hold the store, is the last one to do so."""
@@ -162,8 +196,8 @@ class Pulse:
         """End this process, because a rank has failed, if its main thread does not do so."""
         with self._lock:
             self._failed = True
-        self._part(_GRACE)
-        time.sleep(_GRACE)
+        self._part(self._grace)
+        time.sleep(self._grace)
         os._exit(2)
 
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import clouds
-from processes import run_ranks, start_torchrun
+from processes import run_ranks, start_ranks, start_torchrun
 
 from geomkit._core.parallel import Team
+from geomkit.data.loading import Batch, batches
+from geomkit.data.pairs import Bad, PairData
+from geomkit.errors import GeomkitError
+from geomkit.extraction.load import load_pairs
 from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.losses.spec import PRESETS, parse_loss
 from geomkit.models.checkpoints import load_run
+from geomkit.models.two_encoder import TwoEncoder
+from geomkit.training import loop
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 
@@ -56,8 +66,63 @@ def program(team: Team, runs: dict[str, dict]) -> None:
         np.savez(
             "found.npz", **{f"{k} {i}": v for k, vs in found.items() for i, v in enumerate(vs)}
         )
+    if team.rank:  # only the first rank sees the checkpoints
+        Path("elsewhere").mkdir(exist_ok=True)
+        os.chdir("elsewhere")
     for name, options in runs.items():
         train(configure(**options), f"{name}.pt", team=team, resume=True)
+    together(team)
+    embedded(team)
+
+
+def together(team: Team) -> None:
+    """What ranks exchange, and what all of them refuse."""
+    rows = torch.arange(2.0 * team.rank).reshape(team.rank, 2)  # none on the first rank
+    whole = torch.cat([torch.arange(2.0 * k).reshape(k, 2) for k in range(team.size)])
+    assert torch.equal(team.join(rows), whole)
+    assert torch.equal(team.join(rows, everywhere=False), whole[: len(whole) * (team.rank == 0)])
+    state = {"mask": torch.tensor([True]), "steps": torch.tensor(3), "none": torch.empty(0, 2)}
+    found = team.first(lambda: {**state, "matrix": whole.T, "name": "é"})
+    assert found["name"] == "é" and torch.equal(found["matrix"], whole.T)
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+    with pytest.raises(GeomkitError, match="no such file"):
+        team.first(lambda: load_run("missing.pt"))
+    with pytest.raises(GeomkitError, match=r"rank 1: has another number than rank 0 \(1, not 0\)"):
+        team.check_same({"number": min(team.rank, 1)})
+    last = torch.eye(4)[: 4 - team.rank // (team.size - 1)]  # an incomplete batch on the last rank
+    with pytest.raises(GeomkitError, match=r"image_features: .* each rank, got 4, .*drop_last"):
+        ContrastiveLoss("clip", global_batch=True)(last, last, torch.tensor(1.0))
+
+    # Two images on each rank do not decode; a rank by itself would go on.
+    def failing(*args: Any, **options: Any) -> Iterator[Batch]:
+        first, *rest = batches(*args, **options)
+        yield replace(first, bad=[Bad(int(row), str(row), "fails") for row in first.rows[:2]])
+        yield from rest
+
+    bad = 2 * team.size
+    share = (bad - 1) / SMALL["pairs"]
+    with (
+        mock.patch.object(PairData, "max_bad", share),
+        mock.patch.object(loop, "batches", failing),
+        pytest.raises(GeomkitError, match=f"and {bad - 1} more: {bad} of 64 images"),
+    ):
+        train(configure(**{**SMALL, "loss": "cua"}), "bad.pt", team=team)
+
+
+def embedded(team: Team) -> None:
+    """Embeddings of a model, of which each rank computes its part."""
+    encoded: list[int] = []
+    encode = TwoEncoder.encode_image
+
+    def counted(self: TwoEncoder, pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return encode(self, pixels)
+
+    path = team.first(lambda: Path("cuaxu.pt").resolve())
+    with mock.patch.object(TwoEncoder, "encode_image", counted):
+        (pairs,), _ = load_pairs(path, split="train", device="cpu", team=team)
+    assert pairs.n == SMALL["pairs"] == sum(team.gather(sum(encoded))) and max(encoded) < pairs.n
+    np.savez(path.with_name(f"embedded{team.rank}.npz"), image=pairs.image, text=pairs.text)
 
 
 def assert_same_weights(a: Path, b: Path, *, within: float) -> None:
@@ -128,24 +193,63 @@ def test_weights_after_ten_steps_are_those_of_one_process(ranked: tuple, tmp_pat
             assert one.metrics == pytest.approx(other.metrics, rel=1e-6, nan_ok=True)
 
 
+def test_each_rank_gets_the_embeddings_of_one_process(ranked: tuple) -> None:
+    folder, ranks = ranked
+    (alone,), _ = load_pairs(folder / "cuaxu.pt", split="train", device="cpu")
+    for rank in range(ranks):
+        with np.load(folder / f"embedded{rank}.npz") as found:
+            np.testing.assert_allclose(found["image"], alone.image, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(found["text"], alone.text, rtol=0, atol=1e-12)
+
+
+def lines(folders: list[Path]) -> list[str]:
+    """What ranks said when they ended."""
+    said = [line for f in folders for line in (f / "stderr").read_text().splitlines()]
+    return [line for line in said if line.startswith("geomkit: ")]
+
+
 def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: Path) -> None:
     words = "--loss cuaxu --dim 8 --recipe standard --model nano --pairs 64 --batch-size 16"
-    words += " --steps 40 --warmup 2 --eval-every 5 --precision fp64 --temperature 0.05"
+    words += " --steps 40 --warmup 2 --eval-every 10 --precision fp64 --temperature 0.05"
     words += " --eval-split train"
     words = ["train", *words.split(), "--out", "c.pt", "--resume"]
     path = tmp_path / "c.pt"
-    for number, end in ((signal.SIGKILL, os.killpg), (signal.SIGTERM, os.kill)):
-        child = start_torchrun(2, words, tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def written(child: Any) -> None:
+        """Wait until the checkpoint is there, or there again."""
         before = path.stat().st_mtime_ns if path.exists() else 0
         while child.is_alive() and not (path.exists() and path.stat().st_mtime_ns > before):
-            time.sleep(0.05)
-        end(child.pid, number)
-        child.join()
-        assert 0 <= load_run(path).step < 40
+            time.sleep(0.02)
+        assert child.is_alive() and 0 <= load_run(path).step < 40
+
+    first, second = start_ranks(words, [tmp_path, elsewhere])  # with no shared disk
+    written(first)
+    os.kill(second.pid, signal.SIGKILL)
+    first.join()
+    assert first.exitcode == 2 and not (elsewhere / "c.pt").exists()
+    (line,) = lines([tmp_path, elsewhere])
+    assert "another rank has ended" in line
+    first, second = start_ranks(words, [tmp_path, elsewhere], GEOMKIT_TIMEOUT="0.02")
+    written(first)
+    os.kill(second.pid, signal.SIGSTOP)
+    first.join()
+    os.kill(second.pid, signal.SIGKILL)
+    second.join()
+    (line,) = lines([tmp_path, elsewhere])
+    assert first.exitcode == 2 and "rank 1 has given no sign of life for 1 seconds" in line
     child = start_torchrun(2, words, tmp_path)
+    written(child)
+    os.kill(child.pid, signal.SIGTERM)
+    child.join()
+    child = start_torchrun(2, words, tmp_path, restarts=1)
+    written(child)
+    process = (tmp_path / ".c.pt.lock").read_text().split()[1]  # the first rank
+    os.kill(int(process), signal.SIGKILL)
     child.join()
     assert child.exitcode == 0, (tmp_path / "stderr").read_text()[-3000:]
     assert (tmp_path / "stdout").read_text().strip() == "c.pt"  # one rank prints for all
-    config = configure(**{**SMALL, "loss": "cuaxu", "steps": 40, "eval_every": 5})
+    config = configure(**{**SMALL, "loss": "cuaxu", "steps": 40, "eval_every": 10})
     train(config, tmp_path / "alone.pt")
     assert_same_weights(path, tmp_path / "alone.pt", within=1e-8)
