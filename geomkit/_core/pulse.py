@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 
 _GRACE = 5.0
 """Seconds that a rank has to end by itself when another one has ended."""
+_REMINDER = 300.0
+"""Seconds after which a rank that is waited for is named, again and again."""
 
 
 def name_of_start(store: Any, rank: int, size: int, limit: float) -> str:
@@ -90,10 +92,11 @@ class Pulse:
             time.sleep(pause)
             pause = min(0.1, 1.2 * pause)
             waited = time.monotonic() - started
-            if self._rank == 0 and waited > told * self._limit:
+            if self._rank == 0 and waited > told * _REMINDER:
                 told += 1
                 late = [str(r) for r, place in enumerate(places) if not self._own.check([place])]
-                self._say(f"waiting for rank {', '.join(late)} since {_words(waited)}")
+                if late:
+                    self._say(f"waiting for rank {', '.join(late)} for {_words(waited)}")
         if self._rank == 0:
             self._own.set(key, "")
 

@@ -184,3 +184,16 @@ def test_half_of_an_environment_of_ranks_is_refused(
     for name, value in ranks.items():
         monkeypatch.setenv(name, value)
     refused("gap", "e.npz", says=("WORLD_SIZE", "torchrun"))
+
+
+@pytest.mark.parametrize("command", ["zeroshot", "probe", "arithmetic", "plot-gap", "plot-pca"])
+def test_commands_that_share_no_work_are_refused_on_several_ranks(
+    cli, refused, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    words = [command, "c.pt", *(("--data", "openmoji") if command in ("zeroshot", "probe") else ())]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    refused(*words, says=(f"geomkit {command}: runs in one process", "torchrun"))
+    monkeypatch.setenv("RANK", "1")  # the first one has said it
+    outcome = cli(*words)
+    assert (outcome.status, outcome.out, outcome.err) == (0, "", "")

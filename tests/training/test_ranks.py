@@ -231,14 +231,14 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
     assert first.exitcode == 2 and not (elsewhere / "c.pt").exists()
     (line,) = lines([tmp_path, elsewhere])
     assert "another rank has ended" in line
-    first, second = start_ranks(words, [tmp_path, elsewhere], GEOMKIT_TIMEOUT="0.02")
+    first, second = start_ranks(words, [tmp_path, elsewhere], GEOMKIT_TIMEOUT="0.05")
     written(first)
     os.kill(second.pid, signal.SIGSTOP)
     first.join()
     os.kill(second.pid, signal.SIGKILL)
     second.join()
     (line,) = lines([tmp_path, elsewhere])
-    assert first.exitcode == 2 and "rank 1 has given no sign of life for 1 seconds" in line
+    assert first.exitcode == 2 and "rank 1 has given no sign of life for 3 seconds" in line
     child = start_torchrun(2, words, tmp_path)
     written(child)
     os.kill(child.pid, signal.SIGTERM)
