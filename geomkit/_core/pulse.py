@@ -1,7 +1,7 @@
 """Signs of life between ranks: if one fails, is killed, stopped or cut off, all of them end.
 
-They go through the store in which the ranks met, once a second. While each lives, the others wait
-for it as long as its work takes.
+They go through the store in which the ranks met, twice a second; the end of a process on the same
+machine is seen at once. While each lives, the others wait for it as long as its work takes.
 """
 
 from __future__ import annotations
@@ -9,19 +9,25 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import select
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, TypeVar
-from uuid import uuid4
 
 __all__ = ["Pulse", "name_of_start"]
 
 Result = TypeVar("Result")
 
+_EVERY = 0.5
+"""Seconds between signs of life."""
+_NOTICE = 1.5
+"""Seconds in which the others notice that a rank has failed."""
 _GRACE = 5.0
-"""Seconds that a rank has to end by itself when another one has ended."""
+"""Seconds that a rank then has to end by itself."""
 _REMINDER = 300.0
 """Seconds after which a rank that is waited for is named, again and again."""
 
@@ -40,7 +46,7 @@ def name_of_start(store: Any, rank: int, size: int, limit: float) -> str:
     Raises:
         RuntimeError: If not all ranks come.
     """
-    own, until = uuid4().hex, time.monotonic() + limit
+    own, until = uuid.uuid4().hex, time.monotonic() + limit
     if rank == 0:
         store.set("geomkit/start", own)
     while time.monotonic() < until:
@@ -74,10 +80,8 @@ class Pulse:
         """Start to give signs, and to look for those of the others."""
         self._rank, self._size, self._say = rank, size, say
         self._store, self._own, self._limit = store, own, limit
-        self._grace = min(_GRACE, limit)
         self._meetings = 0
-        self._failed, self._left = False, False
-        self._lock, self._closing = Lock(), Event()
+        self._failed, self._lock, self._closing = False, Lock(), Event()
         self._thread = Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -105,47 +109,46 @@ class Pulse:
         with self._lock:
             failed, self._failed = self._failed, True
         if failed:
-            self._part(self._grace)
+            self._part(_NOTICE)
             return
         word = f"{self._rank} {text}"
         try:
-            found = self._ask(
-                partial(self._store.compare_set, "geomkit/ended", "", word), self._grace
-            )
+            found = self._ask(partial(self._store.compare_set, "geomkit/ended", "", word), _NOTICE)
         except ConnectionError:  # the store is gone, and perhaps with it whoever could print
             self._say(text)
             return
         if found == word.encode():
             self._say(text)
-        self._part(self._grace)
+        self._part(_NOTICE)
 
     def close(self) -> None:
         """Stop. The first rank, which may hold the store, is the last one to do so."""
-        self._part()
+        if self._rank == 0:
+            self._part()
         self._closing.set()
         self._thread.join()
+        if self._rank:
+            self._part()
 
     def _part(self, seconds: float = math.inf) -> None:
         """Leave the store; the first rank waits until the others have left."""
         until = time.monotonic() + seconds
-        with self._lock:
-            first, self._left = not self._left, True
         with contextlib.suppress(RuntimeError):  # it is gone
-            self._store.add("geomkit/left", int(first and self._rank > 0))
-            while self._rank == 0 and self._store.add("geomkit/left", 0) < self._size - 1:
-                if time.monotonic() > until:
-                    break
+            self._store.set(f"geomkit/left/{self._rank}", "")
+            others = [f"geomkit/left/{rank}" for rank in range(1, self._size)]
+            while self._rank == 0 and not self._store.check(others) and time.monotonic() < until:
                 time.sleep(0.01)
 
     def _watch(self) -> None:
-        every = min(1.0, self._limit / 5)
+        every = min(_EVERY, self._limit / 5)
         beats: dict[int, bytes] = {}
         still: dict[int, int] = {}  # in own beats: all ranks may be suspended together
-        number = 0
+        number, gone = 0, None
         while not self._closing.wait(every):
             number += 1
             try:
-                ended, found = self._ask(partial(self._beat, number), self._limit)
+                gone = gone or self._ask(self._neighbours, self._limit)
+                ended, lost, found = self._ask(partial(self._beat, number, gone()), self._limit)
             except ConnectionError:
                 self._end("rank 0 has ended or cannot be reached")
                 return
@@ -153,19 +156,49 @@ class Pulse:
                 return
             if ended:
                 self._leave()
+            for rank in lost:
+                self._end(f"rank {rank} has ended (killed, if memory ran out)")
             for rank, beat in found.items():
                 still[rank] = still.get(rank, 0) + 1 if beats.get(rank) == beat else 0
                 if still[rank] * every >= self._limit:
                     self._end(f"rank {rank} has given no sign of life for {_words(self._limit)}")
             beats = found
 
-    def _beat(self, number: int) -> tuple[bool, dict[int, bytes]]:
-        """Give a sign of life; return whether a rank has failed, and the others' last signs."""
+    def _beat(self, number: int, gone: list[int]) -> tuple[bool, list[int], dict[int, bytes]]:
+        """Give a sign of life.
+
+        Returns:
+            Whether a rank has failed; those of ``gone`` that had not left; others' last signs.
+        """
         key = "geomkit/beat/{}".format
         self._store.set(key(self._rank), str(number))
         others = range(1, self._size) if self._rank == 0 else [0]
-        found = {r: self._store.get(key(r)) if self._store.check([key(r)]) else b"" for r in others}
-        return self._store.check(["geomkit/ended"]), found
+        found = {
+            rank: self._store.get(key(rank)) if self._store.check([key(rank)]) else b""
+            for rank in others
+            if not self._has_left(rank)
+        }
+        lost = [rank for rank in gone if not self._has_left(rank)]
+        return self._store.check(["geomkit/ended"]), lost, found
+
+    def _has_left(self, rank: int) -> bool:
+        return self._store.check([f"geomkit/left/{rank}"])
+
+    def _neighbours(self) -> Callable[[], list[int]]:
+        """Return a function that returns the ranks on this machine whose process has ended."""
+        place = _place()
+        self._store.set(f"geomkit/place/{self._rank}", f"{place} {os.getpid()}")
+        if not hasattr(os, "pidfd_open"):
+            return list
+        handles, ends = dict[int, int](), select.poll()
+        for rank in range(self._size):
+            other, number = self._store.get(f"geomkit/place/{rank}").decode().split()
+            if rank != self._rank and other == place:
+                with contextlib.suppress(OSError):
+                    handle = os.pidfd_open(int(number))
+                    handles[handle] = rank
+                    ends.register(handle, select.POLLIN)
+        return lambda: [handles[handle] for handle, _ in ends.poll(0)]
 
     def _ask(self, question: Callable[[], Result], seconds: float) -> Result:
         """Ask the store, which never answers if its process is stopped.
@@ -199,9 +232,18 @@ class Pulse:
         """End this process, because a rank has failed, if its main thread does not do so."""
         with self._lock:
             self._failed = True
-        self._part(self._grace)
-        time.sleep(self._grace)
+        self._part(_NOTICE)
+        time.sleep(_GRACE)
         os._exit(2)
+
+
+def _place() -> str:
+    """Return what processes that see each other have alike: machine, and space of their numbers."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        return uuid.uuid4().hex
 
 
 def _words(seconds: float) -> str:

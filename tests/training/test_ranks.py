@@ -210,7 +210,7 @@ def lines(folders: list[Path]) -> list[str]:
 
 def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: Path) -> None:
     words = "--loss cuaxu --dim 8 --recipe standard --model nano --pairs 64 --batch-size 16"
-    words += " --steps 40 --warmup 2 --eval-every 10 --precision fp64 --temperature 0.05"
+    words += " --steps 32 --warmup 2 --eval-every 8 --precision fp64 --temperature 0.05"
     words += " --eval-split train"
     words = ["train", *words.split(), "--out", "c.pt", "--resume"]
     path = tmp_path / "c.pt"
@@ -222,13 +222,14 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
         before = path.stat().st_mtime_ns if path.exists() else 0
         while child.is_alive() and not (path.exists() and path.stat().st_mtime_ns > before):
             time.sleep(0.02)
-        assert child.is_alive() and 0 <= load_run(path).step < 40
+        assert child.is_alive()
 
     first, second = start_ranks(words, [tmp_path, elsewhere])  # with no shared disk
     written(first)
     os.kill(second.pid, signal.SIGKILL)
     first.join()
     assert first.exitcode == 2 and not (elsewhere / "c.pt").exists()
+    assert load_run(path).step < 32
     (line,) = lines([tmp_path, elsewhere])
     assert "another rank has ended" in line
     first, second = start_ranks(words, [tmp_path, elsewhere], GEOMKIT_TIMEOUT="0.05")
@@ -243,6 +244,7 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
     written(child)
     os.kill(child.pid, signal.SIGTERM)
     child.join()
+    assert load_run(path).step < 32
     child = start_torchrun(2, words, tmp_path, restarts=1)
     written(child)
     process = (tmp_path / ".c.pt.lock").read_text().split()[1]  # the first rank
@@ -250,6 +252,6 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
     child.join()
     assert child.exitcode == 0, (tmp_path / "stderr").read_text()[-3000:]
     assert (tmp_path / "stdout").read_text().strip() == "c.pt"  # one rank prints for all
-    config = configure(**{**SMALL, "loss": "cuaxu", "steps": 40, "eval_every": 10})
+    config = configure(**{**SMALL, "loss": "cuaxu", "steps": 32, "eval_every": 8})
     train(config, tmp_path / "alone.pt")
     assert_same_weights(path, tmp_path / "alone.pt", within=1e-8)
