@@ -411,7 +411,7 @@ class Table:
             check_parquet(self.file, columns)
             number = 0
             for batch in table.iter_batches(columns=list(dict.fromkeys(columns))):
-                for cells in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
+                for cells in zip(*(_cells(batch.column(c)) for c in columns), strict=True):
                     number += 1
                     yield number, self._checked([number, *cells] if self.pictures else [*cells])
 
@@ -427,6 +427,20 @@ class Table:
                 return f"{column} is not UTF-8"
             cells[place] = found if isinstance(cell, list) else found[0]
         return cells
+
+
+def _cells(column: Any) -> list[Any]:
+    """Values of a column of a parquet file; if one is not UTF-8, all of them as bytes."""
+    import pyarrow as pa
+
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        plain = pa.large_binary()
+        nested = pa.types.is_nested(column.type)
+        return column.cast(pa.large_list(plain) if nested else plain).to_pylist()
 
 
 def _holds_bytes(kind: Any) -> bool:

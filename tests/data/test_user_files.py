@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from samples import numbers, picture, write
 from test_tars import shard
@@ -102,6 +104,21 @@ def test_empty_lines_are_no_rows_and_a_header_is_needed(pictures: Path) -> None:
         table(pictures, "b.csv", ["", *lines[1:]])
     with pytest.raises(GeomkitError, match=r"line 1, which names the columns: text after a clos"):
         table(pictures, "b.csv", ['"filepath"s,title', *lines[1:]])
+
+
+@pytest.mark.parametrize("kind", ["text", "list", "dictionary"])
+def test_a_cell_of_parquet_that_is_not_utf_8_is_named(pictures: Path, kind: str) -> None:
+    texts = [f"text {i}".encode() for i in range(10)]
+    texts[6] = b"caf\xe9"
+    column = pa.Array.from_buffers(pa.string(), 10, pa.array(texts, pa.binary()).buffers())
+    if kind == "list":
+        column = pa.ListArray.from_arrays(pa.array(range(11), pa.int32()), column)
+    elif kind == "dictionary":
+        column = column.dictionary_encode()
+    names = pa.array([f"{i}.png" for i in range(10)])
+    pq.write_table(pa.table({"filepath": names, "title": column}), pictures / "b.parquet")
+    with pytest.raises(GeomkitError, match=r"row 7: title is not UTF-8: 1 of 10"):
+        load_data(f"csv:{pictures / 'b.parquet'}", split="all")
 
 
 def test_text_that_is_not_utf_8_is_named(pictures: Path) -> None:

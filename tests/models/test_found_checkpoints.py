@@ -377,6 +377,14 @@ def test_a_tokenizer_that_differs_in_anything_is_used(change: Any, clips_tokeniz
     assert tokenizer_of(Path()).name == "HFTokenizer"
 
 
+@pytest.mark.parametrize("value", [{"pre_tokenizer": 3}, {"added_tokens": [3]}])
+def test_a_tokenizer_of_wrong_values_is_refused(value: Any, clips_tokenizer: Path) -> None:
+    whole = json.loads((clips_tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    Path("tokenizer.json").write_text(json.dumps(whole | value), encoding="utf-8")
+    with pytest.raises(GeomkitError, match="a value in it is not of the right type"):
+        tokenizer_of(Path())
+
+
 def test_a_tokenizer_is_used_as_its_file_says(clips_tokenizer: Path) -> None:
     from tokenizers import Tokenizer as Program
 

@@ -155,7 +155,9 @@ def tokenizer_in(
         raise GeomkitError(
             f"{folder}: no tokenizer in it; put tokenizer.json, or vocab.json and merges.txt, there"
         )
-    if _is_open_clips_own(folder):
+    with as_written(folder):
+        own = _is_open_clips_own(folder)
+    if own:
         return Tokenizer(context_length=context_length), []
     name = str(_optional(folder / "tokenizer_config.json").get("tokenizer_class"))
     gemma = name.startswith("Gemma") or vocab_size == _GEMMA_VOCABULARY
