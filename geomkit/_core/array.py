@@ -10,7 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Array", "is_torch", "like", "namespace", "to_numpy", "upcast"]
+__all__ = [
+    "Array", "accumulator", "is_torch", "like", "namespace", "summable", "to_numpy", "upcast",
+]  # fmt: skip
 
 
 class Array(Protocol):
@@ -87,6 +89,29 @@ def to_numpy(array: Array) -> np.ndarray:
         array = array.detach().cpu()
         return upcast(array).numpy() if "bfloat16" in str(array.dtype) else array.numpy()
     return np.asarray(array)
+
+
+def accumulator(shape: tuple[int, ...], dtype: type, near: Array) -> Array:
+    """Return zeros to add up what is computed beside ``near``: on its device, if it has float64.
+
+    >>> accumulator((2,), float, np.ones(1)).tolist()
+    [0.0, 0.0]
+    """
+    if not is_torch(near) or near.device.type == "mps":
+        return np.zeros(shape, dtype)
+    import torch
+
+    kind = torch.float64 if dtype is float else torch.int64
+    return torch.zeros(shape, dtype=kind, device=near.device)
+
+
+def summable(array: Array, dtype: type = float) -> Array:
+    """Return an array as :func:`accumulator` adds it up, float64 or int64; it is not moved."""
+    if not is_torch(array):
+        return np.asarray(array, dtype)
+    if array.device.type == "mps":
+        return to_numpy(array).astype(dtype)
+    return array.double() if dtype is float else array.long()
 
 
 def like(index: np.ndarray, array: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Cores and memory that the control group of this process allows: a container's share."""
+"""What this process has: cores and memory, as a container may limit them, and a CUDA driver."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["core_limit", "memory_limits"]
+__all__ = ["core_limit", "has_cuda_driver", "memory_limits"]
 
+_CUDA = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("C:/Windows/System32/nvcuda.dll"))
 _ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -35,6 +36,11 @@ def memory_limits() -> Iterator[int]:
             if limit and held:
                 # Pages of files that were read are held too, and given up where memory is needed.
                 yield max(0, limit[0] - held[0] + _cached(folder / "memory.stat"))
+
+
+def has_cuda_driver() -> bool:
+    """Whether this machine may have a CUDA device; torch, which knows, takes seconds to load."""
+    return any(map(Path.exists, _CUDA))
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from geomkit._core.container import memory_limits
 from geomkit.errors import GeomkitError
 
-__all__ = ["available_memory", "check_file", "check_memory", "check_parquet", "is_bomb"]
+__all__ = [
+    "available_memory",
+    "check_file",
+    "check_memory",
+    "check_parquet",
+    "device_memory",
+    "is_bomb",
+]
 
 _MOST, _SMALL = 100, 2**26
 """Zeros are packed into a thousandth, numbers that mean something into a tenth at best."""
@@ -32,6 +40,16 @@ def _on_machine() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def device_memory(array: Any) -> int | None:
+    """Return the bytes that are free on the accelerator of a tensor; ``None`` without one."""
+    device = getattr(array, "device", None)
+    if getattr(device, "type", "cpu") != "cuda":
+        return None
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def is_bomb(needed: int, packed: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from geomkit._core.array import Array, like, namespace, to_numpy
+from geomkit._core.array import Array, accumulator, like, namespace, summable, to_numpy
 from geomkit.engine.precision import rounding, unit64
 
 __all__ = ["beaten"]
@@ -47,7 +47,7 @@ def beaten(
     """
     xp, few = namespace(rows), rows.shape[1] <= _FEW
     rows = unit64(rows) if few else rows
-    total = np.zeros((len(label), weights.shape[1]))
+    total = accumulator((len(label), weights.shape[1]), float, rows)
     for part in _parts(len(owner)):
         block = unit64(queries[part]) if few else queries[part]
         width = rounding(rows.shape[1], block, rows)
@@ -55,8 +55,8 @@ def beaten(
         bar = xp.astype(like(reference[part, None] + width, gram), gram.dtype)
         above = (gram > bar) & like(owner[part, None] != label, gram)
         held = xp.astype(like(weights[part], gram), gram.dtype)
-        total += to_numpy(xp.astype(above, gram.dtype).T @ held)
-    return total
+        total += summable(xp.astype(above, gram.dtype).T @ held)
+    return to_numpy(total)
 
 
 def _parts(count: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geomkit._core.array import Array, is_torch, to_numpy
+from geomkit._core.array import Array, is_torch, like, to_numpy
 from geomkit._core.parallel import Team
 from geomkit.engine.nearest import MORE, Nearest
 from geomkit.engine.pairwise import Kind, Pairs, Reducer, Tile
@@ -147,10 +147,10 @@ class TopK:
             cols: Numbers of the candidates.
         """
         if is_torch(gram):
-            import torch
-
             best = gram.topk(min(self.k, gram.shape[1]), dim=1)
-            return best.values, torch.from_numpy(np.asarray(cols)).to(gram.device)[best.indices]
+            if isinstance(cols, range) or (np.diff(cols) == 1).all():
+                return best.values, best.indices + int(cols[0])
+            return best.values, like(cols, gram)[best.indices]
         # The bar may lag behind what other threads have found: a few more get through.
         bar = self._bar[rows.start : rows.stop].astype(gram.dtype)
         mask = gram > bar[:, None]

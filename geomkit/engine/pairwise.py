@@ -9,7 +9,7 @@ every score of an image with its own texts.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -209,6 +209,7 @@ class Pairs:
         self._starts = np.searchsorted(self._owner, np.arange(self.blocks + 1) * self.block)
         self._scratch = Scratch()
         self._right: dict[int, RightAnswers] = {}
+        self._there: dict[tuple[int, str], Any] = {}
         self._identity = self.m == self.n and bool(np.array_equal(first, np.arange(self.n)))
 
     def rows(self, block: int) -> range:
@@ -243,6 +244,29 @@ class Pairs:
             self._right[block] = RightAnswers.of(self._images(block), texts, self.owners(block))
         return self._right[block]
 
+    @property
+    def near(self) -> Array:
+        """Rows that the products are computed beside."""
+        return self.x[:1]
+
+    def reference(self, block: int, of: str) -> Array:
+        """Return ``best`` or ``own`` of :meth:`right_answers` beside the rows; moved once."""
+        return self._once(block, of, lambda: getattr(self.right_answers(block), of))
+
+    def text_index(self, block: int) -> Any:
+        """Return the index of a block's texts, a slice where there is one, beside the rows."""
+        rows = self.rows(block)
+        if self._identity:
+            return slice(rows.start, rows.stop)
+        return self._once(block, "texts", lambda: self.texts(block))
+
+    def _once(self, block: int, of: str, make: Callable[[], np.ndarray]) -> Array:
+        if not self.on_torch or self.x.device.type == "mps":
+            return make()
+        if (block, of) not in self._there:
+            self._there[block, of] = like(make(), self.x)
+        return self._there[block, of]
+
     def all_right_answers(self) -> RightAnswers:
         """Return the cosines of all images with their own texts, in the order of their rows."""
         blocks = [self.right_answers(block) for block in range(self.blocks)]
@@ -268,8 +292,10 @@ class Pairs:
         rows = self.rows(block)
         if self._identity:
             return self.y[rows.start : rows.stop]
-        chosen = self.first[rows.start : rows.stop] if paired else self.texts(block)
-        return self.y[like(chosen, self.y)]
+        if not paired:
+            return self.y[self.text_index(block)]
+        chosen = self._once(block, "paired", lambda: self.first[rows.start : rows.stop])
+        return self.y[chosen]
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -15,6 +15,8 @@ __all__ = ["Ranks", "count_above", "count_better", "tie_width"]
 _TIE = 8.0
 """Scores that differ by at most this many units of rounding are tied: two equal rows can get scores
 that differ in the last digits, from different corners of a matrix product."""
+_CHUNK = 1 << 24
+"""Numbers of a gathered block of rows on a device."""
 _FEW = 64
 """Up to one product in this many is taken again alone; past it, all products of the matrix are."""
 
@@ -101,11 +103,11 @@ def count_better(
     gram: Array,
     left: Array,
     right: Array,
-    reference: np.ndarray,
+    reference: Array,
     *,
     axis: int,
     own: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
+) -> Array:
     """Numbers of products along an axis that are above a cosine, and that are tied with it.
 
     Products of float32 that are too near the reference to be told from it are taken again in
@@ -115,13 +117,16 @@ def count_better(
         gram: Products ``left @ right.T``, ``(r, c)``.
         left: Unit rows ``(r, d)``.
         right: Unit rows ``(c, d)``.
-        reference: Cosine to compare with in float64, for each row (axis 1) or column (axis 0).
+        reference: Cosine to compare with in float64, for each row (axis 1) or column (axis 0);
+            beside ``gram``.
         axis: Axis to count along.
         own: Rows and columns of entries that do not count.
 
     Returns:
-        Counts above and counts tied, ``(2, k)``.
+        Counts above and counts tied, ``(2, k)``; on a device they stay there.
     """
+    if is_torch(gram) and gram.device.type != "mps":
+        return _count_better_there(gram, left, right, reference, axis=axis, own=own)
     dim, size = left.shape[1], gram.shape[0] * gram.shape[1]
     width = rounding(dim, left, right)
     low, high = (_along(reference + side * width, gram, axis) for side in (-1, 1))
@@ -147,6 +152,44 @@ def count_better(
     width = rounding(dim)
     above = above + np.bincount(place[ahead > width], minlength=len(above))
     return np.stack([above, np.bincount(place[abs(ahead) <= width], minlength=len(above))])
+
+
+def _count_better_there(
+    gram: Any, left: Any, right: Any, reference: Any, *, axis: int,
+    own: tuple[np.ndarray, np.ndarray],
+) -> Any:  # fmt: skip
+    """The counts of :func:`count_better` without a vector that leaves the device.
+
+    Only the number of near products is read, which decides how they are taken again.
+    """
+    import torch
+
+    dim, wide = left.shape[1], is_wide(left, right)
+    width = rounding(dim, left, right)
+    reference = reference.to(gram.device)
+    low, high = ((reference + side * width).to(gram.dtype).unsqueeze(axis) for side in (-1, 1))
+    is_above, is_near = gram > high, gram >= low
+    if len(own[0]):
+        place = like(own[0], gram), like(own[1], gram)
+        is_above[place], is_near[place] = False, False
+    above = is_above.sum(axis)
+    near = is_near.sum(axis) - above
+    many = 0 if wide else int(near.sum())
+    if not many:
+        return torch.stack([above, near])
+    if many * _FEW > gram.numel():
+        left, right = unit64(left), unit64(right)
+        return count_better(left @ right.T, left, right, reference, axis=axis, own=own)
+    rows, cols = (is_near & ~is_above).nonzero(as_tuple=True)
+    width = rounding(dim)
+    tied = torch.zeros_like(above)
+    step = max(1, _CHUNK // dim)
+    for r, c in zip(rows.split(step), cols.split(step), strict=True):
+        place = r if axis == 1 else c
+        ahead = (unit64(left[r]) * unit64(right[c])).sum(1) - reference[place]
+        above.index_add_(0, place, (ahead > width).long())
+        tied.index_add_(0, place, (ahead.abs() <= width).long())
+    return torch.stack([above, tied])
 
 
 def _near(

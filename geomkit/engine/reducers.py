@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from geomkit._core.array import Array, namespace, to_numpy
+from geomkit._core.array import Array, accumulator, is_torch, namespace, summable, to_numpy
 from geomkit._core.parallel import Team
 from geomkit.engine.pairwise import Kind, Pairs, Reducer, RightAnswers, Scratch, Tile
 from geomkit.engine.ranks import Ranks, count_better
@@ -46,18 +46,20 @@ class PotentialSums(Reducer[Pairs, Tile]):
         """Reset the sums."""
         self.n = pairs.n
         self._scratch = Scratch()
-        self.xx, self.yy, self.xy, self.yx = np.zeros((4, pairs.n))
+        self.xx, self.yy, self.xy, self.yx = accumulator((4, pairs.n), float, pairs.near)
 
-    def tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    def tile(self, tile: Tile) -> tuple[Array, Array]:
         """Return row and column sums of one tile."""
         cosine = tile.gram[:, : len(tile.cols)]
         potential = gaussian_potential(cosine, self.t, out=self._scratch.like(cosine))
         if tile.diagonal:
-            index = range(len(tile.rows))
-            potential[index, index] = 0.0
+            if is_torch(potential):
+                potential.fill_diagonal_(0.0)
+            else:
+                np.fill_diagonal(potential, 0.0)
         return row_sums(potential), row_sums(potential.T)
 
-    def add(self, tile: Tile, part: tuple[np.ndarray, np.ndarray]) -> None:
+    def add(self, tile: Tile, part: tuple[Array, Array]) -> None:
         """Add a tile's sums to its rows and, in a symmetric matrix, to its columns."""
         along_rows, along_cols = part
         rows, cols = slice(tile.rows.start, tile.rows.stop), slice(tile.cols.start, tile.cols.stop)
@@ -72,9 +74,8 @@ class PotentialSums(Reducer[Pairs, Tile]):
 
     def finish(self, team: Team) -> None:
         """Add the sums of all ranks."""
-        self.xx, self.yy, self.xy, self.yx = team.sum(
-            np.stack([self.xx, self.yy, self.xy, self.yx])
-        )
+        sums = [self.xx, self.yy, self.xy, self.yx]
+        self.xx, self.yy, self.xy, self.yx = team.sum(to_numpy(namespace(sums[0]).stack(sums)))
 
     def row_means(self, kind: Kind) -> np.ndarray:
         """Return each row's mean potential with all others; ``xy``: the mean of both directions."""
@@ -101,20 +102,23 @@ class SampledPotentials(Reducer[Sample, Strip]):
         """Reset the sums."""
         self._sample = pairs
         self._scratch = Scratch()
-        self._sums = {kind: np.zeros(len(pairs.rows)) for kind in sorted(self.kinds)}
+        count = len(pairs.rows)
+        self._sums = {
+            kind: accumulator((count,), float, pairs.images) for kind in sorted(self.kinds)
+        }
 
-    def tile(self, tile: Strip) -> np.ndarray:
+    def tile(self, tile: Strip) -> Array:
         """Return the row sums of one strip."""
         cosine = tile.paired
         return row_sums(gaussian_potential(cosine, self.t, out=self._scratch.like(cosine)))
 
-    def add(self, tile: Strip, part: np.ndarray) -> None:
+    def add(self, tile: Strip, part: Array) -> None:
         """Add a strip's sums."""
         self._sums[tile.kind] += part
 
     def finish(self, team: Team) -> None:
         """Add the sums of all ranks."""
-        self._sums = {kind: team.sum(sums) for kind, sums in self._sums.items()}
+        self._sums = {kind: team.sum(to_numpy(sums)) for kind, sums in self._sums.items()}
 
     def row_means(self, kind: Kind) -> np.ndarray:
         """Return each sampled row's mean potential with all other rows, as the full walk does."""
@@ -125,13 +129,13 @@ class SampledPotentials(Reducer[Sample, Strip]):
         return ((self._sums["xy"] + self._sums["yx"]) / 2 - own) / others
 
 
-def row_sums(positive: Array) -> np.ndarray:
-    """Return row sums of a matrix of positive numbers, as float64.
+def row_sums(positive: Array) -> Array:
+    """Return row sums of a matrix of positive numbers, as float64, where the matrix is.
 
     A product with ones is the fastest sum there is, in the dtype of the matrix: a few thousand
     positive terms do not cancel.
     """
-    return to_numpy(positive @ namespace(positive).ones_like(positive[0, :])).astype(np.float64)
+    return summable(positive @ namespace(positive).ones_like(positive[0, :]))
 
 
 class RankCounts(Reducer[Pairs, Tile]):
@@ -142,24 +146,24 @@ class RankCounts(Reducer[Pairs, Tile]):
     def start(self, pairs: Pairs) -> None:
         """Reset the counts."""
         self._pairs = pairs
-        self._image = np.zeros((2, pairs.n), np.int64)
-        self._text = np.zeros((2, pairs.m), np.int64)
+        self._image = accumulator((2, pairs.n), int, pairs.near)
+        self._text = accumulator((2, pairs.m), int, pairs.near)
 
-    def tile(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    def tile(self, tile: Tile) -> tuple[Array, Array]:
         """Return the counts of one tile, of its rows and of its columns."""
-        best = self._pairs.right_answers(tile.row).best
-        own = self._pairs.right_answers(tile.col).own
+        best = self._pairs.reference(tile.row, "best")
+        own = self._pairs.reference(tile.col, "own")
         return _better(tile, best, axis=1), _better(tile, own, axis=0)
 
-    def add(self, tile: Tile, part: tuple[np.ndarray, np.ndarray]) -> None:
+    def add(self, tile: Tile, part: tuple[Array, Array]) -> None:
         """Add a tile's counts."""
         images, texts = part
         self._image[:, tile.rows.start : tile.rows.stop] += images
-        self._text[:, self._pairs.texts(tile.col)] += texts
+        self._text[:, self._pairs.text_index(tile.col)] += texts
 
     def finish(self, team: Team) -> None:
         """Add the counts of all ranks."""
-        self._image, self._text = team.sum(self._image), team.sum(self._text)
+        self._image, self._text = (team.sum(to_numpy(c)) for c in (self._image, self._text))
 
     @property
     def groups(self) -> np.ndarray | None:
@@ -196,22 +200,22 @@ class SampledRanks(Reducer[Sample, Strip]):
         """Reset the counts, and choose the products with the texts of the sample as queries."""
         self._sample, self.right_answers = pairs, pairs.right_answers
         self.kinds = frozenset({"xy", "yx" if pairs.m == pairs.n else "tx"})
-        self._text = np.zeros((2, len(pairs.rows)), np.int64)
-        self._image = np.zeros((2, len(pairs.captions)), np.int64)
+        self._text = accumulator((2, len(pairs.rows)), int, pairs.images)
+        self._image = accumulator((2, len(pairs.captions)), int, pairs.images)
 
-    def tile(self, tile: Strip) -> np.ndarray:
+    def tile(self, tile: Strip) -> Array:
         """Return the counts of one strip."""
-        right = self.right_answers
-        return _better(tile, right.best if tile.kind == "xy" else right.own, axis=1)
+        of = "best" if tile.kind == "xy" else "own"
+        return _better(tile, self._sample.reference(of), axis=1)
 
-    def add(self, tile: Strip, part: np.ndarray) -> None:
+    def add(self, tile: Strip, part: Array) -> None:
         """Add a strip's counts."""
         counts = self._text if tile.kind == "xy" else self._image
         counts += part
 
     def finish(self, team: Team) -> None:
         """Add the counts of all ranks."""
-        self._text, self._image = team.sum(self._text), team.sum(self._image)
+        self._text, self._image = (team.sum(to_numpy(c)) for c in (self._text, self._image))
 
     @property
     def groups(self) -> np.ndarray | None:
@@ -247,29 +251,26 @@ class OwnKindCounts(Reducer[Pairs, Tile]):
         """Reset the counts, and choose the products of all texts."""
         self._pairs = pairs
         self.kinds = frozenset({"xx", "yy" if pairs.m == pairs.n else "tt"})
-        self.image, self.text = (np.zeros((2, k), np.int64) for k in (pairs.n, pairs.m))
+        self.image, self.text = (accumulator((2, k), int, pairs.near) for k in (pairs.n, pairs.m))
 
-    def tile(self, tile: Tile) -> list[np.ndarray]:
+    def tile(self, tile: Tile) -> list[Array]:
         """Return the counts of one tile, of its rows and, off the diagonal, of its columns."""
         sides = ((tile.row, 1),) if tile.diagonal else ((tile.row, 1), (tile.col, 0))
-        rights = [(self._pairs.right_answers(block), axis) for block, axis in sides]
-        return [
-            _better(tile, right.best if tile.kind == "xx" else right.own, axis=axis)
-            for right, axis in rights
-        ]
+        of = "best" if tile.kind == "xx" else "own"
+        return [_better(tile, self._pairs.reference(block, of), axis=axis) for block, axis in sides]
 
-    def add(self, tile: Tile, part: list[np.ndarray]) -> None:
+    def add(self, tile: Tile, part: list[Array]) -> None:
         """Add a tile's counts."""
         for block, counts in zip((tile.row, tile.col), part, strict=False):
             if tile.kind == "xx":
                 rows = self._pairs.rows(block)
                 self.image[:, rows.start : rows.stop] += counts
             else:
-                self.text[:, self._pairs.texts(block)] += counts
+                self.text[:, self._pairs.text_index(block)] += counts
 
     def finish(self, team: Team) -> None:
         """Add the counts of all ranks."""
-        self.image, self.text = team.sum(self.image), team.sum(self.text)
+        self.image, self.text = (team.sum(to_numpy(c)) for c in (self.image, self.text))
 
 
 class SampledOwnKindCounts(Reducer[Sample, Strip]):
@@ -279,26 +280,26 @@ class SampledOwnKindCounts(Reducer[Sample, Strip]):
 
     def start(self, pairs: Sample) -> None:
         """Reset the counts, and choose the products of all texts."""
-        self._right = pairs.right_answers
+        self._sample = pairs
         self.kinds = frozenset({"xx", "yy" if pairs.m == pairs.n else "tt"})
         self.image, self.text = (
-            np.zeros((2, len(queries)), np.int64) for queries in (pairs.rows, pairs.captions)
+            accumulator((2, len(queries)), int, pairs.images)
+            for queries in (pairs.rows, pairs.captions)
         )
 
-    def tile(self, tile: Strip) -> np.ndarray:
+    def tile(self, tile: Strip) -> Array:
         """Return the counts of one strip."""
-        reference = self._right.best if tile.kind == "xx" else self._right.own
-        return _better(tile, reference, axis=1)
+        return _better(tile, self._sample.reference("best" if tile.kind == "xx" else "own"), axis=1)
 
-    def add(self, tile: Strip, part: np.ndarray) -> None:
+    def add(self, tile: Strip, part: Array) -> None:
         """Add a strip's counts."""
         counts = self.image if tile.kind == "xx" else self.text
         counts += part
 
     def finish(self, team: Team) -> None:
         """Add the counts of all ranks."""
-        self.image, self.text = team.sum(self.image), team.sum(self.text)
+        self.image, self.text = (team.sum(to_numpy(c)) for c in (self.image, self.text))
 
 
-def _better(tile: Tile | Strip, reference: np.ndarray, *, axis: int) -> np.ndarray:
+def _better(tile: Tile | Strip, reference: Array, *, axis: int) -> Array:
     return count_better(tile.gram, tile.left, tile.right, reference, axis=axis, own=tile.own)

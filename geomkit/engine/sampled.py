@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from geomkit._core.array import Array, is_torch, like, namespace
+from geomkit._core.memory import device_memory
 from geomkit._core.parallel import SOLO, Team, cores, in_order
 from geomkit.engine.pairwise import GONE, Kind, Reducer, RightAnswers, kinds_of
 from geomkit.engine.precision import unit64
@@ -21,7 +22,7 @@ from geomkit.engine.precision import unit64
 __all__ = ["Sample", "Strip", "row_products", "scan"]
 
 _GALLERY = 2048
-"""Rows of the gallery in one strip."""
+"""Rows of the gallery in one strip on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,16 @@ class Sample:
         """Cosines of the sampled images with all their texts; only for equal dimensions."""
         return RightAnswers.of(self.images, self.all_texts, self.owners)
 
+    def reference(self, of: str) -> Array:
+        """Return ``best`` or ``own`` of :attr:`right_answers` beside the rows; moved once."""
+        return self._references[of]
+
+    @cached_property
+    def _references(self) -> dict[str, Array]:
+        there = is_torch(self.images) and self.images.device.type != "mps"
+        answers = {of: getattr(self.right_answers, of) for of in ("best", "own")}
+        return {of: like(v, self.images) if there else v for of, v in answers.items()}
+
     @cached_property
     def own(self) -> Array:
         """Product of each sampled pair, ``(q,)``; only for equal dimensions."""
@@ -178,6 +189,7 @@ def scan(
         (sample.x, ("xx", "yx", "tx")),
         (sample.y, ("yy", "xy", "tt")),
     )
+    step = _gallery(len(sample.captions), sample.x)
     for gallery, pair in sides:
         kinds = [kind for kind in pair if kind in wanted]
         size = int(gallery.shape[0]) if kinds else 0
@@ -185,7 +197,7 @@ def scan(
         def work(
             start: int, gallery: Array = gallery, kinds: list[Kind] = kinds
         ) -> list[tuple[Strip, list[Any]]]:
-            block = sample.read(gallery[start : start + _GALLERY])
+            block = sample.read(gallery[start : start + step])
             out = []
             for kind in kinds:
                 strip = sample.strip(kind, block, start)
@@ -194,13 +206,22 @@ def scan(
             return out
 
         count = 1 if is_torch(gallery) else threads or cores()
-        for strips in in_order(work, team.share(list(range(0, size, _GALLERY))), threads=count):
+        for strips in in_order(work, team.share(list(range(0, size, step))), threads=count):
             for strip, parts in strips:
                 for reducer, part in zip(reducers, parts, strict=True):
                     if strip.kind in reducer.kinds:
                         reducer.add(strip, part)
     for reducer in reducers:
         reducer.finish(team)
+
+
+def _gallery(queries: int, gallery: Array) -> int:
+    """Rows of the gallery in one strip: on a device as many as its memory has room for."""
+    free = device_memory(gallery)
+    if free is None:
+        return _GALLERY
+    # Products, what is made of them and its masks: some eight numbers of eight bytes each.
+    return max(_GALLERY, min(2**17, free // 2 // (64 * max(1, queries))))
 
 
 def _as_it_is(rows: Array) -> Array:

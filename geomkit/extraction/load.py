@@ -8,7 +8,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
+from geomkit._core.container import has_cuda_driver
 from geomkit._core.files import from_home
+from geomkit._core.memory import device_memory
 from geomkit._core.parallel import SOLO, Team
 from geomkit.embeddings.contents import one_matrix
 from geomkit.embeddings.embeddings import Clouds, Embeddings, repeated_rows
@@ -25,6 +27,8 @@ from geomkit.sources import open_source, own_data, read_source
 __all__ = ["load_modalities", "load_pairs", "load_source", "to_device"]
 
 E = TypeVar("E", bound=Embeddings | Clouds)
+_FEW = 25_000
+"""Number of rows up to which the CPU is done before torch and a device are ready."""
 
 
 def load_source(
@@ -49,8 +53,7 @@ def load_source(
             content of a path decides which.
         data: DATA spec for a model; default: what a geomkit checkpoint was trained on.
         split: Split of the data, for a model: ``train``, ``val`` or ``all``; default: ``val``.
-        device: Device that runs a model, or that embeddings are put on; ``auto`` leaves embeddings
-            on the CPU.
+        device: Device that runs a model, or that embeddings are put on, see :func:`to_device`.
         precision: Precision that a model runs in: ``fp32``, ``bf16``, ``fp64``, or ``auto`` (bf16
             on CUDA that has it); default: ``fp32``, and ``fp64`` for a run trained in it.
         download: Whether a model's files may be downloaded.
@@ -164,7 +167,7 @@ def load_modalities(
     Args:
         paths: File with one matrix, or folder of ``.npy`` files, of each modality. Of several
             matrices in a file the one that is named as the modality counts.
-        device: Device for the rows; ``auto`` leaves them on the CPU.
+        device: Device for the rows, see :func:`to_device`.
 
     Raises:
         GeomkitError: If a file cannot be read, or three or more differ in rows.
@@ -224,14 +227,19 @@ def _matrix(path: Path, modality: str) -> Loaded:
 
 
 def to_device(embeddings: E, device: str) -> E:
-    """Return the same rows as tensors on a device; ``auto`` and ``cpu`` leave them as they are.
+    """Return the same rows as tensors on a device; ``cpu`` leaves them as they are.
 
-    So do clouds without pairs, which are measured on the CPU.
+    ``auto`` puts many rows on CUDA, where there is one that has room for them. Clouds without pairs
+    are left too: they are measured on the CPU.
 
     Raises:
-        GeomkitError: If this machine has no such device, or it has no float64.
+        GeomkitError: If this machine has no such device, it has no room for the rows, or no
+            float64.
     """
-    if device in ("auto", "cpu") or isinstance(embeddings, Clouds):
+    if device == "cpu" or isinstance(embeddings, Clouds):
+        return embeddings
+    few = max(embeddings.n, embeddings.m) <= _FEW
+    if device == "auto" and (few or not has_cuda_driver()):  # torch takes seconds to be loaded
         return embeddings
     import torch
 
@@ -240,13 +248,26 @@ def to_device(embeddings: E, device: str) -> E:
     target = resolve_device(device)
     if target == "mps":
         raise GeomkitError("device 'mps': has no float64, which sums need; measure on the CPU")
+    # What is computed beside the rows takes its own memory, see geomkit.metrics.budget.
+    sides: list[Any] = [embeddings.image, embeddings.text]
+    needed = sum(rows[:1].nbytes * len(rows) for rows in sides)
+    free = device_memory(torch.empty(0, device=target))
+    if device == "auto" and (target == "cpu" or (free is not None and 2 * needed > free)):
+        return embeddings
+    if free is not None and needed > free:
+        raise GeomkitError(
+            f"device '{target}': the rows take {needed / 2**30:,.1f} GiB, {free / 2**30:,.1f} GiB "
+            "are free; measure on the CPU"
+        )
 
     def moved(rows: Any) -> torch.Tensor:
         step = 65_536
-        parts = [torch.from_numpy(rows[i : i + step]) for i in range(0, len(rows), step)]
-        return torch.cat([part.to(target) for part in parts])
+        whole = torch.from_numpy(rows[:1]).to(target).new_empty(tuple(rows.shape))
+        for start in range(0, len(rows), step):
+            whole[start : start + step] = torch.from_numpy(rows[start : start + step]).to(target)
+        return whole
 
-    image, text = moved(embeddings.image), moved(embeddings.text)
+    image, text = map(moved, sides)
     meta = {**embeddings.meta, "norms": embeddings.norms, "device": target}
     return replace(embeddings, image=image, text=text, meta=meta)
 

@@ -167,7 +167,7 @@ def _measure(
     exact, seconds = True, None
     if any(m.reduction or m.estimated for m in usable):
         # The clock of one rank decides for all, or some would wait for the others for ever.
-        exact, seconds = team.first(lambda: within_budget(embeddings, exact_limit))
+        exact, seconds = team.first(lambda: within_budget(embeddings, exact_limit, ranks=team.size))
     left_out = [m for m in usable if not exact and m.reduction and not m.estimated]
     reductions = [m.reduction for m in usable if m.reduction]
     check_memory(
