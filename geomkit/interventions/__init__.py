@@ -1,7 +1,18 @@
 """Closing the modality gap after training: fit on one split, apply to another, save, load."""
 
+from geomkit.interventions.affine import Affine
 from geomkit.interventions.base import Intervention
+from geomkit.interventions.centring import Centring, Standardisation
 from geomkit.interventions.procrustes import Procrustes
 from geomkit.interventions.registry import INTERVENTIONS, load
+from geomkit.interventions.regression import Ridge
+from geomkit.interventions.removal import ComponentRemoval, DimensionRemoval, GapProjection
+from geomkit.interventions.translation import Translation
+from geomkit.interventions.transport import Coral, GaussianTransport
+from geomkit.interventions.whitening import JointWhitening, Whitening
 
-__all__ = ["INTERVENTIONS", "Intervention", "Procrustes", "load"]
+__all__ = [
+    "INTERVENTIONS", "Affine", "Centring", "ComponentRemoval", "Coral", "DimensionRemoval",
+    "GapProjection", "GaussianTransport", "Intervention", "JointWhitening", "Procrustes", "Ridge",
+    "Standardisation", "Translation", "Whitening", "load",
+]  # fmt: skip

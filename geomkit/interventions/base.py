@@ -67,7 +67,7 @@ class Intervention(ABC):
 
         held = {f.name: getattr(self, f.name) for f in fields(self)}
         tensors = {k: np.ascontiguousarray(v) for k, v in held.items() if isinstance(v, np.ndarray)}
-        options = {k: v for k, v in held.items() if k not in tensors}
+        options = {k: v for k, v in held.items() if k not in tensors and v is not None}
         about = {
             "format": FORMAT,
             "schema_version": str(SCHEMA_VERSION),

@@ -7,23 +7,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from geomkit._core.array import Array, like, namespace, to_numpy, upcast
-from geomkit.errors import GeomkitError, unknown_name
-from geomkit.interventions.base import Intervention
+from geomkit.engine.moments import Moments
+from geomkit.interventions.affine import Affine
 
 __all__ = ["Procrustes"]
 
 
 @dataclass(frozen=True, eq=False)
-class Procrustes(Intervention):
+class Procrustes(Affine):
     r"""Orthogonal Procrustes map of the text embeddings; image embeddings stay as they are.
 
     With :math:`X^T Y = U \Sigma V^T` and :math:`W = U V^T`, the rows y become y Wᵀ, which
     minimises :math:`\lVert X - Y W^T \rVert_F` over all orthogonal W (Schönemann 1966). Fahim,
     Murphy and Fyshe (arXiv 2405.18570) close the gap of their idealised control with it.
 
-    Attributes:
-        matrix: W, ``(d, d)``, orthogonal, float64.
+    ``text_matrix`` is Wᵀ.
 
     Example:
         >>> turned = np.eye(3)[[1, 2, 0]]
@@ -34,46 +32,15 @@ class Procrustes(Intervention):
 
     name: ClassVar[str] = "procrustes"
 
-    matrix: np.ndarray
+    @property
+    def matrix(self) -> np.ndarray:
+        """W, ``(d, d)``, orthogonal, float64."""
+        return np.asarray(self.text_matrix).T
 
     @classmethod
-    def fit(cls, x: Array, y: Array) -> Procrustes:
-        """Return the map that brings y nearest to x.
-
-        Args:
-            x: Image embeddings, unit rows ``(n, d)``.
-            y: Text embeddings, unit rows ``(n, d)``; row i belongs to row i of ``x``.
-
-        Raises:
-            GeomkitError: If the shapes differ.
-        """
-        if tuple(x.shape) != tuple(y.shape):
-            raise GeomkitError(
-                "procrustes: expected image and text embeddings of equal shape, "
-                f"got {tuple(x.shape)} and {tuple(y.shape)}; give one text per image"
-            )
-        images, texts = (to_numpy(rows).astype(np.float64) for rows in (x, y))
-        u, _, vt = np.linalg.svd(images.T @ texts)
-        return cls(u @ vt)
-
-    def apply(self, rows: Array, modality: str = "image") -> Array:
-        """Return text embeddings mapped to the images' side, or image embeddings unchanged.
-
-        Args:
-            rows: Unit rows ``(k, d)``; half precision becomes float32.
-            modality: Modality of the rows: ``image`` or ``text``.
-
-        Raises:
-            GeomkitError: If the modality is unknown or the dimension is not the fitted one.
-        """
-        if modality not in ("image", "text"):
-            raise unknown_name("modality", modality, ("image", "text"))
-        if rows.ndim != 2 or rows.shape[1] != len(self.matrix):
-            raise GeomkitError(
-                f"procrustes: expected rows of {len(self.matrix)} dimensions, as fitted, "
-                f"got shape {tuple(rows.shape)}"
-            )
-        if modality == "image":
-            return rows
-        rows = upcast(rows)
-        return rows @ namespace(rows).astype(like(self.matrix.T, rows), rows.dtype)
+    def of(cls, moments: Moments) -> Procrustes:
+        """Return the map of pairs with these moments."""
+        u, _, vt = np.linalg.svd(
+            moments.covariance("xy") + np.outer(moments.mean_x, moments.mean_y)
+        )
+        return cls(text_matrix=(u @ vt).T)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
 from geomkit._core.discovery import modules
+from geomkit._core.files import refusing
+from geomkit._core.schema import once
+from geomkit.embeddings.reading import naming
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.interventions.base import FORMAT, SCHEMA_VERSION, Intervention
+from geomkit.interventions.procrustes import Procrustes
 
 __all__ = ["INTERVENTIONS", "load"]
 
 INTERVENTIONS: dict[str, type[Intervention]] = {
     kind.name: kind
-    for module in modules("geomkit.interventions", skip=("base", "registry"))
+    for module in modules("geomkit.interventions", skip=("affine", "base", "registry"))
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Intervention) and kind is not Intervention
+    if isinstance(kind, type) and issubclass(kind, Intervention) and not isabstract(kind)
 }
 """Every intervention by name, found in the modules of this package."""
 
@@ -56,17 +61,24 @@ def load(path: str | Path) -> Intervention:
         raise GeomkitError(f"{path}: not safetensors, or truncated ({reason})") from None
     if about.get("format") != FORMAT:
         raise GeomkitError(f"{path}: not an intervention written by geomkit")
-    version = int(about["schema_version"])
+    with refusing(ValueError, RecursionError, KeyError, TypeError, says=f"{path}: damaged",
+                  advice="; fit it again"):  # fmt: skip
+        version, name = int(about["schema_version"]), about["intervention"]
+        held |= json.loads(about["options"], object_pairs_hook=once)
     if version > SCHEMA_VERSION:
         raise GeomkitError(
             f"{path}: written with schema version {version}, this geomkit knows "
             f"{SCHEMA_VERSION}; upgrade geomkit"
         )
-    if about["intervention"] not in INTERVENTIONS:
-        raise unknown_name(f"intervention in {path}", about["intervention"], INTERVENTIONS)
-    kind = INTERVENTIONS[about["intervention"]]
-    held |= json.loads(about["options"])
-    missing = {f.name for f in fields(kind)} - set(held)
-    if missing:
-        raise GeomkitError(f"{path}: damaged, missing {', '.join(sorted(missing))}; fit it again")
-    return kind(**held)
+    if name not in INTERVENTIONS:
+        raise unknown_name(f"intervention in {path}", name, INTERVENTIONS)
+    kind = INTERVENTIONS[name]
+    if "matrix" in held and kind is Procrustes:  # as earlier versions wrote it
+        held["text_matrix"] = held.pop("matrix").T
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    other = {f.name for f in fields(kind)} ^ set(held)
+    wrong = sorted((needed - set(held)) | (other & set(held)))
+    if wrong:
+        raise GeomkitError(f"{path}: damaged, {wrong[0]} is missing or unknown; fit it again")
+    with naming(Path(path)):
+        return kind(**held)

@@ -99,7 +99,10 @@ ABOUT = {
         ({"schema_version": "2"}, "written with schema version 2, this geomkit knows 1; upgrade"),
         ({"format": "pt"}, "not an intervention written by geomkit"),
         ({"intervention": "procrustres"}, "did you mean 'procrustes'"),
-        ({}, "damaged, missing matrix"),
+        ({}, "damaged, other is missing or unknown"),
+        ({"schema_version": "one"}, "damaged .*fit it again"),
+        ({"options": "[1]"}, "damaged"),
+        ({"options": '{"text_offset": 3}'}, "damaged"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, about: dict, says: str) -> None:
