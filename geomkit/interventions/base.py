@@ -53,6 +53,24 @@ class Intervention(ABC):
             Unit rows ``(k, d)`` of the kind and on the device of ``rows``.
         """
 
+    def __call__(self, rows: Array, modality: str = "image") -> Array:
+        """Return :meth:`apply` of the same arguments."""
+        return self.apply(rows, modality)
+
+    @staticmethod
+    def load(path: str | Path) -> Intervention:
+        """Return the fitted intervention that a file holds, as :func:`geomkit.interventions.load`.
+
+        Args:
+            path: A .safetensors file that :meth:`save` wrote.
+
+        Raises:
+            GeomkitError: If it is missing, damaged or no intervention.
+        """
+        from geomkit.interventions.registry import load
+
+        return load(path)
+
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write what was fitted to a .safetensors file.
 
