@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from inspect import isabstract
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from geomkit._core.array import Array
-from geomkit._core.files import atomic_write
+from geomkit._core.files import atomic_write, refusing
+from geomkit._core.schema import once
+from geomkit.embeddings.reading import naming
+from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = ["FORMAT", "SCHEMA_VERSION", "Intervention"]
 
@@ -59,17 +64,68 @@ class Intervention(ABC):
 
     @staticmethod
     def load(path: str | Path) -> Intervention:
-        """Return the fitted intervention that a file holds, as :func:`geomkit.interventions.load`.
+        """Return the fitted intervention that a file holds.
 
         Args:
             path: A .safetensors file that :meth:`save` wrote.
 
         Raises:
-            GeomkitError: If it is missing, damaged or no intervention.
-        """
-        from geomkit.interventions.registry import load
+            GeomkitError: If the file is missing, damaged, not an intervention, or written by a
+                newer version of geomkit.
 
-        return load(path)
+        Example:
+            >>> import tempfile
+            >>> from geomkit.interventions import Procrustes
+            >>> fitted = Procrustes.fit(np.eye(3), np.eye(3)[[1, 2, 0]])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     fitted.save(f"{folder}/map.safetensors")
+            ...     again = Intervention.load(f"{folder}/map.safetensors")
+            >>> bool((again.matrix == fitted.matrix).all())
+            True
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about: dict[str, str] = file.metadata() or {}
+                held: dict[str, Any] = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        except OSError as error:
+            raise GeomkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except SafetensorError as error:
+            reason = str(error).splitlines()[0]
+            raise GeomkitError(f"{path}: not safetensors, or truncated ({reason})") from None
+        if about.get("format") != FORMAT:
+            raise GeomkitError(f"{path}: not an intervention written by geomkit")
+        damage = (ValueError, RecursionError, KeyError, TypeError)
+        with refusing(*damage, says=f"{path}: damaged", advice="; fit it again"):
+            version, name = int(about["schema_version"]), about["intervention"]
+            held |= json.loads(about["options"], object_pairs_hook=once)
+        if version > SCHEMA_VERSION:
+            raise GeomkitError(
+                f"{path}: written with schema version {version}, this geomkit knows "
+                f"{SCHEMA_VERSION}; upgrade geomkit"
+            )
+        kinds = {kind.name: kind for kind in _below(Intervention)}  # type: ignore[type-abstract]
+        if name not in kinds:
+            raise unknown_name(f"intervention in {path}", name, kinds)
+        with naming(Path(path)):
+            return kinds[name].restored(held)
+
+    @classmethod
+    def restored(cls, held: dict[str, Any]) -> Self:
+        """Return the intervention of the fields that a file holds.
+
+        Args:
+            held: Values of the fields by name.
+
+        Raises:
+            GeomkitError: If a field is missing or unknown.
+        """
+        names = {f.name: f.default is MISSING for f in fields(cls)}
+        missing = [name for name, needed in names.items() if needed and name not in held]
+        for name in [*missing, *(name for name in held if name not in names)]:
+            raise GeomkitError(f"damaged, {name} is missing or unknown; fit it again")
+        return cls(**held)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write what was fitted to a .safetensors file.
@@ -94,3 +150,11 @@ class Intervention(ABC):
         }
         with atomic_write(Path(path), overwrite=overwrite) as file:
             file.write(save(tensors, about))
+
+
+def _below(kind: type[Intervention]) -> Iterator[type[Intervention]]:
+    """Every kind that is not abstract; the package imports all of its modules."""
+    for one in kind.__subclasses__():
+        if not isabstract(one):
+            yield one
+        yield from _below(one)

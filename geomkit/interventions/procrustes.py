@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,13 @@ class Procrustes(Affine):
     def matrix(self) -> np.ndarray:
         """W, ``(d, d)``, orthogonal, float64."""
         return np.asarray(self.text_matrix).T
+
+    @classmethod
+    def restored(cls, held: dict[str, Any]) -> Procrustes:
+        """Return the map of the fields in a file; earlier versions wrote W as ``matrix``."""
+        if isinstance(held.get("matrix"), np.ndarray):
+            held = {"text_matrix": held["matrix"].T}
+        return super().restored(held)
 
     @classmethod
     def of(cls, moments: Moments) -> Procrustes:
