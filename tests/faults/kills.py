@@ -108,7 +108,7 @@ def one_trial(
             os.kill(pid, signal.SIGKILL)
     if process.exitcode not in (0, 2, -signal.SIGKILL):
         problems.append(f"status {process.exitcode}: {last_line(folder)}")
-    if "unexpected" in (folder / "stderr").read_text():
+    if "unexpected" in said(folder):
         problems.append(last_line(folder))
     status = finish(start(kind, folder))
     if status != 0:
@@ -226,8 +226,14 @@ def checksums(folder: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(folder)), hashlib.sha256(content).hexdigest()
 
 
+def said(folder: Path) -> str:
+    """What a command said; nothing if it was killed before it could."""
+    path = folder / "stderr"
+    return path.read_text() if path.exists() else ""
+
+
 def last_line(folder: Path) -> str:
-    return ((folder / "stderr").read_text().strip().splitlines() or ["no message"])[-1][:200]
+    return (said(folder).strip().splitlines() or ["no message"])[-1][:200]
 
 
 if __name__ == "__main__":
