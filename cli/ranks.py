@@ -73,7 +73,7 @@ def alone(command: Callable[..., Any]) -> Callable[..., Any]:
                 return 0
             name = command.__name__.replace("_", "-")
             raise GeomkitError(
-                f"geomkit {name}: runs in one process; start it without torchrun, which is for "
+                f"{name}: runs in one process; start it without torchrun, which is for "
                 "train, extract and gap (or unset WORLD_SIZE)"
             )
         return command(**given)

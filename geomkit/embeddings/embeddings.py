@@ -149,7 +149,7 @@ class Embeddings:
         for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
             some = to_numpy(rows[:: max(1, len(rows) // 1000)])
             found[f"shape of {name}"] = tuple(rows.shape)
-            found[name] = hashlib.sha256(some.tobytes()).hexdigest()
+            found[f"set of {name} rows"] = hashlib.sha256(some.tobytes()).hexdigest()
         return found
 
     def first_texts(self, caption_index: int = 0) -> np.ndarray:

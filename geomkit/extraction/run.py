@@ -6,6 +6,7 @@ whatever was there before and whichever rank writes it, its bytes are the same.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad
 from geomkit.extraction.encode import blocks, encode_batches, evaluating
 from geomkit.extraction.store import (
+    PLAN,
     Manifest,
     Plan,
     ShardFolder,
@@ -180,8 +182,9 @@ def extract(
         team.first(hold)
         plan, records, manifest = team.first(first_look)
         if team.size > 1:
-            own = weights_sha256(checkpoint.model.clip.state_dict())
-            team.check_same({"model": own, **data.marks})
+            model = weights_sha256(checkpoint.model.clip.state_dict())
+            shared = {f"folder '{out}'": _content(folder.path / PLAN)}
+            team.check_same({"model": model, **data.marks, **shared})
         if manifest is not None:
             watch(Progress("end", None, 0, len(folder), len(folder), manifest=manifest))
             return manifest
@@ -198,6 +201,14 @@ def extract(
         manifest = team.first(lambda: finish(folder, plan, data))
         watch(replace(state, kind="end", done=total, manifest=manifest))
         return manifest
+
+
+def _content(path: Path) -> str:
+    """A hash of a file that the first rank has written, by which the others know it."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "none"
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def test_commands_that_share_no_work_are_refused_on_several_ranks(
     words = [command, "c.pt", *(("--data", "openmoji") if command in ("zeroshot", "probe") else ())]
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    refused(*words, says=(f"geomkit {command}: runs in one process", "torchrun"))
+    refused(*words, says=(f"{command}: runs in one process", "torchrun"))
     monkeypatch.setenv("RANK", "1")  # the first one has said it
     outcome = cli(*words)
     assert (outcome.status, outcome.out, outcome.err) == (0, "", "")

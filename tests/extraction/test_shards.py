@@ -184,6 +184,12 @@ def test_two_ranks_write_what_one_process_writes(
         assert [p.shard for p in seen if p.kind == "shard"] == [number, number + 2]
         with pytest.raises(GeomkitError, match="exists already"):  # on both, and neither waits
             extract(loaded, some, tmp_path / "e", **options)
+        with pytest.raises(GeomkitError, match="rank 1: has another number of images than rank 0"):
+            extract(loaded, some.take(np.arange(16 - number)), tmp_path / "other", **options)
+        (tmp_path / f"disk{number}").mkdir()
+        os.chdir(tmp_path / f"disk{number}")
+        with pytest.raises(GeomkitError, match=r"rank 1: has another folder 'e' .*\(none, not"):
+            extract(loaded, some, "e", **options)
         team.close()
 
     ranks = [forked(partial(rank, number)) for number in range(2)]
