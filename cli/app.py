@@ -17,6 +17,7 @@ from .data import data
 from .extract import extract
 from .gap import gap
 from .inspect import inspect
+from .losses import losses
 from .metrics import metrics
 from .options import add_command
 from .plot_gap import plot_gap
@@ -62,7 +63,7 @@ def _options(
 # Any metric of gap can have a limit: an option that is not declared.
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
 for _command in (train, gap, extract, plot_sphere, plot_gap, plot_pca, plot_umap, inspect, metrics,
-                 data, zeroshot, probe, arithmetic, reproduce):  # fmt: skip
+                 losses, data, zeroshot, probe, arithmetic, reproduce):  # fmt: skip
     add_command(
         app, _command, ranked=_command in (train, gap, extract),
         context_settings=_UNDECLARED if _command is gap else None,

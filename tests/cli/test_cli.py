@@ -141,6 +141,17 @@ def test_data_lists_and_shows(cli) -> None:
     assert Path("sheet.png").exists()
 
 
+def test_losses_are_listed(cli) -> None:
+    from geomkit.losses import PRESETS, TERMS
+
+    listed = cli("losses").out
+    for term in TERMS.values():
+        assert f"  {term.name} " in listed and term.summary in listed and term.source in listed
+    found = json.loads(cli("losses", "--json").out)
+    assert list(found["terms"]) == list(TERMS) and list(found["presets"]) == list(PRESETS)
+    assert found["terms"]["siglip"]["logit_bias"] == -10.0
+
+
 def test_metrics_are_listed_and_explained(cli) -> None:
     listed = cli("metrics").out
     for name, metric in METRICS.items():

@@ -23,14 +23,14 @@ from geomkit.data.pairs import Bad, PairData
 from geomkit.errors import GeomkitError
 from geomkit.extraction.load import load_pairs
 from geomkit.losses.contrastive import ContrastiveLoss
-from geomkit.losses.spec import PRESETS, parse_loss
+from geomkit.losses.spec import PRESETS, TERMS, parse_loss
 from geomkit.models.checkpoints import load_run
 from geomkit.models.two_encoder import TwoEncoder
 from geomkit.training import loop
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 
-LOSSES = ("clip", "uniformity", "cross_uniformity", "alignment", *PRESETS)
+LOSSES = (*TERMS, *PRESETS)
 
 SMALL = {
     "dim": 8,

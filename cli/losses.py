@@ -1,0 +1,45 @@
+"""``geomkit losses``."""
+
+from __future__ import annotations
+
+import json
+
+from . import console
+
+__all__ = ["losses"]
+
+
+def losses(*, as_json: bool = False) -> None:
+    """List the losses: the named ones, and the terms that --loss adds up.
+
+    Args:
+        as_json (--json): Print one JSON object.
+
+    Examples:
+        $ geomkit losses
+        $ geomkit losses --json
+    """
+    from geomkit.losses import PRESETS, TERMS
+
+    if as_json:
+        listed = {
+            "presets": {p.name: {"sum": p.weights, "source": p.source} for p in PRESETS.values()},
+            "terms": {
+                t.name: {
+                    "summary": t.summary, "source": t.source, "logit_bias": t.logit_bias,
+                    "uses_temperature": t.uses_temperature,
+                }
+                for t in TERMS.values()
+            },
+        }  # fmt: skip
+        console.out(json.dumps({"schema_version": 1, **listed}, ensure_ascii=False))
+        return
+    names = max(map(len, [*PRESETS, *TERMS]))
+    console.out("named")
+    for p in PRESETS.values():
+        console.out(f"  {p.name:{names}}  {p.weights}  ({p.source})")
+    console.out("\nterms")
+    for t in TERMS.values():
+        has = ["the temperature"] * t.uses_temperature + ["a bias"] * (t.logit_bias is not None)
+        of = f"; with {' and '.join(has)}" if has else ""
+        console.out(f"  {t.name:{names}}  {t.summary}{of}  ({t.source})")
