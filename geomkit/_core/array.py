@@ -91,7 +91,7 @@ def to_numpy(array: Array) -> np.ndarray:
     return np.asarray(array)
 
 
-def accumulator(shape: tuple[int, ...], dtype: type, near: Array) -> Array:
+def accumulator(shape: tuple[int, ...], dtype: type, near: Array) -> Any:
     """Return zeros to add up what is computed beside ``near``: on its device, if it has float64.
 
     >>> accumulator((2,), float, np.ones(1)).tolist()
@@ -105,7 +105,7 @@ def accumulator(shape: tuple[int, ...], dtype: type, near: Array) -> Array:
     return torch.zeros(shape, dtype=kind, device=near.device)
 
 
-def summable(array: Array, dtype: type = float) -> Array:
+def summable(array: Array, dtype: type = float) -> Any:
     """Return an array as :func:`accumulator` adds it up, float64 or int64; it is not moved."""
     if not is_torch(array):
         return np.asarray(array, dtype)

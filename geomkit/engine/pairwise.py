@@ -261,7 +261,7 @@ class Pairs:
         return self._once(block, "texts", lambda: self.texts(block))
 
     def _once(self, block: int, of: str, make: Callable[[], np.ndarray]) -> Array:
-        if not self.on_torch or self.x.device.type == "mps":
+        if not is_torch(self.x) or self.x.device.type == "mps":
             return make()
         if (block, of) not in self._there:
             self._there[block, of] = like(make(), self.x)

@@ -83,7 +83,8 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
     Raises:
         GeomkitError: If the estimate exceeds the free memory.
     """
-    there = is_torch(embeddings.image)
+    image: Any = embeddings.image
+    there = is_torch(image)
     available = device_memory(embeddings.image) if there else available_memory()
     if available is None:
         return
@@ -93,10 +94,11 @@ def check_memory(embeddings: Embeddings, *, moments: bool, pairwise: bool) -> No
     if moments:  # the sums, those of each block in work, and the memory of eigenvalues
         needed += 8 * (d * d + e * e + d * e) * (3 + 2 * threads)
     if pairwise:  # tiles and their potentials; ranks, neighbours and row sums
-        tiles = 8 * 4 * 8192**2 if there else threads * 6 * 4 * 1024 * 1024
+        side = min(8192, embeddings.m)
+        tiles = 8 * 4 * side**2 if there else threads * 6 * 4 * 1024 * 1024
         needed += tiles + embeddings.n * 16 * 100
     if needed > available:
-        where = f"memory of {embeddings.image.device}" if there else "memory"
+        where = f"memory of {image.device}" if there else "memory"
         raise GeomkitError(
             f"{where}: about {needed / 2**30:.1f} GiB are needed for n={embeddings.n}, d={d} and "
             f"{available / 2**30:.1f} GiB are free; choose fewer --metrics or fewer dimensions"

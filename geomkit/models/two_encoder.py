@@ -140,7 +140,7 @@ def _has_class_token(model: Any) -> bool:
     """Whether an image's features are a class token's, of a tower that is known to the letter."""
     from open_clip.transformer import VisionTransformer
 
-    tower = getattr(model, "visual", None)
+    tower: Any = getattr(model, "visual", None)
     return (
         type(tower) is VisionTransformer
         and tower.attn_pool is None

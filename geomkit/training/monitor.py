@@ -79,7 +79,7 @@ def evaluate(
         lr=lr,
         temperature=float(1.0 / logit),
         train_terms=dict(terms),
-        loss=_batched_loss(run, *map(torch.as_tensor, rows), logit),
+        loss=_batched_loss(run, torch.as_tensor(rows[0]), torch.as_tensor(rows[1]), logit),
         metrics=dict(
             gap(
                 Embeddings.of(*rows),
