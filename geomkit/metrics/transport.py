@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, to_numpy
+from geomkit._core.array import Array, is_torch, like, to_numpy
 from geomkit._core.parallel import cores, in_order
 from geomkit.metrics.number import Number
 
@@ -42,9 +43,12 @@ def sliced_wasserstein(x: Array, y: Array, *, seed: int, projections: int = PROJ
     dtype = np.float32 if n > 4096 else np.float64
     # As many directions at a time as fit the memory budget; each lot is one pass over the rows.
     lot = max(1, min(projections, _MEMORY // (2 * n * np.dtype(dtype).itemsize)))
-    total = 0.0
+    total: Any = 0.0
     for first in range(0, projections, lot):
         chosen = directions[:, first : first + lot]
+        if is_torch(x) and x.device.type not in ("cpu", "mps"):
+            total = total + _squared_there(x, y, centre, chosen, dtype)
+            continue
         one, two = (_project(rows, centre, chosen, dtype) for rows in (x, y))
 
         def squared(k: int, one: np.ndarray = one, two: np.ndarray = two) -> float:
@@ -53,7 +57,20 @@ def sliced_wasserstein(x: Array, y: Array, *, seed: int, projections: int = PROJ
             return float(np.square(one[k] - two[k], dtype=np.float64).mean())
 
         total += math.fsum(in_order(squared, range(len(one)), threads=cores()))
-    return Number(math.sqrt(total / projections))
+    return Number(math.sqrt(float(total) / projections))
+
+
+def _squared_there(x: Any, y: Any, centre: np.ndarray, directions: np.ndarray, dtype: type) -> Any:
+    """Sum over directions of the mean squares, on the device of the rows."""
+    import torch
+
+    kind = torch.float32 if dtype is np.float32 else torch.float64
+    middle, turn = (like(a, x).to(kind) for a in (centre, directions))
+    sides = []
+    for rows in (x, y):
+        parts = [(part.to(kind) - middle) @ turn for part in rows.split(_BLOCK * 16)]
+        sides.append(torch.cat(parts).sort(dim=0).values)
+    return (sides[0] - sides[1]).double().square().mean(dim=0).sum()
 
 
 def _project(rows: Array, centre: np.ndarray, directions: np.ndarray, dtype: type) -> np.ndarray:

@@ -20,7 +20,7 @@ from geomkit.engine.pairwise import Pairs, walk
 from geomkit.engine.reducers import OwnKindCounts, PotentialSums, RankCounts
 from geomkit.errors import GeomkitError
 from geomkit.extraction import load
-from geomkit.metrics import budget
+from geomkit.metrics import budget, transport
 
 ALL = (PotentialSums, RankCounts, OwnKindCounts, Neighbours)
 
@@ -142,3 +142,17 @@ def test_budget_and_memory_are_those_of_the_device_and_the_ranks(
         budget.check_memory(there, moments=True, pairwise=True)
     monkeypatch.setattr(budget, "device_memory", lambda _: 10**10)
     budget.check_memory(there, moments=True, pairwise=True)
+
+
+def test_sliced_wasserstein_on_a_device() -> None:
+    sides = clouds(300, 6)
+    directions = np.random.default_rng(0).standard_normal((6, 5))
+    directions /= np.linalg.norm(directions, axis=0)
+    centre = sides[0].mean(axis=0)
+    there = transport._squared_there(*map(torch.from_numpy, sides), centre, directions, np.float64)
+    one, two = (np.sort((rows - centre) @ directions, axis=0) for rows in sides)
+    assert float(there) == pytest.approx(float(((one - two) ** 2).mean(axis=0).sum()), rel=1e-12)
+    with FakeTensorMode():
+        fake = (torch.empty(300, 6, device="cuda") for _ in range(2))
+        found = transport._squared_there(*fake, centre, directions, np.float32)
+        assert found.device.type == "cuda"
