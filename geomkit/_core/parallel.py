@@ -148,8 +148,8 @@ class Team:
     ) -> Team:
         """Return the team that torchrun started, or a team of one; CUDA tensors go through NCCL.
 
-        If one of the ranks gives no sign of life for GEOMKIT_TIMEOUT minutes, or calls
-        :meth:`fail`, the processes of the others end with status 2.
+        If one of the ranks gives no sign of life for GEOMKIT_TIMEOUT minutes, calls :meth:`fail`
+        or ends without :meth:`close`, the processes of the others end with status 2.
 
         Args:
             device: Device of the work, as for :func:`geomkit._core.runtime.resolve_device`; it

@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import select
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -82,6 +83,8 @@ class Pulse:
         self._store, self._own, self._limit = store, own, limit
         self._meetings = 0
         self._failed, self._lock, self._closing = False, Lock(), Event()
+        self._handles: dict[int, int] = {}
+        """Handles of the processes of other ranks on this machine."""
         self._thread = Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -161,7 +164,8 @@ class Pulse:
             for rank, beat in found.items():
                 still[rank] = still.get(rank, 0) + 1 if beats.get(rank) == beat else 0
                 if still[rank] * every >= self._limit:
-                    self._end(f"rank {rank} has given no sign of life for {_words(self._limit)}")
+                    silent = f"rank {rank} has given no sign of life for {_words(self._limit)}"
+                    self._end(silent, silent=rank)
             beats = found
 
     def _beat(self, number: int, gone: list[int]) -> tuple[bool, list[int], dict[int, bytes]]:
@@ -190,15 +194,15 @@ class Pulse:
         self._store.set(f"geomkit/place/{self._rank}", f"{place} {os.getpid()}")
         if not hasattr(os, "pidfd_open"):
             return list
-        handles, ends = dict[int, int](), select.poll()
+        ends = select.poll()
         for rank in range(self._size):
             other, number = self._store.get(f"geomkit/place/{rank}").decode().split()
             if rank != self._rank and other == place:
                 with contextlib.suppress(OSError):
-                    handle = os.pidfd_open(int(number))
-                    handles[handle] = rank
-                    ends.register(handle, select.POLLIN)
-        return lambda: [handles[handle] for handle, _ in ends.poll(0)]
+                    self._handles[rank] = os.pidfd_open(int(number))
+                    ends.register(self._handles[rank], select.POLLIN)
+        rank_of = {handle: rank for rank, handle in self._handles.items()}
+        return lambda: [rank_of[handle] for handle, _ in ends.poll(0)]
 
     def _ask(self, question: Callable[[], Result], seconds: float) -> Result:
         """Ask the store, which never answers if its process is stopped.
@@ -219,12 +223,20 @@ class Pulse:
             raise ConnectionError
         return answers[0]
 
-    def _end(self, text: str) -> None:
-        """End this process, because another rank is lost, if its main thread does not do so."""
+    def _end(self, text: str, *, silent: int = -1) -> None:
+        """End this process, because another rank is lost, if its main thread does not do so.
+
+        Args:
+            text: Why.
+            silent: A rank that is there and does not answer; it would stay, if on this machine.
+        """
         with self._lock:
             failed = self._failed
         if not failed:
             self.fail(text)
+            if silent in self._handles:
+                with contextlib.suppress(OSError):
+                    signal.pidfd_send_signal(self._handles[silent], signal.SIGKILL)
             os._exit(2)
         self._leave()
 

@@ -236,8 +236,7 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
     written(first)
     os.kill(second.pid, signal.SIGSTOP)
     first.join()
-    os.kill(second.pid, signal.SIGKILL)
-    second.join()
+    second.join()  # it does not stay
     (line,) = lines([tmp_path, elsewhere])
     assert first.exitcode == 2 and "rank 1 has given no sign of life for 3 seconds" in line
     child = start_torchrun(2, words, tmp_path)
