@@ -74,9 +74,11 @@ def extract(
     """
     from geomkit.extraction.store import check_folder, check_options
 
-    check_options(shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite)
     try:
         with joined(device) as team, _Watcher() as watcher:
+            check_options(
+                shard_rows, dtype, batch_size, workers, resume=resume, overwrite=overwrite
+            )
             if team.rank == 0:  # the others might see what the first one makes
                 check_folder(out, resume=resume, overwrite=overwrite)
             console.line(

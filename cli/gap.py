@@ -20,7 +20,6 @@ from .options import ModelOptions
 from .ranks import joined
 
 if TYPE_CHECKING:
-    from geomkit._core.parallel import Team
     from geomkit.embeddings.embeddings import Clouds, Embeddings
     from geomkit.metrics import GapResult
 
@@ -81,29 +80,29 @@ def gap(
     from geomkit.metrics import select
     from geomkit.metrics.result import to_csv, to_json
 
-    if as_json and as_csv:
-        raise GeomkitError("--json and --csv exclude each other; give one")
-    sources, limits = _limits([*(sources or []), *context.args])
-    named = _modalities(image, text, modality)
-    if not sources and not named:
-        raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
-    if sources and named:
-        raise GeomkitError("name sources, or modalities by --image, --text and --modality")
-    names = select([word.strip() for word in metrics.split(",")] if metrics else None)
-
-    def loaded(team: Team) -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
-        if named:
-            pairs = load_modalities(named, device=options.device)
-            say_notes(pairs[0].meta["path"], pairs[0])
-            yield from ((e.meta["path"], e, None) for e in pairs)
-        for source in sources:
-            pairs, split = load_pairs(
-                source, **options.arguments(), announce=says_data(source), team=team
-            )
-            say_notes(source, pairs[0])
-            yield from ((source, e, split) for e in pairs)
-
     with joined(options.device) as team:
+        if as_json and as_csv:
+            raise GeomkitError("--json and --csv exclude each other; give one")
+        sources, limits = _limits([*(sources or []), *context.args])
+        named = _modalities(image, text, modality)
+        if not sources and not named:
+            raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
+        if sources and named:
+            raise GeomkitError("name sources, or modalities by --image, --text and --modality")
+        names = select([word.strip() for word in metrics.split(",")] if metrics else None)
+
+        def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
+            if named:
+                pairs = load_modalities(named, device=options.device)
+                say_notes(pairs[0].meta["path"], pairs[0])
+                yield from ((e.meta["path"], e, None) for e in pairs)
+            for source in sources:
+                pairs, split = load_pairs(
+                    source, **options.arguments(), announce=says_data(source), team=team
+                )
+                say_notes(source, pairs[0])
+                yield from ((source, e, split) for e in pairs)
+
         results = [
             measure(
                 embeddings,
@@ -117,7 +116,7 @@ def gap(
                 split=found_split,
                 team=team,
             )
-            for name, embeddings, found_split in loaded(team)
+            for name, embeddings, found_split in loaded()
         ]
     if team.rank:
         return 0  # the first rank reports for all

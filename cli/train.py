@@ -105,25 +105,24 @@ def train(
         $ geomkit train --loss cua --dim 3
         $ geomkit train --loss clip --dim 128 --data coco:/data/coco --out c.pt
     """
-    config["data"] = given.complete(config["data"])
-    config["distinct_captions"] = not repeat_captions
-    asked = configure(**config, **_locks(lock or []))
-    if log and len(set(log)) < len(log):
-        raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
-    console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
-
-    def watch(event: Event) -> None:
-        stop.graceful = True
-        display(event)
-        for watcher in list(watchers):
-            try:
-                watcher(event)
-            except OSError as error:
-                watchers.remove(watcher)
-                console.line(f"--log: cannot be written ({reason(error)}); training continues")
-
     with joined(device) as team:
+        config["data"] = given.complete(config["data"])
+        config["distinct_captions"] = not repeat_captions
+        asked = configure(**config, **_locks(lock or []))
+        if log and len(set(log)) < len(log):
+            raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
+        console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
         from geomkit.training import loop, tracker
+
+        def watch(event: Event) -> None:
+            stop.graceful = True
+            display(event)
+            for watcher in list(watchers):
+                try:
+                    watcher(event)
+                except OSError as error:
+                    watchers.remove(watcher)
+                    console.line(f"--log: cannot be written ({reason(error)}); training continues")
 
         watchers = [tracker(name, out) for name in log or [] if team.rank == 0]
         # Until the first step there is nothing to save. torchrun sends a second signal.
