@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from geomkit._core.array import Array, is_torch, like, to_numpy
+from geomkit._core.array import Array, is_torch, to_numpy
 from geomkit._core.parallel import cores, in_order
 from geomkit.metrics.number import Number
 
@@ -65,7 +65,7 @@ def _squared_there(x: Any, y: Any, centre: np.ndarray, directions: np.ndarray, d
     import torch
 
     kind = torch.float32 if dtype is np.float32 else torch.float64
-    middle, turn = (like(a, x).to(kind) for a in (centre, directions))
+    middle, turn = (torch.as_tensor(a).to(x.device, kind) for a in (centre, directions))
     sides = []
     for rows in (x, y):
         parts = [(part.to(kind) - middle) @ turn for part in rows.split(_BLOCK * 16)]

@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import filterfalse, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ __all__ = ["TOKENIZERS", "VOCABULARY", "Tokenizer"]
 TOKENIZERS = ("SimpleTokenizer", "HFTokenizer")
 VOCABULARY = 49408
 """Number of ids of open_clip's own tokenizer."""
-_BYTES, _START = 512, VOCABULARY - 2
-"""Its first ids are single bytes, inside a word and at its end; the last two start and end."""
+_START, _SHARED = VOCABULARY - 2, 256
+"""Its last two ids start and end; ids that the tokens of other captions share."""
 _MOST_CAPTIONS = 100_000
 _OWN_CLEAN = {"none": str, "lowercase": str.lower}
 _LONGEST = 2**20
@@ -47,8 +47,8 @@ class Tokenizer:
         mode: open_clip's tokenizer mode.
         options: Arguments for transformers.
         vocab_size: Number of token ids that the model knows; default: not checked.
-        merged: For a ``SimpleTokenizer``, those of its merged tokens that the model knows, in
-            order; any other is split into the parts it was merged from. Default: all.
+        kept: For a ``SimpleTokenizer``, those of open_clip's tokens that have an id of their own,
+            in order, but for start and end; all others share 256 ids. Default: all.
 
     >>> Tokenizer(context_length=8).encode(["a red ball"]).shape
     torch.Size([1, 8])
@@ -62,7 +62,7 @@ class Tokenizer:
     mode: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     vocab_size: int | None = None
-    merged: tuple[int, ...] | None = None
+    kept: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown name."""
@@ -72,28 +72,32 @@ class Tokenizer:
     @property
     def size(self) -> int:
         """Number of ids of a ``SimpleTokenizer``."""
-        return VOCABULARY if self.merged is None else len(self.known)
+        return VOCABULARY if self.kept is None else len(self.known)
 
     @property
     def known(self) -> list[int]:
         """Ids of open_clip's tokens that the ids of this ``SimpleTokenizer`` stand for."""
-        merged = range(_BYTES, _START) if self.merged is None else self.merged
-        return [*range(_BYTES), *merged, *range(_START, VOCABULARY)]
+        ends = range(_START, VOCABULARY)
+        if self.kept is None:
+            return list(range(VOCABULARY))
+        others = filterfalse(set(self.kept).__contains__, range(_START))
+        return [*self.kept, *islice(others, _SHARED), *ends]
 
     def for_captions(self, captions: Sequence[str]) -> Tokenizer:
         """Return the ``SimpleTokenizer`` of the tokens that captions have.
 
-        They get one id each, as before; other captions are written in these and in single bytes.
+        A token that no training caption has keeps the embedding it was drawn with: which of many
+        such embeddings it has does not matter, so that all of these tokens share some.
         More than 100,000 captions have most tokens, and take long to look through: they get all.
 
         >>> words = Tokenizer(context_length=8).for_captions(["a red ball"])
-        >>> words.size, words.encode(["a red ball", "a red car"])[:, 1:6].tolist()
-        (516, [[320, 512, 513, 515, 0], [320, 512, 66, 64, 337]])
+        >>> words.size, words.encode(["a red ball", "a red car"])[:, 1:5].tolist()
+        (262, [[1, 2, 3, 261], [1, 2, 83, 261]])
         """
         if len(captions) > _MOST_CAPTIONS:
             return self
         used = self.encode(captions).unique().tolist()
-        return replace(self, merged=tuple(i for i in used if _BYTES <= i < _START))
+        return replace(self, kept=tuple(number for number in used if number < _START))
 
     @staticmethod
     def for_model(
@@ -149,13 +153,10 @@ class Tokenizer:
         check_options(content.get("options", {}), f"{where}.options")
         if not 0 < content.get("context_length", 77) < _LONGEST:
             raise GeomkitError(f"{where}.context_length: {content['context_length']}")
-        if (merged := content.get("merged")) is not None:
-            bounds = [_BYTES - 1, *merged, _START]
-            if not all(a < b for a, b in pairwise(bounds)):
-                raise GeomkitError(
-                    f"{where}.merged: expected ids from {_BYTES} to {_START - 1}, in order"
-                )
-            return Tokenizer(**{**content, "merged": tuple(merged)})
+        if (kept := content.get("kept")) is not None:
+            if not all(a < b for a, b in pairwise([-1, *kept, _START])):
+                raise GeomkitError(f"{where}.kept: expected ids from 0 to {_START - 1}, in order")
+            return Tokenizer(**{**content, "kept": tuple(kept)})
         return Tokenizer(**content)
 
     def as_dict(self) -> dict[str, Any]:
@@ -165,9 +166,9 @@ class Tokenizer:
         {'name': 'SimpleTokenizer', 'context_length': 32}
         """
         if self.path is None:
-            known = {} if self.merged is None else {"merged": list(self.merged)}
+            known = {} if self.kept is None else {"kept": list(self.kept)}
             return {"name": self.name, "context_length": self.context_length, **known}
-        return {key: value for key, value in asdict(self).items() if key != "merged"}
+        return {key: value for key, value in asdict(self).items() if key != "kept"}
 
     def encode(self, captions: Sequence[str]) -> Tensor:
         """Token ids ``(n, context_length)`` of captions, padded as the tokenizer pads.
@@ -180,7 +181,7 @@ class Tokenizer:
                 vocabulary.
         """
         if self.name == "SimpleTokenizer":
-            return _simple(self.context_length, self.merged)(list(captions))
+            return _simple(self.context_length, self.kept)(list(captions))
         if not captions:
             import torch
 
@@ -237,28 +238,23 @@ def _its_reasons(path: Path, what: str) -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=8)
-def _simple(context_length: int, merged: tuple[int, ...] | None) -> Any:
+def _simple(context_length: int, kept: tuple[int, ...] | None) -> Any:
     from open_clip.tokenizer import SimpleTokenizer
 
-    if merged is None:
+    if kept is None:
         return SimpleTokenizer(context_length=context_length)
-    ids = {token: number for number, token in enumerate(Tokenizer(merged=merged).known)}
+    ids = {token: number for number, token in enumerate(kept)}
+    size = Tokenizer(kept=kept).size
+    shared = size - 2 - len(kept)
 
     class Known(SimpleTokenizer):
         def encode(self, text: str) -> list[int]:
             """Ids of a caption, without start and end."""
-            return [number for token in super().encode(text) for number in self.parts(token)]
-
-        @functools.cache  # noqa: B019 - it lives as long as the tokenizer
-        def parts(self, token: int) -> list[int]:
-            """Ids of a token, or of those that it was merged from."""
-            if token in ids:
-                return [ids[token]]
-            return [number for part in halves[token - _BYTES] for number in self.parts(part)]
+            tokens = super().encode(text)
+            return [ids[t] if t in ids else len(ids) + t % shared for t in tokens]
 
     tokenizer = Known(context_length=context_length)
-    halves = [[tokenizer.encoder[part] for part in pair] for pair in tokenizer.bpe_ranks]
-    tokenizer.sot_token_id, tokenizer.eot_token_id = len(ids) - 2, len(ids) - 1
+    tokenizer.sot_token_id, tokenizer.eot_token_id = size - 2, size - 1
     return tokenizer
 
 

@@ -191,7 +191,7 @@ def _trained(
     towers = build_towers(
         control.first, control.second, architecture,
         encoders=control.encoders, temperature=config.temperature,
-        tokens=None if tokenizer.merged is None else tokenizer.known,
+        tokens=None if tokenizer.kept is None else tokenizer.known,
     ).to(device).train()  # fmt: skip
     optimizer = optimizer_for(towers, config)  # type: ignore[arg-type]
     criterion = ContrastiveLoss(config.loss)
