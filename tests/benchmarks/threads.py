@@ -154,7 +154,8 @@ def main() -> None:
         "Made by `python tests/benchmarks/threads.py --out FILE`, whose head says what is",
         "compared.",
         f"Median milliseconds of a step over {options.rounds} rounds in turns, and the share of "
-        "one thread's time.",
+        "one thread's time. Where the load of other work is not near 0, the machine was not quiet,",
+        "and seconds are compared within a row only.",
         "",
         f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, "
         f"torch {metadata.version('torch')}; load before: {os.getloadavg()[0]:.1f}.",
