@@ -4,7 +4,8 @@ The pairs of a step depend on (seed, step) alone, the learning rate on the step,
 no random numbers, and everything else that a step depends on is in the checkpoint. So a run that
 was killed and resumed ends with the weights of an uninterrupted one, bit for bit on a CPU. Under
 torchrun every rank computes its share of the same global batch; a run may be resumed on any number
-of ranks.
+of ranks. On more than two it is then the same up to rounding: DistributedDataParallel sums the
+gradients of the first step after a start in another order than those of later ones.
 """
 
 from __future__ import annotations
