@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import platform
 import statistics
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +37,10 @@ from geomkit._core.runtime import autocast, resolve_device, resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.extraction.encode import encode
 from geomkit.losses.contrastive import ContrastiveLoss
-from geomkit.models.architectures import model_config
+from geomkit.models.architectures import OWN_CONFIGS, model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.towers import open_clip_model
 from geomkit.models.two_encoder import TwoEncoder, build
 from geomkit.training.config import configure
 from geomkit.training.loop import train
@@ -57,12 +60,18 @@ class Bench:
         self.architecture = model_config(model, dim=self.config.dim)
         self.preprocess = Preprocess.for_model(self.architecture)
         data = load_data("openmoji", split="train", preprocess=self.preprocess, n=self.config.pairs)
-        self.tokens = Tokenizer.for_model(self.architecture).encode(data.names)
+        tokenizer = Tokenizer.for_model(self.architecture)
+        if model in OWN_CONFIGS:  # as training does
+            tokenizer = tokenizer.for_captions(data.names)
+        self.known = tokenizer.known
+        self.tokens = tokenizer.encode(data.names)
         self.uint8 = torch.from_numpy(data.pixels(slice(0, batch)))
 
     def model(self) -> TwoEncoder:
         torch.manual_seed(0)
-        return build(self.architecture, temperature=0.05).to(self.device).train()
+        model = build(self.architecture, temperature=0.05)
+        model.keep_tokens(self.known)
+        return model.to(self.device).train()
 
     def clock(self) -> float:
         if self.device.startswith("cuda"):
@@ -101,9 +110,13 @@ class Bench:
         from open_clip.loss import ClipLoss
         from open_clip_train.train import train_one_epoch
 
-        model = self.model()
-        optimizer = optimizer_for(model, self.config)
-        clip = model.clip
+        text = {**self.architecture["text_cfg"], "vocab_size": len(self.known)}
+        torch.manual_seed(0)
+        clip: Any = open_clip_model(
+            {**self.architecture, "text_cfg": text}, init_logit_scale=math.log(20.0)
+        )  # as it comes, with its own attention
+        clip.to(self.device).train()
+        optimizer = optimizer_for(clip, self.config)
         clip.output_dict = True
         batch = self.config.batch_size
         images = self.preprocess.to_pixels(self.uint8)
