@@ -127,6 +127,26 @@ def test_killed_between_cells_it_goes_on(toy: Toy, tmp_path: Path) -> None:
     assert toy.trained == ["clip 1", "cua 1"] and toy.measured == ["one"]
 
 
+def test_killed_between_the_last_step_and_the_note_it_ends_the_same(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geomkit.models import checkpoints
+    from geomkit.reproduce.framework.grid import cell_path, finished, train_cells
+
+    train_cells([cell()], tmp_path / "whole", OPTIONS)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
+        during.setattr(checkpoints, "save_run", killed)
+        train_cells([cell()], tmp_path / "killed", OPTIONS)
+    assert finished(tmp_path / "killed", cell())
+    train_cells([cell()], tmp_path / "killed", OPTIONS)
+    whole, again = (cell_path(tmp_path / name, cell()) for name in ("whole", "killed"))
+    assert again.read_bytes() == whole.read_bytes() and again.with_suffix(".json").exists()
+
+
 def test_killed_between_experiments_it_goes_on(toy: Toy, tmp_path: Path) -> None:
     toy.fail["two"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):

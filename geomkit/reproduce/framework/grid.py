@@ -88,7 +88,11 @@ def train_cells(
         Interrupted: If ``should_stop`` returned true.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    left = [cell for cell in dict.fromkeys(cells) if not finished(folder, cell)]
+    # A cell killed after its last step still has its optimizer and lacks its note.
+    left = [
+        cell for cell in dict.fromkeys(cells)
+        if not (cell_path(folder, cell).exists() and _done_path(folder, cell).exists())
+    ]  # fmt: skip
     if jobs == 1 or len(left) < 2:
         for cell in left:
             _train(cell, folder, options, progress, should_stop)
