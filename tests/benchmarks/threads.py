@@ -17,7 +17,6 @@ import contextlib
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,12 +24,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-WAYS = {
-    "1 thread": (1, "active"),
-    "spinning": (0, "spin"),
-    "passive": (0, "passive"),
+PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+WAYS: dict[str, tuple[int, dict[str, str]]] = {
+    "1 thread": (1, {}),
+    "spinning": (0, {}),
+    "briefly": (0, {**PASSIVE, "GOMP_SPINCOUNT": "1000"}),
+    "passive": (0, PASSIVE),
 }
-"""Number of threads (0: one per core) and way to wait."""
+"""Number of threads (0: one per core) and OpenMP's settings."""
 
 
 def worker(model: str, threads: int) -> None:
@@ -83,38 +84,20 @@ def busy(count: int) -> Iterator[None]:
             loop.wait()
 
 
-def seconds(model: str, steps: int, rounds: int, loads: list[int]) -> dict[int, dict[str, float]]:
-    """Median seconds of a step by number of busy processes and way."""
-    workers = {}
-    for name, (threads, wait) in WAYS.items():
+def seconds(model: str, steps: int, load: int) -> dict[str, float]:
+    """Seconds of a step beside busy processes, by way; one process after the other."""
+    found = {}
+    for name, (threads, settings) in WAYS.items():
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP"))}
-        if wait != "spin":
-            environment["OMP_WAIT_POLICY"] = wait
         count = threads or len(os.sched_getaffinity(0))
         command = [sys.executable, __file__, "--worker", model, str(count)]
-        workers[name] = subprocess.Popen(
-            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def ask(name: str, count: int) -> float:
-        process = workers[name]
-        assert process.stdin is not None and process.stdout is not None
-        print(count, file=process.stdin, flush=True)
-        return float(process.stdout.readline())
-
-    for name in workers:
-        ask(name, 3)
-    found = {}
-    for load in loads:
         with busy(load):
-            times = {name: [] for name in workers}
-            for _ in range(rounds):
-                for name in workers:
-                    times[name].append(ask(name, steps))
-            found[load] = {name: statistics.median(values) for name, values in times.items()}
-        print(model, load, found[load], os.getloadavg(), flush=True)
-    for process in workers.values():
-        process.communicate("")
+            said = subprocess.run(
+                command, env=environment | settings, input=f"3\n{steps}\n", text=True,
+                stdout=subprocess.PIPE, check=True,
+            ).stdout  # fmt: skip
+        found[name] = float(said.split()[1])
+    print(model, load, found, flush=True)
     return found
 
 
@@ -139,8 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--worker", nargs=2, metavar=("MODEL", "THREADS"))
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
     if options.worker:
         worker(options.worker[0], int(options.worker[1]))
@@ -153,18 +135,18 @@ def main() -> None:
         "",
         "Made by `python tests/benchmarks/threads.py --out FILE`, whose head says what is",
         "compared.",
-        f"Median milliseconds of a step over {options.rounds} rounds in turns, and the share of "
-        "one thread's time. Where the load of other work is not near 0, the machine was not quiet,",
-        "and seconds are compared within a row only.",
+        f"Milliseconds of a step, the mean of {options.steps}, and the share of one thread's time.",
+        "Where the load of other work is not near 0, the machine was not quiet.",
         "",
         f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, "
         f"torch {metadata.version('torch')}; load before: {os.getloadavg()[0]:.1f}.",
         "",
-        "| model | busy processes beside | 1 thread | spinning | passive |",
-        "|---|---|---|---|---|",
+        f"| model | busy processes beside | {' | '.join(WAYS)} |",
+        "|---" * (2 + len(WAYS)) + "|",
     ]
     for model in ("nano", "tiny"):
-        for load, t in seconds(model, options.steps, options.rounds, [0, 1, cores]).items():
+        for load in (0, 1, cores):
+            t = seconds(model, options.steps, load)
             cells = " | ".join(f"{1000 * v:,.0f} ms: {v / t['1 thread']:.2f}" for v in t.values())
             lines.append(f"| {model} | {load} | {cells} |")
     lines += [

@@ -135,10 +135,12 @@ def test_ctrl_c_while_the_command_is_imported(
         return load(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", interrupted)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(SystemExit) as stop:
         __main__.main()
-    assert os.environ.pop("OMP_WAIT_POLICY") == "passive"  # before torch is imported
+    waits = os.environ.pop("OMP_WAIT_POLICY"), os.environ.pop("GOMP_SPINCOUNT")
+    assert waits == ("passive", "1000")  # before torch is imported
     assert stop.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
