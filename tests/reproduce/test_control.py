@@ -142,7 +142,9 @@ def test_the_gap_is_closed_before_training_and_left_open_otherwise(tmp_path: Pat
 
 def test_copied_encoders_on_one_input_stay_one(tmp_path: Path) -> None:
     records = run_control(Control(small(), encoders="copied"), tmp_path)
-    assert max(r.train.metrics["alignment"] for r in records) < 1e-6
+    # Exactly 0 with torch 2.15; torch 2.6 may round two equal products differently, and training
+    # makes more of it. Encoders that are not copies end near 1.
+    assert max(r.train.metrics["alignment"] for r in records) < 1e-3
 
 
 def test_shared_encoders_have_one_set_of_weights() -> None:
