@@ -91,7 +91,7 @@ class Affine(Intervention):
 
         Raises:
             GeomkitError: If the modality is unknown, the dimension is not the fitted one, or
-                nothing of a row is left.
+                nothing of a row is left, or it is not finite.
         """
         if modality not in MODALITIES:
             raise unknown_name("modality", modality, MODALITIES)
@@ -115,8 +115,10 @@ class Affine(Intervention):
         if offset is not None:
             moved = moved + offset
         norms = xp.sqrt(xp.vecdot(moved, moved))
-        if bool(xp.any(norms == 0.0)):
-            raise GeomkitError(f"{self.name}: nothing is left of a row of modality {modality}")
+        if not bool(xp.all((norms > 0.0) & (norms < float("inf")))):
+            raise GeomkitError(
+                f"{self.name}: nothing is left of a row of modality {modality}, or it overflows"
+            )
         return moved / norms[:, None]
 
 

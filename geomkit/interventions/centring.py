@@ -41,7 +41,8 @@ class Standardisation(Affine):
     r"""Each dimension of each modality less its mean, over its standard deviation.
 
     :math:`x_j ↦ (x_j - \bar x_j)/σ_j`, then normalised; a dimension without variance becomes 0.
-    It is the embedding standardisation that I0T makes after training (An et al., arXiv 2412.14384).
+    The usual z-score; I0T (An et al., arXiv 2412.14384) standardises embeddings after training too,
+    and its code was not compared.
 
     Example:
         >>> x = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.8, -0.6, 0]])

@@ -198,6 +198,9 @@ def test_a_row_of_which_nothing_is_left_is_refused() -> None:
     fitted = Centring.fit(x, y)
     with pytest.raises(GeomkitError, match="centre: nothing is left of a row of modality image"):
         fitted.apply(np.asarray(fitted.image_centre)[None])
+    for value in (float("nan"), 1e300):
+        with pytest.raises(GeomkitError, match="or it overflows"), np.errstate(all="ignore"):
+            fitted.apply(np.full((1, 8), value))
 
 
 @pytest.mark.parametrize(
