@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TextIO
 
 from geomkit._core.shown import shown
+from geomkit._core.table import Table
 from geomkit.errors import GeomkitError, reason
 
 __all__ = [
     "Settings", "explained", "fail", "finished", "flush", "interactive", "line", "mute", "notes",
-    "open_streams", "out", "settings", "wrote",
+    "open_streams", "out", "settings", "table", "wrote",
 ]  # fmt: skip
 
 
@@ -80,6 +81,23 @@ def out(text: str, *, end: str = "\n") -> None:
     except OSError as error:
         mute(sys.stdout)
         raise GeomkitError(f"standard output: cannot be written ({reason(error)})") from None
+
+
+def table(whole: Table) -> None:
+    """A table of data: on a terminal within its width, elsewhere as wide as it needs."""
+    if not sys.stdout.isatty():
+        out(whole.plain())
+        return
+    from rich.console import Console
+
+    terminal = Console(highlight=False)
+    tables, left_out = whole.fitted(terminal.width)
+    for number, part in enumerate(tables):
+        if number:
+            terminal.print()
+        terminal.print(part.rich())
+    if left_out:
+        line(f"left out for the terminal's width: {', '.join(left_out)}; a pipe or --json has all")
 
 
 @contextlib.contextmanager

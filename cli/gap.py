@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -206,14 +205,9 @@ def _say_undefined(r: GapResult) -> None:
 
 
 def _print_table(results: list[GapResult]) -> None:
-    from rich.console import Console
-
     from geomkit.metrics.result import table
 
-    if sys.stdout.isatty():
-        Console(highlight=False).print(table(results).rich())
-    else:  # off a terminal the table is as wide as it needs
-        console.out(table(results).plain())
+    console.table(table(results))
     for r in results:
         if not r.exact:
             seconds = r.meta.get("exact_seconds")

@@ -47,7 +47,7 @@ def evaluate(
     from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.data.pairs import LeftOut
     from geomkit.sources import open_source
-    from geomkit.tasks.result import plain
+    from geomkit.tasks.result import table
 
     results: list[Result] = []
     with ExitStack() as held:
@@ -75,7 +75,10 @@ def evaluate(
         if options.out is not None:
             with atomic_write(options.out, overwrite=options.overwrite) as file:
                 file.write((shown(text) + "\n").encode())
-    console.out(text if options.as_json else plain(results, detail=detail))
+    if options.as_json:
+        console.out(text)
+    else:
+        console.table(table(results, detail=detail))
     for r in results:
         for name, reason in r.reasons.items():
             console.line(f"{r.source}: {name} is undefined: {reason}")

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from html import escape
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from geomkit._core.shown import shown
+from geomkit._core.shown import distinct, shown
 
 if TYPE_CHECKING:
     import rich.table
 
 __all__ = ["Table"]
+
+_REMARK = 32
+"""Least width of a column of remarks: below it a remark is a tower of short lines."""
+_NAMES = (24, 0)
+"""Widths that long names of columns may keep, at first and where that is too wide."""
+_LEAST = 12
+"""Least width of a name."""
+_BETWEEN = 3
+"""Width between two columns."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +30,17 @@ class Table:
     """Text cells in rows and sections.
 
     Attributes:
-        headings: Headings of the columns.
+        headings: Headings of the columns; lines after the first are details of it.
         sections: Rows of each section; a row has a cell for each heading.
         remarks: Whether the last column holds remarks: to the left, dim, folded where it must be.
+        optional: Headings of the columns that a narrow terminal does without, the first to go
+            first.
     """
 
     headings: Sequence[str]
     sections: Sequence[Sequence[Sequence[str]]]
     remarks: bool = False
+    optional: Sequence[str] = ()
 
     def rich(self) -> rich.table.Table:
         """Return the table as rich draws it on a terminal."""
@@ -41,13 +54,45 @@ class Table:
             if self.remarks and i == last:
                 table.add_column(heading, style="dim")
             else:
-                table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+                table.add_column(heading, justify="right" if i else "left", overflow="fold")
         for section in self.sections:
             table.add_section()
             for row in section:
                 # As text: names from files may look like markup.
                 table.add_row(*(Text(shown(cell)) for cell in row))
         return table
+
+    def fitted(self, width: int) -> tuple[list[Table], list[str]]:
+        """Return the table as one or more that show every number within a width.
+
+        Names of columns are shortened in the middle, then optional columns go, in their order.
+        Where that is not enough, rows and columns are exchanged, in as many tables as it takes.
+
+        Args:
+            width: Width of the terminal, in characters.
+
+        Returns:
+            The tables, and the headings of the columns left out.
+
+        Example:
+            >>> table = Table(["metric", "a", "b"], [[["gap", "0.5", "0.6"]]], optional=["b"])
+            >>> [t.plain().splitlines()[0].split() for t in table.fitted(14)[0]]
+            [['metric', 'a']]
+        """
+        table, left_out = self, list[str]()
+        if table._width() > width:
+            table = table._shortened(_NAMES[0])
+        for heading in self.optional:
+            if table._width() <= width:
+                break
+            table = table._without(heading)
+            left_out.append(heading)
+        if table._width() > width:
+            table = table._shortened(_NAMES[1])
+        if table._width() <= width:
+            return [table], left_out
+        kept = [heading for heading in self.headings if heading not in left_out]
+        return list(table._exchanged(kept, width)), left_out
 
     def plain(self) -> str:
         """Return the table as text, as wide as it needs."""
@@ -68,3 +113,66 @@ class Table:
             for row in section
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _widths(self) -> list[int]:
+        """Width of each column."""
+        from rich.cells import cell_len
+
+        def widest(cells: Iterable[str]) -> int:
+            return max((cell_len(line) for c in cells for line in shown(c).split("\n")), default=0)
+
+        rows = [row for section in self.sections for row in section]
+        columns = [[row[i] for row in rows] for i in range(len(self.headings))]
+        return [max(widest([h]), widest(c)) for h, c in zip(self.headings, columns, strict=True)]
+
+    def _width(self) -> int:
+        """Width of the table; a column of remarks may be as narrow as ``_REMARK``."""
+        widths = self._widths()
+        if self.remarks:
+            widths[-1] = min(widths[-1], _REMARK)
+        return sum(widths) + _BETWEEN * (len(widths) - 1)
+
+    def _without(self, heading: str) -> Table:
+        i = list(self.headings).index(heading)
+        sections = [[[*row[:i], *row[i + 1 :]] for row in section] for section in self.sections]
+        headings = [*self.headings[:i], *self.headings[i + 1 :]]
+        remarks = self.remarks and i < len(headings)
+        return replace(self, headings=headings, sections=sections, remarks=remarks)
+
+    def _shortened(self, least: int) -> Table:
+        """The table with headings no wider than their cells, or than ``least``."""
+        bare = replace(self, headings=[""] * len(self.headings))
+        widths = [max(width, least, _LEAST) for width in bare._widths()]
+        names = [heading.partition("\n")[0] for heading in self.headings]
+        names = distinct(names, widths)
+        lines = [
+            [name, *(part for line in heading.split("\n")[1:] for part in wrap(line, width))]
+            for name, heading, width in zip(names, self.headings, widths, strict=True)
+        ]
+        return replace(self, headings=["\n".join(some) for some in lines])
+
+    def _exchanged(self, headings: Sequence[str], width: int) -> Iterator[Table]:
+        """Tables with a row for each column and, of the rows, as many columns as the width holds.
+
+        Args:
+            headings: Headings of the columns in full: a name, a new line, and details.
+            width: Width that the tables keep to.
+        """
+        names = [heading.partition("\n")[0] for heading in headings[1:]]
+        names = distinct(names, [max(width // 3, _LEAST)] * len(names))
+        details = [heading.partition("\n")[2].replace("\n", ", ") for heading in headings[1:]]
+        rows = [row for section in self.sections for row in section]
+        columns = [("rows", details)] if any(details) else []
+        columns += [(row[0], list(row[1:])) for row in rows]
+
+        def holding(some: Sequence[tuple[str, Sequence[str]]]) -> Table:
+            cells = zip(names, *(cells for _, cells in some), strict=True)
+            return Table(["source", *(heading for heading, _ in some)], [list(cells)])
+
+        kept: list[tuple[str, Sequence[str]]] = []
+        for column in columns:
+            if kept and holding([*kept, column])._width() > width:
+                yield holding(kept)
+                kept = []
+            kept.append(column)
+        yield holding(kept)

@@ -194,7 +194,8 @@ def table(results: Sequence[GapResult]) -> Table:
             row += [_number(numbers["null"]), _number(numbers["ideal"]), _p(numbers["p_value"])]
         rows.append((METRICS[name].group, [*row, METRICS[name].interpretation(dims)]))
     sections = [[row for _, row in group] for _, group in groupby(rows, key=lambda row: row[0])]
-    return Table([*headings, "interpretation"], sections, remarks=True)
+    optional = ("interpretation", "ideal", "null", "p")
+    return Table([*headings, "interpretation"], sections, True, optional[: 4 if alone else 1])
 
 
 def _without_pairs(r: GapResult, name: str) -> bool:

@@ -31,8 +31,8 @@ __all__ = [
     "class_result",
     "in_columns",
     "model_names",
-    "plain",
     "retrieval_json",
+    "table",
 ]
 
 SCHEMA_VERSION = 1
@@ -104,7 +104,7 @@ class Result:
         raise NotImplementedError
 
     def __str__(self) -> str:
-        return plain([self])
+        return table([self]).plain()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,9 @@ class TaskResult(Result):
         for i, name in enumerate(self.class_names):
             numbers = [_number(r.scored.recall[i]) for r in results]
             recalls.append([f"recall: {name} (n={self.scored.counts[i]:,})", *numbers, "", ""])
-        return Table(["metric", *titles, "chance", "majority"], [scores, recalls if detail else []])
+        sections = [scores, recalls if detail else []]
+        headings = ["metric", *titles, "chance", "majority"]
+        return Table(headings, sections, optional=("majority", "chance"))
 
 
 @dataclass(frozen=True)
@@ -278,17 +280,18 @@ class ArithmeticResult(Result):
             [f"to {name} (n={part.n:,})", *(_number(*r.per_value[name][:2]) for r in results), ""]
             for name, part in self.per_value.items()
         ]
-        return Table(["score", *titles, "chance"], [scores, values if detail else []])
+        sections = [scores, values if detail else []]
+        return Table(["score", *titles, "chance"], sections, optional=("chance",))
 
 
-def plain(results: Sequence[Result], *, detail: bool = False) -> str:
-    """Return results side by side as text, as wide as it needs.
+def table(results: Sequence[Result], *, detail: bool = False) -> Table:
+    """Return results side by side as a table.
 
     Args:
         results: Results of one task on one data set and split.
         detail: Whether to add the scores of each class or value.
     """
-    return results[0]._table(results, detail).plain()
+    return results[0]._table(results, detail)
 
 
 def _number(value: float, error: float = math.nan) -> str:
