@@ -13,6 +13,7 @@ from geomkit.errors import GeomkitError
 
 from . import console
 from .arithmetic import arithmetic
+from .close import close
 from .data import data
 from .extract import extract
 from .gap import gap
@@ -62,8 +63,8 @@ def _options(
 
 # Any metric of gap can have a limit: an option that is not declared.
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
-for _command in (train, gap, extract, plot_sphere, plot_gap, plot_pca, plot_umap, inspect, metrics,
-                 losses, data, zeroshot, probe, arithmetic, reproduce):  # fmt: skip
+for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, plot_umap, inspect,
+                 metrics, losses, data, zeroshot, probe, arithmetic, reproduce):  # fmt: skip
     add_command(
         app, _command, ranked=_command in (train, gap, extract),
         context_settings=_UNDECLARED if _command is gap else None,

@@ -41,6 +41,7 @@ def extract(
     cache_images: options.CacheImages = False,
     download: options.Download = False,
     trust_data: options.TrustData = False,
+    close: options.Close = None,
     resume: bool = False,
     overwrite: options.Overwrite = False,
 ) -> int:
@@ -65,6 +66,7 @@ def extract(
         cache_images: Whether to cache images.
         download: Whether to download weights.
         trust_data: Whether data that a checkpoint names may lie outside its folder.
+        close: Intervention.
         resume: Continue in --out at the first missing shard.
         overwrite: Whether to replace the folder.
 
@@ -86,9 +88,10 @@ def extract(
             ) if console.interactive() else None
             from geomkit import extraction
             from geomkit.data import load_data
+            from geomkit.interventions.closing import close_model
             from geomkit.sources import open_source, own_data
 
-            loaded = open_source(source, download=download)
+            loaded = close_model(open_source(source, download=download), close)
             console.notes(source, loaded.notes)
             trained_on: dict[str, Any] = loaded.meta.get("data") or {}
             spec = data or own_data(loaded, trust=trust_data)

@@ -25,9 +25,9 @@ from geomkit.errors import GeomkitError
 from . import console
 from .ranks import alone
 
-__all__ = ["CacheImages", "Data", "DataOptions", "Device", "Download", "FigureOut", "ModelOptions",
-           "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions", "TrustData",
-           "Workers", "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
+__all__ = ["CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "FigureOut",
+           "ModelOptions", "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions",
+           "TrustData", "Workers", "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
@@ -42,6 +42,10 @@ TrustData = Annotated[
         "--trust-data",
         help="Read the data that a checkpoint names even if they lie outside its folder.",
     ),
+]
+Close = Annotated[
+    Path | None,
+    typer.Option("--close", help="Intervention that embeddings go through: a file of close --out."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
 CacheImages = Annotated[
@@ -77,6 +81,7 @@ class ModelOptions:
             also image_index=NAME. Default: told by their names.
         fast_decode: Decode large JPEGs at a reduced size, which moves the embeddings a little.
         trust_data: Whether data that a checkpoint names may lie outside its folder.
+        close: Intervention.
     """
 
     data: str | None = None
@@ -88,6 +93,7 @@ class ModelOptions:
     columns: str | None = None
     fast_decode: bool = False
     trust_data: TrustData = False
+    close: Close = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of :func:`geomkit.extraction.load.load_source`.
@@ -155,6 +161,7 @@ class TaskOptions:
         workers: Processes.
         max_bad: Share of images that may fail to decode, 0 to 1.
         download: Whether to download weights.
+        close: Intervention.
     """
 
     as_json: bool = False
@@ -166,6 +173,7 @@ class TaskOptions:
     workers: Workers = None
     max_bad: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.01
     download: Download = False
+    close: Close = None
 
 
 _ENTRY = re.compile(r"^ {4}(\w+)(?: \((.+)\))?: (.+(?:\n {8}.+)*)", re.MULTILINE)

@@ -46,6 +46,7 @@ def evaluate(
     from geomkit._core.files import atomic_write, check_target, sole_writer
     from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.data.pairs import LeftOut
+    from geomkit.interventions.closing import close_model
     from geomkit.sources import open_source
     from geomkit.tasks.result import table
 
@@ -65,6 +66,7 @@ def evaluate(
                 "progress": partial(display.show, source),
             }
             checkpoint = open_source(source, download=options.download)
+            checkpoint = close_model(checkpoint, options.close)
             console.notes(source, checkpoint.notes)
             results += run(checkpoint, running, display)
         found = [r.to_json(detail=detail) for r in results]

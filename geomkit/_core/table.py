@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,15 @@ class Table:
         remarks: Whether the last column holds remarks: to the left, dim, folded where it must be.
         optional: Headings of the columns that a narrow terminal does without, the first to go
             first.
+        exchanged: Whether rows and columns are exchanged where the columns are too many, so that
+            the columns' names have room; their heading is then ``source``.
     """
 
     headings: Sequence[str]
     sections: Sequence[Sequence[Sequence[str]]]
     remarks: bool = False
     optional: Sequence[str] = ()
+    exchanged: bool = False
 
     def rich(self) -> rich.table.Table:
         """Return the table as rich draws it on a terminal."""
@@ -66,7 +70,7 @@ class Table:
         """Return the table as one or more that show every number within a width.
 
         Names of columns are shortened in the middle, then optional columns go, in their order.
-        Where that is not enough, rows and columns are exchanged, in as many tables as it takes.
+        Where that is not enough, there are several tables, each with the first column.
 
         Args:
             width: Width of the terminal, in characters.
@@ -91,8 +95,10 @@ class Table:
             table = table._shortened(_NAMES[1])
         if table._width() <= width:
             return [table], left_out
-        kept = [heading for heading in self.headings if heading not in left_out]
-        return list(table._exchanged(kept, width)), left_out
+        if self.exchanged:
+            kept = [heading for heading in self.headings if heading not in left_out]
+            table = table._exchange(kept, width)
+        return list(table._split(width)), left_out
 
     def plain(self) -> str:
         """Return the table as text, as wide as it needs."""
@@ -151,28 +157,33 @@ class Table:
         ]
         return replace(self, headings=["\n".join(some) for some in lines])
 
-    def _exchanged(self, headings: Sequence[str], width: int) -> Iterator[Table]:
-        """Tables with a row for each column and, of the rows, as many columns as the width holds.
+    def _exchange(self, headings: Sequence[str], width: int) -> Table:
+        """The table with a row for each column but the first, and a column for each row.
 
         Args:
             headings: Headings of the columns in full: a name, a new line, and details.
-            width: Width that the tables keep to.
+            width: Width of the terminal.
         """
         names = [heading.partition("\n")[0] for heading in headings[1:]]
         names = distinct(names, [max(width // 3, _LEAST)] * len(names))
         details = [heading.partition("\n")[2].replace("\n", ", ") for heading in headings[1:]]
         rows = [row for section in self.sections for row in section]
-        columns = [("rows", details)] if any(details) else []
-        columns += [(row[0], list(row[1:])) for row in rows]
+        columns = [["source", *names], ["rows", *details], *rows]
+        if not any(details):
+            del columns[1]
+        first, *others = (list(cells) for cells in zip(*columns, strict=True))
+        return Table(first, [others])
 
-        def holding(some: Sequence[tuple[str, Sequence[str]]]) -> Table:
-            cells = zip(names, *(cells for _, cells in some), strict=True)
-            return Table(["source", *(heading for heading, _ in some)], [list(cells)])
-
-        kept: list[tuple[str, Sequence[str]]] = []
-        for column in columns:
-            if kept and holding([*kept, column])._width() > width:
-                yield holding(kept)
-                kept = []
-            kept.append(column)
-        yield holding(kept)
+    def _split(self, width: int) -> Iterator[Table]:
+        """Tables of the first column and as many others as the width holds."""
+        *ends, last = 1, len(self.headings)
+        widths = self._widths()
+        used = widths[0]
+        for i, own in enumerate(widths[1:], 1):
+            if i > ends[-1] and used + _BETWEEN + own > width:
+                ends.append(i)
+                used = widths[0]
+            used += _BETWEEN + own
+        for start, end in pairwise([*ends, last]):
+            sections = [[[row[0], *row[start:end]] for row in part] for part in self.sections]
+            yield Table([self.headings[0], *self.headings[start:end]], sections)

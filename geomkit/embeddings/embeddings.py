@@ -186,6 +186,30 @@ class Embeddings:
             return self.image, cast(Array, self.text.take(first))
         return self.image, self.text[like(first, self.text)]
 
+    def subset(self, images: np.ndarray) -> Embeddings:
+        """Return some of the images with all of their texts.
+
+        Args:
+            images: Numbers of images, each once, in their new order.
+
+        Example:
+            >>> e = Embeddings.of(np.eye(3), np.eye(3)[[0, 2, 1, 2]], [0, 2, 1, 2])
+            >>> part = e.subset(np.array([2, 0]))
+            >>> part.n, part.m, part.image_index.tolist()
+            (2, 3, [1, 0, 0])
+        """
+        place = np.full(self.n, -1)
+        place[images] = np.arange(len(images))
+        owner = place[self.image_index]
+        texts = np.flatnonzero(owner >= 0)
+        image, text = (
+            cast(Array, rows.take(kept)) if isinstance(rows, Rows) else rows[like(kept, rows)]
+            for rows, kept in ((self.image, images), (self.text, texts))
+        )
+        ids = tuple(self.ids[i] for i in images) if self.ids else ()
+        meta = {**self.meta, "norms": self.norms}
+        return replace(self, image=image, text=text, image_index=owner[texts], ids=ids, meta=meta)
+
 
 @dataclass(frozen=True)
 class Clouds:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,7 @@ class Rows:
         shards: Matrices of one width, one below the other.
         name: Name of the matrix for an error.
         path: File or folder of the matrix, which an error about its rows names; default: none.
+        then: Function of a block of unit rows that returns the rows to read instead.
 
     Raises:
         GeomkitError: For shards of different widths, or as :func:`check_matrix`.
@@ -205,8 +206,16 @@ class Rows:
 
     ndim = 2
 
-    def __init__(self, shards: Sequence[Shard], *, name: str, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        *,
+        name: str,
+        path: Path | None = None,
+        then: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         """Check shapes and types; nothing is read."""
+        self.path, self._then = path, then
         # Errors of large matrices arise as they are measured, where no one else knows the file.
         self.name = name
         self._where = name if path is None else f"{path}: {name}"
@@ -275,7 +284,14 @@ class Rows:
         with self._lock:
             low, high = self._norms
             self._norms = [min(low, float(norms.min())), max(high, float(norms.max()))]
-        return unit.astype(self.dtype, copy=False)
+        unit = unit.astype(self.dtype, copy=False)
+        return self._then(unit) if self._then else unit
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Rows:
+        """The rows after a function of blocks of unit rows, applied as they are read."""
+        before = self._then
+        then = (lambda rows: function(before(rows))) if before else function
+        return Rows(self.shards, name=self.name, path=self.path, then=then)
 
     def take(self, index: np.ndarray) -> TakenRows:
         """The rows at an index, in its order, read only when needed."""

@@ -20,6 +20,8 @@ from geomkit.embeddings.ownership import check_ids
 from geomkit.embeddings.reading import Loaded, naming
 from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError
+from geomkit.interventions.base import Intervention
+from geomkit.interventions.closing import close_model, closed
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
 from geomkit.sources import open_source, own_data, read_source
@@ -43,6 +45,7 @@ def load_source(
     columns: Mapping[str, str] | None = None,
     fast_decode: bool = False,
     trust_data: bool = False,
+    close: str | Path | None = None,
     announce: Callable[[str], None] = lambda spec: None,
 ) -> tuple[Embeddings, str | None]:
     """Return the embeddings of a SOURCE, and their split (``None`` if the files do not say it).
@@ -63,6 +66,8 @@ def load_source(
         fast_decode: Whether large JPEGs may be decoded at a reduced size, for a model; this moves
             the embeddings a little.
         trust_data: Whether the data that a checkpoint names may lie outside its folder.
+        close: File of an intervention that the embeddings go through, see
+            :mod:`geomkit.interventions`.
         announce: Function called with the DATA spec that a checkpoint names, before it is read.
 
     Returns:
@@ -92,6 +97,7 @@ def load_source(
         columns=columns,
         fast_decode=fast_decode,
         trust_data=trust_data,
+        close=close,
         announce=announce,
     )
     if isinstance(first, Clouds):
@@ -115,6 +121,7 @@ def load_pairs(
     columns: Mapping[str, str] | None = None,
     fast_decode: bool = False,
     trust_data: bool = False,
+    close: str | Path | None = None,
     announce: Callable[[str], None] = lambda spec: None,
     team: Team = SOLO,
 ) -> tuple[list[Embeddings | Clouds], str | None]:
@@ -127,7 +134,7 @@ def load_pairs(
     if kind is not None:
         if data is None and not kind.knows_data:  # before anything large is read
             raise GeomkitError(f"{source}: a model needs data; name some, as --data openmoji")
-        checkpoint = open_source(source, download=download)
+        checkpoint = close_model(open_source(source, download=download), close)
         if columns:
             raise GeomkitError(f"{source}: columns apply to embeddings, this is a model")
         if data is None:
@@ -153,11 +160,22 @@ def load_pairs(
         if value is not None:
             raise GeomkitError(f"{source}: {name} applies to checkpoints, these are embeddings")
     pairs, split = read_source(source, columns=columns)
-    return [to_device(e, device) for e in pairs], split
+    return [to_device(_closed(e, close), device) for e in pairs], split
+
+
+def _closed(part: Embeddings | Clouds, path: str | Path | None) -> Embeddings | Clouds:
+    """The rows after the intervention that a file holds; the same without one."""
+    if path is None:
+        return part
+    if isinstance(part, Clouds):
+        raise GeomkitError(f"{path}: an intervention needs pairs of rows; {part.reason}")
+    intervention = Intervention.load(path)
+    with naming(Path(path)):
+        return closed(part, intervention, str(path))
 
 
 def load_modalities(
-    paths: Mapping[str, str | Path], *, device: str = "auto"
+    paths: Mapping[str, str | Path], *, device: str = "auto", close: str | Path | None = None
 ) -> list[Embeddings | Clouds]:
     """Return embeddings for every pair of named matrices, or clouds without pairs.
 
@@ -168,6 +186,7 @@ def load_modalities(
         paths: File with one matrix, or folder of ``.npy`` files, of each modality. Of several
             matrices in a file the one that is named as the modality counts.
         device: Device for the rows, see :func:`to_device`.
+        close: File of an intervention that the rows go through.
 
     Raises:
         GeomkitError: If a file cannot be read, or three or more differ in rows.
@@ -187,7 +206,7 @@ def load_modalities(
     about = {"path": " ".join(map(str, paths.values()))} | ({"notes": notes} if notes else {})
     lengths = {name: len(rows) for name, rows in matrices.items()}
     if len(paths) < 2 or (len(paths) == 2 and len(set(lengths.values())) > 1):
-        return [Clouds.of(matrices, meta=about)]
+        return [_closed(Clouds.of(matrices, meta=about), close)]
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")
@@ -196,7 +215,7 @@ def load_modalities(
     for a, b in combinations(matrices, 2):
         meta = {**about, "path": f"{paths[a]} {paths[b]}"}
         pair = Embeddings.of(matrices[a], matrices[b], modalities=(a, b), meta=meta)
-        found.append(to_device(pair, device))
+        found.append(to_device(_closed(pair, close), device))
     return found
 
 
@@ -316,7 +335,8 @@ def _embed(
     embeddings = embed(
         checkpoint, pairs, device=device, precision=precision, workers=workers, team=team
     )
-    told = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
+    known = ("loss", "step") if own else ("architecture", "weights", "preprocess_from")
+    told = (*known, "closed_by")
     meta = {
         **embeddings.meta,
         "path": checkpoint.source,

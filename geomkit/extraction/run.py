@@ -151,6 +151,7 @@ def extract(
                 "model_config": checkpoint.model_config,
                 "weights_sha256": weights_sha256(checkpoint.model.clip.state_dict()),
                 "notes": checkpoint.notes,
+                **{k: v for k, v in checkpoint.meta.items() if k == "closed_by"},
             },
             preprocess=checkpoint.preprocess.as_dict(),
             tokenizer=checkpoint.tokenizer.as_dict(),

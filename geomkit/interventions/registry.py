@@ -11,7 +11,7 @@ __all__ = ["INTERVENTIONS"]
 
 INTERVENTIONS: dict[str, type[Intervention]] = {
     kind.name: kind
-    for module in modules("geomkit.interventions", skip=("affine", "base", "registry"))
+    for module in modules("geomkit.interventions", skip=("affine", "base", "closing", "registry"))
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Intervention) and not isabstract(kind)
 }

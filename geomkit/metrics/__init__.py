@@ -1,6 +1,8 @@
 """Metrics: from moments, pairwise sums and rows to numbers with their errors and nulls."""
 
 from geomkit.functional import uniform_sphere_limit
+from geomkit.metrics.comparison import Difference, compare
+from geomkit.metrics.definitions.retrieval import RECALL_AT
 from geomkit.metrics.definitions.spectrum import (
     explained_variance,
     explained_variance_with_error,
@@ -15,12 +17,15 @@ from geomkit.metrics.statistics import Reduction, Statistics
 
 __all__ = [
     "METRICS",
+    "RECALL_AT",
+    "Difference",
     "GapResult",
     "Metric",
     "Number",
     "Reduction",
     "Separability",
     "Statistics",
+    "compare",
     "explained_variance",
     "explained_variance_with_error",
     "gap",

@@ -36,15 +36,15 @@ def gap(
     image: Embeddings | Clouds | Array | Sequence[Any], text: Array | Sequence[Any] | None = None,
     image_index: Array | Sequence[int] | None = None, *, paired: bool = True,
     metrics: Iterable[str] | None = None, caption_index: int = 0, folds: int | str = 5,
-    seed: int = 0, exact_limit: int | None = None, errors: bool = True, source: str = "",
-    split: str | None = None, team: Team = SOLO,
+    seed: int = 0, exact_limit: int | None = None, errors: bool = True, parts: bool = False,
+    source: str = "", split: str | None = None, team: Team = SOLO,
 ) -> GapResult: ...
 @overload
 def gap(
     image: Mapping[str, Any] | str | Path, text: None = None, image_index: None = None, *,
     paired: bool = True, metrics: Iterable[str] | None = None, caption_index: int = 0,
     folds: int | str = 5, seed: int = 0, exact_limit: int | None = None, errors: bool = True,
-    source: str = "", split: str | None = None, team: Team = SOLO,
+    parts: bool = False, source: str = "", split: str | None = None, team: Team = SOLO,
 ) -> GapResult | GapResults: ...
 # fmt: on
 def gap(
@@ -59,6 +59,7 @@ def gap(
     seed: int = 0,
     exact_limit: int | None = None,
     errors: bool = True,
+    parts: bool = False,
     source: str = "",
     split: str | None = None,
     team: Team = SOLO,
@@ -83,6 +84,8 @@ def gap(
             most two minutes.
         errors: Whether to compute standard errors, nulls and p-values too, which of a few thousand
             rows take most of the time.
+        parts: Whether to keep what each pair adds to each metric, for
+            :func:`~geomkit.metrics.compare`.
         source: Name of the source, recorded in the result.
         split: Name of the split, recorded in the result.
         team: Ranks to share the work with; only the first gets numbers.
@@ -121,6 +124,7 @@ def gap(
             caption_index=caption_index,
             exact_limit=exact_limit,
             errors=errors,
+            parts=parts,
             **options,
             **about,
         )
@@ -157,6 +161,7 @@ def _measure(
     seed: int,
     exact_limit: int | None,
     errors: bool,
+    parts: bool,
     source: str = "",
     split: str | None = None,
     team: Team = SOLO,
@@ -233,6 +238,7 @@ def _measure(
         null=about("null"),
         ideal=ideal,
         p_value=about("p_value"),
+        parts={m.name: m.parts(s) for m in usable if parts and m.parts and m.name in known},
         meta=meta,
     )
 

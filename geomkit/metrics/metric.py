@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
 
+import numpy as np
+
 from geomkit.functional import uniform_sphere_limit
 from geomkit.metrics.number import Number
 from geomkit.metrics.statistics import Reduction, Statistics
@@ -37,6 +39,9 @@ class Metric:
         rows: Rows that it reads itself past the row budget: ``all`` or ``sampled``; ``None`` if it
             is a function of the moments or of the reduction.
         undefined: Reason why it can be NaN.
+        parts: Function from :class:`Statistics` to what each pair adds to the number: an array
+            whose mean is the number up to a constant, to first order. The spread of differences
+            of parts is the error of a difference, see :func:`geomkit.metrics.compare`.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Metric:
     reduction: Reduction[Any] | None = None
     rows: Literal["all", "sampled"] | None = None
     undefined: str = ""
+    parts: Callable[[Statistics], np.ndarray] | None = None
 
     @property
     def cost(self) -> Literal["n·d²", "n²·d", "rows"]:

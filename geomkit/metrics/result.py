@@ -15,6 +15,7 @@ from geomkit._core.table import Table
 from geomkit.metrics.registry import METRICS
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
 
 __all__ = ["SCHEMA_VERSION", "GapResult", "GapResults", "table", "to_csv", "to_json"]
@@ -41,6 +42,7 @@ class GapResult:
         null: Value without a gap, or without pairing, on these very rows.
         ideal: Value for coinciding pairs spread over the whole sphere, as n → ∞.
         p_value: One-sided p-value against the null.
+        parts: What each pair adds to each metric, if it was asked for; not in JSON.
         meta: Random seed, folds, caption index, norms found, and whatever the source knows.
 
     ``stderr``, ``null``, ``ideal`` and ``p_value`` hold only names that have one.
@@ -65,6 +67,7 @@ class GapResult:
     null: Mapping[str, float] = field(default_factory=dict)
     ideal: Mapping[str, float] = field(default_factory=dict)
     p_value: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,8 +197,8 @@ def table(results: Sequence[GapResult]) -> Table:
             row += [_number(numbers["null"]), _number(numbers["ideal"]), _p(numbers["p_value"])]
         rows.append((METRICS[name].group, [*row, METRICS[name].interpretation(dims)]))
     sections = [[row for _, row in group] for _, group in groupby(rows, key=lambda row: row[0])]
-    optional = ("interpretation", "ideal", "null", "p")
-    return Table([*headings, "interpretation"], sections, True, optional[: 4 if alone else 1])
+    optional = ("interpretation", *(("ideal", "null", "p") if alone else ()))
+    return Table([*headings, "interpretation"], sections, True, optional, exchanged=True)
 
 
 def _without_pairs(r: GapResult, name: str) -> bool:
@@ -210,6 +213,7 @@ def _title(r: GapResult) -> str:
     split = f" {r.split}" if r.split else ""
     kinds = set(r.meta.get("quantized", {}).values())
     kinds |= {"bf16"} & {r.meta.get("precision")}
+    kinds |= {"closed"} if r.meta.get("closed_by") else set()
     stored = "".join(f", {kind}" for kind in sorted(kinds))
     return f"{name}{split}{pair}\nn={r.n:,}{texts}, d={r.dim}{stored}"
 

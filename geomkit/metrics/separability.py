@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,6 +33,9 @@ class Separability:
         accuracy_error: Standard error of the accuracy over the draw of the pairs, of those that
             train the classifiers as of those that are held out.
         auc_error: Standard error of the AUC, likewise.
+        accuracy_parts: What each pair adds to the accuracy, by its own score and by its pull on the
+            classifiers: an array ``(n,)`` with a mean of 0.
+        auc_parts: What it adds to the AUC.
     """
 
     accuracy: float
@@ -40,6 +43,8 @@ class Separability:
     folds: int
     accuracy_error: float = NAN
     auc_error: float = NAN
+    accuracy_parts: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+    auc_parts: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
 
 
 def linear_separability(
@@ -106,9 +111,8 @@ def linear_separability(
             above + below - above.mean(),
             (-_density(texts, images, width), _density(images, texts, width)),
         )
-    return Separability(
-        accuracy.mean, auc.mean, count, accuracy.error(training), auc.error(training)
-    )
+    (parts, error), (auc_parts, auc_error) = (s.parts_and_error(training) for s in (accuracy, auc))
+    return Separability(accuracy.mean, auc.mean, count, error, auc_error, parts, auc_parts)
 
 
 class _Scores:
@@ -140,18 +144,19 @@ class _Scores:
         """The score, the mean over folds."""
         return float(np.mean(self.folds))
 
-    def error(self, training: _Training) -> float:
-        """Return the standard error over the draw of the pairs."""
+    def parts_and_error(self, training: _Training) -> tuple[np.ndarray, float]:
+        """Return what each pair adds, and the standard error over the draw of the pairs."""
         count = int((self.held_out >= 0).sum())
-        if count < 2:
-            return NAN
         own = self.weight * (self.own - self.mean)
+        if count < 2:
+            return own, NAN
         if not own.any():
             # No row differs: an error as if four more rows had been seen, two of each kind.
-            return share_with_error(np.full(2 * count, self.mean))[1]
+            return own, share_with_error(np.full(2 * count, self.mean))[1]
         both = own + training.influence(self.slopes)
         variance = float(both @ both) - training.interactions(self.slopes)
-        return math.sqrt(max(variance, float(own @ own)) * count / (count - 1))
+        error = math.sqrt(max(variance, float(own @ own)) * count / (count - 1))
+        return both * len(both), error
 
 
 class _Training:

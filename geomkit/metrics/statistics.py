@@ -30,6 +30,8 @@ most and leaves nothing to rounding in small samples."""
 _NARROW = 1e-3
 """Mean squared distance to the mean below which they are float64 for any number of rows: float32
 keeps seven digits of a cosine, and of a narrow cloud's squared distances, 2 − 2 cos, fewer."""
+_ROWS_AT_ONCE = 8192
+"""Rows read at once."""
 _SEEN = 256
 """Rows from which it is estimated."""
 
@@ -146,6 +148,19 @@ class Statistics:
     def moments(self) -> Moments:
         """Mean and scatter of :attr:`span`, as numpy arrays."""
         return Moments.of(*self.span, team=self._team).numpy()
+
+    def over_pairs(self, values: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return a number of each pair of :attr:`span`, ``(n,)``.
+
+        Args:
+            values: Function from some rows x and y, unit rows in float64, to one number each.
+        """
+        x, y = self.span
+        found = []
+        for start in range(0, self.n, _ROWS_AT_ONCE):
+            block = (to_numpy(unit64(rows[start : start + _ROWS_AT_ONCE])) for rows in (x, y))
+            found.append(values(*block))
+        return np.concatenate(found)
 
     @property
     def gap_vector(self) -> np.ndarray:

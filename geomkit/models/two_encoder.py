@@ -7,7 +7,7 @@ whatever is trained here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class TwoEncoder(nn.Module):
 
     Attributes:
         clip: The open_clip model. Its ``state_dict`` is what a checkpoint stores.
+        after: Function of unit rows and their modality, ``image`` or ``text``, to the rows that the
+            encoders return instead; ``None`` for none. It is not stored.
 
     Example:
         >>> from geomkit.models import Preprocess, Tokenizer, model_config
@@ -51,6 +53,7 @@ class TwoEncoder(nn.Module):
         super().__init__()
         without_copies(clip)
         self.clip = clip
+        self.after: Callable[[Tensor, str], Tensor] | None = None
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
         """Return unit image rows ``(n, d)``, unit text rows ``(n, d)`` and the logit scale 1/τ.
@@ -70,17 +73,17 @@ class TwoEncoder(nn.Module):
         """Return unit rows ``(n, d)`` of standardised pixels ``(n, 3, h, w)``."""
         model: Any = self.clip
         if not _has_class_token(model):
-            return F.normalize(_wide(model.encode_image(images)), dim=-1)
+            return self._unit(model.encode_image(images), "image")
         tower = model.visual
         x = tower.ln_post(pooled(tower.transformer, tower._embeds(images), 0, None))
-        return F.normalize(_wide(x if tower.proj is None else x @ tower.proj), dim=-1)
+        return self._unit(x if tower.proj is None else x @ tower.proj, "image")
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return unit rows ``(n, d)`` of token ids ``(n, length)``, trimmed or not."""
         model: Any = self.clip
         length = tokens.shape[1]
         if not _can_trim(model) or length == model.context_length:
-            return F.normalize(_wide(model.encode_text(tokens)), dim=-1)
+            return self._unit(model.encode_text(tokens), "text")
         end = tokens.argmax(dim=-1)
         cast = model.transformer.get_cast_dtype()
         x = model.token_embedding(tokens).to(cast)
@@ -89,7 +92,16 @@ class TwoEncoder(nn.Module):
         x = model.ln_final(pooled(model.transformer, x, end, mask))
         projection = model.text_projection
         x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-        return F.normalize(_wide(x), dim=-1)
+        return self._unit(x, "text")
+
+    def _unit(self, features: Tensor, modality: str) -> Tensor:
+        # In half precision a norm is wrong in the third digit.
+        wide = features if features.dtype == torch.float64 else features.float()
+        rows = F.normalize(wide, dim=-1)
+        if self.after is None:
+            return rows
+        with torch.autocast(rows.device.type, enabled=False):
+            return self.after(rows, modality)
 
     def keep_tokens(self, ids: Sequence[int]) -> None:
         """Keep the embeddings of some token ids alone; they get the ids from 0 in this order."""
@@ -118,11 +130,6 @@ class TwoEncoder(nn.Module):
         reading them there would make the device wait.
         """
         return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1] if _can_trim(self.clip) else tokens
-
-
-def _wide(features: Tensor) -> Tensor:
-    # In half precision a norm is wrong in the third digit.
-    return features if features.dtype == torch.float64 else features.float()
 
 
 def _can_trim(model: Any) -> bool:

@@ -19,7 +19,7 @@ from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["Runner", "Running", "class_weights"]
+__all__ = ["Runner", "Running", "averaged", "class_weights", "prompt_rows"]
 
 
 class Running(TypedDict, total=False):
@@ -141,12 +141,41 @@ def class_weights(
         GeomkitError: Without names or prompts, or if the model gives embeddings that are not
             finite.
     """
+    options: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
+    return averaged(prompt_rows(model, class_names, templates, tokenizer, **options))
+
+
+def prompt_rows(
+    model: TwoEncoder,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    batch_size: int = 256,
+) -> torch.Tensor:
+    """Return the embedding of every prompt of every class, unit rows ``(C, P, d)`` on the CPU.
+
+    Arguments are those of :func:`class_weights`.
+
+    Raises:
+        GeomkitError: Without names or prompts.
+    """
     if not class_names or not templates:
         raise GeomkitError("zero-shot: expected at least one class and one prompt")
     texts = [fill(template, name) for name in class_names for template in templates]
     with evaluating(model, device=device, precision=precision):
         rows = encode_texts(model, tokenizer.encode(texts), batch_size=batch_size).cpu()
-    prompts = rows.view(len(class_names), len(templates), -1)
+    return rows.view(len(class_names), len(templates), -1)
+
+
+def averaged(prompts: torch.Tensor) -> torch.Tensor:
+    """Return the classifier of :func:`class_weights` from rows of prompts ``(C, P, d)``.
+
+    Raises:
+        GeomkitError: If rows are not finite.
+    """
     weights = F.normalize(prompts.mean(dim=1), dim=-1).T
     if not weights.isfinite().all():
         raise GeomkitError("the model gives embeddings of prompts that are not finite; try fp32")

@@ -191,7 +191,7 @@ class TaskResult(Result):
             recalls.append([f"recall: {name} (n={self.scored.counts[i]:,})", *numbers, "", ""])
         sections = [scores, recalls if detail else []]
         headings = ["metric", *titles, "chance", "majority"]
-        return Table(headings, sections, optional=("majority", "chance"))
+        return Table(headings, sections, optional=("majority", "chance"), exchanged=True)
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class ArithmeticResult(Result):
             for name, part in self.per_value.items()
         ]
         sections = [scores, values if detail else []]
-        return Table(["score", *titles, "chance"], sections, optional=("chance",))
+        return Table(["score", *titles, "chance"], sections, optional=("chance",), exchanged=True)
 
 
 def table(results: Sequence[Result], *, detail: bool = False) -> Table:

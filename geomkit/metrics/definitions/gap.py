@@ -70,18 +70,30 @@ def relative_gap(m: Moments) -> Number:
     2505.03703); p and q are computed from squared distances, which keep the digits of narrow
     clouds.
     """
-    p = m.alignment / 4
-    q = (m.intra_distance("image") + m.intra_distance("text")) / 8
+    p, q = _within_and_between(m)
     if not p + q > m.ROUNDING:
         return Number(NAN)
-    # Influence of a pair: a·δ_i + b·(x_i·x̄ + y_i·ȳ), since ‖x_i − x̄‖² = 1 − 2 x_i·x̄ + ‖x̄‖².
-    a, b = q / (4 * (p + q) ** 2), p / (2 * (p + q) ** 2)
+    a, b = _slopes(m)
     x, y = m.mean_x, m.mean_y
     spread = x @ m.covariance("xx") @ x + y @ m.covariance("yy") @ y
     spread += 2 * (x @ m.covariance("xy") @ y)
     shared = x @ m.covariance("xd") + y @ m.covariance("yd")
     variance = a * a * m.covariance("dd") + b * b * spread + 2 * a * b * shared
     return Number(p / (p + q), root(variance / (m.n - 1)))
+
+
+def _within_and_between(m: Moments) -> tuple[float, float]:
+    """Distances p within pairs and q between rows of a modality."""
+    return m.alignment / 4, (m.intra_distance("image") + m.intra_distance("text")) / 8
+
+
+def _slopes(m: Moments) -> tuple[float, float]:
+    """Factors a and b of the influence of a pair on the relative gap.
+
+    It is a·δ_i + b·(x_i·x̄ + y_i·ȳ), since ‖x_i − x̄‖² = 1 − 2 x_i·x̄ + ‖x̄‖².
+    """
+    p, q = _within_and_between(m)
+    return q / (4 * (p + q) ** 2), p / (2 * (p + q) ** 2)
 
 
 def gap_alignment(s: Statistics, modality: str) -> Number:
@@ -100,6 +112,21 @@ def gap_alignment(s: Statistics, modality: str) -> Number:
         return Number(NAN)
     null = math.sqrt(leading.shape[1] / int(s.pairs[0].shape[1]))
     return Number(min(1.0, float(np.linalg.norm(vector @ leading)) / length), NAN, null)
+
+
+def _along_the_gap(s: Statistics) -> np.ndarray:
+    """Part of x_i − y_i along the gap, whose mean is the centroid distance, ``(n,)``."""
+    gap = s.moments.mean_x - s.moments.mean_y
+    return s.over_pairs(lambda x, y: (x - y) @ (gap / (np.linalg.norm(gap) or 1.0)))
+
+
+def _relative_parts(s: Statistics) -> np.ndarray:
+    """Influence of each pair on the relative gap, ``(n,)``."""
+    m = s.moments
+    a, b = _slopes(m)
+    return s.over_pairs(
+        lambda x, y: a * np.square(x - y).sum(axis=1) + b * (x @ m.mean_x + y @ m.mean_y)
+    )
 
 
 def _classified(s: Statistics) -> Separability:
@@ -129,6 +156,7 @@ METRICS = [
     Metric(
         "centroid_distance", "gap", _centroid_distance,
         "0 = centres coincide … 2 = opposite poles", low=0, high=2, ideal=0,
+        parts=_along_the_gap,
     ),
     Metric(
         "centroid_distance_unbiased", "gap", of_moments(centroid_distance_unbiased),
@@ -137,14 +165,18 @@ METRICS = [
     *(
         Metric(
             name, "gap", number, "0.5 = inseparable … 1 = disjoint", low=0, high=1,
-            hint="0.5 mixed, 1 disjoint", ideal=0.5, rows="sampled",
+            hint="0.5 mixed, 1 disjoint", ideal=0.5, rows="sampled", parts=parts,
         )
-        for name, number in (("linear_separability", _accuracy), ("linear_separability_auc", _auc))
+        for name, number, parts in (
+            ("linear_separability", _accuracy, lambda s: s.once(_classified).accuracy_parts),
+            ("linear_separability_auc", _auc, lambda s: s.once(_classified).auc_parts),
+        )
     ),
     Metric(
         "relative_modality_gap", "gap", of_moments(relative_gap),
         "0 = pairs coincide … 0.5 = pairs as far as unpaired rows … 1", low=0, high=1, ideal=0,
         undefined="all rows are equal, so there is no distance to compare with",
+        parts=_relative_parts,
     ),
     *(
         Metric(

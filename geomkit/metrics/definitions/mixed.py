@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import methodcaller
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ from geomkit.metrics.definitions.retrieval import (
     RECALL_AT,
     Found,
     influence,
+    parts,
     regrouped,
 )
 from geomkit.metrics.metric import Metric, of_statistics
@@ -113,6 +116,11 @@ def modality_bias(s: Statistics, modality: str) -> Number:
     return Number(float(value.mean()), error, (1.0 - float(partner)) / 2)
 
 
+def _bias_parts(s: Statistics, modality: str) -> np.ndarray:
+    """Share of a modality among the nearest of each of its rows."""
+    return s.once(shares)[modality][0]
+
+
 METRICS = [
     *(
         Metric(
@@ -120,6 +128,9 @@ METRICS = [
             of_statistics(mixed_recall, direction, k),
             f"{way} among both, chance … 1 = all found", low=0, high=1, ideal=1,
             reduction=OWN_KIND,
+            parts=partial(
+                parts, direction=direction, values=methodcaller("hits", k), of=_found
+            ),
         )
         for direction, way in (("text", "image → text"), ("image", "text → image"))
         for k in RECALL_AT
@@ -129,6 +140,7 @@ METRICS = [
             f"modality_bias_{modality}", "mixed", of_statistics(modality_bias, modality),
             "0.5 = none … 1 = finds only its own kind", low=0, high=1, ideal=0.45,
             reduction=NEAREST, undefined="it needs more than 5 pairs",
+            parts=partial(_bias_parts, modality=modality),
         )
         for modality in ("image", "text")
     ),

@@ -70,14 +70,21 @@ def gap_dimensions(s: Statistics, share: float = 0.9) -> Number:
     return Number(float(np.argmax(np.cumsum(squares) >= share * total * (1 - 1e-12)) + 1))
 
 
+def distances(s: Statistics) -> np.ndarray:
+    """Squared distances of the pairs, ``(n,)``."""
+    return s.over_pairs(lambda x, y: np.square(x - y).sum(axis=1))
+
+
 METRICS = [
     Metric(
         "paired_cosine", "pairs", of_moments(paired_cosine, p_value=shuffle_p_value),
         "−1 = opposite … 1 = pairs coincide", low=-1, high=1, ideal=1,
+        parts=lambda s: 1.0 - s.once(distances) / 2,
     ),
     Metric(
         "alignment", "pairs", of_moments(alignment),
         "0 = pairs coincide … 4 = opposite", low=0, high=4, ideal=0,
+        parts=lambda s: s.once(distances),
     ),
     Metric(
         "centroid_gap", "pairs", of_moments(centroid_gap),

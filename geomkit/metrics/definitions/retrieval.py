@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter, methodcaller
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +21,7 @@ from geomkit.metrics.number import Number, mean_with_error, share_with_error
 from geomkit.metrics.permutation import binomial_tail, regrouped_recall
 from geomkit.metrics.statistics import Reduction, Statistics
 
-__all__ = ["METRICS", "RECALL_AT", "mean_rank", "median_rank", "mrr", "recall"]
+__all__ = ["METRICS", "RECALL_AT", "mean_rank", "median_rank", "mrr", "parts", "recall"]
 
 RECALL_AT = (1, 3, 5, 10)
 _SCORES = 1 << 23
@@ -173,6 +175,25 @@ def found(s: Statistics, direction: str) -> Found:
     return Found(ranks, groups, influence(s, direction, ranks))
 
 
+def parts(
+    s: Statistics, direction: str, values: Callable[[Ranks], np.ndarray], of: Any = found
+) -> np.ndarray:
+    """What each image adds to a mean over the queries of one direction, the gallery as given.
+
+    Args:
+        s: Statistics.
+        direction: ``text`` or ``image``.
+        values: Function from ranks to the value of each query.
+        of: Function from statistics and direction to :class:`Found`.
+    """
+    f = s.once(of, direction)
+    numbers = values(f.ranks)
+    if f.groups is None:
+        return numbers
+    sums = np.bincount(f.groups, weights=numbers)
+    return np.asarray(sums * (len(sums) / len(numbers)))
+
+
 def recall(s: Statistics, direction: str, k: int) -> Number:
     """Recall@K: share of queries with a right answer in the top K. 0 to 1.
 
@@ -284,22 +305,31 @@ def _retrieval(direction: str) -> list[Metric]:
     way = {"text": "image → text", "image": "text → image"}[direction]
 
     def metric(
-        name: str, formula: Callable[..., Number], ends: str, *args: Any, **of: Any
+        name: str,
+        formula: Callable[..., Number],
+        ends: str,
+        values: Callable[[Ranks], np.ndarray] | None,
+        *args: Any,
+        **of: Any,
     ) -> Metric:
+        own = values and partial(parts, direction=direction, values=values)
         return Metric(
             f"{direction}_retrieval_{name}", "retrieval", of_statistics(formula, direction, *args),
-            f"{way}, {ends}", ideal=1, reduction=RANKS, **of,
+            f"{way}, {ends}", ideal=1, reduction=RANKS, parts=own, **of,
         )  # fmt: skip
 
     return [
         *(
-            metric(f"recall@{k}", recall, "K/n = chance … 1 = all found", k, low=0, high=1)
+            metric(
+                f"recall@{k}", recall, "K/n = chance … 1 = all found",
+                methodcaller("hits", k), k, low=0, high=1,
+            )
             for k in RECALL_AT
         ),
-        metric("mean_rank", mean_rank, "1 = all first … n", low=1),
-        metric("median_rank", median_rank, "1 = most first … n", low=1),
-        metric("mrr", mrr, "0 … 1 = all first", low=0, high=1),
-    ]
+        metric("mean_rank", mean_rank, "1 = all first … n", attrgetter("ranks"), low=1),
+        metric("median_rank", median_rank, "1 = most first … n", None, low=1),
+        metric("mrr", mrr, "0 … 1 = all first", attrgetter("reciprocal"), low=0, high=1),
+    ]  # fmt: skip
 
 
 METRICS = [*_retrieval("text"), *_retrieval("image")]

@@ -1,0 +1,412 @@
+"""close(): what interventions do to the gap and to retrieval, fitted and measured on other rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from inspect import signature
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from geomkit._core.table import Table
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.reading import naming
+from geomkit.embeddings.rows import Rows
+from geomkit.engine.moments import Moments
+from geomkit.errors import GeomkitError, unknown_name
+from geomkit.interventions.affine import MODALITIES, Affine
+from geomkit.interventions.base import Intervention
+from geomkit.interventions.registry import INTERVENTIONS
+from geomkit.metrics import METRICS, RECALL_AT, Difference, GapResult, gap, select
+from geomkit.metrics.comparison import difference
+from geomkit.models.checkpoints.checkpoint import Checkpoint
+
+__all__ = [
+    "SHOWN", "Closing", "Outcome", "Scores", "close", "close_model", "closed", "fit", "halves",
+]  # fmt: skip
+
+SCHEMA_VERSION = 1
+SHOWN = (
+    "centroid_distance", "linear_separability", "relative_modality_gap",
+    "text_retrieval_recall@1", "image_retrieval_recall@1", "mixed_recall@10", "modality_bias",
+)  # fmt: skip
+"""What the table shows unless asked for other metrics."""
+_MEANS = {
+    "modality_bias": [f"modality_bias_{side}" for side in ("image", "text")],
+    **{
+        f"{kind}recall@{k}": [f"{kind}{side}_retrieval_recall@{k}" for side in ("text", "image")]
+        for kind in ("", "mixed_")
+        for k in RECALL_AT
+    },
+}
+"""Names that stand for the mean of two metrics, one a direction."""
+
+Scores = Callable[[Intervention | None], Mapping[str, np.ndarray]]
+"""Further numbers of a model after an intervention: arrays whose means they are."""
+
+
+def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -> Embeddings:
+    """Return embeddings after an intervention.
+
+    The first modality moves as the images that it was fitted on, the second as the texts.
+
+    Args:
+        embeddings: Unit rows; those of a large file move as they are read.
+        intervention: A fitted intervention.
+        name: What it is called in the notes; default: its name.
+
+    Raises:
+        GeomkitError: If the dimensions do not fit.
+
+    Example:
+        >>> from geomkit.interventions import Procrustes
+        >>> turned = Embeddings.of(np.eye(3), np.eye(3)[[1, 2, 0]])
+        >>> closed(turned, Procrustes.fit(turned.image, turned.text)).text.round(6).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+
+    def moved(rows: Any, modality: str) -> Any:
+        if isinstance(rows, Rows):
+            intervention.apply(rows[:1], modality)  # a wrong dimension is refused now
+            return rows.mapped(lambda block: cast(np.ndarray, intervention.apply(block, modality)))
+        return intervention.apply(rows, modality)
+
+    sides = (embeddings.image, embeddings.text)
+    image, text = (moved(rows, m) for rows, m in zip(sides, MODALITIES, strict=True))
+    name = name or intervention.name
+    notes = [*embeddings.meta.get("notes", ()), f"closed by {name}"]
+    if embeddings.modalities != MODALITIES:
+        notes[-1] += "; {} taken for image, {} for text".format(*embeddings.modalities)
+    meta = {**embeddings.meta, "norms": embeddings.norms, "notes": notes, "closed_by": name}
+    return replace(embeddings, image=image, text=text, meta=meta)
+
+
+def close_model(checkpoint: Checkpoint, path: str | Path | None) -> Checkpoint:
+    """Return a model whose embeddings go through the intervention that a file holds.
+
+    Args:
+        checkpoint: A model, which is changed.
+        path: File of an intervention; ``None`` for none.
+
+    Raises:
+        GeomkitError: If the file cannot be read, or was fitted in another dimension.
+    """
+    if path is None:
+        return checkpoint
+    intervention = Intervention.load(path)
+    dim = checkpoint.model_config["embed_dim"]
+    for modality in MODALITIES:
+        with naming(Path(path)):
+            intervention.apply(np.eye(1, dim), modality)
+    checkpoint.model.after = cast(Any, intervention.apply)
+    digest = sha256(Path(path).read_bytes()).hexdigest()
+    meta = {
+        **checkpoint.meta,
+        "notes": [*checkpoint.notes, f"closed by {path}"],
+        "closed_by": {"file": str(path), "method": intervention.name, "sha256": digest},
+    }
+    return replace(checkpoint, meta=meta)
+
+
+def halves(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random half of n images and the rest, each in ascending order.
+
+    >>> [len(part) for part in halves(5)]
+    [2, 3]
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
+
+
+def fit(method: str, moments: Moments) -> Affine:
+    """Return a fitted intervention from its name with options.
+
+    Args:
+        method: Name of an intervention, with its options as in ``translate:strength=0.5,on=image``.
+        moments: Moments of paired rows.
+
+    Raises:
+        GeomkitError: For an unknown method or option, a value that does not fit, or rows that the
+            method cannot be fitted on.
+
+    Example:
+        >>> moments = Moments.of(np.eye(3), np.eye(3)[[1, 2, 0]])
+        >>> fit("ridge:penalty=0.5", moments).name
+        'ridge'
+    """
+    kind, options = _parsed(method)
+    try:
+        return kind.of(moments, **options)
+    except (TypeError, ValueError):
+        raise GeomkitError(f"method '{method}': an option has a value that does not fit") from None
+
+
+def _parsed(method: str) -> tuple[type[Affine], dict[str, Any]]:
+    """The intervention that a method names, and its options."""
+    kinds = {name: kind for name, kind in INTERVENTIONS.items() if issubclass(kind, Affine)}
+    name, colon, rest = method.partition(":")
+    if name not in kinds:
+        raise unknown_name("method", name, kinds)
+    known = [p for p in list(signature(kinds[name].of).parameters) if p != "moments"]
+    options: dict[str, Any] = {}
+    for part in rest.split(",") if colon else ():
+        option, equals, value = (word.strip() for word in part.partition("="))
+        if not (equals and value) or option in options:
+            raise GeomkitError(f"method '{method}': expected NAME:OPTION=VALUE,OPTION=VALUE")
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+        options[option] = _number(value)
+    return kinds[name], options
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method does.
+
+    Attributes:
+        method: Name with options.
+        intervention: What was fitted.
+        result: Metrics after it, on the rows that were not fitted on.
+    """
+
+    method: str
+    intervention: Affine
+    result: GapResult
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What several methods do to one pair of embeddings; prints as a table.
+
+    Attributes:
+        before: Metrics of the rows as they are.
+        outcomes: Each method that could be fitted.
+        left_out: Why the others could not, by method.
+        fitted: What they were fitted on, in words.
+        shown: Metrics, or names of means of two, in the order of the table.
+    """
+
+    before: GapResult
+    outcomes: tuple[Outcome, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    fitted: str = ""
+    shown: tuple[str, ...] = SHOWN
+
+    def difference(self, outcome: Outcome, name: str) -> Difference:
+        """Return the difference that a method makes to a metric or mean, with its paired error."""
+        return difference(_MEANS.get(name, [name]), self.before, outcome.result)
+
+    def best(self, name: str, keep: Mapping[str, float] | None = None) -> Outcome | None:
+        """Return the method that brings a metric nearest to its ideal; ``None`` if none may.
+
+        Args:
+            name: Metric, or mean of two.
+            keep: For metrics, how much farther from their ideal a method may bring them.
+
+        Raises:
+            GeomkitError: For a metric that was not measured or has no ideal.
+
+        Methods are compared on the rows that the table is of: of many with equal effects, the best
+        by chance looks better than it is.
+        """
+
+        def away(result: GapResult, name: str) -> float:
+            return abs(_value(result, name) - _ideal(result, name))
+
+        limits = {name: away(self.before, name) + more for name, more in (keep or {}).items()}
+        allowed = [
+            o
+            for o in self.outcomes
+            if all(away(o.result, name) <= limit + 1e-12 for name, limit in limits.items())
+        ]
+        return min(allowed, key=lambda o: away(o.result, name), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain JSON types, with ``None`` for non-finite numbers."""
+
+        def numbers(outcome: Outcome, name: str) -> dict[str, float | None]:
+            value = {"value": _value(outcome.result, name)}
+            about = self.difference(outcome, name)._asdict()
+            about["difference"] = about.pop("value")
+            return {k: v if math.isfinite(v) else None for k, v in {**value, **about}.items()}
+
+        measured = dict.fromkeys([*self.shown, *self.before.metrics])
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "fitted": self.fitted,
+            "before": self.before.to_dict(),
+            "methods": [
+                {
+                    "method": o.method,
+                    "metrics": {name: numbers(o, name) for name in measured},
+                    "reasons": o.result.meta["reasons"],
+                }
+                for o in self.outcomes
+            ],
+            "left_out": dict(self.left_out),
+        }
+
+    def table(self) -> Table:
+        """Return a table with a row for each method and a column for each metric."""
+        before = ["none", *(_shown(self.before, name) for name in self.shown)]
+        rows = [[o.method, *(self._cell(o, name) for name in self.shown)] for o in self.outcomes]
+        return Table(["method", *self.shown], [[before], rows])
+
+    def _cell(self, outcome: Outcome, name: str) -> str:
+        change = self.difference(outcome, name)
+        if math.isnan(change.value):
+            return "–"
+        error = "" if math.isnan(change.stderr) else f" ± {change.stderr:.4f}"
+        return f"{_shown(outcome.result, name)} ({change.value:+.4f}{error})"
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        return self.table().plain()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def close(
+    embeddings: Embeddings,
+    methods: str | Sequence[str] = "all",
+    *,
+    fit_on: Embeddings | None = None,
+    metrics: Iterable[str] = SHOWN,
+    caption_index: int = 0,
+    seed: int = 0,
+    exact_limit: int | None = None,
+    source: str = "",
+    split: str | None = None,
+    scores: Scores | None = None,
+) -> Closing:
+    """Fit interventions on some pairs, and measure what they do to others.
+
+    Args:
+        embeddings: Pairs to measure; without ``fit_on``, a random half of the images to fit on and
+            the other half to measure.
+        methods: Names of :data:`geomkit.interventions.INTERVENTIONS` with their options, as in
+            ``translate:strength=0.5``; or ``all``, each with its defaults.
+        fit_on: Pairs to fit on, of the same model; none of them should be among those measured.
+        metrics: Names or groups of metrics, or ``recall@K``, ``mixed_recall@K`` and
+            ``modality_bias`` for the mean of both directions.
+        caption_index: Text of each image to fit on, and for every metric that is no recall.
+        seed: Random seed of the halves, and of folds and samples.
+        exact_limit: Number of rows up to which all pairs are compared, as for :func:`geomkit.gap`.
+        source: Name of the source, recorded in the results.
+        split: Name of the split, recorded in the results.
+        scores: Further numbers for each intervention, and for ``None``, which is none.
+
+    Returns:
+        Metrics before and after each method, with paired errors of the differences.
+
+    Raises:
+        GeomkitError: For an unknown method or metric, or embeddings that do not fit each other.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((200, 8))
+        >>> pairs = Embeddings.of(x + 3, x - 3)
+        >>> found = close(pairs, ["centre", "translate"], metrics=["centroid_distance"])
+        >>> [round(o.result.metrics["centroid_distance"], 1) for o in found.outcomes]
+        [0.1, 0.1]
+    """
+    names = _names(metrics)
+    methods = _methods(methods)
+    if not embeddings.equal_dims:
+        raise GeomkitError(
+            "close: images and texts have different dimensions; there is no map between them here"
+        )
+    about = "other rows"
+    if fit_on is None:
+        if embeddings.n < 4:
+            raise GeomkitError(f"close: expected 4 pairs or more to halve, got {embeddings.n}")
+        first, rest = halves(embeddings.n, seed)
+        fit_on, embeddings = embeddings.subset(first), embeddings.subset(rest)
+        about = f"a random half of the images (seed {seed})"
+    if fit_on.dim != embeddings.dim or not fit_on.equal_dims:
+        raise GeomkitError(
+            f"close: expected rows of {embeddings.dim} dimensions to fit on, got {fit_on.dim}"
+        )
+    moments = Moments.of(*fit_on.pairs(caption_index)).numpy()
+    wanted = list(dict.fromkeys(m for name in names for m in _MEANS.get(name, [name])))
+
+    def measured(part: Embeddings, intervention: Intervention | None) -> GapResult:
+        result = gap(
+            part, metrics=wanted, caption_index=caption_index, seed=seed, exact_limit=exact_limit,
+            errors=intervention is None, parts=True, source=source, split=split,
+        )  # fmt: skip
+        more = scores(intervention) if scores else {}
+        values = {name: float(part.mean()) for name, part in more.items()}
+        return replace(result, metrics={**result.metrics, **values}, parts={**result.parts, **more})
+
+    before = measured(embeddings, None)
+    outcomes, left_out = [], {}
+    for method in methods:
+        try:
+            fitted = fit(method, moments)
+            result = measured(closed(embeddings, fitted, method), fitted)
+        except GeomkitError as error:
+            if len(methods) == 1:
+                raise
+            left_out[method] = str(error)
+        else:
+            outcomes.append(Outcome(method, fitted, result))
+    shown = (*names, *(name for name in before.metrics if name not in METRICS))
+    words = f"{about}: {fit_on.n:,} pairs; measured on {embeddings.n:,} others"
+    return Closing(before, tuple(outcomes), left_out, words, shown)
+
+
+def _methods(methods: str | Sequence[str]) -> list[str]:
+    """The methods asked for, each once; every one is known and has options that it knows."""
+    given = [methods] if isinstance(methods, str) else list(methods)
+    everything = [name for name, kind in INTERVENTIONS.items() if issubclass(kind, Affine)]
+    found = [m for method in given for m in (everything if method == "all" else [method])]
+    if not found:
+        raise GeomkitError("close: name at least one method, or all")
+    for method in found:
+        _parsed(method)
+    return list(dict.fromkeys(found))
+
+
+def _names(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Metrics and means of two, in the order given; groups become their metrics."""
+    found: list[str] = []
+    for name in [metrics] if isinstance(metrics, str) else metrics:
+        found += [name] if name in _MEANS else select([name])
+    return tuple(dict.fromkeys(found))
+
+
+def _value(result: GapResult, name: str) -> float:
+    names = _MEANS.get(name, [name])
+    for metric in names:
+        if metric not in result.metrics:
+            raise unknown_name("measured metric", name, result.metrics)
+    return float(np.mean([result.metrics[metric] for metric in names]))
+
+
+def _ideal(result: GapResult, name: str) -> float:
+    """Value to come near to; of a score of a model, 1."""
+    metric = METRICS.get(_MEANS.get(name, [name])[0])
+    ideal = 1.0 if metric is None else metric.ideal_at(result.dim)
+    if math.isnan(ideal):
+        raise GeomkitError(f"{name}: no value of it is ideal, so none is best; choose another one")
+    return ideal
+
+
+def _shown(result: GapResult, name: str) -> str:
+    value = _value(result, name)
+    return "–" if math.isnan(value) else f"{value:.4f}"
