@@ -21,6 +21,7 @@ from .inspect import inspect
 from .losses import losses
 from .metrics import metrics
 from .options import add_command
+from .plot_close import plot_close
 from .plot_gap import plot_gap
 from .plot_pca import plot_pca
 from .plot_sphere import plot_sphere
@@ -63,8 +64,9 @@ def _options(
 
 # Any metric of gap can have a limit: an option that is not declared.
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
-for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, plot_umap, inspect,
-                 metrics, losses, data, zeroshot, probe, arithmetic, reproduce):  # fmt: skip
+for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, plot_umap, plot_close,
+                 inspect, metrics, losses, data, zeroshot, probe, arithmetic,
+                 reproduce):  # fmt: skip
     add_command(
         app, _command, ranked=_command in (train, gap, extract),
         context_settings=_UNDECLARED if _command is gap else None,

@@ -27,7 +27,8 @@ from .ranks import alone
 
 __all__ = ["CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "FigureOut",
            "ModelOptions", "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions",
-           "TrustData", "Workers", "add_command", "as_command", "parameters", "parse_columns"]  # fmt: skip
+           "TrustData", "Workers", "add_command", "as_command", "parameters",
+           "parse_columns"]  # fmt: skip
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[

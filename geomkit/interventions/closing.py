@@ -12,21 +12,25 @@ from typing import Any, cast
 
 import numpy as np
 
+from geomkit._core.array import to_numpy
 from geomkit._core.table import Table
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.embeddings.reading import naming
 from geomkit.embeddings.rows import Rows
 from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.functional import contrastive
 from geomkit.interventions.affine import MODALITIES, Affine
 from geomkit.interventions.base import Intervention
 from geomkit.interventions.registry import INTERVENTIONS
+from geomkit.interventions.translation import Translation
 from geomkit.metrics import METRICS, RECALL_AT, Difference, GapResult, gap, select
 from geomkit.metrics.comparison import difference
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 
 __all__ = [
-    "SHOWN", "Closing", "Outcome", "Scores", "close", "close_model", "closed", "fit", "halves",
+    "SHOWN", "Closing", "Outcome", "Scores", "Shifts", "close", "close_model", "closed", "fit",
+    "halved", "shifts",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
@@ -44,6 +48,11 @@ _MEANS = {
     },
 }
 """Names that stand for the mean of two metrics, one a direction."""
+
+_STRENGTHS = tuple(np.arange(-1.0, 2.01, 0.25).tolist())
+"""Fractions of the gap vector that a curve is over."""
+_LOSS_PAIRS = 2048
+"""Most pairs that the loss of a curve is over."""
 
 Scores = Callable[[Intervention | None], Mapping[str, np.ndarray]]
 """Further numbers of a model after an intervention: arrays whose means they are."""
@@ -112,14 +121,21 @@ def close_model(checkpoint: Checkpoint, path: str | Path | None) -> Checkpoint:
     return replace(checkpoint, meta=meta)
 
 
-def halves(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random half of n images and the rest, each in ascending order.
+def halved(embeddings: Embeddings, seed: int = 0) -> tuple[Embeddings, Embeddings]:
+    """Return a random half of the images with their texts, and the rest; each in their order.
 
-    >>> [len(part) for part in halves(5)]
+    Raises:
+        GeomkitError: For fewer than four images.
+
+    >>> [half.n for half in halved(Embeddings.of(np.eye(5), np.eye(5)))]
     [2, 3]
     """
+    n = embeddings.n
+    if n < 4:
+        raise GeomkitError(f"close: expected 4 pairs or more to halve, got {n}")
     order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
+    first, rest = (embeddings.subset(np.sort(part)) for part in (order[: n // 2], order[n // 2 :]))
+    return first, rest
 
 
 def fit(method: str, moments: Moments) -> Affine:
@@ -195,15 +211,21 @@ class Closing:
         before: Metrics of the rows as they are.
         outcomes: Each method that could be fitted.
         left_out: Why the others could not, by method.
-        fitted: What they were fitted on, in words.
+        moments: Moments of the pairs that they were fitted on.
+        fitted: What those are, in words.
         shown: Metrics, or names of means of two, in the order of the table.
     """
 
     before: GapResult
     outcomes: tuple[Outcome, ...]
+    moments: Moments
     left_out: Mapping[str, str] = field(default_factory=dict)
     fitted: str = ""
     shown: tuple[str, ...] = SHOWN
+
+    def value(self, name: str, outcome: Outcome | None = None) -> float:
+        """Return a metric or mean after a method, or before any."""
+        return _value(outcome.result if outcome else self.before, name)
 
     def difference(self, outcome: Outcome, name: str) -> Difference:
         """Return the difference that a method makes to a metric or mean, with its paired error."""
@@ -332,10 +354,7 @@ def close(
         )
     about = "other rows"
     if fit_on is None:
-        if embeddings.n < 4:
-            raise GeomkitError(f"close: expected 4 pairs or more to halve, got {embeddings.n}")
-        first, rest = halves(embeddings.n, seed)
-        fit_on, embeddings = embeddings.subset(first), embeddings.subset(rest)
+        fit_on, embeddings = halved(embeddings, seed)
         about = f"a random half of the images (seed {seed})"
     if fit_on.dim != embeddings.dim or not fit_on.equal_dims:
         raise GeomkitError(
@@ -367,7 +386,82 @@ def close(
             outcomes.append(Outcome(method, fitted, result))
     shown = (*names, *(name for name in before.metrics if name not in METRICS))
     words = f"{about}: {fit_on.n:,} pairs; measured on {embeddings.n:,} others"
-    return Closing(before, tuple(outcomes), left_out, words, shown)
+    return Closing(before, tuple(outcomes), moments, left_out, words, shown)
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """What a translation by a fraction of the gap vector does, at several fractions.
+
+    Attributes:
+        strengths: Fractions of the gap vector; 0 leaves the rows, 1 brings the centroids together.
+        distance: Centroid distance after each; negative where the two have passed each other.
+        loss: Contrastive loss of clip after each, in nats.
+        recall: Recall@1, the mean of both directions.
+        temperature: τ of the loss.
+        n: Number of pairs that the loss is over.
+    """
+
+    strengths: tuple[float, ...]
+    distance: tuple[float, ...]
+    loss: tuple[float, ...]
+    recall: tuple[float, ...]
+    temperature: float
+    n: int
+
+
+def shifts(
+    embeddings: Embeddings,
+    moments: Moments,
+    strengths: Sequence[float] = _STRENGTHS,
+    *,
+    temperature: float = 0.01,
+    caption_index: int = 0,
+    exact_limit: int | None = None,
+    seed: int = 0,
+) -> Shifts:
+    """Return distance, loss and recall against the shift of both modalities along the gap.
+
+    The curve of Liang et al., "Mind the Gap" (arXiv 2203.02053, figure 3), who shift by a fraction
+    λ of the unit gap vector: theirs is λ divided by the centroid distance here.
+
+    Args:
+        embeddings: Pairs to measure.
+        moments: Moments of the pairs that the gap vector is taken from.
+        strengths: Fractions of the gap vector.
+        temperature: τ of the loss; CLIP's is 0.01.
+        caption_index: Text of each image for distance and loss.
+        exact_limit: As for :func:`geomkit.gap`.
+        seed: Random seed of the pairs that the loss is over, at most 2,048.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((50, 8))
+        >>> pairs = Embeddings.of(x + 2, x - 2)
+        >>> found = shifts(pairs, Moments.of(pairs.image, pairs.text), [0.0, 1.0])
+        >>> found.distance[0] > 1 > 0.2 > abs(found.distance[1])
+        True
+    """
+    some = np.sort(np.random.default_rng(seed).permutation(embeddings.n)[:_LOSS_PAIRS])
+    found = []
+    for strength in strengths:
+        moved = closed(embeddings, Translation.of(moments, strength=strength))
+        names = ["centroid_distance", *_MEANS["recall@1"]]
+        result = gap(
+            moved, metrics=names, caption_index=caption_index, exact_limit=exact_limit,
+            errors=False, seed=seed,
+        )  # fmt: skip
+        x, y = (to_numpy(rows) for rows in moved.subset(some).pairs(caption_index))
+        way = (x.mean(axis=0) - y.mean(axis=0)) @ to_numpy(moments.mean_x - moments.mean_y)
+        found.append(
+            (
+                result.metrics["centroid_distance"] * (1.0 if way >= 0 else -1.0),
+                float(contrastive(x, y, 1.0 / temperature)),
+                _value(result, "recall@1"),
+            )
+        )
+    distance, loss, recall = zip(*found, strict=True)
+    return Shifts(tuple(strengths), distance, loss, recall, temperature, len(some))
 
 
 def _methods(methods: str | Sequence[str]) -> list[str]:

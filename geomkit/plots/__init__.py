@@ -1,6 +1,7 @@
 """Figures: functions that take embeddings or results and return a matplotlib ``Figure``."""
 
 from geomkit.plots.animation import can_save_mp4, frames, save_animation
+from geomkit.plots.closing import closing_panels
 from geomkit.plots.gap import gap_panels
 from geomkit.plots.multiples import Panel, Series, draw_panel, small_multiples
 from geomkit.plots.planes import pca_planes
@@ -20,8 +21,8 @@ from geomkit.plots.umap import UmapOptions, umap_figure
 
 __all__ = [
     "IMAGE_COLOUR", "TEXT_COLOUR", "Panel", "Series", "Stage", "UmapOptions", "can_save_mp4",
-    "check_figure_path", "contact_sheet", "draw_panel", "frames", "gap_panels", "loss_colour",
-    "loss_marker", "pca_planes", "project_to_sphere", "save_animation", "save_figure",
-    "small_multiples", "spectrum_curves", "sphere_row", "stages_figure", "training_stages",
-    "umap_figure",
+    "check_figure_path", "closing_panels", "contact_sheet", "draw_panel", "frames", "gap_panels",
+    "loss_colour", "loss_marker", "pca_planes", "project_to_sphere", "save_animation",
+    "save_figure", "small_multiples", "spectrum_curves", "sphere_row", "stages_figure",
+    "training_stages", "umap_figure",
 ]  # fmt: skip

@@ -28,6 +28,8 @@ def axis_label(metric: str) -> str:
     """
     if metric in _LABELS:
         return _LABELS[metric]
+    if metric.startswith(("recall@", "mixed_recall@")):
+        metric += "_both_ways"
     for side, arrow in (("text", "I→T"), ("image", "T→I")):
         start, found, rest = metric.partition(f"{side}_retrieval_")
         if found and start in ("", "mixed_"):
