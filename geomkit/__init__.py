@@ -9,12 +9,13 @@ from geomkit._core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     __version__: str
-    from geomkit import data, functional, interventions, losses, metrics, plots
+    from geomkit import data, functional, interventions, losses, metrics, monitoring, plots
     from geomkit.embeddings import Embeddings
     from geomkit.errors import GeomkitError
     from geomkit.extraction import extract, load_source
     from geomkit.losses import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
+    from geomkit.monitoring import GapMonitor
     from geomkit.tasks import probe, zeroshot
     from geomkit.training import TrainConfig, configure, train
 
@@ -22,6 +23,7 @@ __all__ = [
     "METRICS",
     "ContrastiveLoss",
     "Embeddings",
+    "GapMonitor",
     "GapResult",
     "GeomkitError",
     "TrainConfig",
@@ -36,11 +38,14 @@ __all__ = [
     "load_source",
     "losses",
     "metrics",
+    "monitoring",
     "plots",
     "probe",
     "train",
     "zeroshot",
 ]
+
+_ROOMS = ("data", "functional", "interventions", "losses", "metrics", "monitoring", "plots")
 
 _name = lazy_exports(
     __name__,
@@ -50,6 +55,7 @@ _name = lazy_exports(
         "extraction": ("extract", "load_source"),
         "losses": ("ContrastiveLoss",),
         "metrics": ("METRICS", "GapResult", "compare", "gap"),
+        "monitoring": ("GapMonitor",),
         "tasks": ("probe", "zeroshot"),
         "training": ("TrainConfig", "configure", "train"),
     },
@@ -60,7 +66,7 @@ def __getattr__(name: str) -> Any:
     # Lazily, so that measuring a file of embeddings never waits for torch.
     if name == "__version__":
         return import_module("importlib.metadata").version("geomkit")
-    if name in ("data", "functional", "interventions", "losses", "metrics", "plots"):
+    if name in _ROOMS:
         return import_module(f"geomkit.{name}")
     return _name(name)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
+import runpy
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +21,7 @@ import torch
 from conftest import clouds
 from processes import run_ranks, start_ranks, start_torchrun
 
+from geomkit import GapMonitor
 from geomkit._core.parallel import Team
 from geomkit.data.loading import Batch, batches
 from geomkit.data.pairs import Bad, PairData
@@ -30,6 +35,7 @@ from geomkit.training import loop
 from geomkit.training.config import configure
 from geomkit.training.loop import Interrupted, train
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LOSSES = (*TERMS, *PRESETS)
 
 SMALL = {
@@ -73,6 +79,7 @@ def program(team: Team, runs: dict[str, dict]) -> None:
         train(configure(**options), f"{name}.pt", team=team, resume=True)
     together(team)
     embedded(team)
+    in_ones_own_loop(team)
 
 
 def together(team: Team) -> None:
@@ -123,6 +130,20 @@ def embedded(team: Team) -> None:
         (pairs,), _ = load_pairs(path, split="train", device="cpu", team=team)
     assert pairs.n == SMALL["pairs"] == sum(team.gather(sum(encoded))) and max(encoded) < pairs.n
     np.savez(path.with_name(f"embedded{team.rank}.npz"), image=pairs.image, text=pairs.text)
+
+
+def in_ones_own_loop(team: Team) -> None:
+    """The example of DistributedDataParallel, and a monitor that only the first rank calls."""
+    names = runpy.run_path(str(EXAMPLES / "ddp.py"))
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        names["main"]()
+    said = re.findall(r"distance: (\S+) before, (\S+) after 100 steps", out.getvalue())
+    assert [float(a) > 4 * float(b) for a, b in said] == [True] * (team.rank == 0)
+    rows = torch.randn(20, 64)
+    model = torch.nn.parallel.DistributedDataParallel(names["TwoEncoders"]())
+    if team.rank == 0:  # whose forward would wait for the other ranks' running means
+        assert GapMonitor((rows, rows), model=model).measure(0).n == 20
+    model(rows, rows)[0].sum().backward()
 
 
 def assert_same_weights(a: Path, b: Path, *, within: float) -> None:
