@@ -149,9 +149,11 @@ def potential_sum(x: A, others: A, t: float = 2.0, *, offset: int = 0) -> A:
         -4.0
     """
     cosine = x @ others.T
-    own = cosine[:, offset : offset + x.shape[0]]
     # Their potential is exactly 0; a mask would be a matrix more, in the backward pass too.
-    own.fill_diagonal_(-math.inf) if is_torch(own) else np.fill_diagonal(own, -math.inf)
+    if is_torch(cosine):
+        cosine.diagonal(offset).fill_(-math.inf)  # torch.compile refuses fill_diagonal_
+    else:
+        np.fill_diagonal(cosine[:, offset : offset + x.shape[0]], -math.inf)
     return namespace(cosine).sum(gaussian_potential(cosine, t))
 
 

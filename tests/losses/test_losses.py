@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import clouds
@@ -150,3 +152,69 @@ def test_rows_that_are_not_of_unit_length_are_refused_or_normalised(name: str) -
     assert ContrastiveLoss(name)(*rounded, scale.float()).item() == pytest.approx(
         expected.item(), abs=0.1
     )
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected:UserWarning")
+def test_compiled_with_its_parameters_and_under_a_gradient_scaler() -> None:
+    """As a part of a model that learns temperature and bias, from float16 rows."""
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.bias = (torch.nn.Parameter(torch.tensor(v)) for v in (2.0, -10.0))
+            self.loss = ContrastiveLoss("uniformity + siglip", normalize=True)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.loss(x, y, self.scale.exp(), self.bias)
+
+    model = Model()
+    assert list(model.state_dict()) == ["scale", "bias"]  # the loss itself holds nothing
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    inputs = [rows.half().requires_grad_() for rows in batch()]
+    slopes = []
+    for network in (model, compiled):
+        with torch.autocast("cpu", dtype=torch.float16):
+            value = network(*inputs)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        slopes.append(torch.autograd.grad(scaler.scale(value), [*inputs, *model.parameters()]))
+    for one, other in zip(*slopes, strict=True):
+        assert one.isfinite().all() and one.any()
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.002)  # the rows' are float16
+
+
+class Loader(list):
+    """Batches with the counts that open_clip's loop asks for."""
+
+    num_batches, num_samples = 3, 18
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("learned", [False, True])
+def test_open_clips_own_epoch_has_the_same_losses_and_weights(learned: bool) -> None:
+    from open_clip import CLIP
+    from open_clip_train.train import train_one_epoch
+
+    arguments = SimpleNamespace(
+        device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=True,
+        horovod=False, grad_clip_norm=None, log_every_n_steps=1, batch_size=6, world_size=1,
+        rank=0, local_rank=0, log_local=False, wandb=False,
+    )  # fmt: skip
+    side = {"width": 16, "layers": 1}
+    vision = {"image_size": 8, "patch_size": 4, "head_width": 8, **side}
+    text = {"context_length": 4, "vocab_size": 30, "heads": 2, **side}
+    found: list[list[torch.Tensor]] = []
+    for criterion in (ClipLoss(), ContrastiveLoss("clip")):
+        values: list[torch.Tensor] = []
+        criterion.register_forward_hook(lambda _, x, out, v=values: v.extend(out.values()))
+        torch.manual_seed(0)
+        model = CLIP(8, vision, text, output_dict=True).double()
+        model.logit_scale.requires_grad_(learned)
+        images, words = torch.randn(3, 6, 3, 8, 8).double(), torch.randint(30, (3, 6, 4))
+        loader = Loader(zip(images, words, strict=True))
+        data = {"train": SimpleNamespace(dataloader=loader, set_epoch=lambda epoch: None)}
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        train_one_epoch(model, data, criterion, 0, optimizer, None, None, None, arguments)
+        found.append([*values, *model.parameters()])
+    assert len(values) == 3 and values[0] != values[2]
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
