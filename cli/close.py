@@ -38,6 +38,7 @@ def close(
     seed: int = 0,
     exact_limit: int | None = None,
     as_json: bool = False,
+    fit_only: bool = False,
     out: Path | None = None,
     overwrite: Overwrite = False,
     options: ModelOptions,
@@ -63,6 +64,7 @@ def close(
         seed: Random seed of the halves, of folds and samples.
         exact_limit: Number of rows up to which all pairs are compared; as for gap.
         as_json (--json): Print one JSON object.
+        fit_only: Fit one method on all pairs of SOURCE and write --out; nothing is measured.
         out (--out, -o): File for the fitted intervention, .safetensors, which gap, extract,
             zeroshot and others take as --close.
         overwrite: Whether to replace it.
@@ -84,6 +86,13 @@ def close(
         check_target(out, overwrite=overwrite)
         if best is None and (len(methods) > 1 or methods == ["all"]):
             raise GeomkitError("--out writes one method; give one --method, or --best METRIC")
+    if fit_only:
+        if out is None or best or fit or len(methods) != 1 or methods == ["all"]:
+            raise GeomkitError(
+                "--fit-only needs one --method and --out, and neither --best nor --fit"
+            )
+        _write_fit(source, methods[0], caption_index, out, overwrite, options)
+        return
     embeddings, split, fit_on = load_fit(source, fit, options)
     found = run(
         embeddings,
@@ -116,6 +125,22 @@ def close(
         console.line(f"{source}: best by {best}: {chosen.method}, chosen on the measured rows")
     if out is not None:
         console.line(f"{source}: {chosen.method if chosen else ''} written to {out}")
+
+
+def _write_fit(
+    source: str, method: str, caption_index: int, out: Path, overwrite: bool, options: ModelOptions
+) -> None:
+    from geomkit._core.files import sole_writer
+    from geomkit.engine.moments import Moments
+    from geomkit.interventions.closing import check_method, fit
+
+    check_method(method)
+    with sole_writer(out):
+        embeddings, _ = load_one(source, options)
+        moments = Moments.of(*embeddings.pairs(caption_index)).numpy()
+        fit(method, moments).save(out, overwrite=overwrite)
+    console.line(f"{source}: {method} fitted on {embeddings.n:,} pairs")
+    console.wrote(out)
 
 
 def load_fit(

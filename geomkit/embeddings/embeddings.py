@@ -21,7 +21,13 @@ from geomkit._core.files import atomic_write
 from geomkit.embeddings.formats import read
 from geomkit.embeddings.ownership import check_ids, check_index
 from geomkit.embeddings.reading import Loaded, naming
-from geomkit.embeddings.rows import Rows, check_matrix, fits_memory, normalize_block
+from geomkit.embeddings.rows import (
+    Rows,
+    TakenRows,
+    check_matrix,
+    fits_memory,
+    normalize_block,
+)
 from geomkit.errors import GeomkitError
 
 __all__ = [
@@ -203,7 +209,9 @@ class Embeddings:
         owner = place[self.image_index]
         texts = np.flatnonzero(owner >= 0)
         image, text = (
-            cast(Array, rows.take(kept)) if isinstance(rows, Rows) else rows[like(kept, rows)]
+            cast(Array, rows.take(kept))
+            if isinstance(rows, Rows | TakenRows)
+            else rows[like(kept, rows)]
             for rows, kept in ((self.image, images), (self.text, texts))
         )
         ids = tuple(self.ids[i] for i in images) if self.ids else ()

@@ -18,8 +18,8 @@ import numpy as np
 from geomkit.errors import GeomkitError
 
 __all__ = [
-    "NUMBERS", "ArrayShard", "FileShard", "Rows", "Shard", "check_matrix", "fits_memory",
-    "normalize_block",
+    "NUMBERS", "ArrayShard", "FileShard", "Rows", "Shard", "TakenRows", "check_matrix",
+    "fits_memory", "normalize_block",
 ]  # fmt: skip
 
 _BFLOAT16 = "bfloat16"
@@ -313,3 +313,11 @@ class TakenRows:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return self._rows[self._index[key]]
+
+    def take(self, index: np.ndarray) -> TakenRows:
+        """The rows at an index of the selection."""
+        return TakenRows(self._rows, self._index[index])
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> TakenRows:
+        """The same selection of the rows after a function, see :meth:`Rows.mapped`."""
+        return TakenRows(self._rows.mapped(function), self._index)

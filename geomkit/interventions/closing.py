@@ -16,7 +16,7 @@ from geomkit._core.array import to_numpy
 from geomkit._core.table import Table
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.embeddings.reading import naming
-from geomkit.embeddings.rows import Rows
+from geomkit.embeddings.rows import Rows, TakenRows
 from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.functional import contrastive
@@ -29,7 +29,7 @@ from geomkit.metrics.comparison import difference
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 
 __all__ = [
-    "SHOWN", "Closing", "Outcome", "Scores", "Shifts", "close", "close_model", "closed", "fit",
+    "SHOWN", "Closing", "Outcome", "Scores", "Shifts", "check_method", "close", "close_model", "closed", "fit",
     "halved", "shifts",
 ]  # fmt: skip
 
@@ -79,7 +79,7 @@ def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -
     """
 
     def moved(rows: Any, modality: str) -> Any:
-        if isinstance(rows, Rows):
+        if isinstance(rows, Rows | TakenRows):
             intervention.apply(rows[:1], modality)  # a wrong dimension is refused now
             return rows.mapped(lambda block: cast(np.ndarray, intervention.apply(block, modality)))
         return intervention.apply(rows, modality)
@@ -154,15 +154,21 @@ def fit(method: str, moments: Moments) -> Affine:
         >>> fit("ridge:penalty=0.5", moments).name
         'ridge'
     """
-    kind, options = _parsed(method)
+    kind, options = check_method(method)
     try:
         return kind.of(moments, **options)
+    except GeomkitError:
+        raise
     except (TypeError, ValueError):
         raise GeomkitError(f"method '{method}': an option has a value that does not fit") from None
 
 
-def _parsed(method: str) -> tuple[type[Affine], dict[str, Any]]:
-    """The intervention that a method names, and its options."""
+def check_method(method: str) -> tuple[type[Affine], dict[str, Any]]:
+    """Return the intervention that a method names, and its options.
+
+    Raises:
+        GeomkitError: For an unknown method or option.
+    """
     kinds = {name: kind for name, kind in INTERVENTIONS.items() if issubclass(kind, Affine)}
     name, colon, rest = method.partition(":")
     if name not in kinds:
@@ -472,7 +478,7 @@ def _methods(methods: str | Sequence[str]) -> list[str]:
     if not found:
         raise GeomkitError("close: name at least one method, or all")
     for method in found:
-        _parsed(method)
+        check_method(method)
     return list(dict.fromkeys(found))
 
 
