@@ -72,7 +72,7 @@ def close(
 
     Examples:
         $ geomkit close embeddings.npz
-        $ geomkit close ckpt.pt --best mixed_recall@10 --keep recall@1:0.01 --out map.safetensors
+        $ geomkit close ckpt.pt --method centre --out map.safetensors
     """
     from geomkit._core.files import check_target, sole_writer
     from geomkit.interventions.closing import SHOWN
@@ -88,9 +88,7 @@ def close(
             raise GeomkitError("--out writes one method; give one --method, or --best METRIC")
     if fit_only:
         if out is None or best or fit or len(methods) != 1 or methods == ["all"]:
-            raise GeomkitError(
-                "--fit-only needs one --method and --out, and neither --best nor --fit"
-            )
+            raise GeomkitError("--fit-only takes one --method, --out, and no --best and --fit")
         _write_fit(source, methods[0], caption_index, out, overwrite, options)
         return
     embeddings, split, fit_on = load_fit(source, fit, options)

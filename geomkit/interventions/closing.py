@@ -29,8 +29,8 @@ from geomkit.metrics.comparison import difference
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 
 __all__ = [
-    "SHOWN", "Closing", "Outcome", "Scores", "Shifts", "check_method", "close", "close_model", "closed", "fit",
-    "halved", "shifts",
+    "SHOWN", "Closing", "Outcome", "Scores", "Shifts", "check_method", "close", "close_model",
+    "closed", "fit", "halved", "shifts",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 1
