@@ -55,7 +55,7 @@ _LOSS_PAIRS = 2048
 """Most pairs that the loss of a curve is over."""
 
 Scores = Callable[[Intervention | None], Mapping[str, np.ndarray]]
-"""Further numbers of a model after an intervention: arrays whose means they are."""
+"""Further numbers of a model after an intervention: arrays from 0 to 1 whose means they are."""
 
 
 def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -> Embeddings:

@@ -93,5 +93,7 @@ def difference(names: list[str], before: GapResult, after: GapResult) -> Differe
 
 def _is_share(name: str) -> bool:
     """Whether a metric is a mean over queries, or over rows to classify, of numbers from 0 to 1."""
-    metric = METRICS[name]
+    metric = METRICS.get(name)
+    if metric is None:  # a score of a model
+        return True
     return bool(metric.reduction or metric.rows) and (metric.low, metric.high) == (0, 1)

@@ -9,14 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import clouds, unit
+from extraction_samples import CALM, DIM, fresh, table, write_table
 
+from geomkit.data.labelled import load_classes
 from geomkit.embeddings import rows as rows_module
 from geomkit.embeddings.embeddings import Clouds, Embeddings, read_embeddings
 from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError
+from geomkit.extraction import embed, extract
 from geomkit.functional import contrastive
 from geomkit.interventions import INTERVENTIONS, Centring, Translation, load
-from geomkit.interventions.closing import SHOWN, close, closed, fit, halved, shifts
+from geomkit.interventions.closing import (
+    SHOWN,
+    close,
+    close_model,
+    closed,
+    fit,
+    halved,
+    shifts,
+)
+from geomkit.tasks.zeroshot import zeroshot, zeroshot_scores
 
 x, y = clouds(120, 8, seed=5)
 pairs = Embeddings.of(x, y, ids=tuple(f"i{k}" for k in range(120)))
@@ -261,3 +273,61 @@ def test_clouds_without_pairs_have_no_intervention(tmp_path: Path) -> None:
     with pytest.raises(GeomkitError, match="needs pairs of rows"):
         load_pairs(tmp_path / "one.npz", close=tmp_path / "m.safetensors")
     assert isinstance(load_pairs(tmp_path / "one.npz")[0][0], Clouds)
+
+
+def test_a_closed_model_gives_closed_embeddings(tmp_path: Path) -> None:
+    """In float64, encoders, extraction and zero-shot give what the intervention gives."""
+    checkpoint = fresh()
+    checkpoint.model.double()
+    data = table(write_table(tmp_path / "good", 12))
+    plain = embed(checkpoint, data, precision="fp64", workers=0)
+    fitted = Centring.fit(*plain.pairs())
+    fitted.save(tmp_path / "m.safetensors")
+    after = close_model(checkpoint, tmp_path / "m.safetensors")
+    assert after.notes[-1].startswith("closed by ")
+    moved = embed(after, data, precision="fp64", workers=0)
+    np.testing.assert_allclose(moved.image, fitted.apply(plain.image), atol=1e-12)
+    np.testing.assert_allclose(moved.text, fitted.apply(plain.text, "text"), atol=1e-12)
+    calm = {**CALM, "precision": "fp64"}
+    extract(after, data, tmp_path / "out", **calm)
+    stored = read_embeddings(tmp_path / "out")
+    np.testing.assert_allclose(stored.image, moved.image, atol=1e-6)
+    with pytest.raises(GeomkitError, match="closed_by"):  # another model's shards are not continued
+        checkpoint.model.after = None
+        extract(checkpoint, data, tmp_path / "out", resume=True, **calm)
+    Centring.fit(x, y).save(tmp_path / "eight.safetensors")
+    with pytest.raises(GeomkitError, match=r"eight.safetensors.*expected rows of 8 dimensions"):
+        close_model(checkpoint, tmp_path / "eight.safetensors")
+
+
+def test_bf16_does_not_reach_the_intervention(tmp_path: Path) -> None:
+    checkpoint = fresh()
+    data = table(write_table(tmp_path / "good", 8))
+    plain = embed(checkpoint, data, precision="bf16", workers=0)
+    fitted = fit("whiten", Moments.of(*plain.pairs()))
+    fitted.save(tmp_path / "m.safetensors")
+    moved = embed(
+        close_model(checkpoint, tmp_path / "m.safetensors"), data, precision="bf16", workers=0
+    )
+    np.testing.assert_allclose(moved.image, fitted.apply(plain.image), atol=1e-5)
+
+
+def test_zero_shot_after_an_intervention_is_that_of_the_closed_model(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        write_table(tmp_path / name, 6)
+        (tmp_path / name / "table.csv").unlink()
+    checkpoint = fresh()
+    classes = load_classes(f"imagefolder:{tmp_path}", preprocess=checkpoint.preprocess, split="all")
+    scores = zeroshot_scores(checkpoint, classes, workers=0)
+    before = zeroshot(checkpoint, classes, workers=0)
+    assert scores(None)["zeroshot_acc1"].mean() == pytest.approx(before.metrics["acc1"])
+    rng = np.random.default_rng(0)
+    fitted = Centring.fit(*(unit(rng.standard_normal((9, DIM))) for _ in range(2)))
+    hits = scores(fitted)["zeroshot_acc1"]
+    fitted.save(tmp_path / "m.safetensors")
+    after = zeroshot(close_model(checkpoint, tmp_path / "m.safetensors"), classes, workers=0)
+    assert hits.mean() == pytest.approx(after.metrics["acc1"])
+    assert len(hits) == 12
+    found = close(pairs, ["centre"], metrics=["alignment"], scores=lambda i: {"zeroshot": hits})
+    assert found.shown == ("alignment", "zeroshot")
+    assert found.difference(found.outcomes[0], "zeroshot").value == 0.0
