@@ -21,7 +21,7 @@ texts = open_clip.SimpleTokenizer(context_length=16)(pairs.names)
 model = open_clip.CLIP(
     embed_dim=32,
     vision_cfg={"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32},
-    text_cfg={"context_length": 16, "width": 64, "heads": 2, "layers": 2},
+    text_cfg={"context_length": 16, "width": 32, "heads": 2, "layers": 2},
     output_dict=True,
 )
 loss = ContrastiveLoss("cua")  # open_clip.ClipLoss()

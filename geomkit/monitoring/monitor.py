@@ -67,7 +67,8 @@ class GapMonitor:
             step below one that it has seen; if the loop logs without ``step=``, give
             ``lambda step, values: run.log({**values, "step": step})``.
         metrics: Names or groups of :data:`geomkit.METRICS`; default: :data:`DEFAULT_METRICS`.
-            ``linear_separability`` adds about half a second.
+            ``linear_separability`` and the group ``spectrum`` add half a second each, and seconds
+            if other processes, such as workers that load data, keep all cores busy.
         rows: Number of pairs to measure, drawn with the seed, the same at each step if
             ``held_out`` has a fixed order; ``None`` for all. Results say how many were left out.
         errors: Whether to compute standard errors too.

@@ -138,7 +138,7 @@ def in_ones_own_loop(team: Team) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         names["main"]()
     said = re.findall(r"distance: (\S+) before, (\S+) after 100 steps", out.getvalue())
-    assert [float(a) > 4 * float(b) for a, b in said] == [True] * (team.rank == 0)
+    assert [float(a) > 2 * float(b) for a, b in said] == [True] * (team.rank == 0)
     rows = torch.randn(20, 64)
     model = torch.nn.parallel.DistributedDataParallel(names["TwoEncoders"]())
     if team.rank == 0:  # whose forward would wait for the other ranks' running means
