@@ -91,11 +91,12 @@ def close(
             raise GeomkitError("--fit-only takes one --method, --out, and no --best and --fit")
         _write_fit(source, methods[0], caption_index, out, overwrite, options)
         return
-    embeddings, split, fit_on = load_fit(source, fit, options)
+    embeddings, split, fit_on, fit_from = load_fit(source, fit, options)
     found = run(
         embeddings,
         methods,
         fit_on=fit_on,
+        fit_from=fit_from,
         metrics=[word.strip() for word in metrics.split(",")] if metrics else SHOWN,
         caption_index=caption_index,
         seed=seed,
@@ -130,7 +131,7 @@ def _write_fit(
 ) -> None:
     from geomkit._core.files import sole_writer
     from geomkit.engine.moments import Moments
-    from geomkit.interventions.closing import check_method, fit
+    from geomkit.interventions.applying import check_method, fit
 
     check_method(method)
     with sole_writer(out):
@@ -143,8 +144,10 @@ def _write_fit(
 
 def load_fit(
     source: str, fit: str | None, options: ModelOptions
-) -> tuple[Embeddings, str | None, Embeddings | None]:
+) -> tuple[Embeddings, str | None, Embeddings | None, str]:
     """Return the embeddings to measure, their split, and those to fit on if they are others.
+
+    The last value says what those are.
 
     Raises:
         GeomkitError: If both are the same split, or as :func:`load_one`.
@@ -153,19 +156,18 @@ def load_fit(
 
     kind = find_kind(source)
     if kind is None and fit is None:
-        return (*load_one(source, options), None)
+        return (*load_one(source, options), None, "")
     if kind is None:
         assert fit is not None
-        embeddings, split = load_one(source, options)
-        return embeddings, split, load_one(fit, options)[0]
+        return (*load_one(source, options), load_one(fit, options)[0], fit)
     own = fit or ("train" if kind.knows_data and options.data is None else None)
     if own is None:
-        return (*load_one(source, options), None)
+        return (*load_one(source, options), None, "")
     measured = options.split or "val"
     if own in (measured, "all") or measured == "all":
         raise GeomkitError(f"--fit {own}: is measured too ({measured}); name another split")
     fit_on, _ = load_one(source, replace(options, split=own))
-    return (*load_one(source, options), fit_on)
+    return (*load_one(source, options), fit_on, own)
 
 
 def _limits(words: list[str]) -> dict[str, float]:
@@ -186,7 +188,7 @@ def _zeroshot(source: str, data: str, options: ModelOptions) -> Scores:
     """Zero-shot accuracy of a model after an intervention."""
     from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.data.labelled import load_classes
-    from geomkit.interventions.closing import close_model
+    from geomkit.interventions.applying import close_model
     from geomkit.models.checkpoints.kinds import find_kind
     from geomkit.sources import open_source
     from geomkit.tasks.zeroshot import zeroshot_scores

@@ -88,7 +88,7 @@ def extract(
             ) if console.interactive() else None
             from geomkit import extraction
             from geomkit.data import load_data
-            from geomkit.interventions.closing import close_model
+            from geomkit.interventions.applying import close_model
             from geomkit.sources import open_source, own_data
 
             loaded = close_model(open_source(source, download=download), close)

@@ -54,10 +54,11 @@ def plot_close(
         $ geomkit plot-close embeddings.npz
         $ geomkit plot-close ckpt.pt --against recall@5,mixed_recall@5
     """
-    from geomkit.interventions.closing import close, halved, shifts
+    from geomkit.interventions.applying import halved
+    from geomkit.interventions.closing import close, shifts
     from geomkit.plots.closing import closing_panels
 
-    embeddings, split, fit_on = load_fit(source, fit, options)
+    embeddings, split, fit_on, _ = load_fit(source, fit, options)
     if fit_on is None:
         fit_on, embeddings = halved(embeddings, seed)
     names = [word.strip() for word in against.split(",")]

@@ -46,7 +46,7 @@ def evaluate(
     from geomkit._core.files import atomic_write, check_target, sole_writer
     from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.data.pairs import LeftOut
-    from geomkit.interventions.closing import close_model
+    from geomkit.interventions.applying import close_model
     from geomkit.sources import open_source
     from geomkit.tasks.result import table
 

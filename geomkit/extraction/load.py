@@ -20,8 +20,8 @@ from geomkit.embeddings.ownership import check_ids
 from geomkit.embeddings.reading import Loaded, naming
 from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError
+from geomkit.interventions.applying import close_model, closed
 from geomkit.interventions.base import Intervention
-from geomkit.interventions.closing import close_model, closed
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
 from geomkit.sources import open_source, own_data, read_source

@@ -1,8 +1,10 @@
 """Closing the modality gap after training: fit on one split, apply to another, save, load."""
 
 from geomkit.interventions.affine import Affine
+from geomkit.interventions.applying import closed, halved
 from geomkit.interventions.base import Intervention
 from geomkit.interventions.centring import Centring, Standardisation
+from geomkit.interventions.closing import Closing, Outcome, close, shifts
 from geomkit.interventions.procrustes import Procrustes
 from geomkit.interventions.registry import INTERVENTIONS
 from geomkit.interventions.regression import Ridge
@@ -15,7 +17,8 @@ load = Intervention.load
 """Reads what an intervention's ``save`` wrote."""
 
 __all__ = [
-    "INTERVENTIONS", "Affine", "Centring", "ComponentRemoval", "Coral", "DimensionRemoval",
-    "GapProjection", "GaussianTransport", "Intervention", "JointWhitening", "Procrustes", "Ridge",
-    "Standardisation", "Translation", "Whitening", "load",
+    "INTERVENTIONS", "Affine", "Centring", "Closing", "ComponentRemoval", "Coral",
+    "DimensionRemoval", "GapProjection", "GaussianTransport", "Intervention", "JointWhitening",
+    "Outcome", "Procrustes", "Ridge", "Standardisation", "Translation", "Whitening", "close",
+    "closed", "halved", "load", "shifts",
 ]  # fmt: skip

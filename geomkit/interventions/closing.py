@@ -5,33 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from inspect import signature
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from geomkit._core.array import to_numpy
 from geomkit._core.table import Table
 from geomkit.embeddings.embeddings import Embeddings
-from geomkit.embeddings.reading import naming
-from geomkit.embeddings.rows import Rows, TakenRows
 from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.functional import contrastive
-from geomkit.interventions.affine import MODALITIES, Affine
+from geomkit.interventions.affine import Affine
+from geomkit.interventions.applying import check_method, closed, fit, halved
 from geomkit.interventions.base import Intervention
 from geomkit.interventions.registry import INTERVENTIONS
 from geomkit.interventions.translation import Translation
 from geomkit.metrics import METRICS, RECALL_AT, Difference, GapResult, gap, select
 from geomkit.metrics.comparison import difference
-from geomkit.models.checkpoints.checkpoint import Checkpoint
 
-__all__ = [
-    "SHOWN", "Closing", "Outcome", "Scores", "Shifts", "check_method", "close", "close_model",
-    "closed", "fit", "halved", "shifts",
-]  # fmt: skip
+__all__ = ["SHOWN", "Closing", "Outcome", "Scores", "Shifts", "close", "shifts"]
 
 SCHEMA_VERSION = 1
 SHOWN = (
@@ -56,142 +48,6 @@ _LOSS_PAIRS = 2048
 
 Scores = Callable[[Intervention | None], Mapping[str, np.ndarray]]
 """Further numbers of a model after an intervention: arrays from 0 to 1 whose means they are."""
-
-
-def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -> Embeddings:
-    """Return embeddings after an intervention.
-
-    The first modality moves as the images that it was fitted on, the second as the texts.
-
-    Args:
-        embeddings: Unit rows; those of a large file move as they are read.
-        intervention: A fitted intervention.
-        name: What it is called in the notes; default: its name.
-
-    Raises:
-        GeomkitError: If the dimensions do not fit.
-
-    Example:
-        >>> from geomkit.interventions import Procrustes
-        >>> turned = Embeddings.of(np.eye(3), np.eye(3)[[1, 2, 0]])
-        >>> closed(turned, Procrustes.fit(turned.image, turned.text)).text.round(6).tolist()
-        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-
-    def moved(rows: Any, modality: str) -> Any:
-        if isinstance(rows, Rows | TakenRows):
-            intervention.apply(rows[:1], modality)  # a wrong dimension is refused now
-            return rows.mapped(lambda block: cast(np.ndarray, intervention.apply(block, modality)))
-        return intervention.apply(rows, modality)
-
-    sides = (embeddings.image, embeddings.text)
-    image, text = (moved(rows, m) for rows, m in zip(sides, MODALITIES, strict=True))
-    name = name or intervention.name
-    notes = [*embeddings.meta.get("notes", ()), f"closed by {name}"]
-    if embeddings.modalities != MODALITIES:
-        notes[-1] += "; {} taken for image, {} for text".format(*embeddings.modalities)
-    meta = {**embeddings.meta, "norms": embeddings.norms, "notes": notes, "closed_by": name}
-    return replace(embeddings, image=image, text=text, meta=meta)
-
-
-def close_model(checkpoint: Checkpoint, path: str | Path | None) -> Checkpoint:
-    """Return a model whose embeddings go through the intervention that a file holds.
-
-    Args:
-        checkpoint: A model, which is changed.
-        path: File of an intervention; ``None`` for none.
-
-    Raises:
-        GeomkitError: If the file cannot be read, or was fitted in another dimension.
-    """
-    if path is None:
-        return checkpoint
-    intervention = Intervention.load(path)
-    dim = checkpoint.model_config["embed_dim"]
-    for modality in MODALITIES:
-        with naming(Path(path)):
-            intervention.apply(np.eye(1, dim), modality)
-    checkpoint.model.after = cast(Any, intervention.apply)
-    digest = sha256(Path(path).read_bytes()).hexdigest()
-    meta = {
-        **checkpoint.meta,
-        "notes": [*checkpoint.notes, f"closed by {path}"],
-        "closed_by": {"file": str(path), "method": intervention.name, "sha256": digest},
-    }
-    return replace(checkpoint, meta=meta)
-
-
-def halved(embeddings: Embeddings, seed: int = 0) -> tuple[Embeddings, Embeddings]:
-    """Return a random half of the images with their texts, and the rest; each in their order.
-
-    Raises:
-        GeomkitError: For fewer than four images.
-
-    >>> [half.n for half in halved(Embeddings.of(np.eye(5), np.eye(5)))]
-    [2, 3]
-    """
-    n = embeddings.n
-    if n < 4:
-        raise GeomkitError(f"close: expected 4 pairs or more to halve, got {n}")
-    order = np.random.default_rng(seed).permutation(n)
-    first, rest = (embeddings.subset(np.sort(part)) for part in (order[: n // 2], order[n // 2 :]))
-    return first, rest
-
-
-def fit(method: str, moments: Moments) -> Affine:
-    """Return a fitted intervention from its name with options.
-
-    Args:
-        method: Name of an intervention, with its options as in ``translate:strength=0.5,on=image``.
-        moments: Moments of paired rows.
-
-    Raises:
-        GeomkitError: For an unknown method or option, a value that does not fit, or rows that the
-            method cannot be fitted on.
-
-    Example:
-        >>> moments = Moments.of(np.eye(3), np.eye(3)[[1, 2, 0]])
-        >>> fit("ridge:penalty=0.5", moments).name
-        'ridge'
-    """
-    kind, options = check_method(method)
-    try:
-        return kind.of(moments, **options)
-    except GeomkitError:
-        raise
-    except (TypeError, ValueError):
-        raise GeomkitError(f"method '{method}': an option has a value that does not fit") from None
-
-
-def check_method(method: str) -> tuple[type[Affine], dict[str, Any]]:
-    """Return the intervention that a method names, and its options.
-
-    Raises:
-        GeomkitError: For an unknown method or option.
-    """
-    kinds = {name: kind for name, kind in INTERVENTIONS.items() if issubclass(kind, Affine)}
-    name, colon, rest = method.partition(":")
-    if name not in kinds:
-        raise unknown_name("method", name, kinds)
-    known = [p for p in list(signature(kinds[name].of).parameters) if p != "moments"]
-    options: dict[str, Any] = {}
-    for part in rest.split(",") if colon else ():
-        option, equals, value = (word.strip() for word in part.partition("="))
-        if not (equals and value) or option in options:
-            raise GeomkitError(f"method '{method}': expected NAME:OPTION=VALUE,OPTION=VALUE")
-        if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
-        options[option] = _number(value)
-    return kinds[name], options
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @dataclass(frozen=True)
@@ -313,6 +169,7 @@ def close(
     methods: str | Sequence[str] = "all",
     *,
     fit_on: Embeddings | None = None,
+    fit_from: str = "other pairs",
     metrics: Iterable[str] = SHOWN,
     caption_index: int = 0,
     seed: int = 0,
@@ -329,6 +186,7 @@ def close(
         methods: Names of :data:`geomkit.interventions.INTERVENTIONS` with their options, as in
             ``translate:strength=0.5``; or ``all``, each with its defaults.
         fit_on: Pairs to fit on, of the same model; none of them should be among those measured.
+        fit_from: What those are, in words.
         metrics: Names or groups of metrics, or ``recall@K``, ``mixed_recall@K`` and
             ``modality_bias`` for the mean of both directions.
         caption_index: Text of each image to fit on, and for every metric that is no recall.
@@ -358,7 +216,7 @@ def close(
         raise GeomkitError(
             "close: images and texts have different dimensions; there is no map between them here"
         )
-    about = "other rows"
+    about = fit_from
     if fit_on is None:
         fit_on, embeddings = halved(embeddings, seed)
         about = f"a random half of the images (seed {seed})"

@@ -9,9 +9,11 @@ from geomkit.interventions.base import Intervention
 
 __all__ = ["INTERVENTIONS"]
 
+_MACHINERY = ("affine", "applying", "base", "closing", "registry")
+
 INTERVENTIONS: dict[str, type[Intervention]] = {
     kind.name: kind
-    for module in modules("geomkit.interventions", skip=("affine", "base", "closing", "registry"))
+    for module in modules("geomkit.interventions", skip=_MACHINERY)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Intervention) and not isabstract(kind)
 }

@@ -19,15 +19,8 @@ from geomkit.errors import GeomkitError
 from geomkit.extraction import embed, extract
 from geomkit.functional import contrastive
 from geomkit.interventions import INTERVENTIONS, Centring, Translation, load
-from geomkit.interventions.closing import (
-    SHOWN,
-    close,
-    close_model,
-    closed,
-    fit,
-    halved,
-    shifts,
-)
+from geomkit.interventions.applying import close_model, closed, fit, halved
+from geomkit.interventions.closing import SHOWN, close, shifts
 from geomkit.tasks.zeroshot import zeroshot, zeroshot_scores
 
 x, y = clouds(120, 8, seed=5)

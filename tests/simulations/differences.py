@@ -29,7 +29,7 @@ import geomkit
 from geomkit._core.parallel import cores
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.moments import Moments
-from geomkit.interventions.closing import closed, fit
+from geomkit.interventions.applying import closed, fit
 from geomkit.metrics import Difference, compare
 
 METHODS = ("none", "centre", "standardise", "translate:strength=0.5", "ridge")
