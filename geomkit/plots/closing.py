@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
-from geomkit.plots.labels import axis_label
+from geomkit.plots.labels import axis_label, value_range
 from geomkit.plots.multiples import Panel, Series, small_multiples
 
 if TYPE_CHECKING:
@@ -58,16 +58,17 @@ def closing_panels(
         series = []
         for number, (name, found) in enumerate(methods.items()):
             value, error = found[metric]
-            half = 1.96 * error
+            least, most = value_range(metric)
+            low, high = max(value - 1.96 * error, least), min(value + 1.96 * error, most)
             colour = "#333333" if number == 0 else _COLOURS[(number - 1) % len(_COLOURS)]
             marker = "*" if number == 0 else _MARKERS[(number - 1) % len(_MARKERS)]
             series.append(
-                Series(name, [found[gap][0]], [value], [value - half], [value + half],
+                Series(name, [found[gap][0]], [value], [low], [high],
                        colour=colour, marker=marker, line="", size=6.5 if number == 0 else 4.2)
             )  # fmt: skip
         panels.append(
             Panel(series, x=axis_label(gap), y=axis_label(metric),
-                  references={none[metric][0]: "none"}, grid="both")
+                  references={none[metric][0]: ""}, grid="both")
         )  # fmt: skip
     for number, (name, values) in enumerate((curves or {}).items()):
         line = Series("", strengths, values, colour=_COLOURS[number % len(_COLOURS)], marker="o",

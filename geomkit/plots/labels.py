@@ -47,6 +47,8 @@ def value_range(metric: str) -> tuple[float, float]:
     >>> value_range("image_retrieval_recall@1")
     (0, 1)
     """
+    if metric.startswith(("recall@", "mixed_recall@")) or metric == "modality_bias":
+        return 0, 1
     known = METRICS.get(metric)
     return (known.low, known.high) if known else (-math.inf, math.inf)
 
