@@ -116,6 +116,11 @@ def close(
     else:
         console.table(found.table())
     console.line(f"{source}: fitted on {found.fitted}")
+    if (fitted := found.moments.n) < embeddings.dim:
+        console.line(
+            f"{source}: {fitted:,} pairs are fewer than the {embeddings.dim} dimensions: maps with "
+            "a whole matrix are hardly determined"
+        )
     for name, reason in found.left_out.items():
         console.line(f"{source}: {name} left out: {reason}")
     if best and chosen is None:

@@ -18,6 +18,8 @@ __all__ = ["MODALITIES", "Affine", "power", "shrunk"]
 MODALITIES = ("image", "text")
 _SMALLEST = 1e-10
 """Directions whose variance is a smaller part of the largest hold rounding, and are left out."""
+_ROUNDING = 16.0
+"""Units of rounding up to which nothing is left of a row: its direction would be that of errors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,10 @@ class Affine(Intervention):
         if offset is not None:
             moved = moved + offset
         norms = xp.sqrt(xp.vecdot(moved, moved))
-        if not bool(xp.all((norms > 0.0) & (norms < float("inf")))):
+        sizes = [0.0 if part is None else float(np.linalg.norm(part)) for part in parts]
+        reach = (1.0 + sizes[0]) * (1.0 if matrix is None else sizes[1]) + sizes[2]
+        rounding = _ROUNDING * float(xp.finfo(rows.dtype).eps) * reach
+        if not bool(xp.all((norms > rounding) & (norms < float("inf")))):
             raise GeomkitError(
                 f"{self.name}: nothing is left of a row of modality {modality}, or it overflows"
             )

@@ -135,6 +135,8 @@ def _first(carried: np.ndarray, count: int | None) -> np.ndarray:
     """The places that carry most, as many as asked for, of parts that sum to 1."""
     order = np.argsort(-carried)
     most = len(order) - 1
+    if most < 1:
+        raise GeomkitError("rows have one dimension: to remove it would leave nothing")
     if count is None:
         count = min(most, 1 + int(np.searchsorted(np.cumsum(carried[order]), _SHARE)))
     if not 1 <= count <= most:

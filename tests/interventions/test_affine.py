@@ -50,6 +50,17 @@ def moved(fitted: Affine, rows: np.ndarray, modality: str) -> np.ndarray:
     return rows + (0.0 if offset is None else offset)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_row_of_which_rounding_alone_is_left_is_refused(dtype: type) -> None:
+    """All images are one row and all texts another: without the gap's direction nothing is left."""
+    one, other = unit(np.ones((9, 6))), unit(np.ones((9, 6)) * [1, 1, 1, 1, 1, -0.3])
+    for kind in (GapProjection, Translation, Centring):
+        fitted = kind.fit(one, -one)
+        with pytest.raises(GeomkitError, match="nothing is left of a row"):
+            fitted.apply(one.astype(dtype))
+    assert GapProjection.fit(one, other).apply(other.astype(dtype)).shape == (9, 6)
+
+
 @pytest.mark.parametrize("on", ["both", "image", "text"])
 def test_translation_brings_the_centroids_together(on: str) -> None:
     for strength in (1.0, 0.25, 0.0, -0.5):
