@@ -245,7 +245,7 @@ def close(
         except GeomkitError as error:
             if len(methods) == 1:
                 raise
-            left_out[method] = str(error)
+            left_out[method] = str(error).removeprefix(f"{method}: ")
         else:
             outcomes.append(Outcome(method, fitted, result))
     shown = (*names, *(name for name in before.metrics if name not in METRICS))
