@@ -26,8 +26,8 @@ def losses(*, as_json: bool = False) -> None:
             "presets": {p.name: {"sum": p.weights, "source": p.source} for p in PRESETS.values()},
             "terms": {
                 t.name: {
-                    "summary": t.summary, "source": t.source, "logit_bias": t.logit_bias,
-                    "uses_temperature": t.uses_temperature,
+                    "summary": t.summary, "source": t.source, "products": t.products,
+                    "logit_bias": t.logit_bias, "uses_temperature": t.uses_temperature,
                 }
                 for t in TERMS.values()
             },
@@ -42,4 +42,8 @@ def losses(*, as_json: bool = False) -> None:
     for t in TERMS.values():
         has = ["the temperature"] * t.uses_temperature + ["a bias"] * (t.logit_bias is not None)
         of = f"; with {' and '.join(has)}" if has else ""
-        console.out(f"  {t.name:{names}}  {t.summary}{of}  ({t.source})")
+        cost = f"{t.products} n²·d" if t.products else "n·d"
+        console.out(f"  {t.name:{names}}  {t.summary}{of}; cost {cost}  ({t.source})")
+    console.out(
+        "\ncost: products of n × d with d × n matrices in a forward pass, n pairs in d dimensions"
+    )

@@ -28,7 +28,7 @@ _PANELS = {
     "fast_decode",
     "Model": "model pretrained keep_projection freeze lock image_size download",
     "Optimisation": "recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 warmup "
-    "schedule clip_norm temperature learn_temperature seed",
+    "schedule clip_norm temperature learn_temperature seed final_temperature",
     "Evaluation and logging": "eval_every eval_split eval_metrics log",
     "Machine": "precision device threads workers compile",
 }
@@ -189,7 +189,8 @@ class _Watcher(Display):
 
     def _start(self, event: Event) -> None:
         c = event.config
-        changed = f"τ={c.temperature:g}{' learned' if c.learn_temperature else ''}"
+        end = "" if c.final_temperature is None else f"→{c.final_temperature:g}"
+        changed = f"τ={c.temperature:g}{end}{' learned' if c.learn_temperature else ''}"
         frozen = f", {c.freeze} frozen" if c.freeze else ""
         self.log(
             f"{c.loss} in {c.dim}-D, recipe '{c.recipe}': {c.model or c.pretrained}{frozen} "

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from geomkit.losses.declarations import Features, Term
+from geomkit.losses.declarations import Features, Preset, Term
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CENTROID_UNIFORMITY", "CROSS_MODAL_CYCLIC", "IN_MODAL_CYCLIC", "NT_XENT", "SIGLIP"]
+__all__ = [
+    "CENTROID_UNIFORMITY", "CROSS_MODAL_CYCLIC", "CYCLIP", "IN_MODAL_CYCLIC",
+    "IN_MODAL_SEPARATION", "MODGAP", "NT_XENT", "NT_XENT_ALONE", "SIGLIP", "SIGLIP_ALONE",
+]  # fmt: skip
 
+_CHEN = "Chen et al., arXiv 2002.05709"
 _CYCLIP = "Goel et al., arXiv 2205.14459"
+_MODGAP = "Grassucci et al., arXiv 2601.18525"
+_ZHAI = "Zhai et al., arXiv 2303.15343"
 
 
 def _siglip(f: Features) -> Tensor:
@@ -45,7 +51,24 @@ def _in_modal_cyclic(f: Features) -> Tensor:
 
 def _cross_modal_cyclic(f: Features) -> Tensor:
     r""":math:`\frac1n \sum_{ij} (x_i·y_j - x_j·y_i)^2`."""
-    return (f.x @ f.all_y.T - f.y @ f.all_x.T).square().sum() / len(f.x)
+    cosines = f.x @ f.all_y.T
+    others = cosines.T if f.alone else f.y @ f.all_x.T
+    return (cosines - others).square().sum() / len(f.x)
+
+
+def _in_modal_separation(f: Features) -> Tensor:
+    r""":math:`\frac12 (CE(s\,xx^⊤) + CE(s\,yy^⊤))`, each row's class being itself.
+
+    AlignCLIP's own loss also multiplies the cosine of two images by the distance of their captions
+    in a sentence encoder, which a loss of the model's features does not have. This is the option of
+    the authors' code without that encoder.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    itself = torch.arange(f.offset, f.offset + len(f.x), device=f.x.device)
+    images = cross_entropy(f.scale * (f.x @ f.all_x.T), itself)
+    return 0.5 * (images + cross_entropy(f.scale * (f.y @ f.all_y.T), itself))
 
 
 def _centroid_uniformity(f: Features) -> Tensor:
@@ -65,7 +88,8 @@ SIGLIP = Term(
     "siglip",
     _siglip,
     "binary cross-entropy of each image with each caption: of one pair, or of two",
-    "Zhai et al., arXiv 2303.15343",
+    _ZHAI,
+    products=1,
     logit_bias=-10.0,
     uses_temperature=True,
 )
@@ -73,7 +97,8 @@ NT_XENT = Term(
     "nt_xent",
     _nt_xent,
     "cross-entropy of each row's partner among all other rows of both modalities",
-    "Chen et al., arXiv 2002.05709",
+    _CHEN,
+    products=4,
     uses_temperature=True,
 )
 IN_MODAL_CYCLIC = Term(
@@ -81,16 +106,34 @@ IN_MODAL_CYCLIC = Term(
     _in_modal_cyclic,
     "squared difference of the cosines of two images and of their captions, summed over others",
     _CYCLIP,
+    products=2,
 )
 CROSS_MODAL_CYCLIC = Term(
     "cross_modal_cyclic",
     _cross_modal_cyclic,
     "squared difference of the cosines of image i with caption j and j with i, summed over others",
     _CYCLIP,
+    products=1,
+)
+IN_MODAL_SEPARATION = Term(
+    "in_modal_separation",
+    _in_modal_separation,
+    "cross-entropy of each row with itself among all rows of its modality",
+    "Eslami and de Melo, arXiv 2406.17639, without the sentence encoder",
+    products=2,
+    uses_temperature=True,
 )
 CENTROID_UNIFORMITY = Term(
     "centroid_uniformity",
     _centroid_uniformity,
     "log mean Gaussian potential of the pairs' normalised centroids",
-    "Grassucci et al., arXiv 2601.18525",
+    _MODGAP,
+    products=1,
 )
+
+SIGLIP_ALONE = Preset("siglip", "siglip", _ZHAI, "#00798c", "h")
+NT_XENT_ALONE = Preset("nt_xent", "nt_xent", _CHEN, "#7a8c00", "X")
+CYCLIP = Preset(
+    "cyclip", "clip + 0.25*in_modal_cyclic + 0.25*cross_modal_cyclic", _CYCLIP, "#6b4423", "p"
+)
+MODGAP = Preset("modgap", "clip + alignment + centroid_uniformity", _MODGAP, "#c9a800", ">")

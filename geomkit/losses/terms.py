@@ -54,6 +54,7 @@ CLIP = Term(
     _clip,
     "cross-entropy of each pair among all pairs of the batch, in both directions",
     "Radford et al., arXiv 2103.00020",
+    products=1,
     uses_temperature=True,
 )
 UNIFORMITY = Term(
@@ -61,11 +62,13 @@ UNIFORMITY = Term(
     _uniformity,
     "log mean Gaussian potential within each modality, averaged over the two",
     _WANG,
+    products=2,
 )
 CROSS_UNIFORMITY = Term(
     "cross_uniformity",
     _cross_uniformity,
     "log mean Gaussian potential of images and captions of different pairs",
     _PAPER,
+    products=1,
 )
 ALIGNMENT = Term("alignment", _alignment, "mean squared distance of the pairs", _WANG)

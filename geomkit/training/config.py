@@ -21,6 +21,7 @@ __all__ = [
     "evaluation_metrics",
     "evaluation_steps",
     "learning_rate",
+    "scheduled_log_scale",
 ]
 
 Range = tuple[str, Callable[[float], bool]]
@@ -49,7 +50,7 @@ _WITHIN: dict[str, Range] = {
     "seed": _whole(0, 2**63 - 1),
     "threads": _whole(0, MAX_THREADS),
     "lr": _POSITIVE,
-    "temperature": _TEMPERATURES,
+    **dict.fromkeys(("temperature", "final_temperature"), _TEMPERATURES),
 }
 """Permitted range of a field of :class:`TrainConfig`."""
 _CHOICES = {
@@ -66,6 +67,7 @@ _DEFAULTS = {
     "steps": "600; sphere 700; paper 9 epochs",
     "epochs": "paper 9",
     "eval_metrics": "all",
+    "final_temperature": "--temperature, throughout",
 }
 """Defaults in words, where the value does not say it."""
 
@@ -104,7 +106,9 @@ class TrainConfig:
         warmup: Steps of linear warm-up of the learning rate.
         schedule: Learning rate after warm-up: cosine (to zero) or constant.
         clip_norm: Largest norm of the gradient; 0: no clipping.
-        temperature: Temperature τ, 0.01 to 1; at the start, if learned.
+        temperature: Temperature τ, 0.01 to 1; of the first step, if it is learned or scheduled.
+        final_temperature: Temperature of the last step; log τ changes by the same amount in every
+            step.
         learn_temperature: Train the temperature, kept within 0.01 to 1.
         eval_every: Steps between evaluations; 0: one epoch.
         eval_split: Split to evaluate on: train, val or all.
@@ -140,6 +144,7 @@ class TrainConfig:
     schedule: str = "cosine"
     clip_norm: float = 1.0
     temperature: float = 0.01
+    final_temperature: float | None = None
     learn_temperature: bool = False
     eval_every: int = 100
     eval_split: str = "val"
@@ -280,10 +285,13 @@ def _check(config: TrainConfig) -> None:
     if config.eval_every:
         evaluation_steps(config)
     evaluation_metrics(config)
-    if config.learn_temperature and not loss.uses_temperature:
+    learned, scheduled = config.learn_temperature, config.final_temperature is not None
+    if learned and scheduled:
+        raise GeomkitError("--learn-temperature and --final-temperature exclude each other")
+    if (learned or scheduled) and not loss.uses_temperature:
+        option = "--learn-temperature" if learned else "--final-temperature"
         raise GeomkitError(
-            f"--learn-temperature: no term of the loss '{config.loss}' depends on the temperature; "
-            "add clip"
+            f"{option}: no term of the loss '{config.loss}' depends on the temperature; add clip"
         )
 
 
@@ -299,6 +307,23 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.lr
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def scheduled_log_scale(config: TrainConfig, step: int) -> float | None:
+    """Return log 1/τ in the loss of a step, counted from 0; ``None`` without a schedule.
+
+    log τ is linear in the step, from ``temperature`` to ``final_temperature`` in the last one, so τ
+    changes by the same factor in every step. It depends on the step alone, so that a resumed run
+    continues it.
+
+    >>> config = TrainConfig(steps=3, temperature=1.0, final_temperature=0.01)
+    >>> [round(math.exp(-scheduled_log_scale(config, step)), 6) for step in range(3)]
+    [1.0, 0.1, 0.01]
+    """
+    if config.final_temperature is None:
+        return None
+    first, last = (math.log(1.0 / t) for t in (config.temperature, config.final_temperature))
+    return first + (last - first) * step / max(1, config.steps - 1)
 
 
 def evaluation_steps(config: TrainConfig) -> list[int]:

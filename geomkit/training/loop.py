@@ -1,11 +1,12 @@
 """Training: one linear loop, from a configuration to a checkpoint.
 
-The pairs of a step depend on (seed, step) alone, the learning rate on the step, evaluation draws
-no random numbers, and everything else that a step depends on is in the checkpoint. So a run that
-was killed and resumed ends with the weights of an uninterrupted one, bit for bit on a CPU. Under
-torchrun every rank computes its share of the same global batch; a run may be resumed on any number
-of ranks. On more than two it is then the same up to rounding: DistributedDataParallel sums the
-gradients of the first step after a start in another order than those of later ones.
+The pairs of a step depend on (seed, step) alone, the learning rate and a scheduled temperature on
+the step, evaluation leaves the random state as it is, and everything else that a step depends on is
+in the checkpoint. So a run that was killed and resumed ends with the weights of an uninterrupted
+one, bit for bit on a CPU. Under torchrun every rank computes its share of the same global batch; a
+run may be resumed on any number of ranks. On more than two it is then the same up to rounding:
+DistributedDataParallel sums the gradients of the first step after a start in another order than
+those of later ones.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ from geomkit.extraction.encode import image_batches
 from geomkit.losses import ContrastiveLoss
 from geomkit.models.checkpoints import Record, TrainedRun, load_run, save_run
 from geomkit.models.two_encoder import MAX_LOG_SCALE
-from geomkit.training.config import MAX_WORKERS, TrainConfig, evaluation_steps, learning_rate
+from geomkit.training.config import (
+    MAX_WORKERS,
+    TrainConfig,
+    evaluation_steps,
+    learning_rate,
+    scheduled_log_scale,
+)
 from geomkit.training.monitor import embed_held_out, evaluate, snapshot
 from geomkit.training.preparation import Run, caption_tokens, prepare, replacement, stored_run
 from geomkit.training.step import (
@@ -319,6 +326,10 @@ def _loop(
         tokens = model.tokens(batch.tokens)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
+        scheduled = scheduled_log_scale(config, step)
+        if scheduled is not None:
+            with torch.no_grad():
+                log_scale.fill_(scheduled)
 
         optimizer.zero_grad(set_to_none=True)
         parts = backward(

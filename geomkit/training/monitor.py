@@ -104,5 +104,7 @@ def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float
     logit = [s.to(image.device) for s in ([scale] if bias is None else [scale, bias.detach()])]
     size = run.config.batch_size
     batches = [slice(i * size, (i + 1) * size) for i in range(max(1, len(image) // size))]
-    values = [criterion(image[b], text[b], *logit) for b in batches]
+    with torch.random.fork_rng(devices=[]):  # what a term draws: the same at every evaluation
+        torch.manual_seed(run.config.seed)
+        values = [criterion(image[b], text[b], *logit) for b in batches]
     return float(torch.stack(values).mean())

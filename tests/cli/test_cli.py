@@ -149,7 +149,9 @@ def test_losses_are_listed(cli) -> None:
         assert f"  {term.name} " in listed and term.summary in listed and term.source in listed
     found = json.loads(cli("losses", "--json").out)
     assert list(found["terms"]) == list(TERMS) and list(found["presets"]) == list(PRESETS)
-    assert found["terms"]["siglip"]["logit_bias"] == -10.0
+    siglip = found["terms"]["siglip"]
+    assert siglip["logit_bias"] == -10.0 and siglip["products"] == 1
+    assert f"{TERMS['alignment'].summary}; cost n·d  (" in listed and "; cost 4 n²·d  (" in listed
 
 
 def test_metrics_are_listed_and_explained(cli) -> None:
@@ -406,8 +408,8 @@ def test_every_field_of_the_configuration_is_an_option_of_train(cli) -> None:
         "loss dim out resume overwrite data captions repeat_captions pairs cache_images max_bad "
         "image_column caption_column fast_decode model pretrained keep_projection freeze lock "
         "image_size download recipe batch_size accumulate steps epochs lr weight_decay beta1 beta2 "
-        "warmup schedule clip_norm temperature learn_temperature seed eval_every eval_split "
-        "eval_metrics log "
+        "warmup schedule clip_norm temperature learn_temperature seed final_temperature "
+        "eval_every eval_split eval_metrics log "
         "precision device threads workers compile"
     )
 

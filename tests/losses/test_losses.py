@@ -11,7 +11,7 @@ from open_clip.loss import ClipLoss
 
 from geomkit import functional
 from geomkit.errors import GeomkitError
-from geomkit.losses import PRESETS, ContrastiveLoss, parse_loss
+from geomkit.losses import ContrastiveLoss, parse_loss
 
 
 def batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,7 +33,7 @@ def test_clip_equals_open_clips() -> None:
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ["clip", "cua", "cuaxu", "cu", "ca", "cxu", "uaxu"])
 def test_presets_are_the_sums_they_say(name: str) -> None:
     x, y = batch()
     scale = torch.tensor(10.0, dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_parsing_exponents_and_presets_in_sums() -> None:
     assert parse_loss("2*ca + uniformity").weights == {"clip": 2, "alignment": 2, "uniformity": 1}
 
 
-@pytest.mark.parametrize("loss", ["clip", "cua", "cuaxu"])
+@pytest.mark.parametrize("loss", ["clip", "cua", "cuaxu", "cyclip", "m2mix", "modgap"])
 def test_no_tensor_is_larger_than_the_matrix_of_pairs(loss: str) -> None:
     """The paper's own code builds differences of shape (n, n, d)."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -162,7 +162,7 @@ def test_compiled_with_its_parameters_and_under_a_gradient_scaler() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.scale, self.bias = (torch.nn.Parameter(torch.tensor(v)) for v in (2.0, -10.0))
-            self.loss = ContrastiveLoss("uniformity + siglip", normalize=True)
+            self.loss = ContrastiveLoss("uniformity + siglip + m2_mix", normalize=True)
 
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return self.loss(x, y, self.scale.exp(), self.bias)
@@ -173,6 +173,7 @@ def test_compiled_with_its_parameters_and_under_a_gradient_scaler() -> None:
     inputs = [rows.half().requires_grad_() for rows in batch()]
     slopes = []
     for network in (model, compiled):
+        torch.manual_seed(0)  # for what the mixing draws
         with torch.autocast("cpu", dtype=torch.float16):
             value = network(*inputs)
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)

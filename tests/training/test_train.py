@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import start_command
@@ -270,6 +271,32 @@ def test_temperature_fixed_or_learned_within_its_range(tmp_path: Path, learn: bo
     assert (len(set(temperatures)) > 1) == learn
 
 
+def test_scheduled_temperature_and_drawn_mixing_are_resumed(tmp_path: Path) -> None:
+    options = {"loss": "clip + m2_mix", "temperature": 0.1, "eval_metrics": "alignment"}
+    config, found, seen = small(**options, final_temperature=0.02), [], [0]
+    whole = train(
+        config, tmp_path / "whole.pt",
+        watch=lambda event: found.append(event.temperature) if event.kind == "step" else None,
+    )  # fmt: skip
+    assert found == pytest.approx(np.geomspace(0.1, 0.02, 6), rel=1e-6)
+    assert [record.temperature for record in whole.history] == pytest.approx(
+        [found[max(0, record.step - 1)] for record in whole.history], rel=1e-6
+    )
+    assert whole.state_dict["logit_scale"].item() == pytest.approx(math.log(50), rel=1e-6)
+    with pytest.raises(Interrupted):
+        train(
+            config, tmp_path / "part.pt", watch=lambda e: seen.append(e.step),
+            should_stop=lambda: seen[-1] >= 3,
+        )  # fmt: skip
+    torch.manual_seed(12345)
+    train(config, tmp_path / "part.pt", resume=True)
+    assert (tmp_path / "part.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    # Neither what an evaluation draws nor a schedule between equal ends changes the weights.
+    train(small(**{**options, "eval_every": 6}), tmp_path / "fixed.pt")
+    train(small(**options, final_temperature=0.1), tmp_path / "equal.pt")
+    assert checksum(tmp_path / "fixed.pt") == checksum(tmp_path / "equal.pt")
+
+
 def test_bf16_and_learning(tmp_path: Path) -> None:
     config = small(precision="bf16", steps=60, eval_every=60, pairs=64, batch_size=32, loss="clip")
     content = train(config, tmp_path / "c.pt")
@@ -317,6 +344,9 @@ def test_recipes_by_dimension() -> None:
         ({"lr": math.nan}, "lr: expected a positive number"),
         ({"weight_decay": -1.0}, "weight decay: expected 0 or more"),
         ({"temperature": 0.001}, "temperature: expected 0.01 to 1"),
+        ({"final_temperature": 2.0}, "final temperature: expected 0.01 to 1, got 2"),
+        ({"final_temperature": 0.1, "learn_temperature": True}, "exclude each other"),
+        ({"final_temperature": 0.1, "loss": "uaxu"}, "--final-temperature: no term of the loss"),
         ({"beta2": 1.0}, r"beta2: expected a number in \[0, 1\)"),
         ({"eval_split": "test"}, "unknown split 'test'"),
         ({"eval_metrics": "alignment,gapp"}, "unknown metric 'gapp'"),
