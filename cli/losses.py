@@ -42,8 +42,8 @@ def losses(*, as_json: bool = False) -> None:
     for t in TERMS.values():
         has = ["the temperature"] * t.uses_temperature + ["a bias"] * (t.logit_bias is not None)
         of = f"; with {' and '.join(has)}" if has else ""
-        cost = f"{t.products} n²·d" if t.products else "n·d"
-        console.out(f"  {t.name:{names}}  {t.summary}{of}; cost {cost}  ({t.source})")
+        cost = {None: "", 0: "; cost n·d"}.get(t.products, f"; cost {t.products} n²·d")
+        console.out(f"  {t.name:{names}}  {t.summary}{of}{cost}  ({t.source})")
     console.out(
         "\ncost: products of n × d with d × n matrices in a forward pass, n pairs in d dimensions"
     )

@@ -61,20 +61,20 @@ class Term:
             of its values must be the term of the whole batch.
         summary: One line.
         source: Where the term comes from.
-        products: Products of n × d with d × n matrices in a forward pass on one process, which
-            are its cost in a large batch; 0 for a term that is linear in n.
         logit_bias: Start value of the logit bias; given, the model gets a bias if it has none, and
             it is trained. ``None`` for a term without one.
         uses_temperature: Whether the term depends on the logit scale.
+        products: Products of n × d with d × n matrices in a forward pass on one process, its cost
+            in a large batch; 0 for a term that is linear in n, ``None`` if not declared.
     """
 
     name: str
     compute: Callable[[Features], Tensor]
     summary: str
     source: str = ""
-    products: int = 0
     logit_bias: float | None = None
     uses_temperature: bool = False
+    products: int | None = None
 
 
 @dataclass(frozen=True)

@@ -71,4 +71,4 @@ CROSS_UNIFORMITY = Term(
     _PAPER,
     products=1,
 )
-ALIGNMENT = Term("alignment", _alignment, "mean squared distance of the pairs", _WANG)
+ALIGNMENT = Term("alignment", _alignment, "mean squared distance of the pairs", _WANG, products=0)

@@ -98,7 +98,7 @@ def test_presets_are_those_of_their_papers() -> None:
     assert {name: parse_loss(PRESETS[name].weights).weights for name in sums} == sums
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", [t.name for t in TERMS.values() if t.products is not None])
 def test_a_term_costs_the_products_it_declares(name: str) -> None:
     rows = torch.nn.functional.normalize(torch.randn(32, 16), dim=1)
     with FlopCounterMode(display=False) as counter:

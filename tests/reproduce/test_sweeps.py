@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from geomkit.losses import PRESETS
 from geomkit.reproduce.experiments import ablation, sweeps
 from geomkit.reproduce.framework import catalogue, cells, claims, planning, runner
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
@@ -164,6 +165,10 @@ def test_ablation_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(cells, "configure", short)
     monkeypatch.setattr(ablation, "DIM", 8)
+    assert set(ablation.PRESETS) == set(PRESETS)
+    some = ("clip", "cu", "ca", "m2mix", "cua", "cuaxu", "siglip", "uaxu")
+    assert [name for name in ablation.PRESETS if name in some] == list(some)
+    monkeypatch.setattr(ablation, "PRESETS", ("clip", "cu", "m2mix", "cua", "siglip"))
     outcome, _ = run(ablation.EXPERIMENT, tmp_path, OPTIONS, monkeypatch)
     rows = outcome.rows
     assert rows.where(condition="").values("loss") == list(ablation.PRESETS)
@@ -173,9 +178,9 @@ def test_ablation_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     one = rows.where(loss="cu")
     both = [one.one(metric=f"{way}_{ablation.RETRIEVAL}").value for way in ("text", "image")]
     assert one.one(metric=ablation.RETRIEVAL).value == pytest.approx(np.mean(both))
-    assert len(ablation.EXPERIMENT.cells(OPTIONS)) == 12
-    assert len(set(ablation.EXPERIMENT.cells(OPTIONS))) == 11  # weight 1 is cua
-    assert len(list((tmp_path / "cells").glob("*.pt"))) == 11
+    assert len(ablation.EXPERIMENT.cells(OPTIONS)) == 10
+    assert len(set(ablation.EXPERIMENT.cells(OPTIONS))) == 9  # weight 1 is cua
+    assert len(list((tmp_path / "cells").glob("*.pt"))) == 9
 
 
 def test_ablation_shares_the_main_grid() -> None:
@@ -183,7 +188,7 @@ def test_ablation_shares_the_main_grid() -> None:
     shared = set(cells.main_grid(options, dims=(128,)))
     own = set(ablation.EXPERIMENT.cells(options)) - shared
     assert shared <= set(ablation.EXPERIMENT.cells(options))
-    assert len(own) == 4 * 3 + 4
+    assert len(own) == (len(PRESETS) - 3) * 3 + 4
 
 
 NUMBERS = {

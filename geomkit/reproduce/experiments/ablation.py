@@ -27,7 +27,7 @@ __all__ = ["EXPERIMENT", "PRESETS", "RETRIEVAL", "WEIGHTS", "pareto", "weighted"
 PRESETS = tuple(
     sorted(LOSSES, key=lambda name: ("clip" not in (terms := parse_loss(name).weights), len(terms)))
 )
-"""Every preset, by number of terms; last those without the contrastive one."""
+"""Every preset, by number of terms; last those without ``clip``."""
 WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)
 DIM = 128
 GAP, RETRIEVAL = "centroid_distance", "retrieval_recall@1"
@@ -236,6 +236,7 @@ EXPERIMENT = Experiment(
         "figure has each preset's difference from `clip`, paired by seed, with 95% intervals.\n\n"
         "`retrieval_recall@1` is the mean of image → text and text → image, on held-out pairs. The "
         f"weights are of one seed, with intervals over pairs; all is d = {DIM} by the standard "
-        "recipe. `uaxu` has no contrastive term."
+        "recipe, at its temperature, which is not that of other papers' losses in their papers. "
+        "`uaxu` has no contrastive term."
     ),
 )  # fmt: skip

@@ -100,8 +100,15 @@ class Options:
 
 
 def computation(config: TrainConfig) -> dict[str, Any]:
-    """Configuration without what depends on the machine."""
-    return {k: v for k, v in asdict(config).items() if k not in ("precision", "threads")}
+    """Configuration without what depends on the machine.
+
+    A field that is newer than stored cells is part of it only where it is given, so that their
+    names stay.
+    """
+    values = asdict(config)
+    if config.final_temperature is None:
+        del values["final_temperature"]
+    return {k: v for k, v in values.items() if k not in ("precision", "threads")}
 
 
 def digest(content: Mapping[str, Any]) -> str:
