@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from geomkit._core.pulse import Pulse
 
-__all__ = ["SOLO", "Team", "cores", "end_with_parent", "in_order"]
+__all__ = ["SOLO", "Team", "cores", "end_with_parent", "in_order", "one_blas_thread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -80,7 +80,7 @@ def in_order(
         return
     pool = _pool(threads, os.getpid())
     waiting: deque[Future[Result]] = deque()
-    with _one_blas_thread():
+    with one_blas_thread():
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -100,7 +100,8 @@ _LIMITS: list[Any] = []
 
 
 @contextmanager
-def _one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> Iterator[None]:
+    """Keep numpy's products and decompositions on the thread that asks for them."""
     with _LOCK:
         _LIMITS.append(_LIMITS[0] if _LIMITS else _blas().limit(limits=1, user_api="blas"))
     try:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.array import Array, is_torch, like, to_numpy
+from geomkit._core.parallel import one_blas_thread
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import GapResult, gap, select
@@ -67,8 +68,7 @@ class GapMonitor:
             step below one that it has seen; if the loop logs without ``step=``, give
             ``lambda step, values: run.log({**values, "step": step})``.
         metrics: Names or groups of :data:`geomkit.METRICS`; default: :data:`DEFAULT_METRICS`.
-            ``linear_separability`` and the group ``spectrum`` add half a second each, and seconds
-            if other processes, such as workers that load data, keep all cores busy.
+            ``linear_separability`` and the group ``spectrum`` add some tenths of a second.
         rows: Number of pairs to measure, drawn with the seed, the same at each step if
             ``held_out`` has a fixed order; ``None`` for all. Results say how many were left out.
         errors: Whether to compute standard errors too.
@@ -205,7 +205,8 @@ class GapMonitor:
                 f"{kept:,} of {kept + left_out:,} pairs, drawn with seed {self.seed}; "
                 f"{left_out:,} are left out"
             ]
-        with _outside_autocast(pairs[0]):
+        # Beside workers that load data, threads that wait for each other take seconds.
+        with one_blas_thread(), _outside_autocast(pairs[0]):
             return gap(
                 Embeddings.of(*pairs, meta=meta),
                 metrics=self.metrics,

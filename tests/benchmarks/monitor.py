@@ -1,6 +1,6 @@
 """Seconds that GapMonitor takes for an evaluation: medians over rounds, and what each part adds.
 
-    python tests/benchmarks/monitor.py --pairs 2048 --dim 512
+    python tests/benchmarks/monitor.py --pairs 2048 --dim 512 --out reports/benchmarks/monitor.md
 
 The rows are those of an ``embed`` that returns at once: encoding takes what the model takes. The
 spectrum of the rows decays as that of trained models does, and the clouds overlap in part.
@@ -9,8 +9,12 @@ spectrum of the rows decays as that of trained models does, and the clouds overl
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import statistics
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,21 +36,34 @@ def rows(pairs: int, dim: int, device: str) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def main() -> None:
-    """Print a table."""
+    """Print a table, or write it to a file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=2048)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     held_out = rows(args.pairs, args.dim, args.device)
-    place = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
-    print(f"{args.pairs} pairs, d = {args.dim}, {place}, {torch.get_num_threads()} threads")
-    kinds = {
-        "default metrics": {},
-        "without errors": {"errors": False},
-        "with linear_separability": {"metrics": [*DEFAULT_METRICS, "linear_separability"]},
-        "with the spectrum": {"metrics": [*DEFAULT_METRICS, "spectrum"]},
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else "CPU"
+    lines = [
+        "# An evaluation of GapMonitor, timed",
+        "",
+        "Made by `python tests/benchmarks/monitor.py --out FILE`; its head says what is measured.",
+        "Where the load of other work is not near 0, the machine was not quiet.",
+        "",
+        f"{args.pairs:,} pairs, d = {args.dim}; {device}, {torch.get_num_threads()} threads, "
+        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}; "
+        f"load before: {os.getloadavg()[0]:.1f}.",
+        "",
+        "| metrics | median s | least s | most s | first s |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    kinds: dict[str, dict[str, Any]] = {
+        "default": {},
+        "default, without errors": {"errors": False},
+        "and linear_separability": {"metrics": [*DEFAULT_METRICS, "linear_separability"]},
+        "and the group spectrum": {"metrics": [*DEFAULT_METRICS, "spectrum"]},
     }
     for name, options in kinds.items():
         monitor = GapMonitor(lambda: held_out, rows=args.pairs, **options)
@@ -56,10 +73,13 @@ def main() -> None:
             monitor.measure(step)
             seconds.append(time.perf_counter() - start)
         first, *rest = seconds
-        print(
-            f"{name:26}  median {statistics.median(rest):.2f} s  "
-            f"least {min(rest):.2f} s  most {max(rest):.2f} s  first {first:.2f} s"
-        )
+        found = (statistics.median(rest), min(rest), max(rest), first)
+        lines.append(" | ".join([f"| {name}", *(f"{value:.2f}" for value in found)]) + " |")
+    text = "\n".join(lines) + "\n"
+    if args.out is None:
+        print(text, end="")
+    else:
+        args.out.write_text(text)
 
 
 if __name__ == "__main__":
