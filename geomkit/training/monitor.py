@@ -105,6 +105,6 @@ def _batched_loss(run: Run, image: Tensor, text: Tensor, scale: Tensor) -> float
     size = run.config.batch_size
     batches = [slice(i * size, (i + 1) * size) for i in range(max(1, len(image) // size))]
     with torch.random.fork_rng(devices=[]):  # what a term draws: the same at every evaluation
-        torch.manual_seed(run.config.seed)
+        torch.default_generator.manual_seed(run.config.seed)  # and no generator of a device
         values = [criterion(image[b], text[b], *logit) for b in batches]
     return float(torch.stack(values).mean())
