@@ -13,7 +13,7 @@ import select
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -83,19 +83,32 @@ class Pulse:
         self._store, self._own, self._limit = store, own, limit
         self._meetings = 0
         self._failed, self._lock, self._closing = False, Lock(), Event()
+        self._place = _place()
+        self._unknown = {*range(size)} - {rank}
+        """Other ranks of which it is not known where they are."""
         self._handles: dict[int, int] = {}
         """Handles of the processes of other ranks on this machine."""
+        self._gone: set[int] = set()
+        """Those that had ended before there was a handle."""
+        # Before anything can fail: the others look for it.
+        store.set(f"geomkit/place/{rank}", f"{self._place} {os.getpid()}")
         self._thread = Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def meet(self) -> None:
-        """Wait for all ranks, as long as each of them lives."""
+        """Wait for all ranks, as long as each of them lives.
+
+        Raises:
+            ConnectionError: If one has failed.
+        """
         self._meetings += 1
         key, started, told = f"geomkit/meeting/{self._meetings}", time.monotonic(), 1
         places = [f"{key}/{rank}" for rank in range(self._size)]
         self._own.set(places[self._rank], "")
         pause = 1e-4
         while not self._own.check(places if self._rank == 0 else [key]):
+            if self._failed:
+                raise ConnectionError("c10d: another rank has failed")
             time.sleep(pause)
             pause = min(0.1, 1.2 * pause)
             waited = time.monotonic() - started
@@ -117,12 +130,19 @@ class Pulse:
         word = f"{self._rank} {text}"
         try:
             found = self._ask(partial(self._store.compare_set, "geomkit/ended", "", word), _NOTICE)
-        except ConnectionError:  # the store is gone, and perhaps with it whoever could print
-            self._say(text)
+        except ConnectionError:  # the store is gone, and with it what the ranks agree by
+            if not self._spoken_for():
+                self._say(text)
+                time.sleep(_NOTICE)  # until the others have seen that this one still lives
             return
         if found == word.encode():
             self._say(text)
         self._part(_NOTICE)
+
+    def _spoken_for(self) -> bool:
+        """Whether a rank before this one lives on this machine; the first may hold the store."""
+        before = [handle for rank, handle in self._handles.items() if 0 < rank < self._rank]
+        return len(_ended(before)) < len(before)
 
     def close(self) -> None:
         """Stop. The first rank, which may hold the store, is the last one to do so."""
@@ -146,12 +166,11 @@ class Pulse:
         every = min(_EVERY, self._limit / 5)
         beats: dict[int, bytes] = {}
         still: dict[int, int] = {}  # in own beats: all ranks may be suspended together
-        number, gone = 0, None
+        number = 0
         while not self._closing.wait(every):
             number += 1
             try:
-                gone = gone or self._ask(self._neighbours, self._limit)
-                ended, lost, found = self._ask(partial(self._beat, number, gone()), self._limit)
+                ended, lost, found = self._ask(partial(self._beat, number), self._limit)
             except ConnectionError:
                 self._end("rank 0 has ended or cannot be reached")
                 return
@@ -168,12 +187,16 @@ class Pulse:
                     self._end(silent, silent=rank)
             beats = found
 
-    def _beat(self, number: int, gone: list[int]) -> tuple[bool, list[int], dict[int, bytes]]:
+    def _beat(self, number: int) -> tuple[bool, list[int], dict[int, bytes]]:
         """Give a sign of life.
 
         Returns:
-            Whether a rank has failed; those of ``gone`` that had not left; others' last signs.
+            Whether a rank has failed; those on this machine that ended before they had left;
+            others' last signs.
         """
+        self._find_others()
+        rank_of = {handle: rank for rank, handle in self._handles.items()}
+        gone = {*self._gone, *(rank_of[handle] for handle in _ended(rank_of))}
         key = "geomkit/beat/{}".format
         self._store.set(key(self._rank), str(number))
         others = range(1, self._size) if self._rank == 0 else [0]
@@ -182,27 +205,26 @@ class Pulse:
             for rank in others
             if not self._has_left(rank)
         }
-        lost = [rank for rank in gone if not self._has_left(rank)]
+        lost = [rank for rank in sorted(gone) if not self._has_left(rank)]
         return self._store.check(["geomkit/ended"]), lost, found
 
     def _has_left(self, rank: int) -> bool:
         return self._store.check([f"geomkit/left/{rank}"])
 
-    def _neighbours(self) -> Callable[[], list[int]]:
-        """Return a function that returns the ranks on this machine whose process has ended."""
-        place = _place()
-        self._store.set(f"geomkit/place/{self._rank}", f"{place} {os.getpid()}")
-        if not hasattr(os, "pidfd_open"):
-            return list
-        ends = select.poll()
-        for rank in range(self._size):
-            other, number = self._store.get(f"geomkit/place/{rank}").decode().split()
-            if rank != self._rank and other == place:
-                with contextlib.suppress(OSError):
+    def _find_others(self) -> None:
+        """Get handles of the processes of ranks on this machine, as soon as they have said so."""
+        for rank in sorted(self._unknown):
+            if not self._store.check([key := f"geomkit/place/{rank}"]):
+                continue
+            place, number = self._store.get(key).decode().split()
+            self._unknown.discard(rank)
+            if place == self._place and hasattr(os, "pidfd_open"):
+                try:
                     self._handles[rank] = os.pidfd_open(int(number))
-                    ends.register(self._handles[rank], select.POLLIN)
-        rank_of = {handle: rank for rank, handle in self._handles.items()}
-        return lambda: [rank_of[handle] for handle, _ in ends.poll(0)]
+                except ProcessLookupError:
+                    self._gone.add(rank)
+                except OSError:  # not to be had; its signs of life are
+                    continue
 
     def _ask(self, question: Callable[[], Result], seconds: float) -> Result:
         """Ask the store, which never answers if its process is stopped.
@@ -247,6 +269,16 @@ class Pulse:
         self._part(_NOTICE)
         time.sleep(_GRACE)
         os._exit(2)
+
+
+def _ended(handles: Collection[int]) -> list[int]:
+    """Those of the handles whose process has ended."""
+    if not handles:
+        return []  # as on systems without poll
+    ends = select.poll()
+    for handle in handles:
+        ends.register(handle, select.POLLIN)
+    return [handle for handle, _ in ends.poll(0)]
 
 
 def _place() -> str:
