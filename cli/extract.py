@@ -74,6 +74,7 @@ def extract(
         $ geomkit extract ckpt.pt --out emb/
         $ geomkit extract ckpt.pt --data coco:/data/coco --split val --out emb/
     """
+    from geomkit.data import find_data, load_data
     from geomkit.extraction.store import check_folder, check_options
 
     try:
@@ -83,11 +84,13 @@ def extract(
             )
             if team.rank == 0:  # the others might see what the first one makes
                 check_folder(out, resume=resume, overwrite=overwrite)
+            if data is not None:
+                find_data(given.complete(data))
+            team.meet()  # what is wrong with the data of one rank ends all, before a long import
             console.line(
                 "geomkit: loading torch and open_clip …"
             ) if console.interactive() else None
             from geomkit import extraction
-            from geomkit.data import load_data
             from geomkit.interventions.applying import close_model
             from geomkit.sources import open_source, own_data
 

@@ -105,12 +105,16 @@ def train(
         $ geomkit train --loss cua --dim 3
         $ geomkit train --loss clip --dim 128 --data coco:/data/coco --out c.pt
     """
+    from geomkit.data import find_data
+
     with joined(device) as team:
         config["data"] = given.complete(config["data"])
         config["distinct_captions"] = not repeat_captions
         asked = configure(**config, **_locks(lock or []))
         if log and len(set(log)) < len(log):
             raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
+        find_data(asked.data)
+        team.meet()  # what is wrong with the data of one rank ends all, before a long import
         console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
         from geomkit.training import loop, tracker
 

@@ -10,7 +10,7 @@ from geomkit.data.cache import cached
 from geomkit.data.declarations import Dataset, Request
 from geomkit.data.load import load_data
 from geomkit.data.pairs import PairData
-from geomkit.data.registry import datasets, parse_spec, spec_forms, with_options
+from geomkit.data.registry import datasets, find_data, parse_spec, spec_forms, with_options
 
 __all__ = [
     "Dataset",
@@ -18,6 +18,7 @@ __all__ = [
     "Request",
     "cached",
     "datasets",
+    "find_data",
     "load_data",
     "parse_spec",
     "spec_forms",

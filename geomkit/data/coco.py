@@ -262,6 +262,7 @@ def _images(root: Path, name: str) -> tuple[Place, str]:
 DATASET = Dataset(
     name="coco",
     load=load_coco,
+    find=Request.folder,
     help="COCO Captions: 2017, 2014 or Karpathy's split, folders or zip files as downloaded",
     options={"year": str, "captions": int},
     path="ROOT",

@@ -86,6 +86,8 @@ class Dataset:
         attribution: Attribution to show with the images.
         kinds: ``pairs``, ``classes`` (labelled images) or ``queries`` (multimodal arithmetic).
         form: How a spec is written; default: ``NAME:PATH``, or ``NAME`` without a path.
+        find: Function that refuses a request whose path leads nowhere, at little cost; it is called
+            before anything heavy is imported. Default: none.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Dataset:
     attribution: str = ""
     kinds: tuple[str, ...] = ("pairs",)
     form: str = ""
+    find: Callable[[Request], Any] = lambda request: None
 
     @property
     def spec(self) -> str:

@@ -278,6 +278,7 @@ def _texts(root: Path, files: Sequence[str]) -> tuple[dict[str, tuple[str, ...]]
 DATASET = Dataset(
     name="imagefolder",
     load=load_folder,
+    find=Request.folder,
     help="images in one folder per class, or with a .txt beside each",
     options={"template": str},
     path="DIR",

@@ -11,8 +11,11 @@ from geomkit._core.discovery import registry
 from geomkit._core.files import refusing
 from geomkit.data.declarations import Dataset, Request, Value, read_value
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.preprocess import Preprocess
 
-__all__ = ["DataSpec", "datasets", "parse_spec", "requested", "spec_forms", "with_options"]
+__all__ = [
+    "DataSpec", "datasets", "find_data", "parse_spec", "requested", "spec_forms", "with_options",
+]  # fmt: skip
 
 _KINDS = {
     "pairs": "data set",
@@ -135,6 +138,20 @@ def _options(spec: str, dataset: Dataset, parts: list[str]) -> dict[str, Value]:
         with refusing(ValueError, says=f"data '{spec}': {key}: '{text}' does not fit"):
             options[key] = read_value(known[key], text)
     return options
+
+
+def find_data(spec: str, kind: str = "pairs") -> None:
+    """Refuse a DATA spec whose path leads nowhere, at little cost.
+
+    Args:
+        spec: DATA spec.
+        kind: ``pairs``, ``classes`` or ``queries``.
+
+    Raises:
+        GeomkitError: As :func:`parse_spec`, or if there is nothing at the path.
+    """
+    request, _ = requested(spec, kind, split="", preprocess=Preprocess(1))
+    request.dataset.find(request)
 
 
 def with_options(spec: str, **options: object) -> str:

@@ -381,6 +381,7 @@ def _disagreements(tars: list[Path], held: list[_Index]) -> list[str]:
 DATASET = Dataset(
     name="webdataset",
     load=load_shards,
+    find=_tars,
     help="tar files of images and captions, such as img2dataset writes",
     options={"image_suffix": str, "caption_suffix": str, "caption_field": str},
     path="PATTERN",

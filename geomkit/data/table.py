@@ -68,11 +68,7 @@ def load_table(
         GeomkitError: If the table or a column is missing, it cannot be read, or too many rows
             cannot.
     """
-    path, file = request.path, Path(request.path)
-    if file.is_dir():
-        raise GeomkitError(f"csv: {path}: is a folder; name one of its files")
-    if not file.is_file():
-        raise request.missing("file")
+    path, file = request.path, _file(request)
     if request.split == "test" and split_column is None:
         raise GeomkitError(f"csv: {path}: a table has a split test only with split_column=NAME")
     columns = [image_column, caption_column, *filter(None, [id_column, split_column])]
@@ -137,6 +133,16 @@ def load_table(
         ),
         reading=table.reading,
     )
+
+
+def _file(request: Request) -> Path:
+    """The table."""
+    file = Path(request.path)
+    if file.is_dir():
+        raise GeomkitError(f"csv: {request.path}: is a folder; name one of its files")
+    if not file.is_file():
+        raise request.missing("file")
+    return file
 
 
 def _check_urls(request: Request, names: Sequence[str]) -> None:
@@ -475,6 +481,7 @@ def _swallowed(row: Sequence[str], mark: str) -> str | None:
 DATASET = Dataset(
     name="csv",
     load=load_table,
+    find=_file,
     help="a .csv, .tsv or .parquet of captions and image files, or of images in a .parquet",
     options={
         "image_column": str,

@@ -134,6 +134,11 @@ def load_pairs(
     if kind is not None:
         if data is None and not kind.knows_data:  # before anything large is read
             raise GeomkitError(f"{source}: a model needs data; name some, as --data openmoji")
+        if data is not None:
+            from geomkit.data import find_data
+
+            find_data(data)
+        team.meet()  # what is wrong with the data of one rank ends all, before a long import
         checkpoint = close_model(open_source(source, download=download), close)
         if columns:
             raise GeomkitError(f"{source}: columns apply to embeddings, this is a model")

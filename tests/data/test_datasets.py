@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from samples import annotations, layout, numbers, picture, write
 
-from geomkit.data import load_data, parse_spec, with_options
+from geomkit.data import find_data, load_data, parse_spec, with_options
 from geomkit.data.folder import class_folders
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
@@ -287,3 +287,12 @@ def test_the_command_checks_every_picture(cli, refused, tmp_path: Path) -> None:
     assert kept.status == 0 and "bad:         0.png: does not decode (not an image)" in kept.out
     refused(*words, "--size", 0, says=("--size",))
     refused("data", "coco", says=("coco:ROOT",))
+
+
+@pytest.mark.parametrize(("spec", "says"), [case for case in BAD if "no such" in case[1]])
+def test_a_path_that_leads_nowhere_is_refused_before_anything_is_loaded(
+    spec: str, says: str, wrong: Path
+) -> None:
+    with pytest.raises(GeomkitError, match=says):
+        find_data(spec.replace("{d}", str(wrong)))
+    assert find_data("openmoji") is find_data(f"coco:{wrong}/coco") is None
