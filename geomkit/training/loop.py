@@ -4,9 +4,7 @@ The pairs of a step depend on (seed, step) alone, the learning rate and a schedu
 the step, evaluation leaves the random state as it is, and everything else that a step depends on is
 in the checkpoint. So a run that was killed and resumed ends with the weights of an uninterrupted
 one, bit for bit on a CPU. Under torchrun every rank computes its share of the same global batch; a
-run may be resumed on any number of ranks. On more than two it is then the same up to rounding:
-DistributedDataParallel sums the gradients of the first step after a start in another order than
-those of later ones.
+run may be resumed on any number of ranks, and on the same number ends with the same bits.
 """
 
 from __future__ import annotations
@@ -50,6 +48,7 @@ from geomkit.training.step import (
     check_finite,
     finite_terms,
     optimizer_for,
+    settle,
     start_reading,
 )
 
@@ -229,7 +228,7 @@ def _loop(
     terms: dict[str, float] = {}
     temperature: float | None = None
     bad: dict[int, Bad] = {}
-    stopping = False
+    stopping = settled = False
 
     def state() -> TrainedRun:
         return TrainedRun(
@@ -331,11 +330,15 @@ def _loop(
             with torch.no_grad():
                 log_scale.fill_(scheduled)
 
-        optimizer.zero_grad(set_to_none=True)
-        parts = backward(
-            network, criterion, pixels, tokens,
+        compute = partial(
+            backward, network, criterion, pixels, tokens,
             device=device, precision=config.precision, chunks=config.accumulate,
         )  # fmt: skip
+        if not (alone or settled):
+            settle(network, compute, device=device)
+            settled = True
+        optimizer.zero_grad(set_to_none=True)
+        parts = compute()
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
         loss = next(iter(parts.values()))

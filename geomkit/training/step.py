@@ -17,7 +17,8 @@ from geomkit.models.two_encoder import TwoEncoder
 from geomkit.training.config import TrainConfig
 
 __all__ = [
-    "Reading", "backward", "check_finite", "finite_terms", "optimizer_for", "start_reading",
+    "Reading", "backward", "check_finite", "finite_terms", "optimizer_for", "settle",
+    "start_reading",
 ]  # fmt: skip
 
 Reading = Callable[[], list[float]]
@@ -108,6 +109,29 @@ def backward(
             carried.backward()
     _set_random_state(device, after)
     return terms
+
+
+def settle(network: nn.Module, compute: Callable[[], object], *, device: str) -> None:
+    """Compute a gradient that is not used, and leave no other trace of it.
+
+    DistributedDataParallel sums the gradients of the first step after a start in one piece, in the
+    order of the weights, and from then on in pieces, in the order in which they are ready. The
+    order in which three or more ranks are added depends on the place in a piece, so that the bits
+    of a resumed run would depend on where it was resumed. A step of time at each start makes all
+    steps alike; pieces that are never ordered anew would cost NCCL the overlap with the gradients'
+    computation at every step.
+
+    Args:
+        network: A model wrapped by DistributedDataParallel.
+        compute: Function that adds the gradient of a batch to the weights' gradients.
+        device: Device, resolved.
+    """
+    state, buffers = _random_state(device), [(b, b.clone()) for b in network.buffers()]
+    compute()
+    _set_random_state(device, state)
+    with torch.no_grad():
+        for buffer, before in buffers:  # running statistics
+            buffer.copy_(before)
 
 
 def _slope(leaf: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from geomkit.training.config import (
     learning_rate,
 )
 from geomkit.training.loop import Interrupted, train
+from geomkit.training.step import settle
 
 SMALL = {"model": "nano", "pairs": 32, "batch_size": 16, "steps": 6, "warmup": 2, "eval_every": 2}
 
@@ -230,6 +231,16 @@ def test_a_gradient_that_is_not_finite_keeps_the_last_good_state(
     content = load_run(tmp_path / "c.pt")
     assert content.step == 2
     assert all(t.isfinite().all() for t in content.state_dict.values())
+
+
+def test_a_gradient_that_is_not_used_leaves_no_trace() -> None:
+    layers = torch.nn.BatchNorm1d(3), torch.nn.Dropout(0.5), torch.nn.Linear(3, 1)
+    network, rows = torch.nn.Sequential(*layers), torch.randn(8, 3)
+    before = [torch.get_rng_state(), *(b.clone() for b in network.buffers())]
+    settle(network, lambda: network(rows).sum().backward(), device="cpu")
+    assert network[2].weight.grad is not None
+    after = [torch.get_rng_state(), *network.buffers()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_every_step_reports_the_temperature_of_its_loss(tmp_path: Path) -> None:
