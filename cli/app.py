@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import sys
 from typing import Annotated
 
@@ -106,6 +107,9 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if console.settings.debug:
             raise
+        # torchrun gives all its processes the same words: one of them says what is wrong with them.
+        if hasattr(error, "format_message") and os.environ.get("LOCAL_RANK", "0") != "0":
+            return 2
         status = console.fail(error)
     processes = sys.modules.get("multiprocessing")
     if processes and processes.active_children():

@@ -13,6 +13,7 @@ from . import console
 
 __all__ = ["Display", "StopSignal"]
 
+_HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # not on Windows
 _COUNTED = "{task.completed:,.0f}/{task.total:,.0f} {task.fields[note]}"
 
 
@@ -100,9 +101,10 @@ class Display:
 
 
 class StopSignal:
-    """Ctrl-C or SIGTERM: the first asks for a graceful stop, the second stops at once.
+    """Ctrl-C, SIGTERM or SIGHUP: the first asks for a graceful stop, the second stops at once.
 
-    A context manager that catches both signals; called, it says whether one came.
+    A context manager that catches these signals, but for a SIGHUP that is ignored, as under nohup;
+    called, it says whether one came.
 
     Args:
         announcement: Line to write when the first signal comes.
@@ -118,10 +120,11 @@ class StopSignal:
         self.announcement, self.patient, self.graceful = announcement, patient, graceful
 
     def __enter__(self) -> Self:
-        """Catch both signals."""
+        """Catch the signals."""
+        hangup = [n for n in _HANGUP if signal.getsignal(n) is not signal.SIG_IGN]
         self.before = {
             number: signal.signal(number, self._received)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, *hangup)
         }
         return self
 

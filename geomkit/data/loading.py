@@ -160,8 +160,10 @@ def _start_worker(worker: int) -> None:
     """Leave signals to the main process, and end with it."""
     end_with_parent()
     gc.freeze()  # a collection would write to whatever is shared with the main process
-    # Ctrl-C reaches a whole process group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the end of a terminal reach a whole process group.
+    for name in ("SIGINT", "SIGHUP"):
+        if number := getattr(signal, name, None):  # not every system has both
+            signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

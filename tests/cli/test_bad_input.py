@@ -186,6 +186,16 @@ def test_half_of_an_environment_of_ranks_is_refused(
     refused("gap", "e.npz", says=("WORLD_SIZE", "torchrun"))
 
 
+def test_words_that_are_wrong_on_all_ranks_are_refused_by_one(
+    cli, refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    refused("train", "--los", "cua", says=("No such option: --los",))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    outcome = cli("train", "--los", "cua")
+    assert (outcome.status, outcome.out, outcome.err) == (2, "", "")
+
+
 @pytest.mark.parametrize("command", ["zeroshot", "probe", "arithmetic", "plot-gap", "plot-pca"])
 def test_commands_that_share_no_work_are_refused_on_several_ranks(
     cli, refused, monkeypatch: pytest.MonkeyPatch, command: str

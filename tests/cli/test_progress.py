@@ -58,6 +58,14 @@ def test_a_patient_one_waits_and_one_that_is_not_graceful_does_not(
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
         assert stop()
+    with StopSignal("stopping", patient=True) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.number == signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with StopSignal("stopping") as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop()
+    signal.signal(signal.SIGHUP, before)
     with StopSignal("stopping", graceful=False) as stop, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     assert not stop() and capsys.readouterr().err == ""
