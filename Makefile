@@ -1,7 +1,7 @@
 # make demo   set everything up, train a 3-D CLIP, measure its gap, draw its sphere
 # make test   set everything up, run the tests
 # make lint   set everything up, run ruff and mypy
-# make faults   kill commands and their workers at random, 50 times, and resume them
+# make faults   kill commands, workers and ranks, fill their disks, and resume them
 # make simulations   reported errors, nulls and p-values beside simulated ones: reports/simulations
 
 PYTHON ?= python3
@@ -35,6 +35,7 @@ benchmark: $(READY)
 
 faults: $(READY)
 	$(BIN)/python tests/faults/kills.py
+	$(BIN)/python tests/faults/ranks.py
 
 simulations: $(READY)
 	$(BIN)/python tests/simulations/errors.py --datasets 300 --out reports/simulations

@@ -24,7 +24,7 @@ def run_ranks(function: Callable[..., None], ranks: int, folder: Path, *args: An
         folder: Working directory of each.
         args: Further arguments, pickled.
     """
-    port, errors = _free_port(), _SERVER.SimpleQueue()
+    port, errors = free_port(), _SERVER.SimpleQueue()
     started = [
         _SERVER.Process(target=_rank, args=(rank, ranks, port, folder, errors, function, args))
         for rank in range(ranks)
@@ -48,7 +48,7 @@ def _rank(
 ) -> None:
     from geomkit._core.parallel import Team
 
-    _name(rank, ranks, port)
+    os.environ |= of_rank(rank, ranks, port)
     os.chdir(folder)
     try:
         team = Team.from_environment()
@@ -59,17 +59,20 @@ def _rank(
         raise
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
-def _name(rank: int, ranks: int, port: int) -> None:
-    """Put into the environment what torchrun puts there."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    os.environ |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """What torchrun puts into the environment of a rank."""
+    return {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
 
 
 def start_ranks(words: list[str], folders: list[Path], **environment: str) -> list[Any]:
@@ -77,7 +80,7 @@ def start_ranks(words: list[str], folders: list[Path], **environment: str) -> li
 
     Output and process groups are as in :func:`start_command`.
     """
-    port = _free_port()
+    port = free_port()
     started = [
         _SERVER.Process(
             target=_ranked_command, args=(rank, len(folders), port, words, folder, environment)
@@ -92,8 +95,7 @@ def start_ranks(words: list[str], folders: list[Path], **environment: str) -> li
 def _ranked_command(
     rank: int, ranks: int, port: int, words: list[str], folder: Path, environment: dict[str, str]
 ) -> None:
-    _name(rank, ranks, port)
-    os.environ |= environment
+    os.environ |= of_rank(rank, ranks, port) | environment
     _command(words, folder)
 
 

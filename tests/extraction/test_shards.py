@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import re
 import signal
-import socket
+import sys
 import time
 import traceback
 import warnings
@@ -20,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from extraction_samples import CALM, DIM, fresh, single_thread, table, tree, write_tables
+from processes import free_port, of_rank
 
 from geomkit._core.parallel import Team
 from geomkit.data import PairData
@@ -170,13 +173,10 @@ def test_killed_at_any_moment_while_workers_decode(
 def test_two_ranks_write_what_one_process_writes(
     tmp_path: Path, loaded: Checkpoint, some: PairData
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = free_port()
 
     def rank(number: int) -> None:
-        os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ |= of_rank(number, 2, port)
         team, seen = Team.from_environment(), []
         options: dict[str, Any] = {**CALM, "team": team, "watch": seen.append}
         manifest = extract(loaded, some, tmp_path / "e", **options)
@@ -194,6 +194,33 @@ def test_two_ranks_write_what_one_process_writes(
 
     ranks = [forked(partial(rank, number)) for number in range(2)]
     assert [killed(pid) for pid in ranks] == [False, False]
+    extract(loaded, some, tmp_path / "whole", **CALM)
+    assert tree(tmp_path / "e") == tree(tmp_path / "whole")
+
+
+@unix
+def test_a_full_disk_of_one_rank_ends_all_with_one_line(
+    tmp_path: Path, loaded: Checkpoint, some: PairData
+) -> None:
+    port = free_port()
+
+    def rank(number: int) -> None:
+        from geomkit_cli.ranks import joined
+
+        def fsync(file: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        os.environ |= of_rank(number, 2, port)
+        sys.stderr = (tmp_path / f"said{number}").open("w")
+        os.fsync = fsync if number else os.fsync
+        with joined("cpu") as team:
+            extract(loaded, some, tmp_path / "e", **CALM, team=team)
+
+    ranks = [forked(partial(rank, number)) for number in range(2)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks] == [2, 2]
+    (line,) = "".join((tmp_path / f"said{k}").read_text() for k in range(2)).splitlines()
+    assert re.search(r"geomkit: rank 1: .*e/img_emb/\S+: cannot be written \(No space left", line)
+    extract(loaded, some, tmp_path / "e", **CALM, resume=True)
     extract(loaded, some, tmp_path / "whole", **CALM)
     assert tree(tmp_path / "e") == tree(tmp_path / "whole")
 

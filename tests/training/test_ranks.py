@@ -247,6 +247,12 @@ def test_torchrun_killed_and_terminated_and_resumed_reaches_the_same(tmp_path: P
             time.sleep(0.02)
         assert child.is_alive()
 
+    (tmp_path / "images").mkdir()
+    missing = [*words, "--data", "imagefolder:images"]
+    ranks = start_ranks(missing, [tmp_path, elsewhere])
+    assert [process.join() or process.exitcode for process in ranks] == [2, 2]
+    (line,) = lines([tmp_path, elsewhere])
+    assert "rank 1: imagefolder: images: no such folder" in line
     first, second = start_ranks(words, [tmp_path, elsewhere])  # with no shared disk
     written(first)
     os.kill(second.pid, signal.SIGKILL)
