@@ -45,6 +45,7 @@ def gap(
     folds: str = "5",
     seed: int = 0,
     exact_limit: int | None = None,
+    compare: bool = False,
     as_json: bool = False,
     as_csv: bool = False,
 ) -> int:
@@ -67,16 +68,20 @@ def gap(
         seed: Random seed of folds, samples, projections and permutations.
         exact_limit: Number of rows up to which all pairs are compared; past it sampled rows are
             compared with all rows. Default: exact if it takes at most two minutes.
+        compare: Add the difference of each source from the first one, with the standard error of
+            the difference over pairs and a two-sided p-value; all must have the same pairs in the
+            same order.
         as_json (--json): Print one JSON object.
         as_csv (--csv): Print CSV, one line per source and metric.
 
     Examples:
         $ geomkit gap ckpt.pt
-        $ geomkit gap clip.pt cua.npz --metrics gap,retrieval --json
+        $ geomkit gap clip.pt cua.pt --metrics gap,retrieval --compare
     """
     from geomkit.extraction.load import load_modalities, load_pairs
     from geomkit.metrics import gap as measure
     from geomkit.metrics import select
+    from geomkit.metrics.comparison import alike, differences_json, differences_table
     from geomkit.metrics.result import to_csv, to_json
 
     with joined(options.device) as team:
@@ -88,6 +93,8 @@ def gap(
             raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
         if sources and named:
             raise GeomkitError("name sources, or modalities by --image, --text and --modality")
+        if compare and (as_csv or len(sources) < 2):
+            raise GeomkitError("--compare takes two sources or more, and prints a table or --json")
         names = select([word.strip() for word in metrics.split(",")] if metrics else None)
 
         def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
@@ -111,22 +118,29 @@ def gap(
                 folds=int(folds) if folds.isdecimal() else folds,
                 seed=seed,
                 exact_limit=exact_limit,
+                parts=compare,
                 source=name,
                 split=found_split,
                 team=team,
             )
-            for name, embeddings, found_split in loaded()
+            for name, embeddings, found_split in alike(loaded(), compare)
         ]
     if team.rank:
         return 0  # the first rank reports for all
     for r in results:
         _say_undefined(r)
     if as_json:
-        console.out(json.dumps(to_json(results), indent=2, ensure_ascii=False, allow_nan=False))
+        whole = to_json(results)
+        if compare:
+            whole["differences"] = differences_json(results)
+        console.out(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))
     elif as_csv:
         console.out(to_csv(results), end="")
     else:
         _print_table(results)
+        if compare:
+            console.out("")
+            console.table(differences_table(results))
     return _missed(results, limits)
 
 

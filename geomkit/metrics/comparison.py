@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from geomkit._core.table import Table
+from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics.number import NAN
 from geomkit.metrics.registry import METRICS
 from geomkit.metrics.result import GapResult
 
-__all__ = ["Difference", "compare", "difference"]
+__all__ = [
+    "Difference", "alike", "compare", "difference", "differences_json", "differences_table",
+]  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -90,6 +96,85 @@ def difference(names: list[str], before: GapResult, after: GapResult) -> Differe
     error = math.sqrt(squares / (count - 1) / count)
     p = math.erfc(abs(value) / error / math.sqrt(2)) if error > 0 else 1.0 * (value == 0)
     return Difference(value, error, p)
+
+
+Loaded = TypeVar("Loaded", bound=tuple[str, Embeddings | Clouds, Any])
+
+
+def alike(loaded: Iterable[Loaded], check: bool = True) -> Iterator[Loaded]:
+    """Yield named embeddings, refusing those that are not of the pairs of the first.
+
+    Args:
+        loaded: A name, embeddings, and whatever follows, of each source.
+        check: Whether to look; otherwise all are yielded as they come.
+
+    Raises:
+        GeomkitError: If numbers of pairs or ids differ, or there are no pairs.
+    """
+    first: tuple[str, Embeddings] | None = None
+    for entry in loaded:
+        name, part = entry[:2]
+        if check and isinstance(part, Clouds):
+            raise GeomkitError(f"{name}: {part.reason}; only results on the same pairs compare")
+        if check and isinstance(part, Embeddings):
+            first = first or (name, part)
+            _check_alike(name, part, *first)
+        yield entry
+
+
+def _check_alike(name: str, part: Embeddings, other: str, reference: Embeddings) -> None:
+    if (part.n, part.m) != (reference.n, reference.m):
+        raise GeomkitError(
+            f"{name}: has {part.n:,} images and {part.m:,} texts, {other} has {reference.n:,} and "
+            f"{reference.m:,}; only results on the same pairs compare"
+        )
+    if part.ids and reference.ids:
+        for row, (a, b) in enumerate(zip(part.ids, reference.ids, strict=True)):
+            if a != b:
+                raise GeomkitError(
+                    f"{name}: row {row} has the id {a}, but {b} in {other}; sort both alike"
+                )
+
+
+def differences_table(results: Sequence[GapResult]) -> Table:
+    """Return the differences of results from the first one as a table, with error and p-value.
+
+    >>> from dataclasses import replace
+    >>> one = GapResult({"alignment": 1.0}, n=2, dim=3, source="a.npz")
+    >>> print(differences_table([one, replace(one, source="b.npz")]).plain().splitlines()[-1])
+    alignment        +0.0000
+    """
+    first, *others = results
+    found = [compare(first, other) for other in others]
+    names = dict.fromkeys(name for one in found for name in one)
+    rows = [[name, *(_cell(one.get(name)) for one in found)] for name in names]
+    titles = [f"{Path(r.source).name}\nless {Path(first.source).name}" for r in others]
+    return Table(["difference", *titles], [rows], exchanged=True)
+
+
+def differences_json(results: Sequence[GapResult]) -> list[dict[str, Any]]:
+    """Return the differences of results from the first one as plain JSON types."""
+    first, *others = results
+    return [
+        {
+            "source": other.source,
+            "less": first.source,
+            "metrics": {
+                name: {k: v if math.isfinite(v) else None for k, v in one._asdict().items()}
+                for name, one in compare(first, other).items()
+            },
+        }
+        for other in others
+    ]
+
+
+def _cell(found: Difference | None) -> str:
+    if found is None or math.isnan(found.value):
+        return "–"
+    if math.isnan(found.stderr):
+        return f"{found.value:+.4f}"
+    p = f"{found.p_value:.3f}" if found.p_value >= 0.001 else "<0.001"
+    return f"{found.value:+.4f} ± {found.stderr:.4f}  p {p}"
 
 
 def _is_share(name: str) -> bool:

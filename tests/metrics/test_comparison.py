@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import clouds, unit
 
 from geomkit import gap
+from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import METRICS, Difference, compare
-from geomkit.metrics.comparison import difference
+from geomkit.metrics.comparison import alike, difference
 
 x, y = clouds(120, 8, seed=3)
 rng = np.random.default_rng(4)
@@ -124,3 +127,40 @@ def test_the_error_is_the_spread_over_data_sets() -> None:
         value, error, p = np.array(many).T
         assert 0.8 < np.sqrt((error**2).mean()) / value.std(ddof=1) < 1.25, name
         assert 0.005 < (p <= 0.05).mean() < 0.11, name
+
+
+def test_the_command_compares_sources_on_the_same_pairs(cli, tmp_path: Path) -> None:
+    near = unit(y + 0.3 * x[::-1])
+    for name, rows in (("a", y), ("b", near), ("short", y[:60])):
+        np.savez(tmp_path / f"{name}.npz", image=x[: len(rows)], text=rows)
+    names = ("--metrics", "alignment,mmd")
+    done = cli("gap", "a.npz", "b.npz", *names, "--compare")
+    assert done.status == 0
+    results = [gap(x, rows, metrics=["alignment", "mmd"], parts=True) for rows in (y, near)]
+    found = compare(*results)
+    line = next(line for line in done.out.splitlines() if line.startswith("alignment  ") and
+                " p " in line)  # fmt: skip
+    assert f"{found['alignment'].value:+.4f} ± {found['alignment'].stderr:.4f}" in line
+    printed = json.loads(cli("gap", "a.npz", "b.npz", *names, "--compare", "--json").out)
+    (only,) = printed["differences"]
+    assert (only["source"], only["less"]) == ("b.npz", "a.npz")
+    assert only["metrics"]["alignment"]["stderr"] == pytest.approx(found["alignment"].stderr)
+    assert only["metrics"]["mmd"]["stderr"] is None
+    for words, said in (
+        (("a.npz",), "two sources"),
+        (("a.npz", "b.npz", "--csv"), "table or --json"),
+        (("a.npz", "short.npz"), "60 images and 60 texts, a.npz has 120 and 120"),
+    ):
+        refused = cli("gap", *words, "--compare", *names)
+        assert refused.status == 2 and said in refused.err
+
+
+def test_pairs_in_another_order_are_refused() -> None:
+    ids = tuple("abcdef")
+    one = Embeddings.of(x[:6], y[:6], ids=ids)
+    other = Embeddings.of(x[:6], y[:6], ids=ids[::-1])
+    with pytest.raises(GeomkitError, match="b: row 0 has the id f, but a in a"):
+        list(alike([("a", one, None), ("b", other, None)]))
+    assert len(list(alike([("a", one, None), ("b", other, None)], check=False))) == 2
+    with pytest.raises(GeomkitError, match="there is one cloud"):
+        list(alike([("a", Clouds.of({"image": x}), None)]))
