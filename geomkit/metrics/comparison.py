@@ -142,7 +142,7 @@ def differences_table(results: Sequence[GapResult]) -> Table:
     >>> from dataclasses import replace
     >>> one = GapResult({"alignment": 1.0}, n=2, dim=3, source="a.npz")
     >>> print(differences_table([one, replace(one, source="b.npz")]).plain().splitlines()[-1])
-    alignment        +0.0000
+    alignment       +0.0000
     """
     first, *others = results
     found = [compare(first, other) for other in others]
