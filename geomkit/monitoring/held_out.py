@@ -187,8 +187,11 @@ def _encode(model: Any, batch: Any) -> tuple[Array, Array]:
 
 def _moved(batch: Any, place: Any) -> Any:
     """A batch whose tensors are on a device."""
+    if hasattr(batch, "to"):
+        return batch.to(place)
     if isinstance(batch, Mapping):
         return {name: _moved(value, place) for name, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return tuple(_moved(value, place) for value in batch)
-    return batch.to(place) if hasattr(batch, "to") else batch
+        parts = [_moved(value, place) for value in batch]
+        return parts if isinstance(batch, list) else tuple(parts)
+    return batch

@@ -50,14 +50,15 @@ def main() -> None:
         "# An evaluation of GapMonitor, timed",
         "",
         "Made by `python tests/benchmarks/monitor.py --out FILE`; its head says what is measured.",
-        "Where the load of other work is not near 0, the machine was not quiet.",
+        "Where the load of other work is not near 0, the machine was not quiet; CPU seconds, of",
+        "all threads, hardly depend on it.",
         "",
         f"{args.pairs:,} pairs, d = {args.dim}; {device}, {torch.get_num_threads()} threads, "
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}; "
         f"load before: {os.getloadavg()[0]:.1f}.",
         "",
-        "| metrics | median s | least s | most s | first s |",
-        "|---|--:|--:|--:|--:|",
+        "| metrics | median s | least s | most s | first s | CPU s, median |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     kinds: dict[str, dict[str, Any]] = {
         "default": {},
@@ -67,13 +68,14 @@ def main() -> None:
     }
     for name, options in kinds.items():
         monitor = GapMonitor(lambda: held_out, rows=args.pairs, **options)
-        seconds = []
+        seconds, work = [], []
         for step in range(args.rounds + 1):
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             monitor.measure(step)
             seconds.append(time.perf_counter() - start)
+            work.append(time.process_time() - busy)
         first, *rest = seconds
-        found = (statistics.median(rest), min(rest), max(rest), first)
+        found = (statistics.median(rest), min(rest), max(rest), first, statistics.median(work))
         lines.append(" | ".join([f"| {name}", *(f"{value:.2f}" for value in found)]) + " |")
     text = "\n".join(lines) + "\n"
     if args.out is None:

@@ -161,6 +161,7 @@ def test_pairs_in_every_form_and_only_those_that_are_needed() -> None:
         (batches, model, None),
         (named, Output(), None),
         (named, Output(), lambda m, batch: tuple(batch.values())),
+        ([[*b, ["a text"]] for b in batches], model, lambda m, b: b[:2] * (b[2] == ["a text"])),
     ]
     for held_out, module, encode in forms:
         found = monitor_of(held_out, model=module, encode=encode, rows=20).measure(0)
