@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,25 @@ from geomkit.models.checkpoints.kinds import prefixes
 from geomkit.sources import open_source
 
 DATA = "openmoji,n=8"
+
+
+def test_pipes_are_refused_before_open_clip_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for source in (
+        "pipe",
+        "paper:pipe",
+        "open_clip:ViT-B/32/pipe#ema",
+        f"open_clip:a,{tmp_path}/pipe",
+    ):
+        with pytest.raises(GeomkitError, match="pipe: is neither a file nor a folder"):
+            find_kind(source)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "pipe").touch()
+    assert find_kind("open_clip:ViT-B-32/a/pipe").name == "open_clip"
+    assert find_kind(f"paper:{'long' * 100}").name == "paper"
 
 
 def test_a_model_of_another_is_measured(tmp_path: Path, cli: Callable[..., Any]) -> None:

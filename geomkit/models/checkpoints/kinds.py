@@ -5,6 +5,8 @@ Importing this module, or a kind's, does not import torch.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -107,10 +109,16 @@ def find_kind(source: str | Path) -> CheckpointKind | None:
     """Return the kind of model that a SOURCE names, or ``None`` if it names no model.
 
     Raises:
-        GeomkitError: If a path does not exist or cannot be read.
+        GeomkitError: If a path does not exist, is a pipe or a device, or cannot be read.
     """
-    prefix, colon, _ = str(source).partition(":")
+    prefix, colon, place = str(source).partition(":")
     if colon and prefix in prefixes():
+        # Before open_clip is imported, which knows how much of NAME/FILE is the name.
+        for match in re.finditer("^|[/,]", place):
+            path = place[match.end() :].partition("#")[0]
+            if os.path.exists(path):  # noqa: PTH110 - no error for a long name
+                check_file(Path(path))
+                break
         return kinds()[prefix]
     path = Path(source)
     if not path.exists():
