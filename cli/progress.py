@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from types import FrameType
@@ -50,7 +51,8 @@ class Display:
     def __exit__(self, *_: object) -> None:
         """Stop the bars."""
         if self.progress:
-            self.progress.stop()
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self.progress.stop()
 
     @property
     def seconds(self) -> float:
@@ -95,7 +97,8 @@ class Display:
         """Write a line, above the bars if there are any."""
         text = text.replace("\n", " ")
         if self.progress:
-            self.progress.console.print(shown(text), highlight=False, markup=False, emoji=False)
+            with contextlib.suppress(OSError):  # a log that cannot be written stops no work
+                self.progress.console.print(shown(text), highlight=False, markup=False, emoji=False)
         else:
             console.line(text)
 
