@@ -4,6 +4,10 @@ r"""Logistic regression with sklearn's default objective, for all folds of a dat
 
 the intercept b free. The folds are fitted together by a preconditioned Newton method: every pass
 over the rows serves all of them, and importing sklearn would take longer than the fit.
+
+It runs on the CPU. The rows of a device are copied to it once, 82 MB for 20,000 pairs of 512
+numbers, and a fit then takes some 17 passes over them, 2.6 s of one core; the last passes are in
+float64, which many devices compute slowly or not at all. The fit was not measured on a device.
 """
 
 from __future__ import annotations
