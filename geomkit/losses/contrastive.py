@@ -23,7 +23,8 @@ class ContrastiveLoss(nn.Module):
     .. math:: \sum_k w_k \, L_k(x, y), \quad L_k \text{ one of } \texttt{geomkit.losses.TERMS}
 
     (Fahim, Murphy and Fyshe, arXiv 2405.18570.) Computed outside autocast, in float32 or, for
-    float64 features, float64.
+    float64 features, float64. ``m2_mix`` draws a number a call from torch's generator of the CPU;
+    of several processes all take that of the first one.
 
     Args:
         loss: Name of a preset, a weighted sum, or a parsed :class:`LossSpec`.

@@ -159,8 +159,9 @@ def runs_of(ranks: int) -> dict[str, dict]:
     losses = ["clip", "cua", "cuaxu"] if ranks == 2 else ["cuaxu"]
     learnt = {loss: "clip" in parse_loss(loss).weights for loss in losses}
     runs = {loss: {**SMALL, "loss": loss, "learn_temperature": learnt[loss]} for loss in losses}
-    parts = {**SMALL, "loss": "cua", "accumulate": 2, "learn_temperature": True}
-    return {**runs, "parts": parts, "resumed": {**SMALL, "loss": "cuaxu"}}
+    parts = {**SMALL, "loss": "cua + m2_mix", "accumulate": 2, "learn_temperature": True}
+    resumed = {**SMALL, "loss": "cuaxu", "final_temperature": 0.02}
+    return {**runs, "parts": parts, "resumed": resumed}
 
 
 RANKS = [2, 4] if int(os.environ.get("GEOMKIT_EXAMPLES", "0")) >= 1000 else [2]
