@@ -19,11 +19,15 @@ def losses(*, as_json: bool = False) -> None:
         $ geomkit losses
         $ geomkit losses --json
     """
-    from geomkit.losses import PRESETS, TERMS
+    from geomkit.losses import PRESETS, TERMS, parse_loss
 
+    products = {p.name: parse_loss(p.name).products for p in PRESETS.values()}
     if as_json:
         listed = {
-            "presets": {p.name: {"sum": p.weights, "source": p.source} for p in PRESETS.values()},
+            "presets": {
+                p.name: {"sum": p.weights, "source": p.source, "products": products[p.name]}
+                for p in PRESETS.values()
+            },
             "terms": {
                 t.name: {
                     "summary": t.summary, "source": t.source, "products": t.products,
@@ -37,13 +41,16 @@ def losses(*, as_json: bool = False) -> None:
     names = max(map(len, [*PRESETS, *TERMS]))
     console.out("named")
     for p in PRESETS.values():
-        console.out(f"  {p.name:{names}}  {p.weights}  ({p.source})")
+        console.out(f"  {p.name:{names}}  {p.weights}{_cost(products[p.name])}  ({p.source})")
     console.out("\nterms")
     for t in TERMS.values():
         has = ["the temperature"] * t.uses_temperature + ["a bias"] * (t.logit_bias is not None)
         of = f"; with {' and '.join(has)}" if has else ""
-        cost = {None: "", 0: "; cost n·d"}.get(t.products, f"; cost {t.products} n²·d")
-        console.out(f"  {t.name:{names}}  {t.summary}{of}{cost}  ({t.source})")
+        console.out(f"  {t.name:{names}}  {t.summary}{of}{_cost(t.products)}  ({t.source})")
     console.out(
         "\ncost: products of n × d with d × n matrices in a forward pass, n pairs in d dimensions"
     )
+
+
+def _cost(products: int | None) -> str:
+    return {None: "", 0: "; cost n·d"}.get(products, f"; cost {products} n²·d")

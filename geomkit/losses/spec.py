@@ -48,6 +48,12 @@ class LossSpec:
         return any(term.uses_temperature for term in self.terms)
 
     @property
+    def products(self) -> int | None:
+        """Products of n × d with d × n matrices in a forward pass; ``None`` if one is unknown."""
+        counts = [term.products for term in self.terms if term.products is not None]
+        return sum(counts) if len(counts) == len(self.weights) else None
+
+    @property
     def logit_bias(self) -> float | None:
         """Start value of the logit bias, from the first term with one."""
         return next((t.logit_bias for t in self.terms if t.logit_bias is not None), None)

@@ -36,7 +36,6 @@ import torch
 from geomkit._core.runtime import autocast, resolve_device, resolve_precision
 from geomkit.data import PairData, load_data
 from geomkit.extraction.encode import encode
-from geomkit.losses.contrastive import ContrastiveLoss
 from geomkit.models.architectures import OWN_CONFIGS, model_config
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
@@ -50,9 +49,9 @@ from geomkit.training.step import optimizer_for
 class Bench:
     """One model, batch and device; each method returns seconds a step."""
 
-    def __init__(self, model: str, batch: int, steps: int, device: str, loss: str = "clip") -> None:
+    def __init__(self, model: str, batch: int, steps: int, device: str) -> None:
         self.config = configure(
-            model=model, dim=512 if model != "tiny" else 128, recipe="standard", loss=loss,
+            model=model, dim=512 if model != "tiny" else 128, recipe="standard",
             batch_size=batch, steps=steps, pairs=min(2 * batch, 1400), eval_split="train",
             eval_every=10**6, precision=resolve_precision("auto", device), captions="first",
         )  # fmt: skip
@@ -171,35 +170,6 @@ def step_rows(model: str, batch: int, steps: int, rounds: int, device: str) -> l
         f"| {what} | {ms['bare']} | {ms['ours']} | {t['ours'] / t['bare']:.3f} | "
         f"{ms['open_clip']} | {t['ours'] / t['open_clip']:.3f} |"
     ]
-
-
-def loss_rows(device: str, rounds: int, n: int = 1024, d: int = 512) -> tuple[list[str], float]:
-    """Forward and backward of each loss, beside the model's step at the same batch."""
-    chunk = n if device.startswith("cuda") else 16
-    bench = Bench("ViT-B-32", chunk, 10 if device.startswith("cuda") else 2, device)
-    bench.bare()
-    step = statistics.median(bench.bare() for _ in range(rounds)) * n / chunk
-    x, y = (
-        torch.nn.functional.normalize(torch.randn(n, d, device=device), dim=1).requires_grad_()
-        for _ in range(2)
-    )
-    scale = torch.tensor(100.0, device=device)
-    times = {}
-    for loss in ("clip", "cua", "cuaxu"):
-        criterion = ContrastiveLoss(loss)
-        found = []
-        for _ in range(12):
-            start = bench.clock()
-            criterion(x, y, scale).backward()
-            found.append(bench.clock() - start)
-        times[loss] = statistics.median(found[2:])
-    print("loss", times, step, flush=True)
-    rows = [
-        f"| {loss} | {1000 * t:.1f} ms | {step + t:,.3f} s | "
-        f"{100 * (t - times['clip']) / (step + times['clip']):+.3f}% |"
-        for loss, t in times.items()
-    ]
-    return rows, step
 
 
 def pictures(folder: Path, count: int) -> None:
@@ -328,17 +298,7 @@ def main() -> None:
     lines += step_rows("tiny", 64, 60, options.rounds, device)
     if not cuda:
         lines += step_rows("ViT-B-32", 16, 3, options.rounds, device)
-    rows, step = loss_rows(device, options.rounds)
-    how = "measured" if cuda else "64 times that at batch 16"
     lines += [
-        "",
-        "## The losses at batch 1,024, d = 512, ViT-B-32",
-        "",
-        f"The model's forward, backward and optimizer step take {step:,.2f} s ({how}).",
-        "",
-        "| loss | its forward and backward | step | more than clip |",
-        "|---|---|---|---|",
-        *rows,
         "",
         "## Extraction",
         "",

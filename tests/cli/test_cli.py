@@ -151,6 +151,7 @@ def test_losses_are_listed(cli) -> None:
     assert list(found["terms"]) == list(TERMS) and list(found["presets"]) == list(PRESETS)
     siglip = found["terms"]["siglip"]
     assert siglip["logit_bias"] == -10.0 and siglip["products"] == 1
+    assert found["presets"]["cuaxu"]["products"] == 4
     assert f"{TERMS['alignment'].summary}; cost n·d  (" in listed and "; cost 4 n²·d  (" in listed
 
 
