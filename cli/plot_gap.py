@@ -58,7 +58,8 @@ def plot_gap(
     if any(tables):
         if not all(tables):
             raise GeomkitError("name results.csv files, or models and embeddings; not both at once")
-        for option, value in (("--data", options.data), ("--split", options.split)):
+        given = {"--data": options.data, "--split": options.split, "--close": options.close}
+        for option, value in given.items():
             if value is not None:
                 raise GeomkitError(f"{option} applies to models, these are results")
         return _of_results(sources, names, published)

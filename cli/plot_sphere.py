@@ -20,8 +20,8 @@ def plot_sphere(
 ) -> Figure:
     """Draw the stages of training on the sphere; rows with d > 3 on their first three PCs.
 
-    The stages are snapshots that a 3-D checkpoint stores. With --data, --split or another SOURCE,
-    its embeddings are drawn.
+    The stages are snapshots that a 3-D checkpoint stores. With --data, --split, --close or
+    another SOURCE, its embeddings are drawn.
 
     Args:
         source: A geomkit checkpoint, or any SOURCE: a model or embeddings.
@@ -36,7 +36,8 @@ def plot_sphere(
     from geomkit.plots import project_to_sphere, sphere_row, training_stages
     from geomkit.sources import run_of
 
-    run = run_of(source) if options.data is None and options.split is None else None
+    others = (options.data, options.split, options.close)
+    run = run_of(source) if others == (None,) * 3 else None
     if run is not None and run.snapshots:
         return sphere_row(training_stages(run, stages), pairs=pairs)
     embeddings, split = load_one(source, options)

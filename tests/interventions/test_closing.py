@@ -324,3 +324,20 @@ def test_zero_shot_after_an_intervention_is_that_of_the_closed_model(tmp_path: P
     found = close(pairs, ["centre"], metrics=["alignment"], scores=lambda i: {"zeroshot": hits})
     assert found.shown == ("alignment", "zeroshot")
     assert found.difference(found.outcomes[0], "zeroshot").value == 0.0
+
+
+def test_snapshots_of_training_are_not_drawn_for_closed_embeddings(
+    cli: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored stages did not go through the intervention: the embeddings are drawn instead."""
+    from geomkit import sources
+
+    def stored(source: str) -> None:
+        raise AssertionError("the snapshots are read")
+
+    monkeypatch.setattr(sources, "run_of", stored)
+    np.savez("e.npz", image=x[:, :3], text=y[:, :3])
+    Centring.fit(unit(x[:, :3]), unit(y[:, :3])).save("m.safetensors")
+    run = cli  # type: ignore[var-annotated]
+    assert run("plot-sphere", "e.npz", "--close", "m.safetensors", "--out", "s.png").status == 0
+    assert Path("s.png").exists()
