@@ -33,7 +33,7 @@ def _m2_mix(f: Features) -> Tensor:
     import torch
     from torch.nn.functional import cross_entropy
 
-    uniform = torch.rand((), dtype=torch.float64).to(f.x)
+    uniform = torch.rand((), dtype=torch.float64, device="cpu").to(f.x)
     uniform = f.total(uniform if f.offset == 0 else 0.0 * uniform)
     share = torch.sin(0.5 * math.pi * uniform).square()
     cosine = (f.all_x * f.all_y).sum(dim=1, keepdim=True)
