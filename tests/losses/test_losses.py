@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,7 @@ from open_clip.loss import ClipLoss
 
 from geomkit import functional
 from geomkit.errors import GeomkitError
-from geomkit.losses import ContrastiveLoss, parse_loss
+from geomkit.losses import TERMS, ContrastiveLoss, parse_loss
 
 
 def batch(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,32 +156,57 @@ def test_rows_that_are_not_of_unit_length_are_refused_or_normalised(name: str) -
     )
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo detected:UserWarning")
-def test_compiled_with_its_parameters_and_under_a_gradient_scaler() -> None:
-    """As a part of a model that learns temperature and bias, from float16 rows."""
+class Model(torch.nn.Module):
+    """Learns temperature and bias."""
 
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale, self.bias = (torch.nn.Parameter(torch.tensor(v)) for v in (2.0, -10.0))
-            self.loss = ContrastiveLoss("uniformity + siglip + m2_mix", normalize=True)
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.bias = (torch.nn.Parameter(torch.tensor(v)) for v in (2.0, -10.0))
+        self.loss = ContrastiveLoss("cuaxu + siglip", normalize=True)
 
-        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return self.loss(x, y, self.scale.exp(), self.bias)
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.loss(x, y, self.scale.exp(), self.bias)
 
+
+def scaled_gradients(network: Callable[..., torch.Tensor], model: Model) -> tuple:
+    inputs = [rows.half().requires_grad_() for rows in batch()]
+    with torch.autocast("cpu", dtype=torch.float16):
+        value = network(*inputs)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    return torch.autograd.grad(scaler.scale(value), [*inputs, *model.parameters()])
+
+
+def test_as_a_part_of_a_model_under_autocast_and_a_gradient_scaler() -> None:
     model = Model()
     assert list(model.state_dict()) == ["scale", "bias"]  # the loss itself holds nothing
+    found = scaled_gradients(model, model)
+    model.loss = ContrastiveLoss("clip")  # leaves the bias alone
+    rows = [torch.nn.functional.normalize(part.half().float()) for part in batch()]
+    expected = 8 * torch.autograd.grad(model(*rows), model.scale)[0]
+    model.loss = ContrastiveLoss("siglip")
+    expected += 8 * torch.autograd.grad(model(*rows), model.scale)[0]
+    assert float(found[2]) == pytest.approx(float(expected), rel=1e-4)
+    assert all(slope.isfinite().all() and slope.any() for slope in found)
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if name != "m2_mix"])  # draws at random
+def test_terms_write_nothing_that_torch_compile_refuses(name: str) -> None:
+    """It makes functions of tensors that write into none, as functionalize does by itself."""
+    x, y = batch(torch.float32)
+    loss, scale = ContrastiveLoss(name), torch.tensor(10.0)
+    found = torch.func.functionalize(torch.func.grad(loss))(x, y, scale)
+    torch.testing.assert_close(found, torch.func.grad(loss)(x, y, scale))
+
+
+@pytest.mark.skipif(
+    int(os.environ.get("GEOMKIT_EXAMPLES", "0")) < 1000, reason="compiling takes seconds"
+)
+@pytest.mark.filterwarnings("ignore:Dynamo detected:UserWarning")
+def test_compiled_as_a_part_of_a_model() -> None:
+    model = Model()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    inputs = [rows.half().requires_grad_() for rows in batch()]
-    slopes = []
-    for network in (model, compiled):
-        torch.manual_seed(0)  # for what the mixing draws
-        with torch.autocast("cpu", dtype=torch.float16):
-            value = network(*inputs)
-        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-        slopes.append(torch.autograd.grad(scaler.scale(value), [*inputs, *model.parameters()]))
-    for one, other in zip(*slopes, strict=True):
-        assert one.isfinite().all() and one.any()
+    pairs = zip(scaled_gradients(model, model), scaled_gradients(compiled, model), strict=True)
+    for one, other in pairs:
         torch.testing.assert_close(one, other, rtol=0.01, atol=0.002)  # the rows' are float16
 
 
