@@ -115,9 +115,9 @@ def find_kind(source: str | Path) -> CheckpointKind | None:
     if colon and prefix in prefixes():
         # Before open_clip is imported, which knows how much of NAME/FILE is the name.
         for match in re.finditer("^|[/,]", place):
-            path = place[match.end() :].partition("#")[0]
-            if os.path.exists(path):  # noqa: PTH110 - no error for a long name
-                check_file(Path(path))
+            file = place[match.end() :].partition("#")[0]
+            if os.path.exists(file):  # noqa: PTH110 - no error for a long name
+                check_file(Path(file))
                 break
         return kinds()[prefix]
     path = Path(source)
