@@ -430,7 +430,7 @@ def test_a_cell_is_escaped_in_html(tmp_path: Path) -> None:
         {"dim": 3, "recipe": "standard", "steps": 180, "warmup": 45, "eval_every": 30},
         {"dim": 3, "loss": "clip + 0.1*uniformity", "temperature": 0.07, "learn_temperature": True},
         {"model": "nano", "batch_size": 16, "lr": 5e-4, "distinct_captions": False, "pairs": 64},
-        {"pretrained": "open_clip:ViT-B-32/x.pt", "dim": 32, "data": "coco:/data/my coco"},
+        {"pretrained": "open_clip:ViT-B-32/x.pt", "dim": 32, "data": "coco:my coco"},
         {"pretrained": "hf:x", "dim": 32, "recipe": "paper", "steps": 600},
         {"pretrained": "hf:x", "dim": 32, "recipe": "paper", "steps": 180, "freeze": "backbone"},
         {"epochs": 2, "lock_image": 3, "captions": "random", "recipe": "standard"},
@@ -443,6 +443,7 @@ def test_command_of_a_cell_trains_that_cell(
 
     import geomkit.training.loop
 
+    Path("my coco").mkdir()  # a folder that is not there is refused before the training
     config = configure(**fields)
     seen = []
     monkeypatch.setattr(geomkit.training.loop, "train", lambda config, *a, **k: seen.append(config))
