@@ -18,8 +18,9 @@ demo: $(READY)
 	@mkdir -p demo
 	cd demo && $(BIN)/geomkit train --loss cua --dim 3 --resume
 	cd demo && $(BIN)/geomkit gap ckpt.pt
-	cd demo && $(BIN)/geomkit plot-sphere --overwrite
+	cd demo && $(BIN)/geomkit plot-sphere --out sphere.png --html sphere.html --overwrite
 	@echo "the stages of training: $(CURDIR)/demo/sphere.png"
+	@echo "to turn in a browser:   $(CURDIR)/demo/sphere.html"
 
 # A worker a core, so a thread a worker: toy models on several threads only wait for one another.
 test: $(READY)

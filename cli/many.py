@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 from . import console
-from .options import FigureOut, ModelOptions, Overwrite
+from .options import ModelOptions, Overwrite, PageOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,37 +26,81 @@ if TYPE_CHECKING:
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
 
-__all__ = ["Figure", "draws", "load_all", "load_one", "say_notes", "says_data", "short_names"]
+__all__ = [
+    "Drawing",
+    "Figure",
+    "draws",
+    "load_all",
+    "load_one",
+    "say_notes",
+    "says_data",
+    "short_names",
+]
 
 _LONG = 60
 """Characters of a name that a figure has room for."""
 
 
-def draws(out: str) -> Callable[[Callable[..., Figure]], Callable[..., None]]:
-    """Return a decorator: of a function that returns a figure, a command that saves it.
+@dataclass(frozen=True)
+class Drawing:
+    """What a command can draw, made when it is asked for.
 
-    The command checks --out before it draws, and prints it at the end.
-
-    Args:
-        out: Default of --out.
+    Attributes:
+        figure: Function that returns the figure.
+        page: Function that returns the HTML of the interactive page.
     """
 
-    def decorate(make: Callable[..., Figure]) -> Callable[..., None]:
+    figure: Callable[[], Figure]
+    page: Callable[[], str]
+
+
+def draws(default: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Return a decorator: of a function that returns a figure, a command that saves it.
+
+    The command checks its outputs before it draws, and prints them at the end. A function that
+    returns a :class:`Drawing` becomes a command with --html.
+
+    Args:
+        default: Default of --out.
+    """
+
+    def decorate(make: Callable[..., Any]) -> Callable[..., None]:
         @wraps(make)
-        def command(*, out: Path, overwrite: bool, **given: Any) -> None:
+        def command(
+            *, out: Path | None, overwrite: bool, html: Path | None = None, **given: Any
+        ) -> None:
             from geomkit._core.files import sole_writer
-            from geomkit.plots import check_figure_path, save_figure
+            from geomkit.plots import check_figure_path, check_page_path, save_figure, save_page
 
-            check_figure_path(out, overwrite=overwrite)
-            with sole_writer(out), _glyphs_said():
-                save_figure(make(**given), out, overwrite=overwrite)
-            console.wrote(out)
+            if out is None and html is None:
+                out = Path(default)
+            with ExitStack() as held:
+                for path, check in ((out, check_figure_path), (html, check_page_path)):
+                    if path is not None:
+                        check(path, overwrite=overwrite)
+                        held.enter_context(sole_writer(path))
+                held.enter_context(_glyphs_said())
+                made = make(**given)
+                page = made.page() if html else ""
+                if out is not None:
+                    figure = made.figure() if isinstance(made, Drawing) else made
+                    save_figure(figure, out, overwrite=overwrite)
+                if html is not None:
+                    save_page(page, html, overwrite=overwrite)
+            for path in filter(None, (out, html)):
+                console.wrote(path)
 
+        signature = inspect.signature(make, eval_str=True)
         option = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+        declared = typer.Option(
+            "--out", "-o", help="Figure file: .png, .pdf or .svg.", show_default=default
+        )
+        pages = signature.return_annotation is Drawing
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
-                *inspect.signature(make, eval_str=True).parameters.values(),
-                option("out", default=Path(out), annotation=FigureOut),
+                *signature.parameters.values(),
+                option("out", default=None, annotation=Annotated[Path | None, declared]),
+                *([option("html", default=None, annotation=PageOut)] if pages else []),
                 option("overwrite", default=False, annotation=Overwrite),
             ]
         )

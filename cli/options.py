@@ -25,8 +25,8 @@ from geomkit.errors import GeomkitError
 from . import console
 from .ranks import alone
 
-__all__ = ["CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "FigureOut",
-           "ModelOptions", "Overwrite", "PlotPairs", "PlotSources", "Precision", "TaskOptions",
+__all__ = ["CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "ModelOptions",
+           "Overwrite", "PageOut", "PlotPairs", "PlotSources", "Precision", "TaskOptions",
            "TrustData", "Workers", "add_command", "as_command", "parameters",
            "parse_columns"]  # fmt: skip
 
@@ -56,7 +56,10 @@ PlotSources = Annotated[
     list[str], typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
 ]
 PlotPairs = Annotated[int, typer.Option(help="Largest number of pairs to draw.")]
-FigureOut = Annotated[Path, typer.Option("--out", "-o", help="Figure file: .png, .pdf or .svg.")]
+PageOut = Annotated[
+    Path | None,
+    typer.Option("--html", help="Interactive page to write, .html; a figure too only with --out."),
+]
 Data = Annotated[
     str,
     typer.Option(

@@ -2,45 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .many import Figure, draws, load_one
+import numpy as np
+
+from geomkit.errors import GeomkitError, unknown_name
+
+from . import console
+from .many import Drawing, draws, load_one
 from .options import ModelOptions, PlotPairs
 
+if TYPE_CHECKING:
+    from geomkit.data import PairData
+    from geomkit.plots import Labels
+
 __all__ = ["plot_sphere"]
+
+_PROJECTIONS = ("pca", "umap")
 
 
 @draws("sphere.png")
 def plot_sphere(
     source: str = "ckpt.pt",
     *,
-    stages: int = 5,
+    stages: int | None = None,
     pairs: PlotPairs = 1000,
+    projection: str = "pca",
     options: ModelOptions,
-) -> Figure:
+) -> Drawing:
     """Draw the stages of training on the sphere; rows with d > 3 on their first three PCs.
 
     The stages are snapshots that a 3-D checkpoint stores. With --data, --split, --close or
-    another SOURCE, its embeddings are drawn.
+    another SOURCE, its embeddings are drawn. The page of --html can be turned, has a slider over
+    the stages, and shows the picture and captions of each point; it needs no network.
 
     Args:
         source: A geomkit checkpoint, or any SOURCE: a model or embeddings.
-        stages: Number of spheres in the row, 1 to 8.
+        stages: Number of stages: 1 to 8 spheres in the row (default: 5), 1 to 60 on the page
+            (default: all).
         pairs: Number of pairs.
+        projection: How rows of embeddings get to the sphere: pca or umap.
         options: How models become embeddings.
 
     Examples:
-        $ geomkit plot-sphere
         $ geomkit plot-sphere ckpt.pt --stages 5 --out sphere.pdf
+        $ geomkit plot-sphere ckpt.pt --html sphere.html
     """
-    from geomkit.plots import project_to_sphere, sphere_row, training_stages
+    from geomkit.extraction.originals import pairs_of_embeddings, pairs_of_run
+    from geomkit.plots import (
+        MAX_FRAMES,
+        UmapOptions,
+        project_to_sphere,
+        sphere_page,
+        sphere_row,
+        training_stages,
+        umap_sphere,
+    )
     from geomkit.sources import run_of
 
+    if projection not in _PROJECTIONS:
+        raise unknown_name("projection", projection, _PROJECTIONS)
     others = (options.data, options.split, options.close)
     run = run_of(source) if others == (None,) * 3 else None
-    if run is not None and run.snapshots:
-        return sphere_row(training_stages(run, stages), pairs=pairs)
+    name = Path(source).name
+
+    def page_of_run() -> str:
+        assert run is not None
+        count, notes = MAX_FRAMES if stages is None else stages, []
+        if count < len(run.snapshots):
+            notes.append(f"{count} of {len(run.snapshots)} stages")
+        trust = options.trust_data
+        labels = _labels(name, notes, lambda: pairs_of_run(run, source, pairs, trust=trust))
+        title = f"{run.loss}, {run.data.get('split', 'train')} split"
+        shown = training_stages(run, count, most=MAX_FRAMES)
+        return sphere_page(shown, title=title, labels=labels, notes=notes, pairs=pairs)
+
+    if run is not None and run.snapshots and projection == "pca":
+        some = 5 if stages is None else stages
+        return Drawing(lambda: sphere_row(training_stages(run, some), pairs=pairs), page_of_run)
     embeddings, split = load_one(source, options)
-    what = run.loss if run is not None else Path(source).name
+    what = run.loss if run is not None else name
     title = f"{what}, {split} split, n={embeddings.n}" if split else f"{what}, n={embeddings.n}"
-    return sphere_row([project_to_sphere(embeddings, title=title)], pairs=pairs)
+    if projection == "umap":
+        first = embeddings.subset(np.arange(min(pairs, embeddings.n)))
+        stage = umap_sphere(first, UmapOptions(pairs=pairs), title=f"{title}\nUMAP")
+    else:
+        stage = project_to_sphere(embeddings, title=title)
+
+    def page() -> str:
+        notes: list[str] = []
+        ids = embeddings.ids[:pairs]
+        labels = _labels(name, notes, lambda: pairs_of_embeddings(embeddings, split, pairs), ids)
+        return sphere_page(
+            [stage], title=title, labels=labels, notes=notes, pairs=pairs,
+            modalities=embeddings.modalities,
+        )  # fmt: skip
+
+    return Drawing(lambda: sphere_row([stage], pairs=pairs), page)
+
+
+def _labels(
+    name: str, notes: list[str], find: Callable[[], PairData], ids: tuple[str, ...] = ()
+) -> Labels:
+    """Captions and pictures; where they are not to be had, the ids, and a note that says why."""
+    from geomkit.plots import Labels
+
+    try:
+        return Labels.of(find())
+    except GeomkitError as error:
+        notes.append(f"no captions and pictures: {error}")
+        console.line(f"{name}: {notes[-1]}")
+        return Labels(ids=ids)

@@ -17,7 +17,7 @@ from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind, model_forms, open_model
 from geomkit.models.checkpoints.trained_run import TrainedRun, load_run
 
-__all__ = ["open_source", "own_data", "read_source", "run_of"]
+__all__ = ["open_source", "own_data", "read_source", "run_of", "trusted_spec"]
 
 
 def open_source(source: str | Path, *, download: bool = False) -> Checkpoint:
@@ -81,14 +81,22 @@ def own_data(checkpoint: Checkpoint, *, trust: bool = False) -> str | None:
     """
     held: dict[str, Any] = checkpoint.meta.get("data") or {}
     spec: str | None = held.get("spec")
-    if spec is None or trust or (path := parse_spec(spec).path) is None:
+    return None if spec is None else trusted_spec(spec, checkpoint.source, trust=trust)
+
+
+def trusted_spec(spec: str, source: str, *, trust: bool = False) -> str:
+    """Return the DATA spec that a checkpoint names, if its data may be read.
+
+    Arguments and errors are those of :func:`own_data`.
+    """
+    if trust or (path := parse_spec(spec).path) is None:
         return spec
     place = re.split(r"[{*?\[]", path, maxsplit=1)[0]  # of a pattern, what precedes it
-    folders = Path(checkpoint.source).parent, cache_dir()
+    folders = Path(source).parent, cache_dir()
     within = any(_real(place).is_relative_to(_real(folder)) for folder in folders)
     if not within or "../" in path[len(place) :]:
         raise GeomkitError(
-            f"{checkpoint.source}: names the data '{spec}', which lie outside its folder; give "
+            f"{source}: names the data '{spec}', which lie outside its folder; give "
             f"--data '{spec}', or --trust-data to read whatever a checkpoint names"
         )
     return spec

@@ -88,6 +88,8 @@ class Dataset:
         form: How a spec is written; default: ``NAME:PATH``, or ``NAME`` without a path.
         find: Function that refuses a request whose path leads nowhere, at little cost; it is called
             before anything heavy is imported. Default: none.
+        picture: Function from the id of an image and a side in px to its picture, uint8, where
+            single images are drawn rather than decoded.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Dataset:
     kinds: tuple[str, ...] = ("pairs",)
     form: str = ""
     find: Callable[[Request], Any] = lambda request: None
+    picture: Callable[[str, int], np.ndarray] | None = None
 
     @property
     def spec(self) -> str:

@@ -349,4 +349,5 @@ DATASET = Dataset(
     licence=LICENCE,
     attribution=ATTRIBUTION,
     kinds=("pairs", "queries"),
+    picture=picture,
 )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from geomkit.models.checkpoints import TrainedRun
 
 __all__ = [
-    "Stage", "camera_for", "choose_stages", "draw_sphere", "project_to_sphere", "sphere_row",
-    "training_stages",
+    "Stage", "arcs", "camera_for", "choose_stages", "draw_sphere", "project_to_sphere",
+    "sphere_row", "training_stages",
 ]  # fmt: skip
 
 MAX_STAGES = 8
@@ -48,18 +48,21 @@ class Stage:
     title: str
 
 
-def training_stages(checkpoint: TrainedRun, count: int = 5) -> list[Stage]:
+def training_stages(
+    checkpoint: TrainedRun, count: int = 5, *, most: int = MAX_STAGES
+) -> list[Stage]:
     """Return the stages of a 3-D training run: start, end, and those between with most change.
 
     Args:
         checkpoint: Content of the checkpoint of a 3-D model, with snapshots.
-        count: Number of stages, 1 to 8; fewer if there are fewer snapshots. One means the end.
+        count: Number of stages; fewer if there are fewer snapshots. One means the end.
+        most: Largest number of stages that may be asked for.
 
     Raises:
         GeomkitError: If the count is out of range or there are no snapshots.
     """
-    if not 1 <= count <= MAX_STAGES:
-        raise GeomkitError(f"stages: expected 1 to {MAX_STAGES}, got {count}")
+    if not 1 <= count <= most:
+        raise GeomkitError(f"stages: expected 1 to {most}, got {count}")
     snapshots = checkpoint.snapshots
     if not snapshots:
         raise GeomkitError("this checkpoint holds no sphere snapshots: its dimension is not 3")
@@ -270,11 +273,20 @@ def draw_sphere(
     axes.set_title(stage.title, fontsize=fontsize, pad=3, linespacing=1.35)
 
 
+def arcs(a: np.ndarray, b: np.ndarray, *, parts: int = 8) -> np.ndarray:
+    """Return points on the arcs of great circles between paired points, ``(parts + 1, n, 3)``.
+
+    >>> arcs(np.array([[1.0, 0, 0]]), np.array([[0, 1.0, 0]]), parts=2)[1].round(3).tolist()
+    [[0.707, 0.707, 0.0]]
+    """
+    share = np.linspace(0, 1, parts + 1)[:, None, None]
+    return _unit((1 - share) * a + share * b)
+
+
 def _join(axes: Axes, a: np.ndarray, b: np.ndarray) -> None:
     """Arcs of great circles between paired points, the far side fainter."""
-    share = np.linspace(0, 1, 17)[:, None, None]
-    arcs = _unit((1 - share) * a + share * b)
-    parts = np.stack([arcs[:-1], arcs[1:]], axis=2).reshape(-1, 2, 3)
+    points = arcs(a, b, parts=16)
+    parts = np.stack([points[:-1], points[1:]], axis=2).reshape(-1, 2, 3)
     far = parts[:, :, 2].mean(axis=1) < 0
     alpha = pair_alpha(len(a))
     join(axes, parts[far, :, :2], alpha=0.5 * alpha, zorder=2.5)

@@ -20,6 +20,7 @@ from conftest import clouds
 from geomkit_cli.app import app
 from typer.main import get_command
 
+from geomkit.data import load_data
 from geomkit.metrics import METRICS, gap
 from geomkit.models.checkpoints import load_run, save_run
 
@@ -58,6 +59,11 @@ def test_train_gap_and_plot_sphere_one_after_the_other(cli) -> None:
     assert Path("sphere.png").read_bytes().startswith(b"\x89PNG")
     assert cli("plot-sphere").status == 2
     assert cli("plot-sphere", "--overwrite").status == 0
+    drawn = cli("plot-sphere", "--html", "sphere.html")
+    assert drawn.status == 0 and drawn.out == "sphere.html\n" and not drawn.err
+    first = json.dumps(load_data(n=32).captions[0])
+    assert f'"captions": [{first}, ' in Path("sphere.html").read_text("utf-8")
+    assert cli("plot-sphere", "--html", "s.html", "--stages", "0").status == 2
     assert cli(*TRAIN.split(), "--resume").status == 0
 
 
@@ -191,7 +197,8 @@ def test_help_is_quick_and_files_are_measured_without_torch_or_sklearn(npz: Path
         "import sys; from geomkit_cli.app import run\n"
         "assert run(['--help']) == 0 and run(['gap', '--help']) == 0\n"
         f"assert run(['gap', {str(npz)!r}]) == 0\n"
-        "heavy = {'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'open_clip', 'umap'}\n"
+        "heavy = {'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'plotly', 'umap'}\n"
+        "heavy |= {'open_clip', 'jinja2'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,0 +1,70 @@
+"""The images and captions that rows were made of, to show them beside the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from geomkit.data import PairData, load_data
+from geomkit.embeddings.embeddings import Embeddings
+from geomkit.errors import GeomkitError
+from geomkit.models.checkpoints.trained_run import TrainedRun
+from geomkit.models.preprocess import Preprocess
+from geomkit.sources import trusted_spec
+
+__all__ = ["pairs_of_embeddings", "pairs_of_run"]
+
+_SIDE = 96
+"""Side in px of images that are only looked at."""
+
+
+def pairs_of_run(run: TrainedRun, source: str, count: int, *, trust: bool = False) -> PairData:
+    """Return the first pairs that the snapshots of a training run show, row by row.
+
+    Args:
+        run: Content of a checkpoint with snapshots.
+        source: The SOURCE that names it.
+        count: Largest number of pairs.
+        trust: Whether the data that it names may lie anywhere, see
+            :func:`geomkit.sources.own_data`.
+
+    Raises:
+        GeomkitError: If the data cannot be read, are not those of the run, or may not be trusted.
+    """
+    spec = trusted_spec(run.data["spec"], source, trust=trust)
+    trained = load_data(spec, preprocess=run.preprocess, n=run.data["n"])
+    known, split = run.data.get("fingerprint", {}), run.data.get("split", "train")
+    if trained.fingerprint["sha256"] != known.get("sha256"):
+        raise GeomkitError(f"'{spec}': not the pairs that {source} was trained on")
+    data = trained
+    if split != "train":
+        data = load_data(spec, split=split, preprocess=run.preprocess)
+    # Images that did not decode have no row.
+    count, bad = min(count, len(run.snapshots[0].image)), len(data) - run.history[-1].pairs
+    rows = data.read(slice(count + bad))[1] if bad > 0 else np.arange(len(data))
+    if bad < 0 or len(rows) < count:
+        raise GeomkitError(f"'{spec}': not the {split} pairs that {source} evaluated")
+    return data.take(rows[:count])
+
+
+def pairs_of_embeddings(embeddings: Embeddings, split: str | None, count: int) -> PairData:
+    """Return the first pairs that a model embedded, row by row.
+
+    Args:
+        embeddings: What :func:`geomkit.extraction.load.load_source` returned.
+        split: The split that it returned.
+        count: Largest number of pairs.
+
+    Raises:
+        GeomkitError: If they are from a file, or the data cannot be read or have changed since.
+    """
+    meta: dict[str, Any] = embeddings.meta
+    if split is None or "kind" not in meta:
+        raise GeomkitError("a file of embeddings; name its model with --data for them")
+    data = load_data(meta["data"], split=split, preprocess=Preprocess(_SIDE))
+    places = {name: row for row, name in enumerate(data.ids)}
+    try:
+        return data.take(np.array([places[name] for name in embeddings.ids[:count]], int))
+    except KeyError as missing:
+        raise GeomkitError(f"'{data.spec}': image {missing} is no longer there") from None
