@@ -92,7 +92,7 @@ def plot_sphere(
         stage = project_to_sphere(embeddings, title=title)
 
     def page() -> str:
-        notes: list[str] = []
+        notes = [*embeddings.meta.get("notes", ())]
         ids = embeddings.ids[:pairs]
         labels = _labels(name, notes, lambda: pairs_of_embeddings(embeddings, split, pairs), ids)
         return sphere_page(

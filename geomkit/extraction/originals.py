@@ -61,7 +61,7 @@ def pairs_of_embeddings(embeddings: Embeddings, split: str | None, count: int) -
     """
     meta: dict[str, Any] = embeddings.meta
     if split is None or "kind" not in meta:
-        raise GeomkitError("a file of embeddings; name its model with --data for them")
+        raise GeomkitError("these are embeddings; give their model and --data")
     data = load_data(meta["data"], split=split, preprocess=Preprocess(_SIDE))
     places = {name: row for row, name in enumerate(data.ids)}
     try:

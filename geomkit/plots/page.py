@@ -163,7 +163,9 @@ def sphere_page(
     part = f"the first {drawn:,} of {n:,} pairs" if drawn < n else f"{n:,} pairs"
     content = {
         "figure": json.loads(figure.to_json()),
-        "titles": [shown(stage.title).split("\n") for stage in stages],
+        "titles": [
+            [shown(line) for line in stage.title.split("\n") if line != title] for stage in stages
+        ],
         "ids": [shown(name) for name in labels.ids[:drawn]],
         "captions": [[shown(text) for text in texts] for texts in labels.captions[:drawn]],
         "modalities": [shown(name) for name in modalities],

@@ -191,7 +191,7 @@ def test_pairs_of_embeddings_are_found_by_their_ids(tmp_path: Path) -> None:
     meta = {"kind": "hf", "data": spec}
     e = Embeddings.of(*clouds(4, 3), ids=(ids[5], ids[0], ids[3], ids[1]), meta=meta)
     assert numbers(pairs_of_embeddings(e, "all", 3)) == [5, 0, 3]
-    with pytest.raises(GeomkitError, match="a file of embeddings"):
+    with pytest.raises(GeomkitError, match="these are embeddings"):
         pairs_of_embeddings(Embeddings.of(*clouds(4, 3)), None, 3)
     with pytest.raises(GeomkitError, match="no longer there"):
         pairs_of_embeddings(Embeddings.of(*clouds(2, 3), ids=("x", "y"), meta=meta), "all", 2)
@@ -202,11 +202,11 @@ def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) ->
     np.savez("e.npz", image=x, text=y)
     done = cli("plot-sphere", "e.npz", "--html", "s.html", "--pairs", "20")
     assert done.status == 0 and done.out == "s.html\n", done.err
-    assert "e.npz: no captions and pictures: a file of embeddings" in done.err
+    assert "e.npz: no captions and pictures: these are embeddings" in done.err
     assert not Path("sphere.png").exists()
     found = Parts(Path("s.html").read_text("utf-8"))
     assert "the first 20 of 30 pairs" in found.texts["p"][0] and not found.content["captions"]
-    assert "3 of 6 principal components" in found.content["titles"][0][1]
+    assert "3 of 6 principal components" in found.content["titles"][0][0]
     both = ("plot-sphere", "e.npz", "--html", "s.html", "--out", "s.svg")
     assert cli(*both).status == 2 and not Path("s.svg").exists()
     done = cli(*both, "--overwrite")
