@@ -18,9 +18,9 @@ from .options import ModelOptions, Overwrite
 
 if TYPE_CHECKING:
     from geomkit.embeddings.embeddings import Embeddings
-    from geomkit.interventions.closing import Scores
+    from geomkit.interventions.closing import Closing, Scores
 
-__all__ = ["close", "load_fit"]
+__all__ = ["close", "load_fit", "say_fit"]
 
 
 def close(
@@ -52,8 +52,9 @@ def close(
         source: What to close.
         method: Method with its options, as translate:strength=0.5,on=image; repeatable. Default:
             all, each with its defaults.
-        fit: Split to fit on, for a model; or another SOURCE of embeddings. Default: for a geomkit
-            checkpoint train, else a random half of the images, and the other half is measured.
+        fit: For a model, the split to fit on; for embeddings, another file to fit on. Default: for
+            a geomkit checkpoint train, else a random half of the images, and the other half is
+            measured.
         metrics: Comma-separated metrics or groups; recall@K, mixed_recall@K and modality_bias are
             means of both directions. Default: seven that show gain and cost.
         zeroshot: DATA spec of labelled images to classify after each method, for a model.
@@ -75,60 +76,95 @@ def close(
         $ geomkit close ckpt.pt --method centre --out map.safetensors
     """
     from geomkit._core.files import check_target, sole_writer
-    from geomkit.interventions.closing import SHOWN
+    from geomkit.interventions.applying import check_method
+    from geomkit.interventions.closing import SHOWN, check_measured
     from geomkit.interventions.closing import close as run
 
+    if options.close is not None:
+        raise GeomkitError("--close applies to other commands: this one fits rows as they are")
     limits = _limits(keep or [])
     if limits and best is None:
         raise GeomkitError("--keep limits the choice of --best; give that too")
     methods = method or ["all"]
+    for one in methods if methods != ["all"] else ():
+        check_method(one)
+    asked = [word.strip() for word in metrics.split(",")] if metrics else list(SHOWN)
+    more = ["zeroshot_acc1"] if zeroshot else []
+    names = check_measured(asked, [*([best] if best else []), *limits], *more)
     if out is not None:
         check_target(out, overwrite=overwrite)
+        if out.suffix != ".safetensors":
+            raise GeomkitError(f"--out {out}: an intervention is written to a .safetensors file")
         if best is None and (len(methods) > 1 or methods == ["all"]):
             raise GeomkitError("--out writes one method; give one --method, or --best METRIC")
     if fit_only:
-        if out is None or best or fit or len(methods) != 1 or methods == ["all"]:
-            raise GeomkitError("--fit-only takes one --method, --out, and no --best and --fit")
+        others = (best, fit, metrics, zeroshot, exact_limit)
+        if out is None or as_json or any(others) or len(methods) != 1 or methods == ["all"]:
+            raise GeomkitError("--fit-only measures nothing: it takes one --method and --out alone")
         _write_fit(source, methods[0], caption_index, out, overwrite, options)
         return
+    scores = _zeroshot(source, zeroshot, options) if zeroshot else None
     embeddings, split, fit_on, fit_from = load_fit(source, fit, options)
     found = run(
         embeddings,
         methods,
         fit_on=fit_on,
         fit_from=fit_from,
-        metrics=[word.strip() for word in metrics.split(",")] if metrics else SHOWN,
+        metrics=names,
         caption_index=caption_index,
         seed=seed,
         exact_limit=exact_limit,
         source=source,
         split=split,
-        scores=_zeroshot(source, zeroshot, options) if zeroshot else None,
+        scores=scores,
     )
     chosen = found.best(best, limits) if best else found.outcomes[0]
     if out is not None and chosen is not None:
         with sole_writer(out):
-            chosen.intervention.save(out, overwrite=overwrite)
+            where = f"{source}, {found.fitted}"
+            chosen.intervention.save(out, fitted=where, overwrite=overwrite)
     if as_json:
         named = {"best": chosen.method if chosen else None} if best else {}
         whole = {**found.to_dict(), **named}
         console.out(json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         console.table(found.table())
-    console.line(f"{source}: fitted on {found.fitted}")
-    if (fitted := found.moments.n) < embeddings.dim:
-        console.line(
-            f"{source}: {fitted:,} pairs are fewer than the {embeddings.dim} dimensions: maps with "
-            "a whole matrix are hardly determined"
-        )
+    console.line(f"{source}: fitted on {found.fitted}; measured on {found.before.n:,} others")
+    say_fit(source, found)
     for name, reason in found.left_out.items():
         console.line(f"{source}: {name} left out: {reason}")
     if best and chosen is None:
-        raise GeomkitError(f"--keep: no method keeps to {', '.join(keep or [])}; allow more")
+        kept = f"keeps to {', '.join(keep)} and " if keep else ""
+        now = f"{found.value(best):.4f}"
+        raise GeomkitError(f"--best: no method {kept}brings {best} nearer to its ideal than {now}")
     if best and chosen:
         console.line(f"{source}: best by {best}: {chosen.method}, chosen on the measured rows")
     if out is not None:
         console.line(f"{source}: {chosen.method if chosen else ''} written to {out}")
+
+
+def say_fit(source: str, found: Closing) -> None:
+    """Print what makes the numbers of a table less than they look."""
+    say_few(source, found.moments.n, found.before.dim)
+    if found.shared:
+        console.line(
+            f"{source}: {found.shared:,} of the measured images are among those fitted on too: "
+            "their numbers flatter the maps"
+        )
+    if found.before.estimated:
+        console.line(
+            f"{source}: ~ estimated from {found.before.meta['queries']:,} rows against all "
+            f"{found.before.n:,}"
+        )
+
+
+def say_few(source: str, pairs: int, dim: int) -> None:
+    """Print that there are fewer pairs than dimensions, if so."""
+    if pairs < dim:
+        console.line(
+            f"{source}: {pairs:,} pairs are fewer than the {dim} dimensions: maps with a whole "
+            "matrix are hardly determined"
+        )
 
 
 def _write_fit(
@@ -141,8 +177,12 @@ def _write_fit(
     check_method(method)
     with sole_writer(out):
         embeddings, _ = load_one(source, options)
+        if not embeddings.equal_dims:
+            raise GeomkitError(f"{source}: images and texts have different dimensions")
         moments = Moments.of(*embeddings.pairs(caption_index)).numpy()
-        fit(method, moments).save(out, overwrite=overwrite)
+        where = f"{source}, all {embeddings.n:,} pairs"
+        fit(method, moments).save(out, fitted=where, overwrite=overwrite)
+    say_few(source, moments.n, embeddings.dim)
     console.line(f"{source}: {method} fitted on {embeddings.n:,} pairs")
     console.wrote(out)
 
@@ -193,14 +233,13 @@ def _zeroshot(source: str, data: str, options: ModelOptions) -> Scores:
     """Zero-shot accuracy of a model after an intervention."""
     from geomkit._core.runtime import resolve_device, resolve_precision
     from geomkit.data.labelled import load_classes
-    from geomkit.interventions.applying import close_model
     from geomkit.models.checkpoints.kinds import find_kind
     from geomkit.sources import open_source
     from geomkit.tasks.zeroshot import zeroshot_scores
 
     if find_kind(source) is None:
         raise GeomkitError("--zeroshot: applies to models, these are embeddings")
-    checkpoint = close_model(open_source(source, download=options.download), options.close)
+    checkpoint = open_source(source, download=options.download)
     classes = load_classes(data, preprocess=checkpoint.preprocess, fast_decode=options.fast_decode)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision or "fp32", device)

@@ -93,8 +93,10 @@ def gap(
             raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
         if sources and named:
             raise GeomkitError("name sources, or modalities by --image, --text and --modality")
-        if compare and (as_csv or len(sources) < 2):
-            raise GeomkitError("--compare takes two sources or more, and prints a table or --json")
+        if compare and as_csv:
+            raise GeomkitError("--compare prints a table or --json; leave --csv out")
+        if compare and len(sources) < 2:
+            raise GeomkitError("--compare takes two sources or more")
         names = select([word.strip() for word in metrics.split(",")] if metrics else None)
 
         def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
@@ -107,6 +109,8 @@ def gap(
                     source, **options.arguments(), announce=says_data(source), team=team
                 )
                 say_notes(source, pairs[0])
+                if compare and not getattr(pairs[0], "ids", ()):
+                    console.line(f"{source}: has no ids: row i is taken for pair i of the others")
                 yield from ((source, e, split) for e in pairs)
 
         results = [
@@ -141,6 +145,7 @@ def gap(
         if compare:
             console.out("")
             console.table(differences_table(results))
+            _say_unpaired(results)
     return _missed(results, limits)
 
 
@@ -208,6 +213,14 @@ def _missed(results: list[GapResult], limits: list[tuple[str, str, float]]) -> i
                     text = f"is undefined and misses the limit {limit:g}"
                 console.line(f"geomkit: {result.source}: {name} {text}", even_if_quiet=True)
     return status
+
+
+def _say_unpaired(results: list[GapResult]) -> None:
+    """Print which differences have no error."""
+    known = results[0].metrics
+    without = [n for n in known if n not in results[0].parts and not math.isnan(known[n])]
+    if without:
+        console.line(f"without an error of the difference: {', '.join(without)}")
 
 
 def _say_undefined(r: GapResult) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit.errors import GeomkitError
+
 from . import console
-from .close import load_fit
+from .close import load_fit, say_fit
 from .many import Figure, draws
 from .options import ModelOptions
 
@@ -36,7 +38,8 @@ def plot_close(
     """Draw what closing the gap after training gains and costs, a point a method.
 
     Below are the curves of Liang et al., "Mind the Gap": centroid distance, contrastive loss and
-    recall against a shift of both modalities along the gap. 0 is no shift, 1 the whole gap vector.
+    recall against a shift of both modalities towards each other. 0 is no shift; at 1 each has moved
+    by half of the gap vector, and the centroids meet.
 
     Args:
         source: What to close.
@@ -55,13 +58,19 @@ def plot_close(
         $ geomkit plot-close ckpt.pt --against recall@5,mixed_recall@5
     """
     from geomkit.interventions.applying import halved
-    from geomkit.interventions.closing import close, shifts
+    from geomkit.interventions.closing import check_measured, close, shifts
     from geomkit.plots.closing import closing_panels
 
+    names = [word.strip() for word in against.split(",")]
+    if options.close is not None:
+        raise GeomkitError("--close applies to other commands: this one fits rows as they are")
+    if len(check_measured([gap], [])) != 1:
+        raise GeomkitError(f"--gap {gap}: is a group; give one metric")
+    if not set(check_measured(names, [])) - {gap}:
+        raise GeomkitError("--against: needs another metric than --gap")
     embeddings, split, fit_on, _ = load_fit(source, fit, options)
     if fit_on is None:
         fit_on, embeddings = halved(embeddings, seed)
-    names = [word.strip() for word in against.split(",")]
     found = close(
         embeddings, method or ["all"], fit_on=fit_on, metrics=[gap, *names], source=source,
         split=split, caption_index=caption_index, seed=seed, exact_limit=exact_limit,
@@ -69,6 +78,7 @@ def plot_close(
     for name, reason in found.left_out.items():
         console.line(f"{source}: {name} left out: {reason}")
     console.line(f"{source}: fitted on {fit_on.n:,} pairs; measured on {embeddings.n:,} others")
+    say_fit(source, found)
     points: dict[str, dict[str, Point]] = {
         "none": {name: (found.value(name), 0.0) for name in found.shown}
     }
@@ -92,5 +102,5 @@ def plot_close(
         against=found.shown[1:],
         strengths=curve.strengths,
         curves=curves,
-        note=f"n = {embeddings.n:,} (loss: {curve.n:,})",
+        note=f"n = {embeddings.n:,} (loss: {curve.n:,}), gap of {fit_on.n:,} others",
     )

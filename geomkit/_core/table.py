@@ -69,7 +69,7 @@ class Table:
     def fitted(self, width: int) -> tuple[list[Table], list[str]]:
         """Return the table as one or more that show every number within a width.
 
-        Names of columns are shortened in the middle, then optional columns go, in their order.
+        Names of sources are shortened in the middle, then optional columns go, in their order.
         Where that is not enough, there are several tables, each with the first column.
 
         Args:
@@ -83,22 +83,17 @@ class Table:
             >>> [t.plain().splitlines()[0].split() for t in table.fitted(14)[0]]
             [['metric', 'a']]
         """
-        table, left_out = self, list[str]()
-        if table._width() > width:
-            table = table._shortened(_NAMES[0])
+        whole, left_out = self, list[str]()
         for heading in self.optional:
-            if table._width() <= width:
+            if whole._shortened(_NAMES[0])._width() <= width:
                 break
-            table = table._without(heading)
+            whole = whole._without(heading)
             left_out.append(heading)
-        if table._width() > width:
-            table = table._shortened(_NAMES[1])
-        if table._width() <= width:
-            return [table], left_out
-        if self.exchanged:
-            kept = [heading for heading in self.headings if heading not in left_out]
-            table = table._exchange(kept, width)
-        return list(table._split(width)), left_out
+        shortened = [whole._shortened(least) for least in _NAMES] if self.exchanged else []
+        for table in (whole, *shortened):
+            if table._width() <= width:
+                return [table], left_out
+        return list((whole._exchange(width) if self.exchanged else whole)._split(width)), left_out
 
     def plain(self) -> str:
         """Return the table as text, as wide as it needs."""
@@ -157,13 +152,9 @@ class Table:
         ]
         return replace(self, headings=["\n".join(some) for some in lines])
 
-    def _exchange(self, headings: Sequence[str], width: int) -> Table:
-        """The table with a row for each column but the first, and a column for each row.
-
-        Args:
-            headings: Headings of the columns in full: a name, a new line, and details.
-            width: Width of the terminal.
-        """
+    def _exchange(self, width: int) -> Table:
+        """The table with a row for each column but the first, and a column for each row."""
+        headings = self.headings
         names = [heading.partition("\n")[0] for heading in headings[1:]]
         names = distinct(names, [max(width // 3, _LEAST)] * len(names))
         details = [heading.partition("\n")[2].replace("\n", ", ") for heading in headings[1:]]

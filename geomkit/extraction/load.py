@@ -20,7 +20,7 @@ from geomkit.embeddings.ownership import check_ids
 from geomkit.embeddings.reading import Loaded, naming
 from geomkit.embeddings.rows import Rows
 from geomkit.errors import GeomkitError
-from geomkit.interventions.applying import close_model, closed
+from geomkit.interventions.applying import close_model, closed, closed_note
 from geomkit.interventions.base import Intervention
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.models.checkpoints.kinds import find_kind
@@ -165,6 +165,11 @@ def load_pairs(
         if value is not None:
             raise GeomkitError(f"{source}: {name} applies to checkpoints, these are embeddings")
     pairs, split = read_source(source, columns=columns)
+    if close is not None and len(pairs) > 1:
+        raise GeomkitError(
+            f"{source}: holds more than two modalities; an intervention moves images and texts: "
+            "name two, as --columns image=NAME,text=NAME"
+        )
     return [to_device(_closed(e, close), device) for e in pairs], split
 
 
@@ -176,7 +181,7 @@ def _closed(part: Embeddings | Clouds, path: str | Path | None) -> Embeddings | 
         raise GeomkitError(f"{path}: an intervention needs pairs of rows; {part.reason}")
     intervention = Intervention.load(path)
     with naming(Path(path)):
-        return closed(part, intervention, str(path))
+        return closed(part, intervention, str(path), closed_note(path))
 
 
 def load_modalities(
@@ -212,6 +217,8 @@ def load_modalities(
     lengths = {name: len(rows) for name, rows in matrices.items()}
     if len(paths) < 2 or (len(paths) == 2 and len(set(lengths.values())) > 1):
         return [_closed(Clouds.of(matrices, meta=about), close)]
+    if close is not None and len(paths) > 2:
+        raise GeomkitError(f"{close}: moves images and texts; give two modalities")
     if len(set(lengths.values())) > 1:
         counted = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise GeomkitError(f"modalities: expected equal numbers of rows, got {counted}")

@@ -88,7 +88,8 @@ class Affine(Intervention):
         """Return rows of one modality after the intervention.
 
         Args:
-            rows: Unit rows ``(k, d)``; half precision becomes float32.
+            rows: Rows ``(k, d)``, which are normalised first; half precision becomes float32. Those
+                of a modality that stays are returned as they are.
             modality: Modality of the rows: ``image`` or ``text``.
 
         Raises:
@@ -101,6 +102,7 @@ class Affine(Intervention):
         given = [part for part in parts if part is not None]
         if not given:
             return rows
+        rows = rows if hasattr(rows, "ndim") else np.asarray(rows)
         if rows.ndim != 2 or rows.shape[1] != len(given[0]):
             raise GeomkitError(
                 f"{self.name}: expected rows of {len(given[0])} dimensions, as fitted, "
@@ -111,16 +113,20 @@ class Affine(Intervention):
         centre, matrix, offset = (
             None if part is None else xp.astype(like(part, rows), rows.dtype) for part in parts
         )
-        moved = rows if centre is None else rows - centre
-        if matrix is not None:
-            moved = moved * matrix if matrix.ndim == 1 else moved @ matrix
-        if offset is not None:
-            moved = moved + offset
-        norms = xp.sqrt(xp.vecdot(moved, moved))
-        sizes = [0.0 if part is None else float(np.linalg.norm(part)) for part in parts]
-        reach = (1.0 + sizes[0]) * (1.0 if matrix is None else sizes[1]) + sizes[2]
+        with np.errstate(all="ignore"):  # what overflows, or is no row, is refused below
+            lengths = xp.sqrt(xp.vecdot(rows, rows))
+            rows = rows / lengths[:, None]
+            moved = rows if centre is None else rows - centre
+            if matrix is not None:
+                moved = moved * matrix if matrix.ndim == 1 else moved @ matrix
+            if offset is not None:
+                moved = moved + offset
+            norms = xp.sqrt(xp.vecdot(moved, moved))
+            sizes = [0.0 if part is None else float(np.linalg.norm(part)) for part in parts]
+            reach = (1.0 + sizes[0]) * (1.0 if matrix is None else sizes[1]) + sizes[2]
         rounding = _ROUNDING * float(xp.finfo(rows.dtype).eps) * reach
-        if not bool(xp.all((norms > rounding) & (norms < float("inf")))):
+        lengths = xp.where(lengths > 0.0, lengths, float("inf"))
+        if not bool(xp.all((norms > rounding) & (norms < float("inf")) & (lengths < float("inf")))):
             raise GeomkitError(
                 f"{self.name}: nothing is left of a row of modality {modality}, or it overflows"
             )

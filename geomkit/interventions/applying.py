@@ -20,10 +20,12 @@ from geomkit.interventions.base import Intervention
 from geomkit.interventions.registry import INTERVENTIONS
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 
-__all__ = ["check_method", "close_model", "closed", "fit", "halved"]
+__all__ = ["check_method", "close_model", "closed", "closed_note", "fit", "halved"]
 
 
-def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -> Embeddings:
+def closed(
+    embeddings: Embeddings, intervention: Intervention, name: str = "", note: str = ""
+) -> Embeddings:
     """Return embeddings after an intervention.
 
     The first modality moves as the images that it was fitted on, the second as the texts.
@@ -31,7 +33,8 @@ def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -
     Args:
         embeddings: Unit rows; those of a large file move as they are read.
         intervention: A fitted intervention.
-        name: What it is called in the notes; default: its name.
+        name: What it is called in the meta; default: its name.
+        note: What the notes say of it; default: its name.
 
     Raises:
         GeomkitError: If the dimensions do not fit.
@@ -53,11 +56,17 @@ def closed(embeddings: Embeddings, intervention: Intervention, name: str = "") -
     sides = (embeddings.image, embeddings.text)
     image, text = (moved(rows, m) for rows, m in zip(sides, MODALITIES, strict=True))
     name = name or intervention.name
-    notes = [*embeddings.meta.get("notes", ()), f"closed by {name}"]
+    notes = [*embeddings.meta.get("notes", ()), note or f"closed by {name}"]
     if embeddings.modalities != MODALITIES:
         notes[-1] += "; {} taken for image, {} for text".format(*embeddings.modalities)
     meta = {**embeddings.meta, "norms": embeddings.norms, "notes": notes, "closed_by": name}
     return replace(embeddings, image=image, text=text, meta=meta)
+
+
+def closed_note(path: str | Path) -> str:
+    """What to say of embeddings that go through the intervention of a file."""
+    fitted = Intervention.fitted(path)
+    return f"closed by {path}" + (f", which was fitted on {fitted}" if fitted else "")
 
 
 def close_model(checkpoint: Checkpoint, path: str | Path | None) -> Checkpoint:
@@ -72,7 +81,7 @@ def close_model(checkpoint: Checkpoint, path: str | Path | None) -> Checkpoint:
     """
     if path is None:
         return checkpoint
-    intervention = Intervention.load(path)
+    intervention, note = Intervention.load(path), closed_note(path)
     dim = checkpoint.model_config["embed_dim"]
     for modality in MODALITIES:
         with naming(Path(path)):
@@ -81,7 +90,7 @@ def close_model(checkpoint: Checkpoint, path: str | Path | None) -> Checkpoint:
     digest = sha256(Path(path).read_bytes()).hexdigest()
     meta = {
         **checkpoint.meta,
-        "notes": [*checkpoint.notes, f"closed by {path}"],
+        "notes": [*checkpoint.notes, note],
         "closed_by": {"file": str(path), "method": intervention.name, "sha256": digest},
     }
     return replace(checkpoint, meta=meta)
@@ -97,6 +106,8 @@ def halved(embeddings: Embeddings, seed: int = 0) -> tuple[Embeddings, Embedding
     [2, 3]
     """
     n = embeddings.n
+    if seed < 0:
+        raise GeomkitError(f"seed: expected 0 or more, got {seed}")
     if n < 4:
         raise GeomkitError(f"close: expected 4 pairs or more to halve, got {n}")
     order = np.random.default_rng(seed).permutation(n)
@@ -145,6 +156,8 @@ def check_method(method: str) -> tuple[type[Affine], dict[str, Any]]:
         option, equals, value = (word.strip() for word in part.partition("="))
         if not (equals and value) or option in options:
             raise GeomkitError(f"method '{method}': expected NAME:OPTION=VALUE,OPTION=VALUE")
+        if not known:
+            raise GeomkitError(f"method '{method}': {name} takes no options")
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
         options[option] = _number(value)

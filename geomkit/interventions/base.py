@@ -63,6 +63,18 @@ class Intervention(ABC):
         return self.apply(rows, modality)
 
     @staticmethod
+    def fitted(path: str | Path) -> str:
+        """Return what the intervention of a file was fitted on, in words; empty if it does not say.
+
+        Args:
+            path: A file that :meth:`load` reads.
+        """
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("fitted", ""))
+
+    @staticmethod
     def load(path: str | Path) -> Intervention:
         """Return the fitted intervention that a file holds.
 
@@ -127,16 +139,20 @@ class Intervention(ABC):
             raise GeomkitError(f"damaged, {name} is missing or unknown; fit it again")
         return cls(**held)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+    def save(self, path: str | Path, *, fitted: str = "", overwrite: bool = False) -> None:
         """Write what was fitted to a .safetensors file.
 
         Args:
             path: File to write; :func:`geomkit.interventions.load` reads it.
+            fitted: What it was fitted on, in words, for those who apply it later.
             overwrite: Whether to replace an existing file.
 
         Raises:
-            GeomkitError: If the file exists and ``overwrite`` is not given, or cannot be written.
+            GeomkitError: If the path does not end in .safetensors, the file exists and
+                ``overwrite`` is not given, or it cannot be written.
         """
+        if Path(path).suffix != ".safetensors":
+            raise GeomkitError(f"{path}: an intervention is written to a .safetensors file")
         from safetensors.numpy import save
 
         held = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -147,6 +163,7 @@ class Intervention(ABC):
             "schema_version": str(SCHEMA_VERSION),
             "intervention": self.name,
             "options": json.dumps(options),
+            **({"fitted": fitted} if fitted else {}),
         }
         with atomic_write(Path(path), overwrite=overwrite) as file:
             file.write(save(tensors, about))

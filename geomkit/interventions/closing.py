@@ -23,7 +23,7 @@ from geomkit.interventions.translation import Translation
 from geomkit.metrics import METRICS, RECALL_AT, Difference, GapResult, gap, select
 from geomkit.metrics.comparison import difference
 
-__all__ = ["SHOWN", "Closing", "Outcome", "Scores", "Shifts", "close", "shifts"]
+__all__ = ["SHOWN", "Closing", "Outcome", "Scores", "Shifts", "check_measured", "close", "shifts"]
 
 SCHEMA_VERSION = 1
 SHOWN = (
@@ -43,6 +43,8 @@ _MEANS = {
 
 _STRENGTHS = tuple(np.arange(-1.0, 2.01, 0.25).tolist())
 """Fractions of the gap vector that a curve is over."""
+_COMPARED = 1 << 20
+"""Images up to which equal ones are looked for."""
 _LOSS_PAIRS = 2048
 """Most pairs that the loss of a curve is over."""
 
@@ -75,6 +77,7 @@ class Closing:
         left_out: Why the others could not, by method.
         moments: Moments of the pairs that they were fitted on.
         fitted: What those are, in words.
+        shared: Number of measured images whose rows are among those fitted on too.
         shown: Metrics, or names of means of two, in the order of the table.
     """
 
@@ -83,6 +86,7 @@ class Closing:
     moments: Moments
     left_out: Mapping[str, str] = field(default_factory=dict)
     fitted: str = ""
+    shared: int = 0
     shown: tuple[str, ...] = SHOWN
 
     def value(self, name: str, outcome: Outcome | None = None) -> float:
@@ -94,7 +98,9 @@ class Closing:
         return difference(_MEANS.get(name, [name]), self.before, outcome.result)
 
     def best(self, name: str, keep: Mapping[str, float] | None = None) -> Outcome | None:
-        """Return the method that brings a metric nearest to its ideal; ``None`` if none may.
+        """Return the method that brings a metric nearest to its ideal.
+
+        ``None`` if no method that may brings it nearer than it is without any.
 
         Args:
             name: Metric, or mean of two.
@@ -114,7 +120,8 @@ class Closing:
         allowed = [
             o
             for o in self.outcomes
-            if all(away(o.result, name) <= limit + 1e-12 for name, limit in limits.items())
+            if all(away(o.result, at) <= limit + 1e-12 for at, limit in limits.items())
+            and away(o.result, name) < away(self.before, name)
         ]
         return min(allowed, key=lambda o: away(o.result, name), default=None)
 
@@ -131,11 +138,13 @@ class Closing:
         return {
             "schema_version": SCHEMA_VERSION,
             "fitted": self.fitted,
+            "shared": self.shared,
             "before": self.before.to_dict(),
             "methods": [
                 {
                     "method": o.method,
                     "metrics": {name: numbers(o, name) for name in measured},
+                    "estimated": list(o.result.estimated),
                     "reasons": o.result.meta["reasons"],
                 }
                 for o in self.outcomes
@@ -210,6 +219,11 @@ def close(
         >>> [round(o.result.metrics["centroid_distance"], 1) for o in found.outcomes]
         [0.1, 0.1]
     """
+    if not isinstance(embeddings, Embeddings):
+        raise GeomkitError(
+            f"close: expected Embeddings, got {type(embeddings).__name__}; "
+            "Embeddings.of(image, text) makes them"
+        )
     names = _names(metrics)
     methods = _methods(methods)
     if not embeddings.equal_dims:
@@ -223,6 +237,11 @@ def close(
     if fit_on.dim != embeddings.dim or not fit_on.equal_dims:
         raise GeomkitError(
             f"close: expected rows of {embeddings.dim} dimensions to fit on, got {fit_on.dim}"
+        )
+    shared = _shared(fit_on, embeddings)
+    if shared == embeddings.n:
+        raise GeomkitError(
+            f"close: all {shared:,} images to measure are among those to fit on; give others"
         )
     moments = Moments.of(*fit_on.pairs(caption_index)).numpy()
     wanted = list(dict.fromkeys(m for name in names for m in _MEANS.get(name, [name])))
@@ -249,8 +268,8 @@ def close(
         else:
             outcomes.append(Outcome(method, fitted, result))
     shown = (*names, *(name for name in before.metrics if name not in METRICS))
-    words = f"{about}: {fit_on.n:,} pairs; measured on {embeddings.n:,} others"
-    return Closing(before, tuple(outcomes), moments, left_out, words, shown)
+    words = f"{about}: {fit_on.n:,} pairs"
+    return Closing(before, tuple(outcomes), moments, left_out, words, shared, shown)
 
 
 @dataclass(frozen=True)
@@ -328,6 +347,17 @@ def shifts(
     return Shifts(tuple(strengths), distance, loss, recall, temperature, len(some))
 
 
+def _shared(fit_on: Embeddings, measured: Embeddings) -> int:
+    """Number of measured images whose rows are among others; 0 where there are too many to look."""
+    if fit_on.n + measured.n > _COMPARED:
+        return 0
+    known, others = (
+        [hash(row.tobytes()) for row in to_numpy(e.image[:])] for e in (fit_on, measured)
+    )
+    among = set(known)
+    return sum(row in among for row in others)
+
+
 def _methods(methods: str | Sequence[str]) -> list[str]:
     """The methods asked for, each once; every one is known and has options that it knows."""
     given = [methods] if isinstance(methods, str) else list(methods)
@@ -343,16 +373,38 @@ def _methods(methods: str | Sequence[str]) -> list[str]:
 def _names(metrics: Iterable[str]) -> tuple[str, ...]:
     """Metrics and means of two, in the order given; groups become their metrics."""
     found: list[str] = []
+    groups = dict.fromkeys(metric.group for metric in METRICS.values())
     for name in [metrics] if isinstance(metrics, str) else metrics:
+        if name not in _MEANS and name not in METRICS and name not in groups:
+            raise unknown_name("metric or mean", name, [*_MEANS, *groups, *METRICS])
         found += [name] if name in _MEANS else select([name])
     return tuple(dict.fromkeys(found))
+
+
+def check_measured(metrics: Iterable[str], wanted: Iterable[str], *more: str) -> tuple[str, ...]:
+    """Return the metrics by name, refusing what is wanted of them and not among them.
+
+    Args:
+        metrics: Names or groups, as for :func:`close`.
+        wanted: Names that a choice of the best method needs.
+        more: Names of further scores.
+
+    Raises:
+        GeomkitError: For an unknown metric, or one that would not be measured.
+    """
+    names = _names(metrics)
+    measured = {*names, *more, *(m for name in names for m in _MEANS.get(name, ()))}
+    for name in wanted:
+        if not set(_MEANS.get(name, [name])) <= measured:
+            raise GeomkitError(f"{name}: is not measured; add it to --metrics")
+    return names
 
 
 def _value(result: GapResult, name: str) -> float:
     names = _MEANS.get(name, [name])
     for metric in names:
         if metric not in result.metrics:
-            raise unknown_name("measured metric", name, result.metrics)
+            raise GeomkitError(f"{name}: was not measured; add it to the metrics")
     return float(np.mean([result.metrics[metric] for metric in names]))
 
 
@@ -367,4 +419,5 @@ def _ideal(result: GapResult, name: str) -> float:
 
 def _shown(result: GapResult, name: str) -> str:
     value = _value(result, name)
-    return "–" if math.isnan(value) else f"{value:.4f}"
+    sign = "~" if set(_MEANS.get(name, [name])) & set(result.estimated) else ""
+    return "–" if math.isnan(value) else f"{sign}{value:.4f}"

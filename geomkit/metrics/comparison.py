@@ -67,6 +67,9 @@ def compare(before: GapResult, after: GapResult) -> dict[str, Difference]:
         >>> found.value < 0 < found.stderr, found.p_value < 0.001
         (True, True)
     """
+    for result in (before, after):
+        if not isinstance(result, GapResult):
+            raise GeomkitError(f"compare: expected a GapResult, got {type(result).__name__}")
     if before.n != after.n:
         raise GeomkitError(
             f"compare: expected results on the same pairs, got n = {before.n:,} and {after.n:,}"
@@ -123,6 +126,12 @@ def alike(loaded: Iterable[Loaded], check: bool = True) -> Iterator[Loaded]:
 
 
 def _check_alike(name: str, part: Embeddings, other: str, reference: Embeddings) -> None:
+    if part.modalities != reference.modalities:
+        pair, theirs = ("–".join(e.modalities) for e in (part, reference))
+        raise GeomkitError(
+            f"{name}: its {pair} does not compare with {theirs} of {other}; give sources with one "
+            "pair of modalities, the same in all"
+        )
     if (part.n, part.m) != (reference.n, reference.m):
         raise GeomkitError(
             f"{name}: has {part.n:,} images and {part.m:,} texts, {other} has {reference.n:,} and "
@@ -142,14 +151,14 @@ def differences_table(results: Sequence[GapResult]) -> Table:
     >>> from dataclasses import replace
     >>> one = GapResult({"alignment": 1.0}, n=2, dim=3, source="a.npz")
     >>> print(differences_table([one, replace(one, source="b.npz")]).plain().splitlines()[-1])
-    alignment       +0.0000
+    alignment    +0.0000
     """
     first, *others = results
     found = [compare(first, other) for other in others]
     names = dict.fromkeys(name for one in found for name in one)
     rows = [[name, *(_cell(one.get(name)) for one in found)] for name in names]
-    titles = [f"{Path(r.source).name}\nless {Path(first.source).name}" for r in others]
-    return Table(["difference", *titles], [rows], exchanged=True)
+    titles = [Path(r.source).name for r in others]
+    return Table([f"less {Path(first.source).name}", *titles], [rows], exchanged=True)
 
 
 def differences_json(results: Sequence[GapResult]) -> list[dict[str, Any]]:

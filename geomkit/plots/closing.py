@@ -74,7 +74,7 @@ def closing_panels(
         line = Series("", strengths, values, colour=_COLOURS[number % len(_COLOURS)], marker="o",
                       size=2.4)  # fmt: skip
         panels.append(
-            Panel([line], x="Shift, in gap vectors" + (f"\n{note}" if note else ""), y=name,
+            Panel([line], x="Shift (at 1 the centroids meet)" + (f"\n{note}" if note else ""), y=name,
                   grid="both")
         )  # fmt: skip
     return small_multiples(panels, across=min(3, len(against)), columns=2, height=2.2)

@@ -68,8 +68,9 @@ def test_a_remark_is_no_tower() -> None:
 def test_shortened_names_stay_apart() -> None:
     """Two names that differ in the middle only are numbered."""
     two = Table(
-        ["metric", "a" * 40 + "1" + "b" * 40, "a" * 40 + "2" + "b" * 40], [[["gap", "1", "2"]]]
-    )
+        ["metric", "a" * 40 + "1" + "b" * 40, "a" * 40 + "2" + "b" * 40], [[["gap", "1", "2"]]],
+        exchanged=True,
+    )  # fmt: skip
     lines, _ = drawn(two, 60)
     assert re.findall(r"\d a+…b+", lines[0])[0] != re.findall(r"\d a+…b+", lines[0])[1]
 

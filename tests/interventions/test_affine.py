@@ -206,12 +206,14 @@ def test_parts_files_and_tensors_give_the_same(name: str, tmp_path: Path) -> Non
 
 
 def test_a_row_of_which_nothing_is_left_is_refused() -> None:
-    fitted = Centring.fit(x, y)
     with pytest.raises(GeomkitError, match="centre: nothing is left of a row of modality image"):
-        fitted.apply(np.asarray(fitted.image_centre)[None])
-    for value in (float("nan"), 1e300):
-        with pytest.raises(GeomkitError, match="or it overflows"), np.errstate(all="ignore"):
+        Centring(image_centre=x[0]).apply(x[:1])
+    fitted = Centring.fit(x, y)
+    for value in (float("nan"), 1e300, 0.0):
+        with pytest.raises(GeomkitError, match="or it overflows"):
             fitted.apply(np.full((1, 8), value))
+        with pytest.raises(GeomkitError, match="or it overflows"):
+            fitted.apply(torch.full((1, 8), value, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

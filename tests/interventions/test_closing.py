@@ -99,7 +99,7 @@ def test_best_is_nearest_to_the_ideal_among_those_that_keep() -> None:
     kept = found.best("modality_bias", {"recall@1": 0.0})
     assert kept is None or found.value("recall@1", kept) >= found.value("recall@1")
     assert found.best("modality_bias", {"recall@1": -1.0}) is None
-    with pytest.raises(GeomkitError, match="measured metric 'alignment'"):
+    with pytest.raises(GeomkitError, match="alignment: was not measured"):
         found.best("alignment")
     two = close(gapped(), ["centre"], metrics=["gap_alignment_image"])
     with pytest.raises(GeomkitError, match="no value of it is ideal"):
@@ -249,13 +249,62 @@ def test_bad_options_are_one_line(tmp_path: Path, cli: object) -> None:
         (["--keep", "recall@1:0.1"], "--best"),
         (["--best", "modality_bias", "--keep", "recall@1"], "METRIC:LOSS"),
         (["--out", tmp_path / "m.safetensors"], "one --method, or --best"),
-        (["--method", "centre", "--best", "nothing"], "nothing"),
+        (["--out", tmp_path / "m.npz", "--method", "centre"], "a .safetensors file"),
+        (["--best", "nothing"], "nothing: is not measured"),
+        (["--best", "mixed_recall@5"], "add it to --metrics"),
+        (["--metrics", "recall@2"], "unknown metric or mean 'recall@2'"),
+        (["--method", "centre:shrinkage=1"], "centre takes no options"),
+        (["--fit", path], "all 120 images to measure are among those to fit on"),
+        (["--close", tmp_path / "m.safetensors"], "--close applies to other commands"),
+        (["--seed", "-1"], "expected 0 or more, got -1"),
+        (["--fit-only", "--method", "centre", "--out", tmp_path / "m.safetensors", "--json"],
+         "--fit-only measures nothing"),
+        (["--method", "translate:strength=1e300"], "nothing is left of a row"),
+        (["--metrics", "recall@1", "--best", "recall@1", "--method", "remove-dimensions:count=7"],
+         "no method brings recall@1 nearer to its ideal"),
         (["--zeroshot", "openmoji"], "applies to models"),
         (["--best", "modality_bias", "--keep", "recall@1:0", "--method",
           "remove-dimensions:count=7"], "no method keeps"),
     ]:  # fmt: skip
         done = run("close", path, *words)
         assert done.status == 2 and said in done.err, (words, done.err)
+        assert "Warning" not in done.err
+    for words, said in [
+        (["--gap", "recall@1", "--against", "recall@1"], "another metric"),
+        (["--gap", "gap"], "is a group"),
+        (["--seed", "-1"], "0 or more"),
+    ]:
+        done = run("plot-close", path, *words)
+        assert done.status == 2 and said in done.err, (words, done.err)
+
+
+def test_what_flatters_a_map_is_said(tmp_path: Path, cli: object) -> None:
+    """Images on both sides, few pairs, estimates; and later, what a map was fitted on."""
+    run = cli  # type: ignore[var-annotated]
+    np.savez("twice.npz", image=np.concatenate([x, x]), text=np.concatenate([y, y]))
+    few = ("--method", "procrustes", "--metrics", "recall@1")
+    done = run("close", "twice.npz", *few, "--out", "m.safetensors")
+    assert "of the measured images are among those fitted on too" in done.err
+    np.savez("e.npz", image=x, text=y)
+    later = run("gap", "e.npz", "--close", "m.safetensors", "--metrics", "alignment")
+    assert "fitted on twice.npz, a random half of the images (seed 0): 120 pairs" in later.err
+    np.savez("wide.npz", image=np.eye(20)[:10] + 0.1, text=np.eye(20)[:10] + 0.2)
+    assert "5 pairs are fewer than the 20 dimensions" in run("close", "wide.npz", *few).err
+    done = run("close", "e.npz", *few, "--exact-limit", "10")
+    assert "~ estimated from 60 rows against all 60" in done.err and "procrustes   ~" in done.out
+    listed = run("close", "e.npz", *few, "--exact-limit", "10", "--json")
+    assert json.loads(listed.out)["methods"][0]["estimated"]
+    np.savez("three.npz", image=x, text=y, audio=x + y)
+    done = run("gap", "three.npz", "--close", "m.safetensors")
+    assert done.status == 2 and "more than two modalities" in done.err
+
+
+def test_rows_of_any_length_and_kind_are_moved_alike() -> None:
+    centred = Centring.fit(x, y)
+    np.testing.assert_allclose(centred(7 * x), centred(x), atol=1e-12)
+    np.testing.assert_allclose(centred(x.tolist()), centred(x), atol=1e-12)
+    with pytest.raises(GeomkitError, match="expected Embeddings, got ndarray"):
+        close(x, y)  # type: ignore[arg-type]
 
 
 def test_clouds_without_pairs_have_no_intervention(tmp_path: Path) -> None:

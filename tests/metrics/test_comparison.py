@@ -133,11 +133,13 @@ def test_the_command_compares_sources_on_the_same_pairs(cli, tmp_path: Path) -> 
     near = unit(y + 0.3 * x[::-1])
     for name, rows in (("a", y), ("b", near), ("short", y[:60])):
         np.savez(tmp_path / f"{name}.npz", image=x[: len(rows)], text=rows)
+    np.savez(tmp_path / "three.npz", image=x, text=y, audio=near)
     names = ("--metrics", "alignment,mmd")
     done = cli("gap", "a.npz", "b.npz", *names, "--compare")
     assert done.status == 0
     results = [gap(x, rows, metrics=["alignment", "mmd"], parts=True) for rows in (y, near)]
     found = compare(*results)
+    assert "a.npz: has no ids" in done.err and "of the difference: mmd" in done.err
     line = next(line for line in done.out.splitlines() if line.startswith("alignment  ") and
                 " p " in line)  # fmt: skip
     assert f"{found['alignment'].value:+.4f} ± {found['alignment'].stderr:.4f}" in line
@@ -149,6 +151,7 @@ def test_the_command_compares_sources_on_the_same_pairs(cli, tmp_path: Path) -> 
     for words, said in (
         (("a.npz",), "two sources"),
         (("a.npz", "b.npz", "--csv"), "table or --json"),
+        (("three.npz", "a.npz"), "image–audio does not compare with image–text"),
         (("a.npz", "short.npz"), "60 images and 60 texts, a.npz has 120 and 120"),
     ):
         refused = cli("gap", *words, "--compare", *names)
