@@ -102,5 +102,5 @@ def plot_close(
         against=found.shown[1:],
         strengths=curve.strengths,
         curves=curves,
-        note=f"n = {embeddings.n:,} (loss: {curve.n:,}), gap of {fit_on.n:,} others",
+        note=f"n = {embeddings.n:,} (loss: {curve.n:,})",
     )

@@ -73,8 +73,6 @@ def closing_panels(
     for number, (name, values) in enumerate((curves or {}).items()):
         line = Series("", strengths, values, colour=_COLOURS[number % len(_COLOURS)], marker="o",
                       size=2.4)  # fmt: skip
-        panels.append(
-            Panel([line], x="Shift (at 1 the centroids meet)" + (f"\n{note}" if note else ""), y=name,
-                  grid="both")
-        )  # fmt: skip
+        label = "Shift (1: fitted centroids meet)" + (f"\n{note}" if note else "")
+        panels.append(Panel([line], x=label, y=name, grid="both"))
     return small_multiples(panels, across=min(3, len(against)), columns=2, height=2.2)
