@@ -256,6 +256,6 @@ def _row_group(path: str, changed: int, column: str, group: int) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    damage = (pa.ArrowException, OSError)
+    damage = (pa.ArrowException, OSError, UnicodeDecodeError)
     with refusing(*damage, says=f"cannot be read from {path}"), pq.ParquetFile(path) as table:
         return table.read_row_group(group, columns=[column]).column(0)

@@ -393,7 +393,7 @@ class Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        damage = (pa.ArrowException, OSError)
+        damage = (pa.ArrowException, OSError, UnicodeDecodeError)
         says = f"{self.file}: no parquet file, or damaged"
         with refusing(*damage, says=says), pq.ParquetFile(self.file) as table:
             length, held = self.file.stat().st_size, table.metadata.num_rows

@@ -305,3 +305,11 @@ def test_two_spellings_of_a_path_are_one_image(tmp_path: Path) -> None:
     data = load_data(f"csv:{tmp_path / 't.csv'}", split="all", size=8)
     assert data.ids == ("./im/0.png", "im/1.png", "im/2.png")
     assert data.captions == (("a", "c"), ("b", "d"), ("e",))
+
+
+def test_names_of_columns_that_are_no_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({name: ["a"] for name in ("filepath", "title")}), file)
+    file.write_bytes(file.read_bytes().replace(b"filepath", b"f\xe1lepath"))
+    with pytest.raises(GeomkitError, match=r"a\.parquet: no parquet file, or damaged \('utf-8'"):
+        load_data(f"csv:{file}")

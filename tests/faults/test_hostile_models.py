@@ -249,3 +249,18 @@ def test_inputs_that_a_model_does_not_take(cli: Any) -> None:
     content["preprocess"]["size"] = 64
     torch.save(content, "ckpt.pt")
     refused("ckpt.pt", "its images are of 64 px, the model takes 32")
+
+
+@pytest.mark.parametrize("name", ["ln_final.weight", "visual.conv1.weight", "text_projection"])
+def test_a_weight_without_the_axes_of_its_name(name: str) -> None:
+    from geomkit.models.checkpoints.openai import _config
+
+    weights = {
+        "ln_final.weight": torch.ones(64), "positional_embedding": torch.ones(77, 64),
+        "token_embedding.weight": torch.ones(49408, 1), "visual.proj": torch.ones(64, 8),
+        "visual.conv1.weight": torch.ones(64, 3, 16, 16),
+        "visual.positional_embedding": torch.ones(5, 64), "text_projection": torch.ones(64, 8),
+    }  # fmt: skip
+    assert _config(weights, "x.pt")["embed_dim"] == 8
+    with pytest.raises(GeomkitError, match=rf"x.pt: damaged, '{name}' has the shape \(\)"):
+        _config({**weights, name: torch.tensor(1.0)}, "x.pt")

@@ -56,16 +56,19 @@ def opened_by_shapes(
 def _config(weights: dict[str, Tensor], source: str) -> ModelConfig:
     """open_clip's config of an OpenAI CLIP, from the shapes of its weights."""
 
-    def shape(key: str) -> tuple[int, ...]:
+    def shape(key: str, axes: int = 2) -> tuple[int, ...]:
         if key not in weights:
             raise GeomkitError(f"{source}: not a CLIP in OpenAI's names, missing '{key}'")
-        return tuple(weights[key].shape)
+        found = tuple(weights[key].shape)
+        if len(found) != axes:
+            raise GeomkitError(f"{source}: damaged, '{key}' has the shape {found}")
+        return found
 
     def count(start: str) -> int:
         depth = start.count(".")
         return len({k.split(".")[depth] for k in weights if k.startswith(start)})
 
-    width = shape("ln_final.weight")[0]
+    width = shape("ln_final.weight", 1)[0]
     text = {
         "context_length": shape("positional_embedding")[0],
         "vocab_size": shape("token_embedding.weight")[0],
@@ -78,7 +81,7 @@ def _config(weights: dict[str, Tensor], source: str) -> ModelConfig:
             f"{source}: a vocabulary of {text['vocab_size']}; OpenAI's models have {VOCABULARY}"
         )
     if "visual.proj" in weights:
-        vision_width, _, _, patch = shape("visual.conv1.weight")
+        vision_width, _, _, patch = shape("visual.conv1.weight", 4)
         side = round((shape("visual.positional_embedding")[0] - 1) ** 0.5)
         vision: dict[str, Any] = {
             "image_size": side * patch,
@@ -91,7 +94,7 @@ def _config(weights: dict[str, Tensor], source: str) -> ModelConfig:
         vision = {
             "image_size": side * 32,
             "layers": [count(f"visual.layer{i}.") for i in (1, 2, 3, 4)],
-            "width": shape("visual.layer1.0.conv1.weight")[0],
+            "width": shape("visual.layer1.0.conv1.weight", 4)[0],
             "patch_size": None,
         }
     dim = shape("text_projection")[1]
