@@ -28,6 +28,8 @@ _RUN = f"{_DATA} --split all --workers 0 --device cpu"
 COMMANDS = {
     "inspect": "inspect {source}",
     "gap": f"gap {{source}} --metrics centroid_distance {_RUN}",
+    "close": f"close {{source}} --method procrustes --metrics centroid_distance {_RUN}",
+    "plot-close": f"plot-close {{source}} --method procrustes {_RUN} --overwrite",
     "plot-gap": f"plot-gap {{source}} --metrics centroid_distance {_RUN} --overwrite",
     "plot-pca": f"plot-pca {{source}} {_RUN} --overwrite",
     "plot-sphere": f"plot-sphere {{source}} {_RUN} --overwrite",
