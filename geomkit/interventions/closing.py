@@ -12,6 +12,7 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit._core.table import Table
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.rows import Rows, TakenRows
 from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.functional import contrastive
@@ -348,8 +349,12 @@ def shifts(
 
 
 def _shared(fit_on: Embeddings, measured: Embeddings) -> int:
-    """Number of measured images whose rows are among others; 0 where there are too many to look."""
-    if fit_on.n + measured.n > _COMPARED:
+    """Number of measured images whose rows are among others; 0 where it is not looked at.
+
+    That is where there are too many, or they are read from a file as needed.
+    """
+    lazy = any(isinstance(e.image, Rows | TakenRows) for e in (fit_on, measured))
+    if lazy or fit_on.n + measured.n > _COMPARED:
         return 0
     known, others = (
         [hash(row.tobytes()) for row in to_numpy(e.image[:])] for e in (fit_on, measured)
