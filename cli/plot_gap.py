@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_gap"]
 
+# The metrics of a figure, in its order, which is not that of the table.
 SHOWN = (
     "centroid_distance,linear_separability,paired_cosine,relative_modality_gap,uniformity,"
     "cross_uniformity,text_retrieval_recall@1,image_retrieval_recall@1"
@@ -49,10 +50,10 @@ def plot_gap(
         $ geomkit plot-gap reports/openmoji/figure2/results.csv --published
     """
     from geomkit.metrics import gap, select
-    from geomkit.plots import gap_panels
+    from geomkit.plots import gap as draw
 
     names = select([word.strip() for word in metrics.split(",")])
-    if metrics == SHOWN:  # in the order of the figure, which is not that of the table
+    if metrics == SHOWN:
         names = SHOWN.split(",")
     tables = [source.lower().endswith(".csv") for source in sources]
     if any(tables):
@@ -69,7 +70,7 @@ def plot_gap(
     for name, embeddings in load_all(sources, options).items():
         results[name] = gap(embeddings, metrics=names, seed=seed)
         console.line(f"{name}: n={results[name].n}, d={results[name].dim}")
-    return gap_panels(results, names)
+    return draw(results, metrics=names)
 
 
 def _of_results(sources: list[str], names: list[str], published: bool) -> Figure:

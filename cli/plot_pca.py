@@ -35,11 +35,11 @@ def plot_pca(
         $ geomkit plot-pca clip.pt cua.pt
         $ geomkit plot-pca emb/ --out spectrum.pdf
     """
-    from geomkit.plots import pca_planes, spectrum_curves
+    from geomkit.plots import pca_planes, spectrum
 
     if lines and not scatter:
         raise GeomkitError("--lines joins the pairs of --scatter; give both")
     if pairs < 1:
         raise GeomkitError(f"pairs: expected 1 or more, got {pairs}")
     loaded = load_all(sources, options)
-    return pca_planes(loaded, pairs=pairs, lines=lines) if scatter else spectrum_curves(loaded)
+    return pca_planes(loaded, pairs=pairs, lines=lines) if scatter else spectrum(loaded)

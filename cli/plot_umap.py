@@ -41,13 +41,13 @@ def plot_umap(
         $ geomkit plot-umap ckpt.pt
         $ geomkit plot-umap ckpt.pt --sphere --out umap.pdf
     """
-    from geomkit.plots import UmapOptions, umap_figure
+    from geomkit.plots import UmapOptions, umap
 
-    layout = UmapOptions(
+    drawing = UmapOptions(
         pairs=pairs, metric=metric, neighbours=neighbours, min_dist=min_dist, seed=seed
     )
     loaded = load_all(sources, options)
     for name, embeddings in loaded.items():
         shown = min(pairs, embeddings.n)
         console.line(f"{name}: laying out {shown} of {embeddings.n} pairs, seed {seed}")
-    return umap_figure(loaded, layout, sphere=sphere, lines=lines)
+    return umap(loaded, options=drawing, sphere=sphere, lines=lines)

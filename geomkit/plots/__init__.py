@@ -1,15 +1,19 @@
-"""Figures: functions of embeddings or results that return a matplotlib or plotly ``Figure``."""
+"""Figures: functions of embeddings or results that return a matplotlib or plotly ``Figure``.
+
+:func:`sphere`, :func:`gap`, :func:`spectrum`, :func:`umap` and :func:`histograms` take arrays,
+embeddings or results, and draw with plotly if ``interactive`` is true.
+"""
 
 from geomkit.plots.animation import can_save_mp4, frames, save_animation
 from geomkit.plots.closing import closing_panels
-from geomkit.plots.gap import gap_panels
+from geomkit.plots.figures import PROJECTIONS, gap, histograms, spectrum, sphere, umap
 from geomkit.plots.interactive import MAX_FRAMES, interactive_sphere
+from geomkit.plots.layout import UmapOptions, umap_sphere
 from geomkit.plots.multiples import Panel, Series, draw_panel, small_multiples
 from geomkit.plots.page import Labels, check_page_path, save_page, sphere_page
 from geomkit.plots.planes import pca_planes
 from geomkit.plots.samples import contact_sheet
-from geomkit.plots.spectrum import spectrum_curves
-from geomkit.plots.sphere import Stage, project_to_sphere, sphere_row, training_stages
+from geomkit.plots.spheres import Stage, project_to_sphere, sphere_row, training_stages
 from geomkit.plots.stages import stages_figure
 from geomkit.plots.style import (
     IMAGE_COLOUR,
@@ -19,13 +23,12 @@ from geomkit.plots.style import (
     loss_marker,
     save_figure,
 )
-from geomkit.plots.umap import UmapOptions, umap_figure, umap_sphere
 
 __all__ = [
-    "IMAGE_COLOUR", "MAX_FRAMES", "TEXT_COLOUR", "Labels", "Panel", "Series", "Stage",
-    "UmapOptions", "can_save_mp4", "check_figure_path", "check_page_path", "closing_panels",
-    "contact_sheet", "draw_panel", "frames", "gap_panels", "interactive_sphere", "loss_colour",
-    "loss_marker", "pca_planes", "project_to_sphere", "save_animation", "save_figure", "save_page",
-    "small_multiples", "spectrum_curves", "sphere_page", "sphere_row", "stages_figure",
-    "training_stages", "umap_figure", "umap_sphere",
+    "IMAGE_COLOUR", "MAX_FRAMES", "PROJECTIONS", "TEXT_COLOUR", "Labels", "Panel", "Series",
+    "Stage", "UmapOptions", "can_save_mp4", "check_figure_path", "check_page_path",
+    "closing_panels", "contact_sheet", "draw_panel", "frames", "gap", "histograms",
+    "interactive_sphere", "loss_colour", "loss_marker", "pca_planes", "project_to_sphere",
+    "save_animation", "save_figure", "save_page", "small_multiples", "spectrum", "sphere",
+    "sphere_page", "sphere_row", "stages_figure", "training_stages", "umap", "umap_sphere",
 ]  # fmt: skip

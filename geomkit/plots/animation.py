@@ -16,7 +16,7 @@ from geomkit._core.files import atomic_write, check_target
 from geomkit.errors import GeomkitError
 from geomkit.plots.multiples import Panel, Series, draw_series
 from geomkit.plots.planes import modality_handles
-from geomkit.plots.sphere import Stage, camera_for, draw_sphere
+from geomkit.plots.spheres import Stage, camera_for, draw_sphere
 from geomkit.plots.stages import epoch_axis
 from geomkit.plots.style import dress, style
 

@@ -10,19 +10,19 @@ import numpy as np
 
 from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
-from geomkit.plots.sphere import Stage, arcs, camera_for
+from geomkit.plots.charts import GREY, hover_labels, point_size
+from geomkit.plots.spheres import Stage, arcs, camera_for
 from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["MAX_FRAMES", "interactive_sphere", "point_size"]
+__all__ = ["MAX_FRAMES", "interactive_sphere"]
 
 MAX_FRAMES = 60
 """Stages that an interactive sphere has at most."""
 _BODY = 0.985
 """Radius of the body: points on the near side are outside it."""
-_GREY = "#8a8a8a"
 _MANY = 2000
 
 
@@ -66,8 +66,7 @@ def interactive_sphere(
     # Of many points each is small, and a square is drawn twice as fast as a circle.
     point = {"size": point_size(points), "symbol": "circle" if points <= _MANY else "square"}
     names = ["\n".join(captions[i]) for i in range(min(pairs, len(captions)))]
-    # Plotly reads tags in texts, so that a caption could hold a link.
-    labels = [html.escape(shown(name)).replace("\n", "<br>") for name in names]
+    labels = hover_labels(names)
     looks: list[dict[str, Any]] = [
         {
             "mode": "markers",
@@ -77,7 +76,7 @@ def interactive_sphere(
         }
         for colour in (IMAGE_COLOUR, TEXT_COLOUR)
     ]
-    looks.append({"mode": "lines", "line": {"color": _GREY, "width": 1}, "hoverinfo": "skip",
+    looks.append({"mode": "lines", "line": {"color": GREY, "width": 1}, "hoverinfo": "skip",
                   "showlegend": False})  # fmt: skip
     moving = [_moving(stage, pairs, lines) for stage in stages]
     scatters = [
@@ -95,15 +94,6 @@ def interactive_sphere(
         {**_layout(stages), **(_controls(titles) if len(stages) > 1 else {})},
         frames,
     )
-
-
-def point_size(points: int) -> float:
-    """Return the diameter in px of a point among that many.
-
-    >>> point_size(200), point_size(5000)
-    (7.0, 3.0)
-    """
-    return float(np.clip(np.round(160 / np.sqrt(points), 1), 3.0, 7.0))
 
 
 def _moving(stage: Stage, pairs: int, lines: bool) -> list[dict[str, np.ndarray]]:
@@ -155,7 +145,7 @@ def _grid() -> Any:
     x, y, z = points.astype(np.float32)
     return go.Scatter3d(
         x=x, y=y, z=z, name="grid", mode="lines", hoverinfo="skip", showlegend=False,
-        line={"color": _GREY, "width": 1}, opacity=0.35,
+        line={"color": GREY, "width": 1}, opacity=0.35,
     )  # fmt: skip
 
 
@@ -166,7 +156,7 @@ def _layout(stages: Sequence[Stage]) -> dict[str, Any]:
     return {
         "template": "none",
         "paper_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": _GREY},
+        "font": {"color": GREY},
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
         "legend": {
             "orientation": "h",
@@ -206,7 +196,7 @@ def _controls(titles: Sequence[str]) -> dict[str, Any]:
         "margin": {"l": 0, "r": 0, "t": 0, "b": 90},
         "sliders": [{"steps": steps, "active": len(steps) - 1, "ticklen": 0, "minorticklen": 0,
                      "font": {"size": 1, "color": "rgba(0,0,0,0)"},
-                     "currentvalue": {"font": {"size": 13, "color": _GREY}}, "x": 0.22,
+                     "currentvalue": {"font": {"size": 13, "color": GREY}}, "x": 0.22,
                      "len": 0.76}],
         "updatemenus": [{"type": "buttons", "direction": "left", "showactive": False, "x": 0.0,
                          "y": 0.0, "xanchor": "left", "yanchor": "top", "buttons": [play, pause]}],

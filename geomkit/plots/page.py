@@ -18,7 +18,7 @@ from geomkit.data import PairData
 from geomkit.data.registry import datasets, parse_spec
 from geomkit.errors import GeomkitError
 from geomkit.plots.interactive import interactive_sphere
-from geomkit.plots.sphere import Stage
+from geomkit.plots.spheres import Stage
 from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR
 
 __all__ = ["Labels", "check_page_path", "save_page", "sphere_page"]

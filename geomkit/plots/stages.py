@@ -10,7 +10,7 @@ import numpy as np
 from geomkit.errors import GeomkitError
 from geomkit.plots.multiples import Panel, draw_panel, legend_below
 from geomkit.plots.planes import modality_handles
-from geomkit.plots.sphere import Stage, camera_for, choose_stages, draw_sphere
+from geomkit.plots.spheres import Stage, camera_for, choose_stages, draw_sphere
 from geomkit.plots.style import figure, style
 
 if TYPE_CHECKING:

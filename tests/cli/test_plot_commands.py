@@ -11,10 +11,11 @@ from conftest import clouds
 from geomkit_cli.many import short_names
 from PIL import Image
 
+from geomkit import plots
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.metrics import gap
-from geomkit.plots import Series, Stage, frames, gap_panels, save_animation
+from geomkit.plots import Series, Stage, frames, save_animation
 from geomkit.plots.labels import value_range
 from geomkit.plots.planes import principal_plane
 from geomkit.reproduce.framework.results import Row, Rows, write_rows
@@ -55,7 +56,8 @@ def test_plot_gap_of_sources(cli, npz: str, tmp_path: Path) -> None:
 
 def test_dots_stand_where_gap_says() -> None:
     found = gap(*clouds(30, 5), metrics=["centroid_distance", "cka"])
-    figure = gap_panels({"a": found, "b": replace(found, metrics={})}, ["centroid_distance", "cka"])
+    results = {"a": found, "b": replace(found, metrics={})}
+    figure = plots.gap(results, metrics=["centroid_distance", "cka"])
     first = figure.axes[0]
     (bar,) = first.containers
     assert bar.lines[0].get_xdata()[0] == found.metrics["centroid_distance"]
@@ -63,7 +65,7 @@ def test_dots_stand_where_gap_says() -> None:
     assert high - low == pytest.approx(2 * 1.96 * found.stderr["centroid_distance"])
     assert [t.get_text() for t in first.texts] == ["undefined"]
     with pytest.raises(GeomkitError, match="at least one source"):
-        gap_panels({}, ["cka"])
+        plots.gap({}, metrics=["cka"])
 
 
 def test_plot_gap_of_results(cli, results: str) -> None:
@@ -100,7 +102,7 @@ def test_the_plane_is_that_of_pca() -> None:
 def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
     import torch
 
-    from geomkit.plots.umap import UmapOptions, umap_plane, umap_sphere
+    from geomkit.plots.layout import UmapOptions, umap_plane, umap_sphere
 
     threads = torch.get_num_threads()
     few = ("plot-umap", npz, "--neighbours", "3", "--pairs", "10")

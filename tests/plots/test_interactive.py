@@ -206,7 +206,7 @@ def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) ->
     assert not Path("sphere.png").exists()
     found = Parts(Path("s.html").read_text("utf-8"))
     assert "the first 20 of 30 pairs" in found.texts["p"][0] and not found.content["captions"]
-    assert "3 of 6 principal components" in found.content["titles"][0][0]
+    assert "3 of 6 uncentred PCs" in found.content["titles"][0][0]
     both = ("plot-sphere", "e.npz", "--html", "s.html", "--out", "s.svg")
     assert cli(*both).status == 2 and not Path("s.svg").exists()
     done = cli(*both, "--overwrite")

@@ -12,7 +12,7 @@ from geomkit.data import load_data
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.plots import Stage, contact_sheet, project_to_sphere, save_figure, sphere_row
-from geomkit.plots.sphere import choose_stages
+from geomkit.plots.spheres import choose_stages
 
 
 def ball(spread: float, n: int = 60, seed: int = 0) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_projection_of_more_dimensions_says_what_it_keeps() -> None:
     rng = np.random.default_rng(0)
     flat = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 9))
     stage = project_to_sphere(Embeddings.of(flat, flat + 0.0), title="t")
-    assert "3 of 9 principal components, 100% of the variance" in stage.title
+    assert "3 of 9 uncentred PCs, 100%" in stage.title
     np.testing.assert_allclose(stage.image @ stage.image.T, unit(flat) @ unit(flat).T, atol=1e-9)
     with pytest.raises(GeomkitError, match="at least 3 dimensions"):
         project_to_sphere(Embeddings.of(np.eye(2), np.eye(2)))

@@ -14,7 +14,7 @@ from geomkit.functional import uniform_sphere_limit
 from geomkit.metrics import explained_variance_with_error, gap
 from geomkit.plots.animation import can_save_mp4, frames, save_animation
 from geomkit.plots.multiples import Panel, Series
-from geomkit.plots.sphere import Stage
+from geomkit.plots.spheres import Stage
 from geomkit.plots.stages import stages_figure
 from geomkit.plots.style import loss_colour
 from geomkit.reproduce.framework import claims

@@ -8,7 +8,7 @@ from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.metrics import explained_variance_with_error
 from geomkit.plots.multiples import Series
-from geomkit.plots.spectrum import cumulative_panels
+from geomkit.plots.spectra import cumulative_figure
 from geomkit.plots.style import loss_colour
 from geomkit.reproduce.framework.cells import LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Comparison, above, below, contrast, equivalent
@@ -96,7 +96,7 @@ def by_loss(rows: Rows, *, dim: int = 128) -> Figure:
                     Series.through(marks, colour=colour, marker="o", line="", published=True)
                 )
         shown[f"{side.capitalize()}s, d = {dim}"] = curves
-    return cumulative_panels(shown, published="paper, at 8 components and at 80%")
+    return cumulative_figure(shown, published="paper, at 8 components and at 80%")
 
 
 def by_dimension(rows: Rows) -> Figure:
@@ -110,7 +110,7 @@ def by_dimension(rows: Rows) -> Figure:
         ]
         for dim in sorted(rows.values("dim"))
     }  # fmt: skip
-    return cumulative_panels(shown, across=3)
+    return cumulative_figure(shown, across=3)
 
 
 def _paper(metric: str, loss: str) -> str:

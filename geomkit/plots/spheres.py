@@ -153,7 +153,7 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
     values, vectors = np.linalg.eigh(both.T @ both)
     basis = vectors[:, ::-1][:, :3]
     kept = values[::-1][:3].sum() / values.sum()
-    share = f"3 of {x.shape[1]} principal components, {100 * kept:.0f}% of the variance"
+    share = f"3 of {x.shape[1]} uncentred PCs, {100 * kept:.0f}%\nof squared length, renormalised"
     return Stage(_unit(x @ basis), _unit(y @ basis), f"{title}\n{share}".strip())
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.plots.planes import Plane, plane_row, spaced
-from geomkit.plots.sphere import Stage, sphere_row
+from geomkit.plots.planes import Plane, spaced
+from geomkit.plots.spheres import Stage
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["METRICS", "UmapOptions", "umap_figure", "umap_plane", "umap_sphere"]
+__all__ = ["DEFAULT", "METRICS", "UmapOptions", "umap_plane", "umap_sphere"]
 
 METRICS = ("cosine", "euclidean", "correlation", "manhattan")
 FEWEST = 8
@@ -56,42 +51,10 @@ class UmapOptions:
             raise GeomkitError(f"min dist: expected 0 to 1, got {self.min_dist:g}")
 
 
-_DEFAULT = UmapOptions()
+DEFAULT = UmapOptions()
 
 
-def umap_figure(
-    embeddings: Mapping[str, Embeddings],
-    options: UmapOptions = _DEFAULT,
-    *,
-    sphere: bool = False,
-    lines: bool = True,
-) -> Figure:
-    """Return a figure of the layouts of several sources.
-
-    Nearby points are nearby rows. Distances between far points mean nothing.
-
-    Args:
-        embeddings: Embeddings of each source, by name.
-        options: Options of the layouts.
-        sphere: Whether to lay out on the sphere instead of the plane.
-        lines: Whether to join the pairs.
-
-    Raises:
-        GeomkitError: If there are no embeddings, or as :func:`umap_plane`.
-
-    >>> pairs = Embeddings.of(*np.random.default_rng(0).standard_normal((2, 50, 8)))
-    >>> figure = umap_figure({"random": pairs}, UmapOptions(neighbours=5))  # doctest: +SKIP
-    """
-    if sphere:
-        stages = [umap_sphere(one, options, title=name) for name, one in embeddings.items()]
-        return sphere_row(stages, pairs=options.pairs, lines=lines, across=3, shared_view=False)
-    planes = [umap_plane(one, options, title=name) for name, one in embeddings.items()]
-    return plane_row(planes, lines=lines, equal=False)
-
-
-def umap_plane(
-    embeddings: Embeddings, options: UmapOptions = _DEFAULT, *, title: str = ""
-) -> Plane:
+def umap_plane(embeddings: Embeddings, options: UmapOptions = DEFAULT, *, title: str = "") -> Plane:
     """Lay out images and texts in one plane, fitted together.
 
     Args:
@@ -108,7 +71,7 @@ def umap_plane(
 
 
 def umap_sphere(
-    embeddings: Embeddings, options: UmapOptions = _DEFAULT, *, title: str = ""
+    embeddings: Embeddings, options: UmapOptions = DEFAULT, *, title: str = ""
 ) -> Stage:
     """Lay out images and texts on one sphere (haversine distances), fitted together.
 

@@ -17,25 +17,14 @@ from geomkit.plots.style import MODALITY_COLOURS, distinct_looks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["cumulative_panels", "spectrum_curves"]
+__all__ = ["cumulative_figure", "cumulative_panels", "spectrum_curves"]
 
 
-def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> Figure:
-    """Return a figure of cumulative explained variance against the number of components.
+def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> dict[str, list[Series]]:
+    """Return curves of cumulative explained variance, by the title of their panel.
 
     The components are those of each modality, centred. Bands are 95% intervals over pairs. One
     source has a panel with a curve per modality; several sources have a panel per modality.
-
-    Args:
-        embeddings: Embeddings of each source, by name.
-
-    Raises:
-        GeomkitError: If there are no embeddings.
-
-    >>> rng = np.random.default_rng(0)
-    >>> pairs = Embeddings.of(*rng.standard_normal((2, 50, 8)))
-    >>> len(spectrum_curves({"a": pairs}).axes), len(spectrum_curves({"a": pairs, "b": pairs}).axes)
-    (1, 2)
     """
     looks = distinct_looks([e.meta.get("loss") for e in embeddings.values()])
     shown: dict[str, list[Series]] = {"image": [], "text": []}
@@ -51,28 +40,18 @@ def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> Figure:
             replace(found[0], name=f"{side}s", colour=MODALITY_COLOURS[side])
             for side, found in shown.items()
         ]
-        return cumulative_panels({next(iter(embeddings)): curves})
-    return cumulative_panels({"Images": shown["image"], "Texts": shown["text"]})
+        return {next(iter(embeddings)): curves}
+    return {"Images": shown["image"], "Texts": shown["text"]}
 
 
-def cumulative_panels(
-    shown: Mapping[str, Sequence[Series]], *, published: str = "paper", across: int = 2
-) -> Figure:
-    """Return a figure of curves of cumulative explained variance.
+def cumulative_panels(shown: Mapping[str, Sequence[Series]]) -> list[Panel]:
+    """Return a panel for each title, with its curves and what to compare them with.
 
     Shares of 80 and 90% are marked. The thin diagonal is a cloud with the same variance in every
     direction.
-
-    Args:
-        shown: Curves of each panel, by its title.
-        published: Legend entry of what is from the paper.
-        across: Panels in a row.
-
-    Raises:
-        GeomkitError: If there is no curve.
     """
     most = [max((max(s.x) for s in found if len(s.x)), default=1) for found in shown.values()]
-    panels = [
+    return [
         Panel(
             [*found, Series("", [0, last], [0, 1], colour="#bbbbbb", width=0.6)] if found else [],
             title,
@@ -84,6 +63,22 @@ def cumulative_panels(
         )
         for (title, found), last in zip(shown.items(), most, strict=True)
     ]
+
+
+def cumulative_figure(
+    shown: Mapping[str, Sequence[Series]], *, published: str = "paper", across: int = 2
+) -> Figure:
+    """Return a figure of :func:`cumulative_panels`.
+
+    Args:
+        shown: Curves of each panel, by its title.
+        published: Legend entry of what is from the paper.
+        across: Panels in a row.
+
+    Raises:
+        GeomkitError: If there is no curve.
+    """
+    panels = cumulative_panels(shown)
     figure = small_multiples(
         panels,
         across=across,
@@ -91,7 +86,7 @@ def cumulative_panels(
         height=2.3 if min(across, len(panels)) < 3 else 1.9,
         published=published,
     )
-    for axes, last in zip(figure.axes, most, strict=True):
-        axes.set_xlim(0, last)
+    for axes, panel in zip(figure.axes, panels, strict=True):
+        axes.set_xlim(0, max((max(s.x) for s in panel.series), default=1))
         axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0])
     return figure

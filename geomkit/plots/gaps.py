@@ -16,32 +16,30 @@ if TYPE_CHECKING:
 
     from geomkit.metrics import GapResult
 
-__all__ = ["gap_panels"]
+__all__ = ["SHOWN", "gap_figure", "gap_panels"]
 
 
-def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str] | None = None) -> Figure:
-    """Return a figure with a panel per metric and a dot per source.
+SHOWN = (
+    "centroid_distance",
+    "linear_separability",
+    "paired_cosine",
+    "relative_modality_gap",
+    "uniformity",
+    "cross_uniformity",
+    "text_retrieval_recall@1",
+    "image_retrieval_recall@1",
+)
+"""Metrics that are drawn by default."""
+_NULL = "#888888"
+_KEY = "dots: value with 95% interval over pairs; grey bar: with no gap, or no pairing"
 
-    Dots have 95% intervals over pairs. A grey bar is the value with no gap, or with no pairing, of
-    the metrics that have one.
 
-    Args:
-        results: Result of :func:`geomkit.gap` for each source, by name, top to bottom.
-        metrics: Names of metrics. Default: all that the first result has.
+def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str]) -> list[Panel]:
+    """Return a panel for each metric, with a dot for each source.
 
     Raises:
         GeomkitError: If there is no source or no metric.
-
-    >>> import numpy as np
-    >>> from geomkit.metrics import gap
-    >>> rng = np.random.default_rng(0)
-    >>> x, y = rng.standard_normal((2, 30, 4))
-    >>> figure = gap_panels({"random": gap(x, y, metrics=["alignment", "mmd"])})
-    >>> [axes.get_title() for axes in figure.axes]
-    ['Alignment', 'MMD²']
     """
-    if metrics is None:
-        metrics = [name for result in list(results.values())[:1] for name in result.metrics]
     if not results or not metrics:
         raise GeomkitError("nothing to draw: expected at least one source and one metric")
     looks = distinct_looks([result.meta.get("loss") for result in results.values()])
@@ -56,13 +54,22 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str] | None =
             )  # fmt: skip
             if math.isfinite(value) and metric in result.null:
                 null = [result.null[metric]]
-                series.append(Series("", [at], null, colour="#888888", marker="|", line="", size=8))
+                series.append(Series("", [at], null, colour=_NULL, marker="|", line="", size=8))
         return Panel(series, axis_label(metric), categories=list(results), horizontal=True,
                      grid="x")  # fmt: skip
 
+    return [panel(metric) for metric in metrics]
+
+
+def gap_figure(results: Mapping[str, GapResult], metrics: Sequence[str]) -> Figure:
+    """Return a figure of :func:`gap_panels`, with words for what is undefined.
+
+    Arguments and errors are those of :func:`gap_panels`.
+    """
+    panels = gap_panels(results, metrics)
     figure = small_multiples(
-        [panel(metric) for metric in metrics],
-        columns=1 if len(metrics) < 3 else 2,
+        panels,
+        columns=1 if len(panels) < 3 else 2,
         height=0.6 + 0.2 * len(results),
         sharey=True,
     )
@@ -73,10 +80,6 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str] | None =
                 if not math.isfinite(result.metrics.get(metric, math.nan)):
                     axes.text(0.5, at, "undefined", fontsize=7, va="center", ha="center",
                               transform=axes.get_yaxis_transform(), color="#777777")  # fmt: skip
-        if any(metric in result.null for result in results.values() for metric in metrics):
-            figure.supxlabel(
-                "dots: value with 95% interval over pairs; grey bar: with no gap, or no pairing",
-                fontsize=7,
-                color=INK,
-            )
+        if any(one.colour == _NULL for panel in panels for one in panel.series):
+            figure.supxlabel(_KEY, fontsize=7, color=INK)
     return figure
