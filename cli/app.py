@@ -16,6 +16,7 @@ from . import console
 from .arithmetic import arithmetic
 from .close import close
 from .data import data
+from .export import export
 from .extract import extract
 from .gap import gap
 from .inspect import inspect
@@ -66,7 +67,7 @@ def _options(
 # Any metric of gap can have a limit: an option that is not declared.
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
 for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, plot_umap, plot_close,
-                 inspect, metrics, losses, data, zeroshot, probe, arithmetic,
+                 export, inspect, metrics, losses, data, zeroshot, probe, arithmetic,
                  reproduce):  # fmt: skip
     add_command(
         app, _command, ranked=_command in (train, gap, extract),

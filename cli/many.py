@@ -6,13 +6,14 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomkit._core.files import from_home
 from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
@@ -22,6 +23,7 @@ from .options import ModelOptions, Overwrite, PageOut
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from geomkit.data import PairData
     from geomkit.embeddings.embeddings import Clouds, Embeddings
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
@@ -30,8 +32,10 @@ __all__ = [
     "Drawing",
     "Figure",
     "draws",
+    "for_rows",
     "load_all",
     "load_one",
+    "originals",
     "say_notes",
     "says_data",
     "short_names",
@@ -137,6 +141,45 @@ def load_one(source: str, options: ModelOptions) -> tuple[Embeddings, str | None
     embeddings, split = load_source(source, **options.arguments(), announce=says_data(source))
     say_notes(source, embeddings)
     return embeddings, split
+
+
+def for_rows(source: str, options: ModelOptions) -> ModelOptions:
+    """Return the options to load a source whose images and captions are to be shown.
+
+    Rows from a file are embedded already: --data and --split say what they were made of.
+    """
+    from geomkit.models.checkpoints.kinds import find_kind
+
+    if find_kind(from_home(source)) is not None:
+        return options
+    return replace(options, data=None, split=None)
+
+
+def originals(
+    source: str, embeddings: Embeddings, split: str | None, options: ModelOptions
+) -> tuple[PairData | None, list[str]]:
+    """Return images and captions of embeddings, row by row, and notes about them.
+
+    Where they are not to be had, a note says why, on stderr too.
+
+    Raises:
+        GeomkitError: If --data was given and does not fit them.
+    """
+    from geomkit.extraction.originals import pairs_of_embeddings
+
+    notes = [*embeddings.meta.get("notes", ())]
+    given = None if "kind" in embeddings.meta else options.data
+    try:
+        data = pairs_of_embeddings(
+            embeddings, split or options.split, embeddings.n, data=given, trust=options.trust_data
+        )
+    except GeomkitError as error:
+        if given is not None:
+            raise GeomkitError(f"{source}: --data {given}: {error}") from None
+        notes.append(f"no captions and images: {error}")
+        console.line(f"{source}: {notes[-1]}")
+        return None, notes
+    return data, notes
 
 
 def says_data(source: str) -> Callable[[str], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from geomkit.models.checkpoints.trained_run import TrainedRun
 from geomkit.models.preprocess import Preprocess
 from geomkit.sources import trusted_spec
 
-__all__ = ["pairs_of_embeddings", "pairs_of_run"]
+__all__ = ["captions_of", "pairs_of_embeddings", "pairs_of_run"]
 
 _SIDE = 96
 """Side in px of images that are only looked at."""
@@ -48,23 +49,65 @@ def pairs_of_run(run: TrainedRun, source: str, count: int, *, trust: bool = Fals
     return data.take(rows[:count])
 
 
-def pairs_of_embeddings(embeddings: Embeddings, split: str | None, count: int) -> PairData:
-    """Return the first pairs that a model embedded, row by row.
+def pairs_of_embeddings(
+    embeddings: Embeddings,
+    split: str | None,
+    count: int,
+    *,
+    data: str | None = None,
+    trust: bool = False,
+) -> PairData:
+    """Return the first pairs that were embedded, row by row.
 
     Args:
         embeddings: What :func:`geomkit.extraction.load.load_source` returned.
         split: The split that it returned.
         count: Largest number of pairs.
+        data: DATA spec of embeddings from a file that do not name their data; their ids are those
+            of its images.
+        trust: Whether the data that a folder of embeddings names may lie anywhere, see
+            :func:`geomkit.sources.own_data`.
 
     Raises:
-        GeomkitError: If they are from a file, or the data cannot be read or have changed since.
+        GeomkitError: If no data are named, they cannot be read or have changed since, or they lie
+            elsewhere and may not be trusted.
     """
     meta: dict[str, Any] = embeddings.meta
-    if split is None or "kind" not in meta:
+    spec = data or meta.get("data")
+    if spec is None:
         raise GeomkitError("these are embeddings; give their model and --data")
-    data = load_data(meta["data"], split=split, preprocess=Preprocess(_SIDE))
-    places = {name: row for row, name in enumerate(data.ids)}
+    if not embeddings.ids:
+        raise GeomkitError("these embeddings have no ids to find their images by")
+    if data is None and "kind" not in meta:  # the folder may come from a stranger
+        spec = trusted_spec(spec, str(Path(meta["path"]) / "shards"), trust=trust)
+    found = load_data(spec, split=split or "all", preprocess=Preprocess(_SIDE))
+    places = {name: row for row, name in enumerate(found.ids)}
     try:
-        return data.take(np.array([places[name] for name in embeddings.ids[:count]], int))
+        return found.take(np.array([places[name] for name in embeddings.ids[:count]], int))
     except KeyError as missing:
-        raise GeomkitError(f"'{data.spec}': image {missing} is no longer there") from None
+        raise GeomkitError(f"'{found.spec}': image {missing} is no longer there") from None
+
+
+def captions_of(embeddings: Embeddings, data: PairData) -> list[str]:
+    """Return the caption of each row of the texts.
+
+    Args:
+        embeddings: Embeddings of both modalities.
+        data: Their pairs, as :func:`pairs_of_embeddings` returns them.
+
+    Raises:
+        GeomkitError: If an image has another number of captions than of rows.
+    """
+    index = embeddings.image_index
+    counts = np.bincount(index, minlength=embeddings.n)
+    for row, captions in enumerate(data.captions):
+        if counts[row] != len(captions):
+            raise GeomkitError(
+                f"'{data.spec}': image {data.ids[row]} has {len(captions)} captions, but "
+                f"{counts[row]} rows were embedded"
+            )
+    order = np.argsort(index, kind="stable")
+    texts = [""] * embeddings.m
+    for row, caption in zip(order, (c for group in data.captions for c in group), strict=True):
+        texts[row] = caption
+    return texts

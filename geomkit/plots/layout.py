@@ -13,7 +13,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.plots.planes import Plane, spaced
 from geomkit.plots.spheres import Stage
 
-__all__ = ["DEFAULT", "METRICS", "UmapOptions", "umap_plane", "umap_sphere"]
+__all__ = ["DEFAULT", "METRICS", "UmapOptions", "umap_plane", "umap_points", "umap_sphere"]
 
 METRICS = ("cosine", "euclidean", "correlation", "manhattan")
 FEWEST = 8
@@ -87,14 +87,32 @@ def umap_sphere(
 
 def _fit(embeddings: Embeddings, options: UmapOptions, *, sphere: bool) -> np.ndarray:
     """Points of the images, then of the texts, ``(2k, 2)``."""
-    from threadpoolctl import ThreadpoolController
-
     if not embeddings.equal_dims:
         raise GeomkitError("UMAP of both modalities needs one dimension of both")
     if embeddings.n < FEWEST:
         raise GeomkitError(f"UMAP needs {FEWEST} pairs or more, got {embeddings.n}")
     kept = spaced(embeddings.n, options.pairs)
     rows = np.concatenate([to_numpy(side[kept]) for side in embeddings.pairs()])
+    return umap_points(rows, options, sphere=sphere)
+
+
+def umap_points(
+    rows: np.ndarray, options: UmapOptions = DEFAULT, *, sphere: bool = False
+) -> np.ndarray:
+    """Return the layout of a matrix of rows, ``(n, 2)``: coordinates, or angles on the sphere.
+
+    Args:
+        rows: Rows ``(n, d)``, at least :data:`FEWEST`.
+        options: Options of the layout, of which ``pairs`` does not count.
+        sphere: Whether to lay out on the sphere.
+
+    Raises:
+        GeomkitError: If there are too few rows, or UMAP cannot lay them out.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    if len(rows) < FEWEST:
+        raise GeomkitError(f"UMAP needs {FEWEST} rows or more, got {len(rows)}")
     pools = ThreadpoolController().select(user_api="openmp")
     with warnings.catch_warnings(), pools.limit():  # restores what numba changes
         warnings.simplefilter("ignore")  # of umap-learn and numba about their dependencies

@@ -21,7 +21,10 @@ from geomkit.plots.interactive import interactive_sphere
 from geomkit.plots.spheres import Stage
 from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR
 
-__all__ = ["Labels", "check_page_path", "save_page", "sphere_page"]
+__all__ = [
+    "Labels", "check_page_path", "compressed", "in_base64", "save_page", "sphere_page",
+    "thumbnails",
+]  # fmt: skip
 
 SIZE = 8_000_000
 """Bytes that a page has at most because of its pictures."""
@@ -54,21 +57,31 @@ class Labels:
     def of(data: PairData) -> Labels:
         """Return captions and pictures of a data set.
 
-        A data set that can draw single pictures draws them at the size of the page; of others
-        they are what the model sees, reduced.
-
         Args:
             data: Images that all decode, with their captions.
 
         Raises:
             GeomkitError: If an image does not decode.
         """
-        draw = datasets()[parse_spec(data.spec).name].picture
-        pixels = (draw(code, _SIDES[0]) for code in data.ids) if draw else _reduced(data)
-        return Labels(data.ids, data.captions, tuple(pixels), data.attribution)
+        return Labels(data.ids, data.captions, tuple(thumbnails(data)), data.attribution)
 
 
-def _reduced(data: PairData) -> Iterator[np.ndarray]:
+def thumbnails(data: PairData) -> Iterator[np.ndarray]:
+    """Yield each image of a data set, uint8, as large as a page shows it at most.
+
+    A data set that can draw single images draws them at that size; of others they are what the
+    model sees, reduced.
+
+    Args:
+        data: Images that all decode.
+
+    Raises:
+        GeomkitError: If an image does not decode.
+    """
+    draw = datasets()[parse_spec(data.spec).name].picture
+    if draw:
+        yield from (draw(code, _SIDES[0]) for code in data.ids)
+        return
     for start in range(0, len(data), _AT_ONCE):
         yield from map(_within(_SIDES[0]), data.pixels(slice(start, start + _AT_ONCE)))
 
@@ -193,16 +206,22 @@ def sphere_page(
         return without
     left = SIZE - len(without.encode())
     for side in _SIDES:
-        encoded = [_webp(pixels, side) for pixels in labels.pictures[:drawn]]
+        encoded = [in_base64(compressed(p, side)) for p in labels.pictures[:drawn]]
         if sum(len(text) + 4 for text in encoded) <= left:
             return page(encoded)
     return page([], [f"no pictures: those of {drawn:,} pairs would make the page too large"])
 
 
-def _webp(pixels: np.ndarray, side: int) -> str:
-    """A picture as WebP of at most that side, in Base64."""
+def compressed(pixels: np.ndarray, side: int = _SIDES[0], *, kind: str = "WEBP") -> bytes:
+    """Return an image as a file of at most that side: ``WEBP``, ``JPEG`` or ``PNG``."""
     from PIL import Image
 
+    how: dict[str, Any] = {"quality": 60, "method": 2} if kind == "WEBP" else {}
     out = io.BytesIO()
-    Image.fromarray(_within(side)(pixels)).save(out, "WEBP", quality=60, method=2)
-    return base64.b64encode(out.getvalue()).decode()
+    Image.fromarray(_within(side)(pixels)).save(out, kind, **how)
+    return out.getvalue()
+
+
+def in_base64(content: bytes) -> str:
+    """Return bytes in Base64."""
+    return base64.b64encode(content).decode()

@@ -34,6 +34,7 @@ COMMANDS = {
     "plot-pca": f"plot-pca {{source}} {_RUN} --overwrite",
     "plot-sphere": f"plot-sphere {{source}} {_RUN} --overwrite",
     "plot-umap": f"plot-umap {{source}} --neighbours 2 {_RUN} --overwrite",
+    "export": f"export {{source}} --projection pca {_RUN} --overwrite",
     "extract": f"extract {{source}} --out e {_RUN} --overwrite",
     "zeroshot": f"zeroshot {_TASK}",
     "probe": f"probe {_TASK}",

@@ -1,0 +1,87 @@
+"""``geomkit export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geomkit.errors import unknown_name
+
+from . import console
+from .many import for_rows, load_one, originals
+from .options import ModelOptions, Overwrite
+
+__all__ = ["export"]
+
+_KINDS = ("parquet",)
+
+
+def export(
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint, a model (with --data) or embeddings.")
+    ],
+    *,
+    to: str = "parquet",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table to write.")] = Path(
+        "embeddings.parquet"
+    ),
+    projection: str | None = None,
+    neighbours: int = 10,
+    vectors: bool = False,
+    thumbnail: int = 96,
+    seed: int = 0,
+    overwrite: Overwrite = False,
+    options: ModelOptions,
+) -> None:
+    """Write a table with a row for each image and caption, for embedding-atlas, pandas and others.
+
+    Columns: row, modality, pair (row of the other of the pair), id, caption, image (thumbnail),
+    neighbors (nearest rows of the other modality), x and y, vector. Embeddings from a file get
+    captions and images by their ids from --data.
+
+    Args:
+        source: What to write.
+        to: Kind of table: parquet.
+        out: Table to write.
+        projection: Projection of both modalities together: umap, pca or none. Default: umap up to
+            20,000 rows, pca of more.
+        neighbours: Number of nearest rows of the other modality, all compared; 0 for none.
+        vectors: Write the unit rows too.
+        thumbnail: Largest side of the images in px, up to 96; 0 for no images.
+        seed: Random seed of UMAP.
+        overwrite: Whether to replace the table.
+        options: How models become embeddings.
+
+    Examples:
+        $ geomkit export ckpt.pt --out e.parquet
+        $ embedding-atlas e.parquet --x x --y y --text caption --image image --neighbors neighbors
+    """
+    from geomkit._core.files import atomic_write, check_target, sole_writer
+
+    if to not in _KINDS:
+        raise unknown_name("kind of table", to, _KINDS)
+    check_target(out, overwrite=overwrite)
+    with sole_writer(out):
+        from geomkit.reporting import export_parquet
+
+        embeddings, split = load_one(source, for_rows(source, options))
+        data, notes = originals(source, embeddings, split, options)
+        with atomic_write(out, overwrite=overwrite) as file:
+            made = export_parquet(
+                embeddings,
+                file,
+                data=data,
+                projection=projection,
+                neighbours=neighbours,
+                vectors=vectors,
+                thumbnail=thumbnail,
+                seed=seed,
+                about={"source": source, "split": split, "notes": notes},
+            )
+    console.line(
+        f"{source}: {made['images']:,} images, {made['captions']:,} captions, projection "
+        f"{made['projection']}, seed {seed}"
+    )
+    console.wrote(out)
