@@ -17,8 +17,8 @@ from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.across import BLOCK, nearest_across
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.extraction.originals import captions_of
-from geomkit.plots.page import compressed, thumbnails
 from geomkit.plots.layout import UmapOptions, umap_points
+from geomkit.plots.page import compressed, thumbnails
 
 if TYPE_CHECKING:
     import pyarrow
