@@ -24,6 +24,13 @@ _LEAST = 12
 """Least width of a name."""
 _BETWEEN = 3
 """Width between two columns."""
+_RULE = "border-top:1px solid rgba(128,128,128,.5)"
+_LOOK = (
+    "padding:2px 8px;text-align:left;font-weight:normal;white-space:nowrap",
+    "padding:2px 8px;text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums",
+    "padding:2px 8px;text-align:left;opacity:.75",
+)
+"""Look of the cells of the first column, of numbers and of remarks, whatever the page's colours."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +113,28 @@ class Table:
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def html(self) -> str:
-        """Return the table as HTML, for a notebook."""
-        head = "".join(f"<th>{escape(h).replace(chr(10), '<br>')}</th>" for h in self.headings)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for section in self.sections
-            for row in section
+        """Return the table as HTML, for a notebook of a light or a dark theme."""
+
+        def cell(i: int, text: str, tag: str, scope: str = "") -> str:
+            remark = self.remarks and i == len(self.headings) - 1
+            look = _LOOK[0 if i == 0 else 2 if remark else 1]
+            words = escape(shown(text)).replace("\n", "<br>")
+            return f'<{tag}{scope} style="{look}">{words}</{tag}>'
+
+        head = "".join(cell(i, h, "th", ' scope="col"') for i, h in enumerate(self.headings))
+        sections = []
+        for section in self.sections:
+            rows = [
+                cell(0, row[0], "th", ' scope="row"')
+                + "".join(cell(i, text, "td") for i, text in enumerate(row) if i)
+                for row in section
+            ]
+            rule = f' style="{_RULE}"'  # above each section, below the headings
+            sections.append(f"<tbody{rule}><tr>{'</tr><tr>'.join(rows)}</tr></tbody>")
+        return (
+            f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead>'
+            f"{''.join(sections)}</table>"
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def _widths(self) -> list[int]:
         """Width of each column."""

@@ -367,7 +367,7 @@ def test_the_result_as_table_frame_and_html() -> None:
     assert list(frame.index) == list(METRICS)
     assert list(frame.columns) == ["value", "stderr", "null", "ideal", "p_value", "estimated"]
     for name, value in result.metrics.items():
-        assert f"{name} " in text and f"<td>{name}</td>" in page
+        assert f"{name} " in text and f">{name}</th>" in page
         assert frame.loc[name, "value"] == value
     assert frame.loc["centroid_distance", "null"] == result.null["centroid_distance"]
     cell = f"{result.metrics['alignment']:.4f} ± {result.stderr['alignment']:.4f}"
