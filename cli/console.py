@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from geomkit.errors import GeomkitError, reason
 
 __all__ = [
     "Settings", "explained", "fail", "finished", "flush", "interactive", "line", "mute", "notes",
-    "open_streams", "out", "settings", "table", "wrote",
+    "open_streams", "out", "settings", "table", "words", "wrote",
 ]  # fmt: skip
 
 
@@ -109,6 +110,13 @@ def finished(made: object) -> Iterator[None]:
         mute(sys.stdout)
     except GeomkitError as error:
         line(f"{made}: written; {error}")
+
+
+def words(text: str) -> None:
+    """A sentence of data: on a terminal in lines of its width, elsewhere in one."""
+    from textwrap import fill
+
+    out(fill(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
 
 
 def wrote(path: Path) -> None:

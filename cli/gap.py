@@ -14,7 +14,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console
-from .many import say_notes, says_data
+from .many import say_notes, says_data, short_names
 from .options import ModelOptions
 from .ranks import joined
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from geomkit.metrics import GapResult
 
 __all__ = ["gap"]
+
+_SAID = 3
+"""Sources up to which each is told in words above the table."""
 
 
 def gap(
@@ -62,7 +65,8 @@ def gap(
         modality: NAME=FILE, repeatable: every pair of modalities is measured.
         unpaired: Row i of one modality does not belong to row i of the other.
         options: How models become embeddings.
-        metrics: Comma-separated metrics or groups. Default: all.
+        metrics: Comma-separated metrics or groups, or all; see geomkit metrics. Default: a dozen;
+            all for --json and --csv.
         caption_index: Text of each image for every metric that is not a recall or rank, from 0.
         folds: Folds of the linear separability: a number, or paper for one 80/20 split.
         seed: Random seed of folds, samples, projections and permutations.
@@ -79,8 +83,8 @@ def gap(
         $ geomkit gap clip.pt cua.pt --metrics gap,retrieval --compare
     """
     from geomkit.extraction.load import load_modalities, load_pairs
+    from geomkit.metrics import METRICS, select
     from geomkit.metrics import gap as measure
-    from geomkit.metrics import select
     from geomkit.metrics.comparison import alike, differences_json, differences_table
     from geomkit.metrics.result import to_csv, to_json
 
@@ -97,7 +101,8 @@ def gap(
             raise GeomkitError("--compare prints a table or --json; leave --csv out")
         if compare and len(sources) < 2:
             raise GeomkitError("--compare takes two sources or more")
-        names = select([word.strip() for word in metrics.split(",")] if metrics else None)
+        chosen = metrics or ("all" if as_json or as_csv else "summary")
+        names = select([word.strip() for word in chosen.split(",")])
 
         def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
             if named:
@@ -142,6 +147,8 @@ def gap(
         console.out(to_csv(results), end="")
     else:
         _print_table(results)
+        if not metrics:
+            console.line(f"{len(names)} of {len(METRICS)} metrics; --metrics all for the rest")
         if compare:
             console.out("")
             console.table(differences_table(results))
@@ -232,8 +239,15 @@ def _say_undefined(r: GapResult) -> None:
 
 
 def _print_table(results: list[GapResult]) -> None:
+    from geomkit.metrics import verdict
     from geomkit.metrics.result import table
 
+    said = [verdict(r) for r in results]
+    if any(said) and len(said) <= _SAID:
+        names = short_names([r.source for r in results])
+        for name, words in zip(names, said, strict=True):
+            console.words(f"{name}: {words}" if len(said) > 1 else words)
+        console.out("")
     console.table(table(results))
     for r in results:
         if not r.exact:

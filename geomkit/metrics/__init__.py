@@ -14,6 +14,7 @@ from geomkit.metrics.registry import METRICS, select
 from geomkit.metrics.result import GapResult
 from geomkit.metrics.separability import Separability, linear_separability
 from geomkit.metrics.statistics import Reduction, Statistics
+from geomkit.metrics.wording import verdict
 
 __all__ = [
     "METRICS",
@@ -32,4 +33,5 @@ __all__ = [
     "linear_separability",
     "select",
     "uniform_sphere_limit",
+    "verdict",
 ]

@@ -15,6 +15,13 @@ GROUPS = (
 )  # fmt: skip
 """Sections of tables in order, each of them a module of :mod:`geomkit.metrics.definitions`."""
 
+SUMMARY = (
+    "centroid_distance", "linear_separability", "relative_modality_gap", "paired_cosine",
+    "alignment", "uniformity_image", "uniformity_text", "cross_uniformity", "intra_cosine_image",
+    "intra_cosine_text", "text_retrieval_recall@1", "image_retrieval_recall@1",
+)  # fmt: skip
+"""Metrics that a terminal shows unless others are asked for."""
+
 
 def _found() -> dict[str, Metric]:
     found = registry("geomkit.metrics.definitions", Metric, first=GROUPS)
@@ -30,7 +37,8 @@ def select(metrics: Iterable[str] | None) -> list[str]:
     """Return names of metrics, groups expanded, in the order of :data:`METRICS`.
 
     Args:
-        metrics: Names of metrics and groups; ``None`` for all metrics.
+        metrics: Names of metrics and groups, ``summary`` for the dozen that a terminal shows,
+            ``all`` or ``None`` for all metrics.
 
     Raises:
         GeomkitError: If a name is neither a metric nor a group.
@@ -43,8 +51,10 @@ def select(metrics: Iterable[str] | None) -> list[str]:
         return list(METRICS)
     chosen: set[str] = set()
     groups = {metric.group for metric in METRICS.values()}
+    words = {"summary": SUMMARY, "all": METRICS}
     for name in metrics:
-        if name not in groups and name not in METRICS:
-            raise unknown_name("metric", name, [*sorted(groups), *METRICS])
+        if name not in groups and name not in METRICS and name not in words:
+            raise unknown_name("metric", name, [*words, *sorted(groups), *METRICS])
+        chosen.update(words.get(name, ()))
         chosen.update(m.name for m in METRICS.values() if name in (m.name, m.group))
     return [name for name in METRICS if name in chosen]

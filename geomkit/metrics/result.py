@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,9 @@ class GapResult:
         return table([self]).plain()
 
     def _repr_html_(self) -> str:
-        return table([self]).html()
+        from geomkit.metrics.wording import verdict
+
+        return f"<p>{escape(verdict(self))}</p>{table([self]).html()}"
 
 
 class GapResults(tuple[GapResult, ...]):

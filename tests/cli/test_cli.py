@@ -109,7 +109,7 @@ def test_npy_of_two_stacked_matrices(cli, tmp_path: Path) -> None:
 
 
 def test_the_table_holds_every_value(cli, npz: Path) -> None:
-    outcome = cli("gap", npz, npz)
+    outcome = cli("gap", npz, npz, "--metrics", "all")
     arrays = np.load(npz)
     for name, value in gap(arrays["image"], arrays["text"]).metrics.items():
         line = next(line for line in outcome.out.splitlines() if line.startswith(f"{name} "))
@@ -177,7 +177,7 @@ def test_plot_sphere_of_more_dimensions(cli) -> None:
     assert cli(*words).status == 0
     assert cli("plot-sphere", "--out", "s.svg").status == 0
     text = Path("s.svg").read_text()
-    assert "3 of 6 principal components" in text and "val split, n=400" in text
+    assert "3 of 6 uncentred PCs" in text and "val split, n=400" in text
 
 
 @pytest.mark.parametrize("name", list(get_command(app).commands))

@@ -188,8 +188,8 @@ def test_clouds_on_the_command_line(cli, refused, tmp_path: Path) -> None:
         assert result["metrics"]["paired_cosine"] is None
         assert "paired_cosine, alignment" in outcome.err
         assert "30 image and 20 text rows are not paired; image_index says which" in outcome.err
-    assert "effective_rank_image" in cli("gap", "x.npy").out
-    assert "effective_rank_image" in cli("gap", "--image", "x.npy").out
+    assert "uniformity_image" in cli("gap", "x.npy").out
+    assert "effective_rank_image" in cli("gap", "--image", "x.npy", "--metrics", "all").out
     np.savez(tmp_path / "p.npz", image=x, text=y)
     assert "paired_cosine" not in cli("gap", "p.npz", "--unpaired").out
     refused("plot-pca", "e.npz", says=("e.npz: 30 image and 20 text rows are not paired",))

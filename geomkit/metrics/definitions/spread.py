@@ -116,9 +116,11 @@ def intra_cosine(m: Moments, modality: str) -> Number:
 
 def _uniformity(name: str, *kind: str, hint: str = "lower: more uniform") -> Metric:
     formula = uniformity if kind else uniformity_mean
+    ends = "0 = collapsed … {limit} = spread over the whole sphere"
+    if "xy" in kind:  # beyond the limit: clouds on opposite sides
+        ends = "0 = coincide … {limit} = unrelated, over the sphere … −8 = opposite poles"
     return Metric(
-        name, "spread", of_statistics(formula, *kind),
-        "0 = collapsed … {limit} = spread over the whole sphere", low=-8, high=0, hint=hint,
+        name, "spread", of_statistics(formula, *kind), ends, low=-8, high=0, hint=hint,
         ideal=uniform_sphere_limit, across="xy" in kind, reduction=POTENTIALS,
     )  # fmt: skip
 
