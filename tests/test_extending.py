@@ -49,7 +49,7 @@ assert abs(found["metrics"]["closest"] - (x @ y.T).max()) < 1e-6
 assert "torch" not in sys.modules
 names = call("metrics")
 assert "mean_norm" in names and "closest" in names
-assert "closest" in call("gap", "rows.tab")
+assert "closest" in call("gap", "rows.tab", "--metrics", "all")
 
 # an intervention
 from geomkit.interventions import INTERVENTIONS, load

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit._core.table import Table
 from geomkit.metrics.registry import METRICS
+from geomkit.metrics.wording import verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,8 +117,6 @@ class GapResult:
         return table([self]).plain()
 
     def _repr_html_(self) -> str:
-        from geomkit.metrics.wording import verdict
-
         return f"<p>{escape(verdict(self))}</p>{table([self]).html()}"
 
 

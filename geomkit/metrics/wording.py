@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-
-from geomkit.metrics.result import GapResult
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
 __all__ = ["verdict"]
 
@@ -16,7 +16,35 @@ _LEVEL = 0.05
 """p-value below which a distance differs from that of no gap."""
 
 
-def verdict(result: GapResult) -> str:
+class Measured(Protocol):
+    """What a sentence is made of: a :class:`~geomkit.GapResult` has it."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Value by name."""
+
+    @property
+    def stderr(self) -> Mapping[str, float]:
+        """Standard error by name."""
+
+    @property
+    def null(self) -> Mapping[str, float]:
+        """Value without a gap by name."""
+
+    @property
+    def p_value(self) -> Mapping[str, float]:
+        """p-value by name."""
+
+    @property
+    def estimated(self) -> Collection[str]:
+        """Names of the estimates."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities."""
+
+
+def verdict(result: Measured) -> str:
     """Return one sentence about the gap: the clouds, their distance, their separability, retrieval.
 
     Words follow the numbers: clouds are *disjoint* from a linear separability of 0.99, *overlap*
@@ -31,7 +59,7 @@ def verdict(result: GapResult) -> str:
         The sentence; empty if there is nothing to say it with.
 
     Example:
-        >>> from geomkit.metrics import GapResult
+        >>> from geomkit import GapResult
         >>> values = {"linear_separability": 1.0, "centroid_distance": 0.8514}
         >>> verdict(GapResult(values, n=500, dim=512))
         'Disjoint clouds: centroid distance 0.85; a linear classifier never errs.'
@@ -44,11 +72,11 @@ def verdict(result: GapResult) -> str:
     return f"{start}: {'; '.join(parts)}." if parts else f"{start}."
 
 
-def _value(result: GapResult, name: str) -> float:
+def _value(result: Measured, name: str) -> float:
     return result.metrics.get(name, math.nan)
 
 
-def _clouds(result: GapResult) -> str:
+def _clouds(result: Measured) -> str:
     """What the two clouds are to each other."""
     accuracy, far = _value(result, "linear_separability"), _far(result)
     if math.isnan(accuracy):
@@ -62,7 +90,7 @@ def _clouds(result: GapResult) -> str:
     return "No gap to be seen" if not told and far is False else "Mixed clouds"
 
 
-def _far(result: GapResult) -> bool | None:
+def _far(result: Measured) -> bool | None:
     """Whether the centroids are farther apart than with no gap; ``None`` if that is not known."""
     value, p = _value(result, "centroid_distance"), result.p_value.get("centroid_distance")
     null = result.null.get("centroid_distance", math.nan)
@@ -73,7 +101,7 @@ def _far(result: GapResult) -> bool | None:
     return value > _ALIKE * null if math.isfinite(null) else None
 
 
-def _distance(result: GapResult) -> str:
+def _distance(result: Measured) -> str:
     value = _value(result, "centroid_distance")
     if math.isnan(value):
         return ""
@@ -91,7 +119,7 @@ def _times(ratio: float) -> str:
     return f"{ratio:.2g} times" if ratio >= 1 else f"{100 * ratio:.0f}% of"
 
 
-def _classifier(result: GapResult) -> str:
+def _classifier(result: Measured) -> str:
     accuracy = _value(result, "linear_separability")
     if math.isnan(accuracy):
         return ""
@@ -103,7 +131,7 @@ def _classifier(result: GapResult) -> str:
     return f"a linear classifier errs on {_percent(1 - accuracy)} of the rows"
 
 
-def _found(result: GapResult) -> str:
+def _found(result: Measured) -> str:
     share = _value(result, "text_retrieval_recall@1")
     if math.isnan(share):
         return ""
@@ -112,7 +140,7 @@ def _found(result: GapResult) -> str:
     return f"{about}{_percent(share)} of {image} rows find their {text} first"
 
 
-def _cones(result: GapResult) -> list[str]:
+def _cones(result: Measured) -> list[str]:
     """How narrow each cloud is: all there is to say of one cloud alone."""
     said = []
     for side, modality in zip(("image", "text"), result.modalities, strict=False):
