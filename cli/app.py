@@ -29,6 +29,7 @@ from .plot_pca import plot_pca
 from .plot_sphere import plot_sphere
 from .plot_umap import plot_umap
 from .probe import probe
+from .report import report
 from .reproduce import reproduce
 from .train import train
 from .zeroshot import zeroshot
@@ -67,7 +68,7 @@ def _options(
 # Any metric of gap can have a limit: an option that is not declared.
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
 for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, plot_umap, plot_close,
-                 export, inspect, metrics, losses, data, zeroshot, probe, arithmetic,
+                 report, export, inspect, metrics, losses, data, zeroshot, probe, arithmetic,
                  reproduce):  # fmt: skip
     add_command(
         app, _command, ranked=_command in (train, gap, extract),
@@ -89,6 +90,7 @@ def run(arguments: list[str] | None = None) -> int:
     ``--debug`` and ``--quiet`` may stand before or after the command.
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    console.settings.words = tuple(given)
     front = [option for option in ("--debug", "--quiet", "-q") if option in given]
     given = front + [word for word in given if word not in front]
     try:

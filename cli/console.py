@@ -25,10 +25,11 @@ __all__ = [
 
 @dataclass
 class Settings:
-    """What the options before the command set."""
+    """What the options before the command set, and the words of the command line."""
 
     debug: bool = False
     quiet: bool = False
+    words: tuple[str, ...] = ()
 
 
 settings = Settings()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geomkit.losses import ContrastiveLoss
     from geomkit.metrics import METRICS, GapResult, gap
     from geomkit.monitoring import GapMonitor
+    from geomkit.reporting import report
     from geomkit.tasks import probe, zeroshot
     from geomkit.training import TrainConfig, configure, train
 
@@ -41,6 +42,7 @@ __all__ = [
     "monitoring",
     "plots",
     "probe",
+    "report",
     "train",
     "zeroshot",
 ]
@@ -56,6 +58,7 @@ _name = lazy_exports(
         "losses": ("ContrastiveLoss",),
         "metrics": ("METRICS", "GapResult", "compare", "gap"),
         "monitoring": ("GapMonitor",),
+        "reporting": ("report",),
         "tasks": ("probe", "zeroshot"),
         "training": ("TrainConfig", "configure", "train"),
     },

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +21,18 @@ from geomkit.plots.interactive import interactive_sphere
 from geomkit.plots.spheres import Stage
 from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 __all__ = [
-    "Labels", "check_page_path", "compressed", "in_base64", "save_page", "sphere_page",
+    "Labels", "check_page_path", "compressed", "in_base64", "page_environment", "save_page",
+    "sphere_page",
     "thumbnails",
 ]  # fmt: skip
 
 SIZE = 8_000_000
 """Bytes that a page has at most because of its pictures."""
-_SIDES = (96, 64, 48, 32, 24, 16)
+SIDES = (96, 64, 48, 32, 24, 16)
 """Sides in px that pictures may have: the largest with which the page is small enough."""
 _AT_ONCE = 256
 _SUFFIXES = (".html", ".htm")
@@ -80,10 +84,10 @@ def thumbnails(data: PairData) -> Iterator[np.ndarray]:
     """
     draw = datasets()[parse_spec(data.spec).name].picture
     if draw:
-        yield from (draw(code, _SIDES[0]) for code in data.ids)
+        yield from (draw(code, SIDES[0]) for code in data.ids)
         return
     for start in range(0, len(data), _AT_ONCE):
-        yield from map(_within(_SIDES[0]), data.pixels(slice(start, start + _AT_ONCE)))
+        yield from map(_within(SIDES[0]), data.pixels(slice(start, start + _AT_ONCE)))
 
 
 def _within(side: int) -> Any:
@@ -96,6 +100,23 @@ def _within(side: int) -> Any:
         return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS))
 
     return reduce
+
+
+def page_environment(package: str, *, escape: bool = True) -> Environment:
+    """Return the templates of a package, whose pages extend ``base.html.jinja``.
+
+    Args:
+        package: Package with a folder ``templates``.
+        escape: Whether values are text to be escaped, and no HTML.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("geomkit.plots")]),
+        undefined=StrictUndefined, autoescape=escape, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals["colours"] = {"image": IMAGE_COLOUR, "text": TEXT_COLOUR}
+    return environment
 
 
 def check_page_path(path: Path, *, overwrite: bool = False) -> None:
@@ -169,7 +190,6 @@ def sphere_page(
     for name in ("ids", "captions", "pictures"):
         if 0 < (found := len(getattr(labels, name))) < drawn:
             raise GeomkitError(f"labels: expected {name} of {drawn} pairs, got {found}")
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
@@ -184,10 +204,7 @@ def sphere_page(
         "modalities": [shown(name) for name in modalities],
         "pictures": [],
     }
-    environment = Environment(
-        loader=PackageLoader("geomkit.plots"), undefined=StrictUndefined, autoescape=True,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment("geomkit.plots")
     template = environment.get_template("sphere.html.jinja")
 
     def page(pictures: Sequence[str], more: Sequence[str] = ()) -> str:
@@ -196,7 +213,6 @@ def sphere_page(
             part=part,
             notes=[shown(note) for note in (*notes, *more)],
             attribution=shown(labels.attribution) if pictures else "",
-            colours={"image": IMAGE_COLOUR, "text": TEXT_COLOUR},
             plotly=Markup(get_plotlyjs()),  # it is no data
             content=content | {"pictures": pictures},
         )
@@ -205,14 +221,14 @@ def sphere_page(
     if not labels.pictures:
         return without
     left = SIZE - len(without.encode())
-    for side in _SIDES:
+    for side in SIDES:
         encoded = [in_base64(compressed(p, side)) for p in labels.pictures[:drawn]]
         if sum(len(text) + 4 for text in encoded) <= left:
             return page(encoded)
     return page([], [f"no pictures: those of {drawn:,} pairs would make the page too large"])
 
 
-def compressed(pixels: np.ndarray, side: int = _SIDES[0], *, kind: str = "WEBP") -> bytes:
+def compressed(pixels: np.ndarray, side: int = SIDES[0], *, kind: str = "WEBP") -> bytes:
     """Return an image as a file of at most that side: ``WEBP``, ``JPEG`` or ``PNG``."""
     from PIL import Image
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "plot-umap": f"plot-umap {{source}} --neighbours 2 {_RUN} --overwrite",
     "export": f"export {{source}} --projection pca {_RUN} --overwrite",
     "extract": f"extract {{source}} --out e {_RUN} --overwrite",
+    "report": f"report {{source}} --projection none {_RUN} --overwrite",
     "zeroshot": f"zeroshot {_TASK}",
     "probe": f"probe {_TASK}",
     "arithmetic": "arithmetic {source} --data simat:{base}/none --device cpu",

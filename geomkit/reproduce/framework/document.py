@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import atomic_write
 from geomkit._core.shown import shown
+from geomkit.plots.page import page_environment
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
 if TYPE_CHECKING:
@@ -49,12 +50,7 @@ def write_document(folder: Path, template: str, title: str, **values: Any) -> No
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("geomkit.reproduce.framework"), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment("geomkit.reproduce.framework", escape=False)
     environment.filters["duration"] = _duration
     return environment
 
