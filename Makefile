@@ -1,6 +1,7 @@
 # make demo   set everything up, train a 3-D CLIP, measure its gap, draw its sphere
 # make test   set everything up, run the tests
 # make lint   set everything up, run ruff and mypy
+# make docs   set everything up, build the documentation: docs/_build/html/index.html
 # make faults   kill commands, workers and ranks, fill their disks, and resume them
 # make simulations   reported errors, nulls and p-values beside simulated ones: reports/simulations
 
@@ -8,11 +9,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 
 # Dozens of processes import torch here: what Python compiles for one, it keeps for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint benchmark faults simulations clean
+.PHONY: demo test lint docs benchmark faults simulations clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -31,6 +33,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(DOCS_READY)
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
+	@echo "the documentation: $(CURDIR)/docs/_build/html/index.html"
+
 benchmark: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts= --benchmark-only
 
@@ -42,19 +48,26 @@ simulations: $(READY)
 	$(BIN)/python tests/simulations/errors.py --datasets 300 --out reports/simulations
 
 # uv resolves and fetches in seconds what pip takes minutes for; pip serves where uv is not to be had.
+define install
+	@if [ -x $(BIN)/uv ]; then \
+	  echo "$(BIN)/uv pip install -c constraints.txt -e .[$(1)]"; \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]'; \
+	else \
+	  echo "$(BIN)/pip install -c constraints.txt -e .[$(1)]"; \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; \
+	fi
+	@touch $@
+endef
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "geomkit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null || true
-	@if [ -x $(BIN)/uv ]; then \
-	  echo "$(BIN)/uv pip install -c constraints.txt -e .[test]"; \
-	  $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'; \
-	else \
-	  echo "$(BIN)/pip install -c constraints.txt -e .[test]"; \
-	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'; \
-	fi
-	@touch $(READY)
+	$(call install,test)
+
+$(DOCS_READY): $(READY)
+	$(call install,docs)
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo build docs/_build docs/generated *.egg-info

@@ -32,6 +32,8 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
         metric = METRICS[name]
         console.out(f"{name}: {metric.interpretation()}; cost {metric.cost}\n")
         console.out(inspect.cleandoc(metric.number.__doc__ or ""))
+        if metric.pitfalls:
+            console.out(f"\nPitfalls: {metric.pitfalls}")
         return
     if as_json:
         listed = {

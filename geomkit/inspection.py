@@ -21,6 +21,7 @@ from geomkit.models.tokenizers import VOCABULARY
 __all__ = ["SCHEMA_VERSION", "architecture_name", "describe", "describe_model"]
 
 SCHEMA_VERSION = 1
+"""Version of the JSON of ``geomkit inspect``."""
 _LARGEST_LOG = 88.0
 """exp of it is the largest number in float32."""
 # Entries of a config that do not change the function computed, or only its fresh weights.

@@ -250,7 +250,7 @@ class PairData:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """What identifies this data: source, count, and a hash.
+        """Identity of this data, by source, count and a hash.
 
         The hash is over ids, captions and the pixels of images in memory; of images in files, over
         their length in bytes instead.

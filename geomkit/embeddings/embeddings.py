@@ -150,7 +150,7 @@ class Embeddings:
 
     @property
     def marks(self) -> dict[str, Any]:
-        """What ranks must have alike, by what it is in words: shapes, and a hash of some rows."""
+        """Shapes and a hash of some rows, by name, which all ranks must have alike."""
         found: dict[str, Any] = {}
         for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
             some = to_numpy(rows[:: max(1, len(rows) // 1000)])

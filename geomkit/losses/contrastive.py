@@ -20,7 +20,7 @@ _UNIT = 0.01
 class ContrastiveLoss(nn.Module):
     r"""A weighted sum of terms over a batch of paired features; drops into open_clip's loop.
 
-    .. math:: \sum_k w_k \, L_k(x, y), \quad L_k \text{ one of } \texttt{geomkit.losses.TERMS}
+    .. math:: \sum_k w_k \, L_k(x, y), \quad L_k \text{ the terms}
 
     (Fahim, Murphy and Fyshe, arXiv 2405.18570.) Computed outside autocast, in float32 or, for
     float64 features, float64. ``m2_mix`` draws a number a call from torch's generator of the CPU;

@@ -66,6 +66,7 @@ class Term:
         uses_temperature: Whether the term depends on the logit scale.
         products: Products of n × d with d × n matrices in a forward pass on one process, its cost
             in a large batch; 0 for a term that is linear in n, ``None`` if not declared.
+        use: When to use it, in one to three sentences.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Term:
     logit_bias: float | None = None
     uses_temperature: bool = False
     products: int | None = None
+    use: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Preset:
         weights: The sum, such as ``clip + 0.5*uniformity``.
         source: Where the preset comes from.
         colour, marker: Colour and matplotlib marker in figures; empty: chosen from the name.
+        use: When to use it, in one to three sentences.
     """
 
     name: str
@@ -96,3 +99,4 @@ class Preset:
     source: str = ""
     colour: str = ""
     marker: str = ""
+    use: str = ""

@@ -21,7 +21,7 @@ def _m2_mix(f: Features) -> Tensor:
     r"""Symmetric cross-entropy whose negatives lie between an image and its caption.
 
     .. math:: m_j = \frac{\sin(λ θ_j)}{\sin θ_j} x_j + \frac{\sin((1-λ) θ_j)}{\sin θ_j} y_j,
-              \quad \cos θ_j = x_j·y_j, \quad λ \sim \mathrm{Beta}(½, ½)
+              \quad \cos θ_j = x_j·y_j, \quad λ \sim \mathrm{Beta}(\frac12, \frac12)
 
     Each image and each caption is told from all :math:`m_j` of other pairs. One λ is drawn a call
     from torch's generator of the CPU, as :math:`\sin^2(πu/2)` with u uniform, which has this law.
@@ -67,6 +67,11 @@ M2_MIX = Term(
     _SOURCE,
     products=2,
     uses_temperature=True,
+    use="Beside clip with a small weight, to fine-tune against negatives from between the two "
+    "modalities.",
 )
-M2MIX = Preset("m2mix", "clip + 0.02*m2_mix", _SOURCE, "#2f5d3a", "<")
+M2MIX = Preset(
+    "m2mix", "clip + 0.02*m2_mix", _SOURCE, "#2f5d3a", "<",
+    use="To fine-tune with hard negatives from between the two modalities.",
+)  # fmt: skip
 """The authors' code adds 0.01 of the sum of both directions, where the term is their mean."""

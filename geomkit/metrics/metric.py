@@ -42,6 +42,7 @@ class Metric:
         parts: Function from :class:`Statistics` to what each pair adds to the number: an array
             whose mean is the number up to a constant, to first order. The spread of differences
             of parts is the error of a difference, see :func:`geomkit.metrics.compare`.
+        pitfalls: What misleads its reader, in one to three sentences.
     """
 
     name: str
@@ -57,10 +58,11 @@ class Metric:
     rows: Literal["all", "sampled"] | None = None
     undefined: str = ""
     parts: Callable[[Statistics], np.ndarray] | None = None
+    pitfalls: str = ""
 
     @property
     def cost(self) -> Literal["n·d²", "n²·d", "rows"]:
-        """What its cost grows with: moments, pairs of rows, or passes over the rows."""
+        """Quantity that its cost grows with, of moments, pairs of rows or passes over the rows."""
         return "n²·d" if self.reduction else "rows" if self.rows else "n·d²"
 
     @property

@@ -21,9 +21,10 @@ _MEMORY = 1 << 30
 def sliced_wasserstein(x: Array, y: Array, *, seed: int, projections: int = PROJECTIONS) -> Number:
     r"""Sliced Wasserstein-2 distance, over seeded directions.
 
-    :math:`(\frac1P \sum_\theta W_2^2(\{x_i·\theta\}, \{y_i·\theta\}))^{1/2}` (Bonneel et al.,
-    2015); in one dimension optimal transport pairs the sorted values. 0 to 2. It falls as the
-    dimension grows: a shift by s gives s/√d.
+    .. math:: \left(\frac1P \sum_\theta W_2^2(\{x_i·\theta\}, \{y_i·\theta\})\right)^{1/2}
+
+    Bonneel et al. (2015). In one dimension optimal transport pairs the sorted values. 0 to 2. It
+    falls as the dimension grows: a shift by s gives s/√d.
 
     Args:
         x: Images, unit rows ``(n, d)``.

@@ -24,9 +24,10 @@ __all__ = [
 ]  # fmt: skip
 
 IMAGE_COLOUR = "#d1342f"
+"""Red for images, as in the paper."""
 TEXT_COLOUR = "#2464b4"
-"""Red for images, blue for texts, as in the paper; their lightness differs too, for readers who
-cannot distinguish the hues."""
+"""Blue for captions, as in the paper; its lightness differs from that of the red too, for readers
+who cannot distinguish the hues."""
 MODALITY_COLOURS = {"image": IMAGE_COLOUR, "text": TEXT_COLOUR}
 INK = "#333333"
 

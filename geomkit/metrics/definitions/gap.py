@@ -25,7 +25,9 @@ _LEADING = 0.5
 
 
 def centroid_distance(m: Moments) -> Number:
-    """Distance of the two means, ‖x̄ − ȳ‖. 0 to 2.
+    r"""Distance of the two means, ‖x̄ − ȳ‖. 0 to 2.
+
+    .. math:: \lVert \bar x - \bar y \rVert, \quad \bar x = \frac1n \sum_i x_i
 
     Liang et al., "Mind the Gap" (arXiv 2203.02053). Two halves of one cloud are not 0
     apart but about √(alignment/n): that is the null, the root mean square under exchange of image
@@ -50,10 +52,12 @@ def _centroid_distance(s: Statistics) -> Number:
 def centroid_distance_unbiased(m: Moments) -> Number:
     r"""Distance of the two means without the part due to few pairs. 0 to 2.
 
+    .. math:: \sqrt{\max(0, \lVert\bar x-\bar y\rVert^2 - \mathrm{tr}(\hat\Sigma)/n)}
+
     The square of the centroid distance exceeds that of the population by tr(Σ)/n on average, Σ
-    being the covariance of x − y: :math:`\sqrt{\max(0, \lVert\bar x-\bar y\rVert^2 -
-    \mathrm{tr}(\hat\Sigma)/n)}`. 0 where the difference is negative: about half of the time if
-    there is no gap. The error is v/(2√max(D², v)) with v that of D², which is finite there.
+    being the covariance of x − y, estimated with ddof 1. geomkit's own. 0 where the difference is
+    negative: about half of the time if there is no gap. The error is v/(2√max(D², v)) with v that
+    of D², which is finite there.
     """
     if m.n < 2:
         return Number(NAN)
@@ -64,7 +68,11 @@ def centroid_distance_unbiased(m: Moments) -> Number:
 
 
 def relative_gap(m: Moments) -> Number:
-    """Distance p within pairs relative to q between rows of a modality, p/(p + q). 0 to 1.
+    r"""Distance p within pairs relative to q between rows of a modality, p/(p + q). 0 to 1.
+
+    .. math:: \frac{p}{p+q}, \quad p = \frac{1}{4n} \sum_i \lVert x_i-y_i \rVert^2, \quad
+              q = \frac{1}{8n(n-1)} \sum_{i \ne j}
+              (\lVert x_i-x_j \rVert^2 + \lVert y_i-y_j \rVert^2)
 
     See :func:`geomkit.functional.relative_modality_gap` (Role et al., arXiv
     2505.03703); p and q are computed from squared distances, which keep the digits of narrow
@@ -97,7 +105,10 @@ def _slopes(m: Moments) -> tuple[float, float]:
 
 
 def gap_alignment(s: Statistics, modality: str) -> Number:
-    """Cosine of the gap vector with the span of a modality's leading components. 0 to 1.
+    r"""Cosine of the gap vector with the span of a modality's leading components. 0 to 1.
+
+    .. math:: \frac{\lVert V^⊤ (\bar x-\bar y) \rVert}{\lVert \bar x-\bar y \rVert},
+              \quad V \text{ the leading components as columns}
 
     The leading components are the fewest principal components that hold half of the variance. 0:
     the gap is orthogonal to what varies, as arXiv 2603.29080 says of CLIP (the question is taken
@@ -141,13 +152,27 @@ def _classified(s: Statistics) -> Separability:
 
 
 def _accuracy(s: Statistics) -> Number:
-    """Held-out accuracy of a logistic regression that tells images from texts. 0.5 to 1."""
+    r"""Held-out accuracy of a logistic regression that tells images from texts. 0.5 to 1.
+
+    .. math:: \frac{1}{2n} \sum_i (1[w·x_i + b > 0] + 1[w·y_i + b < 0])
+
+    The weights w, b of a pair are fitted on the pairs of the other folds, of five that are disjoint
+    by pair, by sklearn's objective :math:`\frac12\lVert w\rVert^2 + \sum_z \log(1 +
+    e^{-s_z(w·z+b)})` with the sign s = 1 of images and −1 of texts. Fahim, Murphy and Fyshe (arXiv
+    2405.18570) take one split of 80 to 20: ``--folds paper``.
+    """
     found = s.once(_classified)
     return Number(found.accuracy, found.accuracy_error, 0.5)
 
 
 def _auc(s: Statistics) -> Number:
-    """Held-out area under the ROC curve of the same classifier. 0 to 1; 0.5 is chance."""
+    r"""Held-out area under the ROC curve of the same classifier. 0 to 1; 0.5 is chance.
+
+    .. math:: P(w·x > w·y) + \frac12 P(w·x = w·y)
+
+    for an image x and a text y that were held out, see
+    :func:`~geomkit.metrics.separability.linear_separability`.
+    """
     found = s.once(_classified)
     return Number(found.auc, found.auc_error, 0.5)
 
@@ -157,19 +182,35 @@ METRICS = [
         "centroid_distance", "gap", _centroid_distance,
         "0 = centres coincide … 2 = opposite poles", low=0, high=2, ideal=0,
         parts=_along_the_gap,
+        pitfalls="Few pairs enlarge it: two halves of one cloud are about √(alignment/n) apart, so "
+        "compare it with its null. It sees the means alone: clouds that were centred have a "
+        "distance near 0 and can still be told apart by their shape.",
     ),
     Metric(
         "centroid_distance_unbiased", "gap", of_moments(centroid_distance_unbiased),
         "0 = centres coincide … 2 = opposite poles", low=0, high=2, ideal=0,
+        pitfalls="Without a gap it is exactly 0 about half of the time, so it has no p-value: test "
+        "with centroid_distance. It sees the means alone, as that does.",
     ),
     *(
         Metric(
             name, "gap", number, "0.5 = inseparable … 1 = disjoint", low=0, high=1,
             hint="0.5 mixed, 1 disjoint", ideal=0.5, rows="sampled", parts=parts,
+            pitfalls=pitfalls,
         )
-        for name, number, parts in (
-            ("linear_separability", _accuracy, lambda s: s.once(_classified).accuracy_parts),
-            ("linear_separability_auc", _auc, lambda s: s.once(_classified).auc_parts),
+        for name, number, parts, pitfalls in (
+            (
+                "linear_separability", _accuracy, lambda s: s.once(_classified).accuracy_parts,
+                "It saturates: 1 means that no row is on the wrong side, not that the gap is wide. "
+                "With few pairs in many dimensions the classifier misses a small gap; compare at "
+                "one n and d. It sees what a plane can separate: a narrow cloud inside a wide one "
+                "with the same mean is at 0.5.",
+            ),
+            (
+                "linear_separability_auc", _auc, lambda s: s.once(_classified).auc_parts,
+                "It saturates at 1 as the accuracy does. The order of the scores counts alone: it "
+                "can be high where the accuracy suffers from a shifted threshold.",
+            ),
         )
     ),
     Metric(
@@ -177,12 +218,18 @@ METRICS = [
         "0 = pairs coincide … 0.5 = pairs as far as unpaired rows … 1", low=0, high=1, ideal=0,
         undefined="all rows are equal, so there is no distance to compare with",
         parts=_relative_parts,
+        pitfalls="It is a ratio: narrower clouds raise it at the same distance of the pairs, so a "
+        "collapsing model looks as if its gap grew. It depends on the pairs: shuffled captions "
+        "give 0.5 without any gap.",
     ),
     *(
         Metric(
             f"gap_alignment_{modality}", "gap", of_statistics(gap_alignment, modality),
             "0 = gap orthogonal to what varies … 1 = along it", low=0, high=1,
             undefined="the two means coincide, or all rows of this modality are equal",
+            pitfalls="Where the centroid distance is near its null, the gap vector is noise and so "
+            "is this. A random direction is at √(k/d), which is far from 0 in few dimensions: "
+            "compare with the null.",
         )
         for modality in ("image", "text")
     ),

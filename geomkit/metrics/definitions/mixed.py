@@ -38,8 +38,12 @@ OWN_KIND: Reduction[OwnKind] = Reduction(OwnKindCounts, SampledOwnKindCounts, be
 
 
 def mixed_recall(s: Statistics, direction: str, k: int) -> Number:
-    """Recall@K in one index of all images and all texts, the query left out. 0 to 1.
+    r"""Recall@K in one index of all images and all texts, the query left out. 0 to 1.
 
+    .. math:: \frac1n \sum_i 1[r_i \le K], \quad r_i \text{ the rank of the best right answer
+              among all rows of both modalities}
+
+    geomkit's own, after the search that a shared space is for.
     ``text``: image → text, a hit when any of the image's texts is in the top K of all texts and
     all other images; ``image``: text → image, a hit when its image is in the top K of all images
     and all other texts. Other texts of the same image compete too, as they would in such an index.
@@ -95,8 +99,12 @@ def shares(s: Statistics) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def modality_bias(s: Statistics, modality: str) -> Number:
-    """Share of a query's own modality among its 10 nearest of all other images and texts. 0 to 1.
+    r"""Share of a query's own modality among its 10 nearest of all other images and texts. 0 to 1.
 
+    .. math:: \frac{1}{10n} \sum_i |N(x_i) \cap \{x_j\}|,
+              \quad N(x_i) \text{ the 10 nearest of } x_i \text{ in one index of both modalities}
+
+    geomkit's own.
     0.5 without a gap, 1 where a query finds only its own kind; every image counts with one text,
     so that both modalities have equal numbers. The partner is one of the texts: where all pairs
     coincide it always takes one of the 10 places, and the share is 0.45. Rows that are tied for
@@ -128,6 +136,9 @@ METRICS = [
             of_statistics(mixed_recall, direction, k),
             f"{way} among both, chance … 1 = all found", low=0, high=1, ideal=1,
             reduction=OWN_KIND,
+            pitfalls="0 does not mean that partners are not found: with a gap the rows of the "
+            "query's own modality fill the top K, whatever the recall across. It falls as the "
+            "index grows: compare at one n.",
             parts=partial(
                 parts, direction=direction, values=methodcaller("hits", k), of=_found
             ),
@@ -140,6 +151,9 @@ METRICS = [
             f"modality_bias_{modality}", "mixed", of_statistics(modality_bias, modality),
             "0.5 = none … 1 = finds only its own kind", low=0, high=1, ideal=0.45,
             reduction=NEAREST, undefined="it needs more than 5 pairs",
+            pitfalls="It saturates: 1 says that the ten nearest are of one kind, not how far the "
+            "other kind is. Ideal is 0.45, not 0.5, since the partner of a perfect pair takes one "
+            "of the ten places. In a wide cloud of many rows it stays high for a small gap.",
             parts=partial(_bias_parts, modality=modality),
         )
         for modality in ("image", "text")

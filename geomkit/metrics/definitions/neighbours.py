@@ -32,6 +32,8 @@ ACROSS: Reduction[Neighbourhoods] = Reduction(Neighbours)
 def cka(m: Moments) -> Number:
     r"""Unbiased linear CKA: how similarly the two modalities arrange the pairs. 0 (shuffled) to 1.
 
+    .. math:: \frac{\mathrm{HSIC}(x, y)}{\sqrt{\mathrm{HSIC}(x, x)\,\mathrm{HSIC}(y, y)}}
+
     Kornblith et al. (arXiv 1905.00414) with the unbiased HSIC of Song et al. (JMLR 2012). The
     latter does not move under translation, so it is computed of centred rows a and b, whose kernel
     matrices have row sums of zero: :math:`\lVert\sum ab^⊤\rVert^2`, less the diagonals'
@@ -57,7 +59,10 @@ def _hsic(m: Moments, one: str, other: str) -> float:
 
 
 def mutual_knn(s: Statistics) -> Number:
-    """Mean overlap of a pair's 10 nearest neighbours among images and among texts. 0 to 1.
+    r"""Mean overlap of a pair's 10 nearest neighbours among images and among texts. 0 to 1.
+
+    .. math:: \frac{1}{10n} \sum_i |N_x(i) \cap N_y(i)|,
+              \quad N_x(i) \text{ the 10 nearest of } x_i \text{ among the other images}
 
     Huh et al., "The Platonic Representation Hypothesis" (arXiv 2405.07987). Shuffled pairs overlap
     by 10/(n − 1). Rows that are tied for the last places share them, as if they came in a random
@@ -119,7 +124,10 @@ def error_of_neighbours(near: Nearest, shares: np.ndarray, *kinds: tuple[Kind, .
 
 
 def hubness(s: Statistics, modality: str) -> Number:
-    """Skewness of how often each row is among the 10 nearest of a row of the other modality.
+    r"""Skewness of how often each row is among the 10 nearest of a row of the other modality.
+
+    .. math:: \frac{\frac1n \sum_i (c_i-\bar c)^3}{(\frac1n \sum_i (c_i-\bar c)^2)^{3/2}},
+              \quad c_i \text{ the number of rows that have row } i \text{ among their nearest}
 
     Radovanović et al. (JMLR 2010): ``image``: how often each image is among the nearest of a text.
     Rows that are tied for the last places share them: the skewness is that of expected numbers.
@@ -141,11 +149,16 @@ METRICS = [
         "cka", "neighbours", of_moments(cka), "0 = unrelated … 1 = same arrangement",
         low=-1, high=1, ideal=1, across=False,
         undefined="it needs 4 pairs that are not all alike",
+        pitfalls="A gap does not show: it stays the same if one modality is translated or rotated. "
+        "The directions of largest variance dominate: two clouds that share one strong direction "
+        "are near 1.",
     ),
     Metric(
         "mutual_knn", "neighbours", mutual_knn, "10/(n−1) = chance … 1 = same neighbours",
         low=0, high=1, ideal=1, across=False, reduction=NEAREST,
         undefined="it needs more than 10 pairs",
+        pitfalls="A gap does not show, since no image is compared with a text. Chance is 10/(n−1): "
+        "compare at one n.",
     ),
     *(
         Metric(
@@ -153,6 +166,9 @@ METRICS = [
             "0 = no hubs … large = a few rows are neighbours of most", reduction=ACROSS,
             undefined="it needs more than 10 pairs, rows that are not all neighbours equally "
             "often, and all pairs of rows: it is left out past the row budget",
+            pitfalls="A gap by itself makes hubs: the rows at the edge towards the other cloud are "
+            "the nearest of most of its rows. It grows with the dimension and has no null: compare "
+            "at one n and d.",
         )
         for modality in ("image", "text")
     ),

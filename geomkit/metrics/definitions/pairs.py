@@ -21,12 +21,19 @@ __all__ = [
 
 
 def paired_cosine(m: Moments) -> Number:
-    """Mean cosine of the pairs, x_i · y_i; its null is the mean over shuffled pairs. −1 to 1."""
+    r"""Mean cosine of the pairs, x_i · y_i; its null is the mean over shuffled pairs. −1 to 1.
+
+    .. math:: \frac1n \sum_i x_i·y_i
+
+    Reported by Fahim, Murphy and Fyshe (arXiv 2405.18570), among others.
+    """
     return Number(m.paired, root(m.distance_variance / m.n) / 2, m.cross_cosine)
 
 
 def alignment(m: Moments) -> Number:
-    """Mean squared distance of the pairs (Wang and Isola, arXiv 2005.10242). 0 to 4.
+    r"""Mean squared distance of the pairs (Wang and Isola, arXiv 2005.10242). 0 to 4.
+
+    .. math:: \frac1n \sum_i \lVert x_i - y_i \rVert^2
 
     On unit rows it is 2 − 2 × paired cosine, and so are its error and null.
     """
@@ -34,10 +41,13 @@ def alignment(m: Moments) -> Number:
 
 
 def centroid_gap(m: Moments) -> Number:
-    """Part of the alignment that is due to the means, ‖x̄ − ȳ‖². 0 to 4.
+    r"""Part of the alignment that is due to the means, ‖x̄ − ȳ‖². 0 to 4.
 
-    Few pairs enlarge it by tr(Σ)/n on average, see :func:`centroid_distance_unbiased`. The null,
-    alignment/n, is its mean under exchange of image and text within pairs.
+    .. math:: \lVert \bar x - \bar y \rVert^2
+
+    One of the two parts of the gap in arXiv 2604.00279. Few pairs enlarge it by tr(Σ)/n on average,
+    see :func:`~geomkit.metrics.definitions.gap.centroid_distance_unbiased`. The null, alignment/n,
+    is its mean under exchange of image and text within pairs.
     """
     mean, covariance = m.difference
     error, _ = norm_errors(mean, covariance, m.n)
@@ -45,10 +55,12 @@ def centroid_gap(m: Moments) -> Number:
 
 
 def distribution_gap(m: Moments) -> Number:
-    """Rest of the alignment, mean ‖(x_i − x̄) − (y_i − ȳ)‖². 0 to 4.
+    r"""Rest of the alignment, mean ‖(x_i − x̄) − (y_i − ȳ)‖². 0 to 4.
 
-    The alignment is the sum of it and the centroid gap; translating one modality onto the other
-    removes the centroid gap and leaves this.
+    .. math:: \frac1n \sum_i \lVert (x_i-\bar x) - (y_i-\bar y) \rVert^2
+
+    The other part of the gap in arXiv 2604.00279. The alignment is the sum of it and the centroid
+    gap; translating one modality onto the other removes the centroid gap and leaves this.
     """
     mean, covariance = m.difference
     value = max(0.0, float(covariance.trace()))
@@ -59,9 +71,13 @@ def distribution_gap(m: Moments) -> Number:
 
 
 def gap_dimensions(s: Statistics, share: float = 0.9) -> Number:
-    """Smallest number of coordinates that hold 90% of ‖x̄ − ȳ‖². 1 to d.
+    r"""Smallest number of coordinates that hold 90% of ‖x̄ − ȳ‖². 1 to d.
 
-    It depends on the basis: a rotation of the space changes it.
+    .. math:: \min \{|S| : \sum_{k \in S} g_k^2 \ge 0.9 \lVert g \rVert^2\},
+              \quad g = \bar x - \bar y
+
+    After Schrodi et al. (arXiv 2404.07983), who find that few dimensions hold most of the gap. It
+    depends on the basis: a rotation of the space changes it.
     """
     squares = np.sort(s.gap_vector**2)[::-1]
     total = squares.sum()
@@ -80,23 +96,34 @@ METRICS = [
         "paired_cosine", "pairs", of_moments(paired_cosine, p_value=shuffle_p_value),
         "−1 = opposite … 1 = pairs coincide", low=-1, high=1, ideal=1,
         parts=lambda s: 1.0 - s.once(distances) / 2,
+        pitfalls="In a narrow cone unpaired rows have a high cosine too: compare with the null. "
+        "Moving the centres together raises it without any better match of the pairs.",
     ),
     Metric(
         "alignment", "pairs", of_moments(alignment),
         "0 = pairs coincide … 4 = opposite", low=0, high=4, ideal=0,
         parts=lambda s: s.once(distances),
+        pitfalls="Narrow clouds have a small one whether or not the pairs match: compare with the "
+        "null. It holds both the distance of the centres and the scatter of the pairs, which "
+        "centroid_gap and distribution_gap tell apart.",
     ),
     Metric(
         "centroid_gap", "pairs", of_moments(centroid_gap),
         "0 … alignment: the part due to the means", low=0, high=4, ideal=0,
+        pitfalls="Few pairs enlarge it: without a gap it is alignment/n on average, its null. "
+        "Centring removes it wholly, whatever else tells the clouds apart.",
     ),
     Metric(
         "distribution_gap", "pairs", of_moments(distribution_gap),
         "0 … alignment: the part that is left", low=0, high=4, ideal=0,
+        pitfalls="Narrow clouds have a small one whether or not the pairs match. Wrong captions "
+        "raise it as much as clouds of different shape do.",
     ),
     Metric(
         "gap_dimensions_90", "pairs", gap_dimensions,
         "1 … d: coordinates holding 90% of the centroid gap", low=1,
         undefined="the two means coincide",
+        pitfalls="It depends on the basis: a rotation, which changes no other metric, changes it. "
+        "Where the centroid distance is near its null, it counts the dimensions of noise.",
     ),
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from geomkit.metrics.statistics import Reduction, Statistics
 __all__ = ["METRICS", "RECALL_AT", "mean_rank", "median_rank", "mrr", "parts", "recall"]
 
 RECALL_AT = (1, 3, 5, 10)
+"""Ranks K of the recalls."""
 _SCORES = 1 << 23
 """Scores of sampled queries with the whole gallery from which null and p-value are drawn."""
 _FEWEST = 16
@@ -195,8 +196,11 @@ def parts(
 
 
 def recall(s: Statistics, direction: str, k: int) -> Number:
-    """Recall@K: share of queries with a right answer in the top K. 0 to 1.
+    r"""Recall@K: share of queries with a right answer in the top K. 0 to 1.
 
+    .. math:: \frac1n \sum_i 1[r_i \le K], \quad r_i \text{ the rank of the best right answer}
+
+    The usual recall of Karpathy and Fei-Fei (arXiv 1412.2306).
     ``text``: image → text, a hit when any of the image's texts is there; ``image``: text → image,
     over all texts (as CLIP_benchmark has both). Ties count by expectation. It falls as the gallery
     grows: compare only at one n.
@@ -246,15 +250,23 @@ def regrouped(s: Statistics, direction: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_rank(s: Statistics, direction: str) -> Number:
-    """Mean rank of the right answer, from 1. Dominated by the worst queries."""
+    r"""Mean rank of the right answer, from 1. Dominated by the worst queries.
+
+    .. math:: \frac1n \sum_i r_i
+
+    Reported by open_clip during training.
+    """
     f = s.once(found, direction)
     value, error = mean_with_error(f.ranks.ranks, f.groups)
     return Number(value, f.error(f.ranks.ranks, error, _RANK))
 
 
 def median_rank(s: Statistics, direction: str) -> Number:
-    """Median rank of the right answer, from 1.
+    r"""Median rank of the right answer, from 1.
 
+    .. math:: \mathrm{median}_i \, r_i
+
+    Karpathy and Fei-Fei (arXiv 1412.2306).
     ``stderr`` is the half width of a 95% interval over 1.96, see :func:`median_with_error`.
     """
     f = s.once(found, direction)
@@ -295,7 +307,12 @@ def median_with_error(
 
 
 def mrr(s: Statistics, direction: str) -> Number:
-    """Mean reciprocal rank of the right answer. 0 to 1."""
+    r"""Mean reciprocal rank of the right answer. 0 to 1.
+
+    .. math:: \frac1n \sum_i \frac{1}{r_i}
+
+    Voorhees (TREC-8, 1999).
+    """
     f = s.once(found, direction)
     value, error = share_with_error(f.ranks.reciprocal, f.groups)
     return Number(value, f.error(f.ranks.reciprocal, error, _RECIPROCAL))
@@ -323,12 +340,27 @@ def _retrieval(direction: str) -> list[Metric]:
             metric(
                 f"recall@{k}", recall, "K/n = chance … 1 = all found",
                 methodcaller("hits", k), k, low=0, high=1,
+                pitfalls="It falls as the gallery grows: compare at one n. A gap does not show: "
+                "the order within the other modality counts alone, and a model with disjoint "
+                "clouds can reach 1. An equally fitting caption of another image counts as a miss.",
             )
             for k in RECALL_AT
         ),
-        metric("mean_rank", mean_rank, "1 = all first … n", attrgetter("ranks"), low=1),
-        metric("median_rank", median_rank, "1 = most first … n", None, low=1),
-        metric("mrr", mrr, "0 … 1 = all first", attrgetter("reciprocal"), low=0, high=1),
+        metric(
+            "mean_rank", mean_rank, "1 = all first … n", attrgetter("ranks"), low=1,
+            pitfalls="The worst queries dominate: a few wrong captions move it more than the model "
+            "does. It grows with n.",
+        ),
+        metric(
+            "median_rank", median_rank, "1 = most first … n", None, low=1,
+            pitfalls="Most good models share a median of 1 or 2, so it cannot tell them apart. It "
+            "grows with n.",
+        ),
+        metric(
+            "mrr", mrr, "0 … 1 = all first", attrgetter("reciprocal"), low=0, high=1,
+            pitfalls="The first ranks weigh most: from rank 1 to 2 it loses as much as from 2 to "
+            "the end. It falls as the gallery grows: compare at one n.",
+        ),
     ]  # fmt: skip
 
 

@@ -105,9 +105,13 @@ def explained_variance(eigenvalues: np.ndarray) -> np.ndarray:
 
 
 def explained_variance_auc(eigenvalues: np.ndarray) -> float:
-    """Mean of the cumulative explained-variance ratio over the components.
+    r"""Mean of the cumulative explained-variance ratio over the components.
 
-    (k + 1)/(2k), about ½, when all k directions have the same variance; 1 when one has all of it.
+    .. math:: \frac1k \sum_{j=1}^k \frac{λ_1 + \cdots + λ_j}{λ_1 + \cdots + λ_k},
+              \quad λ_j \text{ the eigenvalues of the covariance, } k = \min(n, d)
+
+    One number for the curve of Fahim, Murphy and Fyshe (arXiv 2405.18570). (k + 1)/(2k), about ½,
+    when all k directions have the same variance; 1 when one has all of it.
 
     >>> explained_variance_auc(np.array([1.0, 1.0]))
     0.75
@@ -159,7 +163,12 @@ def explained_variance_with_error(
 
 
 def components_to(eigenvalues: np.ndarray, share: float) -> float:
-    """Number of principal components that explain a share of the variance.
+    r"""Number of principal components that explain a share of the variance.
+
+    .. math:: \min \{j : λ_1 + \cdots + λ_j \ge s\,(λ_1 + \cdots + λ_k)\},
+              \quad λ_j \text{ the eigenvalues of the covariance}
+
+    s is 0.8 or 0.9, as in sklearn's PCA.
 
     >>> components_to(np.array([3.0, 1.0]), 0.8)
     2.0
@@ -172,7 +181,10 @@ def components_to(eigenvalues: np.ndarray, share: float) -> float:
 
 
 def effective_rank(eigenvalues: np.ndarray) -> float:
-    """Effective rank, exp of the entropy of the normalised singular values.
+    r"""Effective rank, exp of the entropy of the normalised singular values.
+
+    .. math:: \exp\left(-\sum_k p_k \log p_k\right), \quad p_k = \frac{σ_k}{\sum_j σ_j},
+              \quad σ_k \text{ the singular values of the rows}
 
     Garrido et al., "RankMe" (arXiv 2210.02885), without its ε. 1: one direction; min(n, d): all
     equal. Uncentred, so a cloud far from the origin has a low one whatever its shape.
@@ -189,9 +201,12 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
 
 
 def participation_ratio(eigenvalues: np.ndarray) -> float:
-    """Participation ratio, (Σλ)²/Σλ², of the centred scatter.
+    r"""Participation ratio, (Σλ)²/Σλ², of the centred scatter.
 
-    1: one direction; d: all equal; NaN without variance.
+    .. math:: \frac{(\sum_j λ_j)^2}{\sum_j λ_j^2}, \quad λ_j \text{ the eigenvalues}
+
+    Bell and Dean (1970) for vibrations; of a covariance by Gao et al. (2017). 1: one direction; d:
+    all equal; NaN without variance.
 
     >>> participation_ratio(np.array([1.0, 1.0, 0.0]))
     2.0
@@ -203,9 +218,11 @@ def participation_ratio(eigenvalues: np.ndarray) -> float:
 def isoscore(eigenvalues: np.ndarray, dim: int) -> float:
     r"""IsoScore, how evenly the variance fills the space: 0 (one direction) to 1 (all equal).
 
-    Rudman et al., "IsoScore" (arXiv 2108.07344): with v the eigenvalues of the covariance scaled to
-    norm √d, the defect δ = ‖v − 1‖ / √(2(d − √d)), the share of dimensions in use
-    φ = (d − δ²(d − √d))² / d², the score is (dφ − 1)/(d − 1).
+    .. math:: \frac{dφ-1}{d-1}, \quad φ = \frac{(d - δ^2(d-\sqrt d))^2}{d^2}, \quad
+              δ = \frac{\lVert v - 1 \rVert}{\sqrt{2(d - \sqrt d)}}
+
+    Rudman et al., "IsoScore" (arXiv 2108.07344): v are the eigenvalues of the covariance scaled to
+    norm √d, δ is the defect, φ the share of dimensions in use.
 
     Args:
         eigenvalues: Eigenvalues of the centred scatter; missing ones are zero.
@@ -226,7 +243,10 @@ def isoscore(eigenvalues: np.ndarray, dim: int) -> float:
 
 
 def spectral_decay(eigenvalues: np.ndarray) -> float:
-    """Decay coefficient α of the spectrum, λ_j ∝ j^(−α).
+    r"""Decay coefficient α of the spectrum, λ_j ∝ j^(−α).
+
+    .. math:: α = -\frac{\sum_j (\log j - m) \log λ_j}{\sum_j (\log j - m)^2},
+              \quad m = \frac1k \sum_j \log j
 
     Agrawal et al., "α-ReQ" (NeurIPS 2022): the slope of log eigenvalue against log rank, by least
     squares over all eigenvalues above 10⁻¹⁰ of the largest. 0: flat; the paper finds the best
@@ -247,7 +267,9 @@ def spectral_decay(eigenvalues: np.ndarray) -> float:
 
 
 def conformity(m: Moments, modality: str) -> Number:
-    """Mean cosine of a modality's rows with their own mean, ‖x̄‖. 0 to 1.
+    r"""Mean cosine of a modality's rows with their own mean, ‖x̄‖. 0 to 1.
+
+    .. math:: \frac1n \sum_i \frac{x_i·\bar x}{\lVert\bar x\rVert} = \lVert \bar x \rVert
 
     Levi and Gilboa, "The Double-Ellipsoid Geometry of CLIP" (arXiv 2411.14517): a row's conformity
     is its mean cosine with all others, estimated by its cosine with the mean. The mean of the
@@ -287,35 +309,51 @@ def _spectrum(modality: str) -> list[Metric]:
             "explained_variance_auc", explained_variance_auc,
             "0.5 = all directions equal … 1 = one direction", low=0, high=1,
             ideal=lambda d: (d + 1) / (2 * d),
+            pitfalls="With few rows the spectrum is that of the sample, and with fewer rows than "
+            "dimensions there are only n components: compare at one n and d. Centred: neither a "
+            "cone nor a gap shows.",
         ),
         *(
             metric(
                 f"components_to_{share}", components_to,
                 f"1 … min(n, d): directions holding {share}% of the variance", share / 100, low=1,
                 ideal=lambda d, share=share: math.ceil(share * d / 100),
+                pitfalls="A whole number of at most min(n, d): small changes do not show, and few "
+                "rows lower it. Centred: neither a cone nor a gap shows.",
             )
             for share in (80, 90)
         ),
         metric(
             "effective_rank", effective_rank, "1 = one direction … min(n, d) = all equal",
             low=1, ideal=float, centred=False,
+            pitfalls="Not centred: in a cone it is low whatever the shape of the cloud, and a moved"
+            " mean looks like a changed rank. At most min(n, d), and few rows lower it: compare at "
+            "one n and d.",
         ),
         metric(
             "participation_ratio", participation_ratio, "1 = one direction … d = all equal",
             low=1, ideal=float,
+            pitfalls="The largest eigenvalues dominate: one strong direction makes it small though "
+            "many others vary too. Few rows lower it: compare at one n.",
         ),
         metric(
             "isoscore", isoscore, "0 = one direction … 1 = all equal",
             low=0, high=1, ideal=1, with_dim=True,
             undefined="all rows of this modality are equal, or they have one dimension",
+            pitfalls="Few rows lower it, and of fewer rows than dimensions the missing eigenvalues "
+            "count as 0: compare at one n and d. Centred: a cone does not show.",
         ),
         metric(
             "spectral_decay", spectral_decay, "0 = flat … large = few directions", low=0, ideal=0,
             undefined="the rows of this modality vary in fewer than two directions",
+            pitfalls="A power law is fitted whether or not the spectrum follows one. Most points "
+            "of the fit are small eigenvalues, which few rows make too small: compare at one n.",
         ),
         Metric(
             f"conformity_{modality}", "spectrum", of_moments(conformity, modality),
             "0 = centred … 1 = all in one cone", low=0, high=1, ideal=0, across=False,
+            pitfalls="Few rows enlarge it: 1/√n for independent directions, its null. It is the "
+            "length of the mean and says nothing of the shape; centring brings it to about 0.",
         ),
     ]  # fmt: skip
 

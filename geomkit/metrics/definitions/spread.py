@@ -82,8 +82,10 @@ def kernel_variance(s: Statistics, **weights: float) -> float:
 def uniformity(s: Statistics, kind: Kind) -> Number:
     r"""Log of the mean Gaussian potential of two rows, within a modality or across (t = 2).
 
-    :math:`\log \mathrm{mean}_{i \ne j} e^{-2\lVert x_i - x_j \rVert^2}` (Wang and Isola,
-    arXiv 2005.10242; across: the paper's XU). 0 for one spot, down to the sphere's limit; a finite
+    .. math:: \log \frac{1}{n(n-1)} \sum_{i \ne j} e^{-2\lVert x_i - x_j \rVert^2}
+
+    Wang and Isola (arXiv 2005.10242); across, with y_j in place of x_j, the XU of Fahim, Murphy and
+    Fyshe (arXiv 2405.18570). 0 for one spot, down to the sphere's limit; a finite
     cloud can lie below the limit, since no row is compared with itself.
     """
     rows = s.reduced(POTENTIALS).row_means(kind)
@@ -93,7 +95,12 @@ def uniformity(s: Statistics, kind: Kind) -> Number:
 
 
 def uniformity_mean(s: Statistics) -> Number:
-    """Mean of the two modalities' uniformities: the paper's U."""
+    r"""Mean of the two modalities' uniformities: the paper's U.
+
+    .. math:: \frac12 (U_\mathrm{image} + U_\mathrm{text})
+
+    Fahim, Murphy and Fyshe (arXiv 2405.18570); each is Wang and Isola's (arXiv 2005.10242).
+    """
     x, y = (s.reduced(POTENTIALS).row_means(kind) for kind in ("xx", "yy"))
     value = (math.log(x.mean()) + math.log(y.mean())) / 2
     of_x, of_y = 1 / (2 * x.mean()), 1 / (2 * y.mean())
@@ -102,10 +109,12 @@ def uniformity_mean(s: Statistics) -> Number:
 
 
 def intra_cosine(m: Moments, modality: str) -> Number:
-    """Mean cosine of two different rows of a modality: the cone effect. −1/(n−1) to 1.
+    r"""Mean cosine of two different rows of a modality: the cone effect. −1/(n−1) to 1.
 
-    The null is that of exchanging image and text within pairs: the mean over both modalities and
-    across.
+    .. math:: \frac{1}{n(n-1)} \sum_{i \ne j} x_i·x_j
+
+    Liang et al., "Mind the Gap" (arXiv 2203.02053). The null is that of exchanging image and text
+    within pairs: the mean over both modalities and across.
     """
     image, text = m.intra_cosine("image"), m.intra_cosine("text")
     # It is ‖x̄‖² without the share of each row with itself.
@@ -114,26 +123,44 @@ def intra_cosine(m: Moments, modality: str) -> Number:
     return Number(image if modality == "image" else text, error, null)
 
 
-def _uniformity(name: str, *kind: str, hint: str = "lower: more uniform") -> Metric:
+_PITFALLS = (
+    "Its scale depends on the dimension: compare with the ideal, at one d. Equal rows, such as one "
+    "caption of several images, raise it strongly."
+)
+
+
+def _uniformity(
+    name: str, *kind: str, hint: str = "lower: more uniform", pitfalls: str = _PITFALLS
+) -> Metric:
     formula = uniformity if kind else uniformity_mean
     ends = "0 = collapsed … {limit} = spread over the whole sphere"
     if "xy" in kind:  # beyond the limit: clouds on opposite sides
         ends = "0 = coincide … {limit} = unrelated, over the sphere … −8 = opposite poles"
     return Metric(
         name, "spread", of_statistics(formula, *kind), ends, low=-8, high=0, hint=hint,
-        ideal=uniform_sphere_limit, across="xy" in kind, reduction=POTENTIALS,
+        ideal=uniform_sphere_limit, across="xy" in kind, reduction=POTENTIALS, pitfalls=pitfalls,
     )  # fmt: skip
 
 
 METRICS = [
     _uniformity("uniformity_image", "xx"),
     _uniformity("uniformity_text", "yy"),
-    _uniformity("uniformity"),
-    _uniformity("cross_uniformity", "xy", hint="lower: farther apart"),
+    _uniformity(
+        "uniformity",
+        pitfalls="A collapsed modality can hide behind a spread one: look at both. Its scale "
+        "depends on the dimension: compare with the ideal, at one d.",
+    ),
+    _uniformity(
+        "cross_uniformity", "xy", hint="lower: farther apart",
+        pitfalls="A wide gap lowers it as well as spread clouds do, below the limit of the sphere: "
+        "low is not good by itself. Compare with the uniformity of each modality.",
+    ),
     *(
         Metric(
             f"intra_cosine_{modality}", "spread", of_moments(intra_cosine, modality),
             "0 = centred … 1 = all in one cone", low=-1, high=1, ideal=0, across=False,
+            pitfalls="It is the squared length of the mean, without each row with itself: centring "
+            "brings it to about 0, and so do two opposite clusters. It says nothing of the shape.",
         )
         for modality in ("image", "text")
     ),

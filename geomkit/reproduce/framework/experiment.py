@@ -68,7 +68,7 @@ class Options:
 
     @property
     def used_seeds(self) -> tuple[int, ...]:
-        """Seeds that are trained: only the first in a quick run."""
+        """Seeds that are trained, only the first in a quick run."""
         return self.seeds[:1] if self.quick else self.seeds
 
     @property
