@@ -58,6 +58,8 @@ def inline_svg(figure: Figure, label: str, name: str) -> Markup:
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     whole = out.getvalue()
     body = whole[whole.index("<defs>", whole.index("</metadata>")) : whole.rindex("</svg>")]
+    # A style element would hold for the whole page: the page's own says the same of its figures.
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
     for colour, themed in _THEMED.items():
         body = body.replace(f": {colour}", f": {themed}")
     body = _PLACES.sub(lambda place: _NUMBER.sub(_shorter, place[0]), body)

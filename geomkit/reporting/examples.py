@@ -161,7 +161,9 @@ def search(
     def label(modality: int, row: int) -> str:
         image = row if modality == 0 else int(owner[row])
         if texts is not None and data is not None:
-            return shown(texts[row] if modality else " · ".join(data.captions[image]))
+            more = len(data.captions[image]) - 1
+            first = data.captions[image][0] + (f" (and {more} more)" if more else "")
+            return shown(texts[row] if modality else first)
         return shown(embeddings.ids[image]) if embeddings.ids else f"row {row}"
 
     images = frozenset(row if m == 0 else int(owner[row]) for m, row in rows)

@@ -119,7 +119,8 @@ def _distance(result: GapResult) -> str:
     if math.isnan(null):
         return said
     if not _apart(result):
-        return f"{said}, not clearly above the {_number(null)} expected without a gap"
+        above = "not clearly above" if value > null else "no more than"
+        return f"{said}, {above} the {_number(null)} expected without a gap"
     if null <= 0:
         return f"{said}, and no gap would give 0"
     times = value / null
