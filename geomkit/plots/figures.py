@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["PROJECTIONS", "gap", "histograms", "spectrum", "sphere", "umap"]
 
 PROJECTIONS = ("pca", "umap")
+"""Ways to lay embeddings out on a sphere."""
 _STAGES = 5
 _T = TypeVar("_T")
 
