@@ -12,7 +12,7 @@ import typer
 
 from geomkit.errors import GeomkitError
 
-from . import console
+from . import console, waiting
 from .arithmetic import arithmetic
 from .close import close
 from .data import data
@@ -56,7 +56,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", "-V", help="Print the version.", callback=_version, is_eager=True
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no logs.")] = False,
@@ -74,12 +77,15 @@ for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, pl
         app, _command, ranked=_command in (train, gap, extract),
         context_settings=_UNDECLARED if _command is gap else None,
     )  # fmt: skip
+_AT_ONCE = {"-h", "--help", "--version", "-V", "-q", "--quiet"}
+"""Options with which nothing moves while a command starts."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 a threshold missed, 2 bad input, 130 interrupted."""
     console.open_streams()
     status = run(arguments)
+    waiting.stop()
     console.flush()
     sys.exit(status)
 
@@ -95,6 +101,8 @@ def run(arguments: list[str] | None = None) -> int:
     given = front + [word for word in given if word not in front]
     try:
         _check_words(given)
+        if not _AT_ONCE & set(given):
+            waiting.start("geomkit")
         status = app(args=given, prog_name="geomkit", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0

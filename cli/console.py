@@ -17,6 +17,8 @@ from geomkit._core.shown import shown
 from geomkit._core.table import Table
 from geomkit.errors import GeomkitError, reason
 
+from . import waiting
+
 __all__ = [
     "Settings", "explained", "fail", "finished", "flush", "interactive", "line", "mute", "notes",
     "open_streams", "out", "settings", "table", "words", "wrote",
@@ -75,6 +77,7 @@ def out(text: str, *, end: str = "\n") -> None:
     Raises:
         GeomkitError: If it cannot be written, except where its reader has gone.
     """
+    waiting.stop()
     _lenient(sys.stdout)
     try:
         print(shown(text), end=end, flush=True)
@@ -92,6 +95,7 @@ def table(whole: Table) -> None:
         return
     from rich.console import Console
 
+    waiting.stop()
     terminal = Console(highlight=False)
     tables, left_out = whole.fitted(terminal.width)
     for number, part in enumerate(tables):
@@ -129,6 +133,7 @@ def wrote(path: Path) -> None:
 def line(text: str, *, even_if_quiet: bool = False) -> None:
     """A line of log, unless ``--quiet``; a log that cannot be written stops no work."""
     if even_if_quiet or not settings.quiet:
+        waiting.stop()
         _lenient(sys.stderr)
         with contextlib.suppress(OSError):
             print(shown(text), file=sys.stderr, flush=True)

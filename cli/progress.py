@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from geomkit._core.shown import shown
 
-from . import console
+from . import console, waiting
 
 __all__ = ["Display", "StopSignal"]
 
@@ -38,6 +38,7 @@ class Display:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+            waiting.stop()
             self.progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),

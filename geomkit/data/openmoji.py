@@ -173,6 +173,7 @@ def picture(code: str, size: int) -> np.ndarray:
     raise GeomkitError(f"openmoji: no emoji '{code}'; expected an id such as 1F600")
 
 
+@cache  # a load asks for thousands of names
 def _code(emoji: str) -> str:
     return "-".join(f"{ord(c):04X}" for c in emoji)
 
@@ -254,6 +255,7 @@ def _names(language: str) -> dict[str, tuple[str, ...]]:
     return names
 
 
+@cache
 def _spelling(name: str) -> str:
     """A name without case and punctuation: "Iran" and "iran" are one caption."""
     return "".join(c for c in name.casefold() if c.isalnum())
