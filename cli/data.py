@@ -7,12 +7,10 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from geomkit.errors import GeomkitError
 
 from . import console
-from .options import DataOptions, Overwrite
+from .options import DataOptions, Overwrite, Workers, within
 from .progress import Display
 
 if TYPE_CHECKING:
@@ -25,11 +23,11 @@ def data(
     spec: str | None = None,
     *,
     out: Path | None = None,
-    size: Annotated[int, typer.Option(min=1)] = 72,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[int, within(1, 4096)] = 72,
+    seed: Annotated[int, within(0, 2**63 - 1)] = 0,
     overwrite: Overwrite = False,
     check: bool = False,
-    workers: Annotated[int | None, typer.Option(min=0, max=256)] = None,
+    workers: Workers = None,
     options: DataOptions,
 ) -> None:
     """List the data sets, or show one: counts, licence, attribution, a sheet of samples.
@@ -41,7 +39,7 @@ def data(
         seed: Random seed for the choice of samples.
         overwrite: Whether to replace the figure.
         check: Decode every image and list those that fail.
-        workers: Threads that decode for --check; default: one per core.
+        workers: Threads that decode for --check.
         options: Options that complete the DATA spec.
 
     Examples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, is_dataclass
 from functools import wraps
@@ -25,18 +25,52 @@ from geomkit.errors import GeomkitError
 from . import console
 from .ranks import alone
 
-__all__ = ["CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "ModelOptions",
+__all__ = ["PRECISIONS", "CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "ModelOptions",
            "Overwrite", "PageOut", "PlotPairs", "PlotSources", "Precision", "TaskOptions",
-           "TrustData", "Workers", "add_command", "as_command", "parameters",
-           "parse_columns"]  # fmt: skip
+           "TrustData", "Workers", "add_command", "as_command", "offer", "one_of",
+           "parameters", "parse_columns", "within"]  # fmt: skip
+
+_PANELS = {
+    "Models and data": "data split precision batch_size columns max_bad image_column "
+    "caption_column fast_decode trust_data close download cache_images",
+    "Machine": "device workers threads jobs",
+    "Output": "as_json as_csv out html page overwrite",
+}
+"""Panels of --help with the parameters that they list; the first panel has a command's own."""
+
+
+def within(low: float, high: float, meaning: str = "") -> Any:
+    """Return an option of a number in a range, which the help shows in words and not as a type."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value} is not in the range {low}<=x<={high}.")
+        return value
+
+    return typer.Option(help=meaning or None, callback=check)
+
+
+def one_of(*names: str, help: str | None = None) -> Any:
+    """Return an option whose help and completion show its choices; the library checks the value."""
+    option = typer.Option(help=help)
+    offer(option, names)
+    return option
+
+
+def offer(option: Any, names: Sequence[str]) -> None:
+    """Let an option's help and completion show its choices."""
+    option.metavar, option.autocompletion = "|".join(names), lambda: list(names)
+
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, max=256, help="Processes that decode images; default: one per core."),
+    within(0, 256, "Processes that decode images, 0 to 256; default: one per core."),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Allow the download of model weights.")]
-Precision = Annotated[str, typer.Option(help="Precision: auto, fp32, bf16 or fp64.")]
+PRECISIONS = ("auto", "fp32", "bf16", "fp64")
+_SPLITS = ("train", "val", "test", "all")
+Precision = Annotated[str, one_of(*PRECISIONS, help="Precision; auto: bf16 on CUDA, else fp32.")]
 TrustData = Annotated[
     bool,
     typer.Option(
@@ -75,10 +109,10 @@ class ModelOptions:
 
     Attributes:
         data: DATA spec to embed with a model; default: a checkpoint's own data.
-        split: Split to embed with a model: train, val, test or all; default: val.
+        split: Split to embed with a model; default: val.
         device: Device.
-        precision: Precision of a model: fp32, bf16, fp64 or auto (bf16 on CUDA). Default: fp32, and
-            fp64 for a run trained in it.
+        precision: Precision of a model; auto: bf16 on CUDA. Default: fp32, and fp64 for a run
+            trained in it.
         workers: Processes.
         download: Whether to download weights.
         columns: Arrays of a file of embeddings: image=NAME,text=NAME, or any other modalities;
@@ -89,9 +123,9 @@ class ModelOptions:
     """
 
     data: str | None = None
-    split: str | None = None
+    split: Annotated[str | None, one_of(*_SPLITS)] = None
     device: Device = "auto"
-    precision: str | None = None
+    precision: Annotated[str | None, one_of(*PRECISIONS)] = None
     workers: Workers = None
     download: Download = False
     columns: str | None = None
@@ -173,9 +207,9 @@ class TaskOptions:
     overwrite: Overwrite = False
     device: Device = "auto"
     precision: Precision = "fp32"
-    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 256
+    batch_size: Annotated[int, within(1, 2**31 - 1)] = 256
     workers: Workers = None
-    max_bad: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.01
+    max_bad: Annotated[float, within(0.0, 1.0)] = 0.01
     download: Download = False
     close: Close = None
 
@@ -207,6 +241,9 @@ def parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
                 option = p.kind is inspect.Parameter.KEYWORD_ONLY
                 info = typer.Option(*declared) if option else typer.Argument()
             info.help = info.help or " ".join(meaning.split())
+            if isinstance(info, typer.models.OptionInfo):
+                panels = (panel for panel, of in _PANELS.items() if p.name in of.split())
+                info.rich_help_panel = next(panels, None)
             found.append(
                 p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info])
             )
@@ -253,9 +290,10 @@ def add_command(
         settings: Further arguments of Typer.
     """
     text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
+    paragraphs = text.partition("\n\nArgs:")[0].split("\n\n")
     app.command(
         function.__name__.replace("_", "-"),
-        help=text.partition("\n\nArgs:")[0],
+        help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
         epilog=f"\b\nExamples:\n{dedent(examples)}",
         **settings,
     )(as_command(function if ranked else alone(function)))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from geomkit.errors import GeomkitError
 
 from . import console
 from .close import load_fit, say_fit
 from .many import Figure, draws
-from .options import ModelOptions
+from .options import ModelOptions, within
 
 if TYPE_CHECKING:
     from geomkit.plots.closing import Point
@@ -29,7 +27,7 @@ def plot_close(
     fit: str | None = None,
     gap: str = "centroid_distance",
     against: str = "recall@1,mixed_recall@10,modality_bias",
-    temperature: Annotated[float, typer.Option(min=1e-4, max=100.0)] = 0.01,
+    temperature: Annotated[float, within(1e-4, 100.0)] = 0.01,
     caption_index: int = 0,
     seed: int = 0,
     exact_limit: int | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
 from .many import Drawing, draws, load_one
-from .options import ModelOptions, PlotPairs
+from .options import ModelOptions, PlotPairs, one_of
 
 if TYPE_CHECKING:
     from geomkit.data import PairData
@@ -29,7 +29,7 @@ def plot_sphere(
     *,
     stages: int | None = None,
     pairs: PlotPairs = 1000,
-    projection: str = "pca",
+    projection: Annotated[str, one_of(*_PROJECTIONS)] = "pca",
     options: ModelOptions,
 ) -> Drawing:
     """Draw the stages of training on the sphere; rows with d > 3 on their first three PCs.

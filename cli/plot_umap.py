@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from . import console
 from .many import Figure, draws, load_all
-from .options import ModelOptions, PlotPairs, PlotSources
+from .options import ModelOptions, PlotPairs, PlotSources, one_of
 
 __all__ = ["plot_umap"]
 
@@ -15,7 +17,7 @@ def plot_umap(
     *,
     sphere: bool = False,
     pairs: PlotPairs = 1000,
-    metric: str = "cosine",
+    metric: Annotated[str, one_of("cosine", "euclidean", "correlation", "manhattan")] = "cosine",
     neighbours: int = 15,
     min_dist: float = 0.1,
     lines: bool = True,
@@ -30,7 +32,7 @@ def plot_umap(
         sources: What to draw.
         sphere: Lay out on the sphere instead of the plane.
         pairs: Number of pairs.
-        metric: Distance between rows: cosine, euclidean, correlation or manhattan.
+        metric: Distance between rows.
         neighbours: Number of nearest rows that each row is to stay close to.
         min_dist: Smallest distance between points, 0 to 1.
         lines: Join the pairs.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from geomkit.errors import GeomkitError, reason
-from geomkit.training.config import TrainConfig, configure, default_words
+from geomkit.training.config import CHOICES, RECIPES, TrainConfig, configure, default_words
 
 from . import console, options
 from .progress import Display, StopSignal
@@ -35,6 +35,11 @@ _PANELS = {
 """Panels of --help with their options: fields of the configuration, and parameters of the command.
 The first one is typer's own."""
 
+_CHOICES = {name: values for name, (_, values) in CHOICES.items()} | {
+    "recipe": ("auto", *RECIPES),
+    "precision": options.PRECISIONS,
+}
+
 
 def _config_option(parameter: inspect.Parameter, words: str) -> inspect.Parameter:
     """The parameter that sets a field of the configuration, with its default in words."""
@@ -45,6 +50,8 @@ def _config_option(parameter: inspect.Parameter, words: str) -> inspect.Paramete
     elif words != str(default):  # the recipe's
         default = None
     kind, (info,) = parameter.annotation.__origin__, parameter.annotation.__metadata__
+    if parameter.name in _CHOICES:
+        options.offer(info, _CHOICES[parameter.name])
     if default is None:
         kind, info.show_default = kind | None, words if words != "none" else True
     return parameter.replace(default=default, annotation=Annotated[kind, info])
@@ -115,7 +122,6 @@ def train(
             raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
         find_data(asked.data)
         team.meet()  # what is wrong with the data of one rank ends all, before a long import
-        console.line("geomkit: loading torch and open_clip …") if console.interactive() else None
         from geomkit.training import loop, tracker
 
         def watch(event: Event) -> None:

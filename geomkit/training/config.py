@@ -13,6 +13,7 @@ from geomkit.losses import PRESETS, TERMS, parse_loss
 from geomkit.models.freezing import FREEZES
 
 __all__ = [
+    "CHOICES",
     "RECIPES",
     "TrainConfig",
     "configure",
@@ -53,7 +54,7 @@ _WITHIN: dict[str, Range] = {
     **dict.fromkeys(("temperature", "final_temperature"), _TEMPERATURES),
 }
 """Permitted range of a field of :class:`TrainConfig`."""
-_CHOICES = {
+CHOICES = {
     "freeze": ("part to freeze", tuple(FREEZES)),
     "captions": ("choice of captions", ("first", "random")),
     "schedule": ("schedule", ("cosine", "constant")),
@@ -114,7 +115,7 @@ class TrainConfig:
         eval_split: Split to evaluate on: train, val or all.
         eval_metrics: Metrics of an evaluation: names or groups, separated by commas.
         seed: Random seed for initial weights and data order.
-        precision: Precision: fp32, bf16, fp64, or auto (bf16 on CUDA).
+        precision: Precision; auto: bf16 on CUDA, else fp32.
         threads: CPU threads; 0: torch's default.
     """
 
@@ -272,7 +273,7 @@ def configure(*, dim: int | None = None, recipe: str = "auto", **given: Any) -> 
 
 def _check(config: TrainConfig) -> None:
     loss = parse_loss(config.loss)
-    for name, (what, choices) in _CHOICES.items():
+    for name, (what, choices) in CHOICES.items():
         if getattr(config, name) not in (None, *choices):
             raise unknown_name(what, getattr(config, name), choices)
     for name, (words, holds) in _WITHIN.items():
