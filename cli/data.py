@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import shorten
@@ -24,7 +25,7 @@ def data(
     *,
     out: Path | None = None,
     size: Annotated[int, within(1, 4096)] = 72,
-    seed: Annotated[int, within(0, 2**63 - 1)] = 0,
+    seed: Annotated[int, within(0, math.inf)] = 0,
     overwrite: Overwrite = False,
     check: bool = False,
     workers: Workers = None,

@@ -56,7 +56,7 @@ def export(
 
     Examples:
         $ geomkit export ckpt.pt --out e.parquet
-        $ embedding-atlas e.parquet --x x --y y --text caption --image image --neighbors neighbors
+        $ geomkit export emb/ --data coco:/data/coco --vectors
     """
     from geomkit._core.files import atomic_write, check_target, sole_writer
 

@@ -8,6 +8,7 @@ parameter has its names in parentheses there.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -25,10 +26,12 @@ from geomkit.errors import GeomkitError
 from . import console
 from .ranks import alone
 
-__all__ = ["PRECISIONS", "CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "ModelOptions",
-           "Overwrite", "PageOut", "PlotPairs", "PlotSources", "Precision", "TaskOptions",
-           "TrustData", "Workers", "add_command", "as_command", "offer", "one_of",
-           "parameters", "parse_columns", "within"]  # fmt: skip
+__all__ = [
+    "PRECISIONS", "CacheImages", "Close", "Data", "DataOptions", "Device", "Download",
+    "ModelOptions", "Overwrite", "PageOut", "PlotPairs", "PlotSources", "Precision",
+    "TaskOptions", "TrustData", "Workers", "add_command", "as_command", "offer", "one_of",
+    "parameters", "parse_columns", "within",
+]  # fmt: skip
 
 _PANELS = {
     "Models and data": "data split precision batch_size columns max_bad image_column "
@@ -44,7 +47,8 @@ def within(low: float, high: float, meaning: str = "") -> Any:
 
     def check(value: Any) -> Any:
         if value is not None and not low <= value <= high:
-            raise typer.BadParameter(f"{value} is not in the range {low}<=x<={high}.")
+            words = f"{low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+            raise typer.BadParameter(f"expected {words}, got {value}")
         return value
 
     return typer.Option(help=meaning or None, callback=check)
@@ -207,7 +211,7 @@ class TaskOptions:
     overwrite: Overwrite = False
     device: Device = "auto"
     precision: Precision = "fp32"
-    batch_size: Annotated[int, within(1, 2**31 - 1)] = 256
+    batch_size: Annotated[int, within(1, 100_000)] = 256
     workers: Workers = None
     max_bad: Annotated[float, within(0.0, 1.0)] = 0.01
     download: Download = False
@@ -241,7 +245,7 @@ def parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
                 option = p.kind is inspect.Parameter.KEYWORD_ONLY
                 info = typer.Option(*declared) if option else typer.Argument()
             info.help = info.help or " ".join(meaning.split())
-            if isinstance(info, typer.models.OptionInfo):
+            if isinstance(info, typer.models.OptionInfo) and info.rich_help_panel is None:
                 panels = (panel for panel, of in _PANELS.items() if p.name in of.split())
                 info.rich_help_panel = next(panels, None)
             found.append(
