@@ -39,7 +39,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="geomkit",
     help="Train, measure and see the embedding geometry of CLIP-like models.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

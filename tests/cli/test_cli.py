@@ -6,6 +6,7 @@ import csv
 import inspect
 import io
 import json
+import os
 import pickle
 import re
 import shlex
@@ -432,3 +433,17 @@ def test_a_folder_that_is_gone_is_said(
     gone.rmdir()
     refused("plot-pca", tmp_path / "e.npz", says=("current folder no longer exists",))
     monkeypatch.chdir(tmp_path)
+
+
+def test_the_library_runs_as_a_module_and_completes_words() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "geomkit", "-V"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("geomkit ")
+    words = {"COMP_WORDS": "geomkit plot-sphere --projection ", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from geomkit_cli.app import app; app(prog_name='geomkit')"],
+        env={**os.environ, **words, "_GEOMKIT_COMPLETE": "complete_bash"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["pca", "umap"]
