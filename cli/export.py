@@ -16,6 +16,8 @@ from .options import ModelOptions, Overwrite
 __all__ = ["export"]
 
 _KINDS = ("parquet",)
+_MANY = 10_000_000_000
+"""Pairs of rows whose comparison takes minutes."""
 
 
 def export(
@@ -28,10 +30,10 @@ def export(
         "embeddings.parquet"
     ),
     projection: str | None = None,
-    neighbours: int = 10,
+    neighbours: Annotated[int, typer.Option(min=0, max=1000)] = 10,
     vectors: bool = False,
-    thumbnail: int = 96,
-    seed: int = 0,
+    thumbnail: Annotated[int, typer.Option(min=0, max=96)] = 96,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     overwrite: Overwrite = False,
     options: ModelOptions,
 ) -> None:
@@ -39,7 +41,8 @@ def export(
 
     Columns: row, modality, pair (row of the other of the pair), id, caption, image (thumbnail),
     neighbors (nearest rows of the other modality), x and y, vector. Embeddings from a file get
-    captions and images by their ids from --data.
+    captions and images by their ids from --data. To look at it: embedding-atlas e.parquet --x x
+    --y y --text caption --image image --neighbors neighbors.
 
     Args:
         source: What to write.
@@ -65,9 +68,17 @@ def export(
     check_target(out, overwrite=overwrite)
     with sole_writer(out):
         from geomkit.reporting import export_parquet
+        from geomkit.reporting.export import PROJECTIONS
 
+        if projection is not None and projection not in PROJECTIONS:
+            raise unknown_name("projection", projection, PROJECTIONS)
         embeddings, split = load_one(source, for_rows(source, options))
         data, notes = originals(source, embeddings, split, options)
+        if neighbours and embeddings.n * embeddings.m > _MANY:
+            console.line(
+                f"{source}: comparing {embeddings.n:,} images with {embeddings.m:,} captions; "
+                "--neighbours 0 leaves this out"
+            )
         with atomic_write(out, overwrite=overwrite) as file:
             made = export_parquet(
                 embeddings,

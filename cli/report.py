@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
 from .many import for_rows, load_one, originals, say_notes, says_data, short_names
@@ -32,8 +32,8 @@ def report(
     projection: str = "pca",
     pairs: Annotated[int, typer.Option(min=8, max=5000)] = 500,
     method: list[str] | None = None,
-    caption_index: int = 0,
-    seed: int = 0,
+    caption_index: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
     exact_limit: int | None = None,
     overwrite: Overwrite = False,
     options: ModelOptions,
@@ -71,7 +71,10 @@ def report(
     with sole_writer(out):
         from geomkit.interventions.applying import check_method
         from geomkit.reporting import report as make
+        from geomkit.reporting.page import PROJECTIONS
 
+        if projection not in PROJECTIONS:
+            raise unknown_name("projection", projection, PROJECTIONS)
         for one in method or ():
             if one != "all":
                 check_method(one)

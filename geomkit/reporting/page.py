@@ -21,6 +21,7 @@ from geomkit.metrics import GapResult, gap
 from geomkit.plots.figures import histograms, sources_of, spectrum, sphere, umap
 from geomkit.plots.layout import UmapOptions
 from geomkit.plots.page import SIDES, SIZE, compressed, in_base64, page_environment, thumbnails
+from geomkit.plots.planes import spaced
 from geomkit.reporting.drawing import inline_svg
 from geomkit.reporting.examples import Search, search
 from geomkit.reporting.tables import closing_table, metric_tables, undefined
@@ -33,6 +34,8 @@ __all__ = ["PROJECTIONS", "Reported", "report"]
 
 PROJECTIONS = ("pca", "umap", "none")
 _MOST = 8
+_DRAWN = 20_000
+"""Pairs that figures are of at most."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def report(
     environment.filters["breakable"] = _breakable
     template = environment.get_template("report.html.jinja")
     missing = dict.fromkeys(
-        (card["name"], card["note"]) for kind in drawn for card in kind["cards"] if card["note"]
+        (card["name"], card["note"]) for kind in drawn for card in kind["cards"] if not card["svg"]
     )
     content: dict[str, Any] = {
         "title": shown(title),
@@ -227,9 +230,9 @@ def _kinds(projection: str, pairs: int, seed: int) -> list[_Kind]:
     if projection == "pca":
         kinds.append(_Kind(
             "sphere", "Sphere",
-            "Images and captions on the first three principal components of both together, put "
-            "back on the unit sphere. What the other dimensions hold is not seen: the table has "
-            "the distances.",
+            "Images and captions on the unit sphere: of more than three dimensions the first three "
+            "principal components of both together, put back on the sphere. What the others hold "
+            "is not seen: the table has the distances.",
             "Images and captions as dots on a sphere",
             partial(sphere, pairs=pairs),
         ))  # fmt: skip
@@ -252,7 +255,7 @@ def _figures(kind: _Kind, parts: Mapping[str, Reported]) -> dict[str, Any]:
             notes[name] = f"figures: {part.embeddings.reason}"
             continue
         try:
-            made[name] = kind.make(part.embeddings)
+            made[name] = kind.make(_thinned(part.embeddings))
         except GeomkitError as error:
             notes[name] = f"{kind.heading.lower()}: {error}"
     if kind.key == "cosines" and made:  # sources are compared along one axis
@@ -265,11 +268,22 @@ def _figures(kind: _Kind, parts: Mapping[str, Reported]) -> dict[str, Any]:
             "svg": inline_svg(made[name], f"{kind.label}: {name}", f"{kind.key}{k}")
             if name in made
             else "",
-            "note": notes.get(name, ""),
+            "note": notes.get(name) or _part(parts[name].embeddings),
         }
         for k, name in enumerate(parts)
     ]
     return {"key": kind.key, "heading": kind.heading, "words": kind.words, "cards": cards}
+
+
+def _thinned(embeddings: Embeddings) -> Embeddings:
+    """The pairs that figures are of: all, or of very many evenly spaced ones."""
+    n = embeddings.n
+    return embeddings if n <= _DRAWN else embeddings.subset(spaced(n, _DRAWN))
+
+
+def _part(embeddings: Embeddings | Clouds) -> str:
+    n = embeddings.n if isinstance(embeddings, Embeddings) else 0
+    return f"of {_DRAWN:,} evenly spaced pairs of {n:,}" if n > _DRAWN else ""
 
 
 def _breakable(name: str) -> Markup:

@@ -126,7 +126,7 @@ def closing_table(name: str, found: Closing) -> Rows:
         if math.isnan(value):
             return "–"
         error = "" if math.isnan(change.stderr) else f" ± {change.stderr:.3f}"
-        return f"{value:.3f}\n{change.value:+.3f}{error}"
+        return f"{value:.3f}\n{round(change.value, 3) + 0.0:+.3f}{error}"
 
     before = [found.value(metric) for metric in found.shown]
     rows = [Row("none", ["–" if math.isnan(value) else f"{value:.3f}" for value in before])]

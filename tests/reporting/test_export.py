@@ -134,6 +134,8 @@ def test_command_writes_captions_of_rows_from_a_file_by_their_ids(cli, refused) 
     assert "caption" not in parquet.read_schema("embeddings.parquet").names
     refused("export", "e.npz", says=("exists already",))
     refused("export", "e.npz", "--out", "x", "--to", "csv", says=("parquet",))
+    refused("export", "e.npz", "--out", "x", "--neighbours", "-1", says=("neighbours",))
+    refused("export", "none.npz", "--out", "x", "--projection", "pac", says=("'pca'",))
     refused("export", "e.npz", "--out", "x", "--data", "imagefolder:none", says=("none",))
     done = cli("export", "e.npz", "--out", "y", "--data", spec, "--projection", "pca")
     assert done.status == 0 and pandas.read_parquet("y")["caption"][9] == "second of 0", done.err

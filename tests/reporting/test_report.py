@@ -275,5 +275,7 @@ def test_command_writes_a_page_with_what_methods_do(cli, refused) -> None:
     refused(*words, says=("report.html", "exists already"))
     refused("report", "a $x$.npz", "--out", "r.png", says=("r.png", ".html"))
     refused("report", "a $x$.npz", "--out", "r.html", "--method", "center", says=("centre",))
+    refused("report", "none.npz", "--out", "r.html", "--projection", "pac", says=("'pca'",))
+    refused("report", "one.npz", "--out", "r.html", "--seed", "-1", says=("seed",))
     refused("report", *["one.npz"] * 9, "--out", "r.html", says=("1 to 8",))
     assert not Path("r.html").exists()
