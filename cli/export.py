@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from geomkit.errors import unknown_name
 
 from . import console
 from .many import for_rows, load_one, originals
-from .options import ModelOptions, Overwrite
+from .options import ModelOptions, Overwrite, one_of, within
 
 __all__ = ["export"]
 
@@ -25,15 +26,15 @@ def export(
         str, typer.Argument(help="A checkpoint, a model (with --data) or embeddings.")
     ],
     *,
-    to: str = "parquet",
+    to: Annotated[str, one_of(*_KINDS)] = "parquet",
     out: Annotated[Path, typer.Option("--out", "-o", help="Table to write.")] = Path(
         "embeddings.parquet"
     ),
-    projection: str | None = None,
-    neighbours: Annotated[int, typer.Option(min=0, max=1000)] = 10,
+    projection: Annotated[str | None, one_of("umap", "pca", "none")] = None,
+    neighbours: Annotated[int, within(0, 1000)] = 10,
     vectors: bool = False,
-    thumbnail: Annotated[int, typer.Option(min=0, max=96)] = 96,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    thumbnail: Annotated[int, within(0, 96)] = 96,
+    seed: Annotated[int, within(0, math.inf)] = 0,
     overwrite: Overwrite = False,
     options: ModelOptions,
 ) -> None:
@@ -46,13 +47,13 @@ def export(
 
     Args:
         source: What to write.
-        to: Kind of table: parquet.
+        to: Kind of table.
         out: Table to write.
-        projection: Projection of both modalities together: umap, pca or none. Default: umap up to
-            20,000 rows, pca of more.
-        neighbours: Number of nearest rows of the other modality, all compared; 0 for none.
+        projection: Projection of both modalities together. Default: umap up to 20,000 rows, pca of
+            more.
+        neighbours: Number of nearest rows of the other modality, 0 to 1,000; 0 for none.
         vectors: Write the unit rows too.
-        thumbnail: Largest side of the images in px, up to 96; 0 for no images.
+        thumbnail: Largest side of the images in px, 0 to 96; 0 for no images.
         seed: Random seed of UMAP.
         overwrite: Whether to replace the table.
         options: How models become embeddings.

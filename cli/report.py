@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
 from .many import for_rows, load_one, originals, say_notes, says_data, short_names
-from .options import ModelOptions, Overwrite, PlotSources
+from .options import ModelOptions, Overwrite, PlotSources, one_of, within
 
 if TYPE_CHECKING:
     from geomkit.reporting import Reported
@@ -29,11 +30,11 @@ def report(
         "report.html"
     ),
     title: str = "Modality gap",
-    projection: str = "pca",
-    pairs: Annotated[int, typer.Option(min=8, max=5000)] = 500,
+    projection: Annotated[str, one_of("pca", "umap", "none")] = "pca",
+    pairs: Annotated[int, within(8, 5000)] = 500,
     method: list[str] | None = None,
-    caption_index: Annotated[int, typer.Option(min=0)] = 0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    caption_index: Annotated[int, within(0, math.inf)] = 0,
+    seed: Annotated[int, within(0, math.inf)] = 0,
     exact_limit: int | None = None,
     overwrite: Overwrite = False,
     options: ModelOptions,
@@ -48,8 +49,8 @@ def report(
         sources: What to report on, up to 8.
         out: Page to write.
         title: Title of the page.
-        projection: pca, on a sphere; umap, in a plane; or none.
-        pairs: Largest number of pairs to draw.
+        projection: Projection of both modalities together: pca on a sphere, umap in a plane.
+        pairs: Largest number of pairs to draw, 8 to 5,000.
         method: Method of geomkit close, repeatable, or all: adds what closing the gap after
             training does.
         caption_index: Text of each image for every metric that is not a recall or rank, from 0.
