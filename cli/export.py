@@ -74,7 +74,8 @@ def export(
         if projection is not None and projection not in PROJECTIONS:
             raise unknown_name("projection", projection, PROJECTIONS)
         embeddings, split = load_one(source, for_rows(source, options))
-        data, notes = originals(source, embeddings, split, options)
+        found = originals(source, embeddings, split, options)
+        notes = [*embeddings.meta.get("notes", ()), *found.notes]
         if neighbours and embeddings.n * embeddings.m > _MANY:
             console.line(
                 f"{source}: comparing {embeddings.n:,} images with {embeddings.m:,} captions; "
@@ -84,7 +85,7 @@ def export(
             made = export_parquet(
                 embeddings,
                 file,
-                data=data,
+                originals=found,
                 projection=projection,
                 neighbours=neighbours,
                 vectors=vectors,

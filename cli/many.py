@@ -23,8 +23,8 @@ from .options import ModelOptions, Overwrite, PageOut
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from geomkit.data import PairData
     from geomkit.embeddings.embeddings import Clouds, Embeddings
+    from geomkit.extraction.originals import Originals
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
 
@@ -157,29 +157,22 @@ def for_rows(source: str, options: ModelOptions) -> ModelOptions:
 
 def originals(
     source: str, embeddings: Embeddings, split: str | None, options: ModelOptions
-) -> tuple[PairData | None, list[str]]:
-    """Return images and captions of embeddings, row by row, and notes about them.
-
-    Where they are not to be had, a note says why, on stderr too.
+) -> Originals:
+    """Return images and captions of embeddings; what is not to be had is said on stderr.
 
     Raises:
         GeomkitError: If --data was given and does not fit them.
     """
-    from geomkit.extraction.originals import pairs_of_embeddings
+    from geomkit.extraction.originals import Originals
 
-    notes = [*embeddings.meta.get("notes", ())]
     given = None if "kind" in embeddings.meta else options.data
+    split, trust = split or options.split, options.trust_data
     try:
-        data = pairs_of_embeddings(
-            embeddings, split or options.split, embeddings.n, data=given, trust=options.trust_data
-        )
+        found = Originals.of(embeddings, split, data=given, trust=trust)
     except GeomkitError as error:
-        if given is not None:
-            raise GeomkitError(f"{source}: --data {given}: {error}") from None
-        notes.append(f"no captions and images: {error}")
-        console.line(f"{source}: {notes[-1]}")
-        return None, notes
-    return data, notes
+        raise GeomkitError(f"{source}: --data {given}: {error}") from None
+    console.notes(source, found.notes)
+    return found
 
 
 def says_data(source: str) -> Callable[[str], None]:

@@ -116,8 +116,9 @@ def _loaded(source: str, name: str, options: ModelOptions) -> Iterator[tuple[str
             continue
         if len(parts) > 1:
             label += f", {'–'.join(part.modalities)}"
-        data, notes = originals(source, part, split, options)
-        yield label, Reported(part, split, data, notes=notes)
+        found = originals(source, part, split, options)
+        notes = [*part.meta.get("notes", ()), *found.notes]
+        yield label, Reported(part, split, found, notes=notes)
 
 
 def _closed(

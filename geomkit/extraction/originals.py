@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,62 @@ import numpy as np
 
 from geomkit.data import PairData, load_data
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.embeddings.formats.clip_retrieval import stored_captions
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints.trained_run import TrainedRun
 from geomkit.models.preprocess import Preprocess
 from geomkit.sources import trusted_spec
 
-__all__ = ["captions_of", "pairs_of_embeddings", "pairs_of_run"]
+__all__ = ["UNKNOWN", "Originals", "captions_of", "pairs_of_embeddings", "pairs_of_run"]
 
 _SIDE = 96
 """Side in px of images that are only looked at."""
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Images and captions of embeddings, as far as they are to be had.
+
+    Attributes:
+        captions: Caption of each row of the texts; empty if they are not known.
+        data: The images, row by row, with all captions of each.
+        notes: Why something is not to be had.
+    """
+
+    captions: tuple[str, ...] = ()
+    data: PairData | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        embeddings: Embeddings,
+        split: str | None = None,
+        *,
+        data: str | None = None,
+        trust: bool = False,
+    ) -> Originals:
+        """Find them in the data that were embedded; captions first in the embeddings' folder.
+
+        Arguments are those of :func:`pairs_of_embeddings`.
+
+        Raises:
+            GeomkitError: If ``data`` was given and does not fit.
+        """
+        path = "" if "kind" in embeddings.meta else embeddings.meta.get("path", "")
+        stored = tuple(stored_captions(Path(path), embeddings.m)) if path else ()
+        try:
+            pairs = pairs_of_embeddings(embeddings, split, embeddings.n, data=data, trust=trust)
+            return cls(stored or tuple(captions_of(embeddings, pairs)), pairs)
+        except GeomkitError as error:
+            if data is not None:
+                raise
+            what = "images" if stored else "captions and images"
+            return cls(stored, None, (f"no {what}: {error}",))
+
+
+UNKNOWN = Originals()
+"""Neither images nor captions are known."""
 
 
 def pairs_of_run(run: TrainedRun, source: str, count: int, *, trust: bool = False) -> PairData:

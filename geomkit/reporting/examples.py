@@ -9,12 +9,10 @@ import numpy as np
 
 from geomkit._core.array import Array, like, to_numpy
 from geomkit._core.shown import shown
-from geomkit.data import PairData
 from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.engine.across import BLOCK, nearest_across
 from geomkit.engine.precision import cosines_at, rounding, unit64
-from geomkit.errors import GeomkitError
-from geomkit.extraction.originals import captions_of
+from geomkit.extraction.originals import UNKNOWN, Originals
 
 __all__ = ["Candidate", "Direction", "Example", "Hub", "Search", "directions", "search"]
 
@@ -125,13 +123,13 @@ class Search:
 
 
 def search(
-    embeddings: Embeddings | Clouds, data: PairData | None = None, *, seed: int = 0
+    embeddings: Embeddings | Clouds, originals: Originals = UNKNOWN, *, seed: int = 0
 ) -> Search:
     """Return examples of the search across modalities, with the words for their rows.
 
     Args:
         embeddings: Embeddings; of clouds without pairs, or of different dimensions, there are none.
-        data: Images and captions, row by row.
+        originals: Images and captions.
         seed: Random seed, as for :func:`directions`.
 
     >>> search(Embeddings.of(np.eye(4), np.eye(4), ids=tuple("abcd"))).labels[0, 2]
@@ -142,12 +140,8 @@ def search(
     if not embeddings.equal_dims:
         return Search(note="the two modalities have different dimensions")
     found = directions(embeddings, seed=seed)
-    note, texts = "", None
-    try:
-        texts = captions_of(embeddings, data) if data is not None else None
-    except GeomkitError as error:
-        note, data = str(error), None
-    owner = np.asarray(embeddings.image_index)
+    owner, first = np.asarray(embeddings.image_index), embeddings.first_texts()
+    counts, captions = np.bincount(owner), originals.captions
     rows = {
         (modality, row)
         for d in found
@@ -157,19 +151,21 @@ def search(
             *((1 - d.query, hub.row) for hub in d.hubs),
         )
     }
+    images = {at: at[1] if at[0] == 0 else int(owner[at[1]]) for at in rows}
 
     def label(modality: int, row: int) -> str:
-        image = row if modality == 0 else int(owner[row])
-        if texts is not None and data is not None:
-            more = len(data.captions[image]) - 1
-            first = data.captions[image][0] + (f" (and {more} more)" if more else "")
-            return shown(texts[row] if modality else first)
+        if captions and modality:
+            return shown(captions[row])
+        image = images[modality, row]
+        if captions:
+            more = f" (and {counts[image] - 1} more)" if counts[image] > 1 else ""
+            return shown(captions[first[image]]) + more
         return shown(embeddings.ids[image]) if embeddings.ids else f"row {row}"
 
-    images = frozenset(row if m == 0 else int(owner[row]) for m, row in rows)
     return Search(
-        found, note, {at: label(*at) for at in rows}, images if data is not None else frozenset(),
-        owner, embeddings.modalities, data is not None or bool(embeddings.ids),
+        found, "", {at: label(*at) for at in rows},
+        frozenset(images.values()) if originals.data is not None else frozenset(), owner,
+        embeddings.modalities, bool(captions or embeddings.ids),
     )  # fmt: skip
 
 

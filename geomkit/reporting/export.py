@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from geomkit._core.array import Array, to_numpy
-from geomkit.data import PairData
 from geomkit.data.pairs import in_utf8
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.across import BLOCK, nearest_across
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.extraction.originals import captions_of
+from geomkit.extraction.originals import UNKNOWN, Originals
 from geomkit.plots.layout import UmapOptions, umap_points
 from geomkit.plots.page import compressed, thumbnails
 
@@ -36,7 +35,7 @@ def export_parquet(
     embeddings: Embeddings,
     file: BinaryIO,
     *,
-    data: PairData | None = None,
+    originals: Originals = UNKNOWN,
     projection: str | None = None,
     neighbours: int = 10,
     vectors: bool = False,
@@ -56,8 +55,8 @@ def export_parquet(
     Args:
         embeddings: Rows to write.
         file: File to write to.
-        data: Their images and captions, row by row; see
-            :func:`geomkit.extraction.originals.pairs_of_embeddings`.
+        originals: Their images and captions, see
+            :meth:`geomkit.extraction.originals.Originals.of`.
         projection: One of :data:`PROJECTIONS`; default: umap up to 20,000 rows, pca of more.
         neighbours: Number of nearest rows; 0 for none.
         vectors: Whether to write the unit rows too.
@@ -70,7 +69,7 @@ def export_parquet(
 
     Raises:
         GeomkitError: For an unknown projection, modalities of different dimensions that are to be
-            projected or compared, and images that do not decode or do not fit the rows.
+            projected or compared, and images that do not decode.
 
     >>> import io, pyarrow.parquet
     >>> pairs = Embeddings.of(np.eye(3), np.eye(3)[::-1])
@@ -81,7 +80,7 @@ def export_parquet(
     import pyarrow
     import pyarrow.parquet
 
-    n, m = embeddings.n, embeddings.m
+    n, m, data = embeddings.n, embeddings.m, originals.data
     if projection is None:
         projection = "umap" if n + m <= _LAID_OUT else "pca"
     _check(embeddings, projection, neighbours, thumbnail)
@@ -98,7 +97,7 @@ def export_parquet(
         "modality": pyarrow.string(),
         "pair": pyarrow.int64(),
         "id": pyarrow.string(),
-        "caption": pyarrow.string() if data is not None else None,
+        "caption": pyarrow.string() if originals.captions else None,
         "image": _struct(bytes=pyarrow.binary(), path=pyarrow.string()) if images else None,
         "neighbors": _struct(
             ids=pyarrow.list_(pyarrow.int64()), distances=pyarrow.list_(pyarrow.float64())
@@ -114,14 +113,16 @@ def export_parquet(
         metadata={"geomkit": json.dumps(meta, ensure_ascii=False)},
     )
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        for group in _groups(embeddings, data, projection, neighbours, vectors, thumbnail, seed):
+        for group in _groups(
+            embeddings, originals, projection, neighbours, vectors, thumbnail, seed
+        ):
             writer.write_table(pyarrow.table({c: group[c] for c in schema.names}, schema=schema))
     return meta
 
 
 def _groups(
     embeddings: Embeddings,
-    data: PairData | None,
+    originals: Originals,
     projection: str,
     neighbours: int,
     vectors: bool,
@@ -131,10 +132,12 @@ def _groups(
     """Values of every column, for some rows at a time."""
     n, owner = embeddings.n, np.asarray(embeddings.image_index)
     sides: tuple[Array, Array] = (embeddings.image, embeddings.text)
-    captions = _captions(embeddings, data)
+    texts = [in_utf8(text) for text in originals.captions]
+    captions = [texts[k] for k in embeddings.first_texts()] if texts else [], texts
     points = _projected(sides, projection, seed)
     partner = (n + embeddings.first_texts(), owner)
-    pixels = thumbnails(data) if data is not None and thumbnail else iter(())
+    shown = originals.data if thumbnail else None
+    pixels = iter(()) if shown is None else thumbnails(shown)
     for side, (rows, others) in enumerate((sides, sides[::-1])):
         near = nearest_across(rows, others, neighbours) if neighbours else None
         start = n * side
@@ -176,14 +179,6 @@ def _check(embeddings: Embeddings, projection: str, neighbours: int, thumbnail: 
             "the two modalities have different dimensions: there is no projection of both, and no "
             "neighbours across; ask for none of them (--projection none --neighbours 0)"
         )
-
-
-def _captions(embeddings: Embeddings, data: PairData | None) -> tuple[list[str], list[str]]:
-    """Caption of each image and of each text row; empty where they are not known."""
-    if data is None:
-        return [], []
-    texts = [in_utf8(text) for text in captions_of(embeddings, data)]
-    return [texts[k] for k in embeddings.first_texts()], texts
 
 
 def _projected(sides: tuple[Array, Array], projection: str, seed: int) -> np.ndarray | None:

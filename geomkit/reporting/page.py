@@ -16,6 +16,7 @@ from geomkit._core.shown import shown
 from geomkit.data import PairData
 from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.extraction.originals import UNKNOWN, Originals
 from geomkit.interventions.closing import Closing
 from geomkit.metrics import GapResult, gap
 from geomkit.plots.figures import histograms, sources_of, spectrum, sphere, umap
@@ -45,15 +46,15 @@ class Reported:
     Attributes:
         embeddings: What is measured.
         split: Split of the data, if known.
-        data: Images and captions, row by row, if they are to be had; see
-            :func:`geomkit.extraction.originals.pairs_of_embeddings`.
+        originals: Images and captions, see
+            :meth:`geomkit.extraction.originals.Originals.of`.
         closing: What interventions do to it, from :func:`geomkit.interventions.closing.close`.
         notes: What was assumed, and what is not used.
     """
 
     embeddings: Embeddings | Clouds
     split: str | None = None
-    data: PairData | None = None
+    originals: Originals = UNKNOWN
     closing: Closing | None = None
     notes: Sequence[str] = ()
 
@@ -118,7 +119,9 @@ def report(
         )  # fmt: skip
     announce("drawing, and searching for neighbours")
     drawn = [_figures(kind, parts) for kind in _kinds(projection, pairs, seed)]
-    searches = {name: search(part.embeddings, part.data, seed=seed) for name, part in parts.items()}
+    searches = {
+        name: search(part.embeddings, part.originals, seed=seed) for name, part in parts.items()
+    }
     environment = page_environment("geomkit.reporting")
     environment.globals["words"] = plural
     environment.filters["breakable"] = _breakable
@@ -140,10 +143,12 @@ def report(
         "versions": f"geomkit {version('geomkit')}, numpy {version('numpy')}",
         "seed": seed,
         "attributions": dict.fromkeys(
-            shown(p.data.attribution) for p in parts.values() if p.data and p.data.attribution
+            shown(p.originals.data.attribution)
+            for p in parts.values()
+            if p.originals.data and p.originals.data.attribution
         ),
     }
-    pixels = {name: _pixels(parts[name].data, found) for name, found in searches.items()}
+    pixels = {name: _pixels(parts[name].originals.data, found) for name, found in searches.items()}
     page = template.render(**content, pictures={name: {} for name in parts})
     for side in SIDES if any(pixels.values()) else ():
         pictures = {
@@ -291,9 +296,9 @@ def _breakable(name: str) -> Markup:
     return Markup("_<wbr>").join(name.split("_"))
 
 
-def _pixels(data: PairData | None, found: Search | None) -> dict[int, np.ndarray]:
+def _pixels(data: PairData | None, found: Search) -> dict[int, np.ndarray]:
     """The images that are shown, by their row."""
-    if data is None or found is None or not found.images:
+    if data is None or not found.images:
         return {}
     rows = sorted(found.images)
     return dict(zip(rows, thumbnails(data.take(np.array(rows))), strict=True))

@@ -18,6 +18,7 @@ from geomkit.data import load_data
 from geomkit.embeddings import Embeddings, read_embeddings
 from geomkit.engine import across
 from geomkit.errors import GeomkitError
+from geomkit.extraction.originals import Originals, captions_of
 from geomkit.reporting import export_parquet
 from geomkit.reporting.export import FORMAT, SCHEMA_VERSION
 
@@ -43,7 +44,8 @@ def made(tmp_path: Path, **options: object) -> pandas.DataFrame:
     data = load_data(folder_of_pairs(tmp_path / "images"), split="all")
     e = Embeddings.of(x, y, OWNER, ids=data.ids)
     with (tmp_path / "e.parquet").open("wb") as file:
-        export_parquet(e, file, data=data, projection="pca", **options)
+        found = Originals(tuple(captions_of(e, data)), data)
+        export_parquet(e, file, originals=found, projection="pca", **options)
     return pandas.read_parquet(tmp_path / "e.parquet")
 
 
@@ -142,3 +144,21 @@ def test_command_writes_captions_of_rows_from_a_file_by_their_ids(cli, refused) 
     write(Path("images/0.txt"), "one caption")
     refused("export", "e.npz", "--out", "x", "--data", spec, says=("1 captions", "2 rows"))
     assert not Path("x").exists()
+
+
+def test_captions_of_a_folder_are_read_where_its_data_are_gone(cli) -> None:
+    import pyarrow
+
+    x, y = several()
+    texts = [f"{k} <b>" for k in range(8)]
+    for kind, rows in (("img_emb", x), ("text_emb", y)):
+        write(Path(f"e/{kind}/{kind}_0.npy"), b"")
+        np.save(f"e/{kind}/{kind}_0.npy", rows)
+    write(Path("e/metadata/metadata_0.parquet"), b"")
+    table = pyarrow.table({"caption": texts, "image_index": OWNER})
+    parquet.write_table(table, "e/metadata/metadata_0.parquet")
+    done = cli("export", "e", "--projection", "none")
+    assert done.status == 0 and "e: no images: " in done.err
+    found = pandas.read_parquet("embeddings.parquet")
+    assert found["caption"][6:].tolist() == texts and found["caption"][2] == texts[0]
+    assert "image" not in found

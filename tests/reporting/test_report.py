@@ -20,6 +20,7 @@ from geomkit.data import load_data
 from geomkit.embeddings import Embeddings
 from geomkit.embeddings.embeddings import Clouds
 from geomkit.errors import GeomkitError
+from geomkit.extraction.originals import Originals
 from geomkit.metrics import GapResult
 from geomkit.reporting import Reported, page, report
 from geomkit.reporting.examples import directions
@@ -82,7 +83,7 @@ def pictured(folder: Path) -> Reported:
     data = load_data(f"imagefolder:{folder}", split="all")
     x, y = clouds(6, 8)
     pairs = Embeddings.of(x, x[[1, 0, 2, 3, 4, 5]] + 0.01 * y, ids=data.ids)
-    return Reported(pairs, "all", data)
+    return Reported(pairs, "all", Originals(tuple(data.names), data))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from geomkit.errors import GeomkitError
 if TYPE_CHECKING:
     from pyarrow import Table
 
-__all__ = ["FORMAT", "Owners", "numbered_files", "read_metadata", "read_shards"]
+__all__ = ["FORMAT", "Owners", "numbered_files", "read_metadata", "read_shards", "stored_captions"]
 
 Owners = tuple[np.ndarray | None, list[str]]
 """For each text of a shard the index of its image in the folder (``None``: text i belongs to image
@@ -147,6 +147,29 @@ def read_metadata(path: Path, images: int, texts: int) -> tuple[Table, np.ndarra
         if table.num_rows != expected:
             raise GeomkitError(f"{table.num_rows} rows for {expected} {kind}")
     return table, index
+
+
+def stored_captions(path: Path, texts: int) -> list[str]:
+    """Return the captions that the metadata of a folder holds, one for each row of the texts.
+
+    Args:
+        path: Path of the folder; of anything else, or without captions, there are none.
+        texts: Number of rows of the texts.
+
+    Raises:
+        GeomkitError: If the metadata cannot be read.
+    """
+    captions: list[str] = []
+    for _, file in sorted(numbered_files(path)["metadata"].items()) if path.is_dir() else ():
+        with reading(file):
+            import pyarrow.parquet
+
+            check_parquet(file)
+            if "caption" not in pyarrow.parquet.read_schema(file).names:
+                return []
+            column = pyarrow.parquet.read_table(file, columns=["caption"]).column(0)
+            captions += ["" if text is None else str(text) for text in column.to_pylist()]
+    return captions if len(captions) == texts else []
 
 
 def _owners(metadata: Path | None, first: int, images: int, texts: int) -> Owners:
