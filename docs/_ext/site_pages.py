@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import os
 import re
 from functools import cache
 from importlib import import_module
@@ -39,6 +40,57 @@ def write_pages(app: Sphinx) -> None:
             path.write_text(text, encoding="utf-8")
     for path in set(folder.rglob("*.rst")) - written:
         path.unlink()
+
+
+# -- documents of the repository outside docs/ ---------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+OUTSIDE = [
+    path.relative_to(ROOT)
+    for pattern in ("CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "reports/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+"""Documents that are pages too; links to them lead to the page."""
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
+
+
+def relinked(text: str, folder: Path) -> str:
+    """Return a document whose relative links hold in the site.
+
+    Args:
+        text: Markdown.
+        folder: Folder of the document, relative to the repository.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        mark, words, target = found.groups()
+        path, hash_, anchor = target.partition("#")
+        place = Path(os.path.normpath(folder / path))
+        if place in OUTSIDE:
+            return f"[{words}](/{GENERATED}/outside/{place.as_posix()}{hash_}{anchor})"
+        if (folder.parts[:1] == ("docs",) and place.parts[:1] == ("docs",)) or place.parts[0] == "..":
+            return found[0]
+        if not (ROOT / place).is_file():
+            return words
+        return f"{mark}[{words}](/../{place.as_posix()})"
+
+    return _LINK.sub(link, text)
+
+
+def write_outside(app: Sphinx) -> None:
+    """Write a copy of each document outside docs/ with links that hold in the site."""
+    for path in OUTSIDE:
+        text = relinked((ROOT / path).read_text(encoding="utf-8"), path.parent)
+        target = Path(app.srcdir) / GENERATED / "outside" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
+
+
+def read(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Turn links of a hand-written page to documents outside docs/."""
+    if not docname.startswith(GENERATED) and app.env.doc2path(docname, False).endswith(".md"):
+        source[0] = relinked(source[0], (Path("docs") / docname).parent)
 
 
 # -- references ---------------------------------------------------------------------------------
@@ -203,6 +255,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the extension."""
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
     app.connect("builder-inited", write_pages)
+    app.connect("builder-inited", write_outside)
+    app.connect("source-read", read)
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", shorten)
