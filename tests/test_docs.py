@@ -90,3 +90,10 @@ def test_every_command_has_a_page_with_its_options(built: dict[str, str]) -> Non
     assert all(f"commands/{name}" in built for name in names)
     assert ".. option:: --loss <str>" in built["commands/train"]
     assert "$ geomkit gap ckpt.pt" in built["commands/gap"]
+
+
+def test_links_between_documents_lead_to_files() -> None:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"

@@ -68,7 +68,8 @@ def relinked(text: str, folder: Path) -> str:
         place = Path(os.path.normpath(folder / path))
         if place in OUTSIDE:
             return f"[{words}](/{GENERATED}/outside/{place.as_posix()}{hash_}{anchor})"
-        if (folder.parts[:1] == ("docs",) and place.parts[:1] == ("docs",)) or place.parts[0] == "..":
+        inside = folder.parts[:1] == place.parts[:1] == ("docs",)
+        if inside or place.parts[0] == "..":
             return found[0]
         if not (ROOT / place).is_file():
             return words
