@@ -194,7 +194,7 @@ def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
         if not option.startswith(("--max-", "--min-")):
             raise GeomkitError(f"unknown option '{word}'; see geomkit gap --help")
         if name not in by_option:
-            raise unknown_name(f"metric in {option}", name, by_option)
+            raise unknown_name(f"metric in {option}", name, by_option, see="geomkit metrics")
         text = value if equals else next(rest, "")
         try:
             limit = float(text)

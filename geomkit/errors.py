@@ -16,19 +16,29 @@ class NotConvergedError(GeomkitError):
     """An iteration that did not converge: one number is undefined, others are not."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> GeomkitError:
+_MANY = 12
+"""Known names that an error lists; of more, it names the nearest."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, see: str = "") -> GeomkitError:
     """Return an error for an unknown name that suggests the most similar known one.
 
     Args:
         kind: Kind of thing that the name should be one of.
         name: Name found.
         known: Known names.
+        see: What lists them, where they are too many for one line.
 
     Example:
         >>> print(unknown_name("loss", "cuxau", ["clip", "cua", "cuaxu"]))
         unknown loss 'cuxau'; did you mean 'cuaxu'? (known: clip, cua, cuaxu)
     """
     names = list(known)
+    if len(names) > _MANY:
+        first, second, third = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        near = f"did you mean '{first}', '{second}' or '{third}'?"
+        where = f"{see} lists all {len(names)}" if see else f"of {len(names)} known"
+        return GeomkitError(f"unknown {kind} '{name}'; {near} ({where})")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return GeomkitError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")

@@ -381,7 +381,9 @@ def _names(metrics: Iterable[str]) -> tuple[str, ...]:
     groups = dict.fromkeys(metric.group for metric in METRICS.values())
     for name in [metrics] if isinstance(metrics, str) else metrics:
         if name not in _MEANS and name not in METRICS and name not in groups:
-            raise unknown_name("metric or mean", name, [*_MEANS, *groups, *METRICS])
+            raise unknown_name(
+                "metric or mean", name, [*_MEANS, *groups, *METRICS], see="geomkit metrics"
+            )
         found += [name] if name in _MEANS else select([name])
     return tuple(dict.fromkeys(found))
 

@@ -87,7 +87,9 @@ def parse_loss(text: str) -> LossSpec:
         elif name in PRESETS:
             inner = parse_loss(PRESETS[name].weights).weights
         else:
-            raise unknown_name("loss or term", name, dict.fromkeys([*PRESETS, *TERMS]))
+            raise unknown_name(
+                "loss or term", name, dict.fromkeys([*PRESETS, *TERMS]), see="geomkit losses"
+            )
         for term, weight in inner.items():
             if term in weights:
                 raise GeomkitError(

@@ -21,6 +21,7 @@ SUMMARY = (
     "intra_cosine_text", "text_retrieval_recall@1", "image_retrieval_recall@1",
 )  # fmt: skip
 """Metrics that a terminal shows unless others are asked for."""
+_SEE = "geomkit metrics"
 
 
 def _found() -> dict[str, Metric]:
@@ -54,7 +55,7 @@ def select(metrics: Iterable[str] | None) -> list[str]:
     words = {"summary": SUMMARY, "all": METRICS}
     for name in metrics:
         if name not in groups and name not in METRICS and name not in words:
-            raise unknown_name("metric", name, [*words, *sorted(groups), *METRICS])
+            raise unknown_name("metric", name, [*words, *sorted(groups), *METRICS], see=_SEE)
         chosen.update(words.get(name, ()))
         chosen.update(m.name for m in METRICS.values() if name in (m.name, m.group))
     return [name for name in METRICS if name in chosen]

@@ -70,7 +70,7 @@ def model_config(
     if config is None and (base := _named(name.removesuffix(QUICK_GELU))) is not None:
         config = {**base, "quick_gelu": True}
     if config is None:
-        raise unknown_name("model", name, model_names())
+        raise unknown_name("model", name, model_names(), see="open_clip.list_models()")
     config = copy.deepcopy(config)
     if dim is not None:
         if dim < 2:

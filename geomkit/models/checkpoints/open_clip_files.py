@@ -109,7 +109,8 @@ def _no_architecture(place: str, source: str) -> GeomkitError:
         return GeomkitError(
             f"{source}: which architecture? Name it before the file, as open_clip:ViT-B-32/{place}"
         )
-    return unknown_name("model", place.partition("/")[0], model_names())
+    name = place.partition("/")[0]
+    return unknown_name("model", name, model_names(), see="open_clip.list_models()")
 
 
 def _from_folder(folder: Path, source: str, download: bool) -> Checkpoint:
