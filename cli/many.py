@@ -76,19 +76,20 @@ def draws(default: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
             from geomkit._core.files import sole_writer
             from geomkit.plots import check_figure_path, check_page_path, save_figure, save_page
 
-            if out is None and html is None:
-                out = Path(default)
+            replace = overwrite
+            if out is None and html is None:  # a second run may draw what the first one drew again
+                out, replace = Path(default), True
             with ExitStack() as held:
                 for path, check in ((out, check_figure_path), (html, check_page_path)):
                     if path is not None:
-                        check(path, overwrite=overwrite)
+                        check(path, overwrite=replace)
                         held.enter_context(sole_writer(path))
                 held.enter_context(_glyphs_said())
                 made = make(**given)
                 page = made.page() if html else ""
                 if out is not None:
                     figure = made.figure() if isinstance(made, Drawing) else made
-                    save_figure(figure, out, overwrite=overwrite)
+                    save_figure(figure, out, overwrite=replace)
                 if html is not None:
                     save_page(page, html, overwrite=overwrite)
             for path in filter(None, (out, html)):
