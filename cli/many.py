@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,15 +18,18 @@ from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 from . import console
-from .options import ModelOptions, Overwrite, PageOut
+from .options import FigureOptions, ModelOptions, Overwrite, PageOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
     from geomkit.embeddings.embeddings import Clouds, Embeddings
     from geomkit.extraction.originals import Originals
 else:  # the annotations of a command are evaluated, matplotlib is imported when it draws
     Figure = Any
+
+_T = TypeVar("_T")
 
 __all__ = [
     "Drawing",
@@ -51,14 +54,18 @@ class Drawing:
 
     Attributes:
         figure: Function that returns the figure.
-        page: Function that returns the HTML of the interactive page.
+        page: Function that returns the HTML of the interactive page, if there is one.
+        frames: Function that returns the images of an animation, if there is one.
     """
 
     figure: Callable[[], Figure]
-    page: Callable[[], str]
+    page: Callable[[], str] | None = None
+    frames: Callable[[], Sequence[Image]] | None = None
 
 
-def draws(default: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+def draws(
+    default: str, *, animated: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., None]]:
     """Return a decorator: of a function that returns a figure, a command that saves it.
 
     The command checks its outputs before it draws, and prints them at the end. A function that
@@ -66,30 +73,52 @@ def draws(default: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
 
     Args:
         default: Default of --out.
+        animated: Whether --out may be an animation.
     """
 
     def decorate(make: Callable[..., Any]) -> Callable[..., None]:
         @wraps(make)
         def command(
-            *, out: Path | None, overwrite: bool, html: Path | None = None, **given: Any
+            *,
+            out: Path | None,
+            overwrite: bool,
+            look: FigureOptions,
+            html: Path | None = None,
+            **given: Any,
         ) -> None:
-            from geomkit._core.files import sole_writer
-            from geomkit.plots import check_figure_path, check_page_path, save_figure, save_page
+            from geomkit._core.files import check_target, sole_writer
+            from geomkit.plots import (
+                ANIMATIONS,
+                check_figure_path,
+                check_page_path,
+                finish,
+                save_animation,
+                save_figure,
+                save_page,
+            )
 
+            inches = look.inches()
             replace = overwrite
             if out is None and html is None:  # a second run may draw what the first one drew again
                 out, replace = Path(default), True
             with ExitStack() as held:
-                for path, check in ((out, check_figure_path), (html, check_page_path)):
+                moving = animated and out is not None and out.suffix.lower() in ANIMATIONS
+                check_out = check_target if moving else check_figure_path
+                for path, check in ((out, check_out), (html, check_page_path)):
                     if path is not None:
                         check(path, overwrite=replace)
                         held.enter_context(sole_writer(path))
                 held.enter_context(_glyphs_said())
                 made = make(**given)
-                page = made.page() if html else ""
-                if out is not None:
+                page = _made(made.page, "--html", "one source") if html else ""
+                if moving:
+                    assert out is not None
+                    shown = _made(made.frames, f"{out}", "a 2-D or 3-D training run of geomkit")
+                    save_animation(shown, out, overwrite=replace)
+                elif out is not None:
                     figure = made.figure() if isinstance(made, Drawing) else made
-                    save_figure(figure, out, overwrite=replace)
+                    finish(figure, title=look.title, inches=inches, theme=look.theme)
+                    save_figure(figure, out, overwrite=replace, dpi=look.dpi)
                 if html is not None:
                     save_page(page, html, overwrite=overwrite)
             for path in filter(None, (out, html)):
@@ -98,7 +127,10 @@ def draws(default: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
         signature = inspect.signature(make, eval_str=True)
         option = partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
         declared = typer.Option(
-            "--out", "-o", help="Figure file: .png, .pdf or .svg.", show_default=default
+            "--out",
+            "-o",
+            help=f"Figure file: .png, .pdf{', .svg or .gif' if animated else ' or .svg'}.",
+            show_default=default,
         )
         pages = signature.return_annotation is Drawing
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -107,11 +139,23 @@ def draws(default: str) -> Callable[[Callable[..., Any]], Callable[..., None]]:
                 option("out", default=None, annotation=Annotated[Path | None, declared]),
                 *([option("html", default=None, annotation=PageOut)] if pages else []),
                 option("overwrite", default=False, annotation=Overwrite),
+                option("look", annotation=FigureOptions),
             ]
         )
         return command
 
     return decorate
+
+
+def _made(make: Callable[[], _T] | None, what: str, needs: str) -> _T:
+    """What a drawing can make.
+
+    Raises:
+        GeomkitError: If it cannot.
+    """
+    if make is None:
+        raise GeomkitError(f"{what}: shows {needs}; name that, or save a .png, .pdf or .svg")
+    return make()
 
 
 @contextmanager
@@ -186,18 +230,31 @@ def say_notes(source: str, embeddings: Embeddings | Clouds) -> None:
     console.notes(source, embeddings.meta.get("notes", ()))
 
 
-def load_all(sources: Sequence[str], options: ModelOptions) -> dict[str, Embeddings]:
-    """Return the embeddings of each source, by a short name with its split.
+def load_all(
+    sources: Sequence[str], options: ModelOptions, labels: str | None = None
+) -> dict[str, Embeddings]:
+    """Return the embeddings of each source, by a label or else a short name with its split.
+
+    Args:
+        sources: The sources.
+        options: How models become embeddings.
+        labels: Labels of the sources, with commas.
 
     Raises:
-        GeomkitError: If there is no source, or as :func:`geomkit.extraction.load.load_source`.
+        GeomkitError: If there is no source, the labels are not as many, or as
+            :func:`geomkit.extraction.load.load_source`.
     """
     if not sources:
         raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
+    given = [word.strip() for word in labels.split(",")] if labels else []
+    if labels and (len(given) != len(sources) or len(set(given)) < len(given) or "" in given):
+        raise GeomkitError(
+            f"--labels {labels}: expected {len(sources)} different names with commas between them"
+        )
     found: dict[str, Embeddings] = {}
-    for name, source in zip(short_names(sources), sources, strict=True):
+    for k, (name, source) in enumerate(zip(short_names(sources), sources, strict=True)):
         embeddings, split = load_one(source, options)
-        label = name + (f", {split}" if split else "")
+        label = given[k] if given else name + (f", {split}" if split else "")
         found[f"{label} ({len(found) + 1})" if label in found else label] = embeddings
     return found
 

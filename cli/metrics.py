@@ -32,7 +32,7 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
     from geomkit.metrics import METRICS
 
     groups = list(dict.fromkeys(m.group for m in METRICS.values()))
-    if name not in (None, *groups, *METRICS):
+    if name is not None and name not in (*groups, *METRICS):
         raise unknown_name("metric", name, [*groups, *METRICS], see="geomkit metrics")
     chosen = [m for m in METRICS.values() if name in (None, m.group, m.name)]
     if as_json:
@@ -43,8 +43,8 @@ def metrics(name: str | None = None, *, as_json: bool = False) -> None:
             for m in chosen
         }  # fmt: skip
         console.out(json.dumps({"schema_version": 1, "metrics": listed}, ensure_ascii=False))
-    elif name in METRICS:
-        _explain(METRICS[name])
+    elif chosen[0].name == name:
+        _explain(chosen[0])
     else:
         sections = []
         for group in groups:

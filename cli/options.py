@@ -21,7 +21,7 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from geomkit._core.files import from_home
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
 from .ranks import alone
@@ -38,6 +38,7 @@ _PANELS = {
     "caption_column fast_decode trust_data close download cache_images",
     "Machine": "device workers threads jobs",
     "Output": "as_json as_csv out html page overwrite",
+    "Figure": "title labels size dpi theme",
 }
 """Panels of --help with the parameters that they list; the first panel has a command's own."""
 
@@ -144,6 +145,44 @@ class ModelOptions:
             GeomkitError: If the columns are not pairs of names.
         """
         return {**vars(self), "columns": parse_columns(self.columns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions:
+    """How a figure looks.
+
+    Attributes:
+        title: Title above the figure.
+        size: Width and height in inches, such as 7x4; default: as much as the content needs.
+        dpi: Resolution of a .png.
+        theme: Colours.
+    """
+
+    title: str | None = None
+    size: str | None = None
+    dpi: Annotated[int, within(20, 2400)] = 200
+    theme: Annotated[str, one_of("light", "dark")] = "light"
+
+    def inches(self) -> tuple[float, float] | None:
+        """Return the size, or ``None`` if none is given.
+
+        Raises:
+            GeomkitError: If it is no size, or the theme is unknown.
+
+        >>> FigureOptions(size="7x4.5").inches()
+        (7.0, 4.5)
+        """
+        if self.theme not in ("light", "dark"):
+            raise unknown_name("theme", self.theme, ("light", "dark"))
+        if self.size is None:
+            return None
+        try:
+            width, height = (float(part) for part in self.size.lower().split("x"))
+        except ValueError:
+            width = height = math.nan
+        if not (0.5 <= width <= 100 and 0.5 <= height <= 100):
+            raise GeomkitError(f"--size {self.size}: expected inches, such as 7x4")
+        return width, height
 
 
 def parse_columns(text: str | None) -> dict[str, str] | None:

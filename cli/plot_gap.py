@@ -30,6 +30,7 @@ def plot_gap(
     metrics: str = SHOWN,
     published: bool = False,
     seed: int = 0,
+    labels: str | None = None,
     options: ModelOptions,
 ) -> Figure:
     """Draw the modality gap: metrics of sources side by side, or results against the dimension.
@@ -43,6 +44,7 @@ def plot_gap(
         metrics: Names or groups, with commas; see geomkit metrics.
         published: For results.csv: add the paper's numbers.
         seed: Random seed of folds, samples and permutations.
+        labels: Names of the sources in the figure, with commas.
         options: How models become embeddings.
 
     Examples:
@@ -67,7 +69,7 @@ def plot_gap(
     if published:
         raise GeomkitError("--published needs results.csv files, with a dimension and a loss")
     results = {}
-    for name, embeddings in load_all(sources, options).items():
+    for name, embeddings in load_all(sources, options, labels).items():
         results[name] = gap(embeddings, metrics=names, seed=seed)
         console.line(f"{name}: n={results[name].n}, d={results[name].dim}")
     return draw(results, metrics=names)

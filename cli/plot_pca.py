@@ -17,6 +17,7 @@ def plot_pca(
     scatter: bool = False,
     lines: bool = False,
     pairs: PlotPairs = 1000,
+    labels: str | None = None,
     options: ModelOptions,
 ) -> Figure:
     """Draw cumulative explained variance against the number of principal components.
@@ -29,6 +30,7 @@ def plot_pca(
         scatter: Draw pairs on the first two components of both together.
         lines: Join the pairs of --scatter.
         pairs: Number of pairs.
+        labels: Names of the sources in the figure, with commas.
         options: How models become embeddings.
 
     Examples:
@@ -41,5 +43,5 @@ def plot_pca(
         raise GeomkitError("--lines joins the pairs of --scatter; give both")
     if pairs < 1:
         raise GeomkitError(f"pairs: expected 1 or more, got {pairs}")
-    loaded = load_all(sources, options)
+    loaded = load_all(sources, options, labels)
     return pca_planes(loaded, pairs=pairs, lines=lines) if scatter else spectrum(loaded)

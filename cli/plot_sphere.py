@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import typer
 
 from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
-from .many import Drawing, draws, load_one
+from .many import Drawing, draws, load_all, load_one
 from .options import ModelOptions, PlotPairs, one_of
 
 if TYPE_CHECKING:
@@ -23,27 +24,36 @@ __all__ = ["plot_sphere"]
 _PROJECTIONS = ("pca", "umap")
 
 
-@draws("sphere.png")
+@draws("sphere.png", animated=True)
 def plot_sphere(
-    source: str = "ckpt.pt",
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Geomkit checkpoints, or any SOURCES: models or embeddings. Default: ckpt.pt."
+        ),
+    ] = None,
     *,
     stages: int | None = None,
     pairs: PlotPairs = 1000,
     projection: Annotated[str, one_of(*_PROJECTIONS)] = "pca",
+    labels: str | None = None,
     options: ModelOptions,
 ) -> Drawing:
     """Draw the stages of training on the sphere; rows with d > 3 on their first three PCs.
 
-    The stages are snapshots that a 3-D checkpoint stores. With --data, --split, --close or
-    another SOURCE, its embeddings are drawn. The page of --html can be turned, has a slider over
-    the stages, and shows the picture and captions of each point; it needs no network.
+    The stages are snapshots that a 3-D checkpoint stores; those of a 2-D one are drawn on circles.
+    With --data, --split, --close or another SOURCE, its embeddings are drawn; several SOURCES are
+    drawn side by side. A .gif shows all stages one after the other. The page of --html can be
+    turned, has a slider over the stages, and shows the image and captions of each point; it needs
+    no network.
 
     Args:
-        source: A geomkit checkpoint, or any SOURCE: a model or embeddings.
+        sources: What to draw.
         stages: Number of stages: 1 to 8 spheres in the row (default: 5), 1 to 60 on the page
-            (default: all).
+            or in a .gif (default: all).
         pairs: Number of pairs.
-        projection: How rows of embeddings get to the sphere: pca or umap.
+        projection: How rows of embeddings get to the sphere.
+        labels: Names of the sources in the figure, with commas.
         options: How models become embeddings.
 
     Examples:
@@ -55,8 +65,10 @@ def plot_sphere(
         MAX_FRAMES,
         UmapOptions,
         project_to_sphere,
+        sphere,
         sphere_page,
         sphere_row,
+        training_frames,
         training_stages,
         umap_sphere,
     )
@@ -64,6 +76,13 @@ def plot_sphere(
 
     if projection not in _PROJECTIONS:
         raise unknown_name("projection", projection, _PROJECTIONS)
+    sources = sources or ["ckpt.pt"]
+    if len(sources) > 1 or labels:
+        if stages is not None:
+            raise GeomkitError("--stages shows one training run; name one checkpoint")
+        loaded = load_all(sources, options, labels)
+        return Drawing(lambda: sphere(loaded, projection=projection, pairs=pairs))
+    (source,) = sources
     others = (options.data, options.split, options.close)
     run = run_of(source) if others == (None,) * 3 else None
     name = Path(source).name
@@ -81,7 +100,11 @@ def plot_sphere(
 
     if run is not None and run.snapshots and projection == "pca":
         some = 5 if stages is None else stages
-        return Drawing(lambda: sphere_row(training_stages(run, some), pairs=pairs), page_of_run)
+        return Drawing(
+            lambda: sphere_row(training_stages(run, some), pairs=pairs),
+            page_of_run,
+            lambda: training_frames(run, MAX_FRAMES if stages is None else stages),
+        )
     embeddings, split = load_one(source, options)
     what = run.loss if run is not None else name
     title = f"{what}, {split} split, n={embeddings.n}" if split else f"{what}, n={embeddings.n}"
@@ -106,12 +129,12 @@ def plot_sphere(
 def _labels(
     name: str, notes: list[str], find: Callable[[], PairData], ids: tuple[str, ...] = ()
 ) -> Labels:
-    """Captions and pictures; where they are not to be had, the ids, and a note that says why."""
+    """Captions and images; where they are not to be had, the ids, and a note that says why."""
     from geomkit.plots import Labels
 
     try:
         return Labels.of(find())
     except GeomkitError as error:
-        notes.append(f"no captions and pictures: {error}")
+        notes.append(f"no captions and images: {error}")
         console.line(f"{name}: {notes[-1]}")
         return Labels(ids=ids)

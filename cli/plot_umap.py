@@ -22,6 +22,7 @@ def plot_umap(
     min_dist: float = 0.1,
     lines: bool = True,
     seed: int = 0,
+    labels: str | None = None,
     options: ModelOptions,
 ) -> Figure:
     """Lay out images and texts together by UMAP: nearby points are nearby rows.
@@ -37,6 +38,7 @@ def plot_umap(
         min_dist: Smallest distance between points, 0 to 1.
         lines: Join the pairs.
         seed: Random seed of the layout.
+        labels: Names of the sources in the figure, with commas.
         options: How models become embeddings.
 
     Examples:
@@ -48,7 +50,7 @@ def plot_umap(
     drawing = UmapOptions(
         pairs=pairs, metric=metric, neighbours=neighbours, min_dist=min_dist, seed=seed
     )
-    loaded = load_all(sources, options)
+    loaded = load_all(sources, options, labels)
     for name, embeddings in loaded.items():
         shown = min(pairs, embeddings.n)
         console.line(f"{name}: laying out {shown} of {embeddings.n} pairs, seed {seed}")

@@ -4,7 +4,13 @@
 embeddings or results, and draw with plotly if ``interactive`` is true.
 """
 
-from geomkit.plots.animation import can_save_mp4, frames, save_animation
+from geomkit.plots.animation import (
+    ANIMATIONS,
+    can_save_mp4,
+    frames,
+    save_animation,
+    training_frames,
+)
 from geomkit.plots.closing import closing_panels
 from geomkit.plots.figures import PROJECTIONS, gap, histograms, spectrum, sphere, umap
 from geomkit.plots.interactive import MAX_FRAMES, interactive_sphere
@@ -19,16 +25,19 @@ from geomkit.plots.style import (
     IMAGE_COLOUR,
     TEXT_COLOUR,
     check_figure_path,
+    finish,
     loss_colour,
     loss_marker,
     save_figure,
 )
 
 __all__ = [
+    "ANIMATIONS",
     "IMAGE_COLOUR", "MAX_FRAMES", "PROJECTIONS", "TEXT_COLOUR", "Labels", "Panel", "Series",
     "Stage", "UmapOptions", "can_save_mp4", "check_figure_path", "check_page_path",
-    "closing_panels", "contact_sheet", "draw_panel", "frames", "gap", "histograms",
+    "closing_panels", "contact_sheet", "draw_panel", "finish", "frames", "gap", "histograms",
     "interactive_sphere", "loss_colour", "loss_marker", "pca_planes", "project_to_sphere",
     "save_animation", "save_figure", "save_page", "small_multiples", "spectrum", "sphere",
-    "sphere_page", "sphere_row", "stages_figure", "training_stages", "umap", "umap_sphere",
+    "sphere_page", "sphere_row", "stages_figure", "training_frames", "training_stages", "umap",
+    "umap_sphere",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import tempfile
@@ -14,22 +15,32 @@ import numpy as np
 
 from geomkit._core.files import atomic_write, check_target
 from geomkit.errors import GeomkitError
+from geomkit.plots.interactive import MAX_FRAMES
 from geomkit.plots.multiples import Panel, Series, draw_series
 from geomkit.plots.planes import modality_handles
-from geomkit.plots.spheres import Stage, camera_for, draw_sphere
+from geomkit.plots.spheres import Stage, camera_for, draw_sphere, recorded_stages
 from geomkit.plots.stages import epoch_axis
 from geomkit.plots.style import dress, style
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["can_save_mp4", "frames", "save_animation"]
+    from geomkit.models.checkpoints import TrainedRun
+
+__all__ = ["ANIMATIONS", "can_save_mp4", "frames", "save_animation", "training_frames"]
+
+_TRACES = (
+    ("I→T recall@1", "text_retrieval_recall@1", "#2e8b57"),
+    ("separability", "linear_separability", "#e08a00"),
+)
+"""Numbers beside an animated sphere: their names, metrics and colours."""
 
 DPI = 100
 COLOURS = 128
 SECONDS = 0.3
 """Time that each image is shown; the last is shown eight times as long."""
-SUFFIXES = (".gif", ".mp4")
+ANIMATIONS = (".gif", ".mp4")
+"""Suffixes of animations."""
 
 
 def frames(
@@ -78,6 +89,26 @@ def frames(
     return images
 
 
+def training_frames(run: TrainedRun, count: int) -> list[Image]:
+    """Return an image per stage of a training run, with recall and separability up to it.
+
+    Args:
+        run: A 2-D or 3-D training run, with snapshots.
+        count: Number of stages; fewer if there are fewer snapshots.
+
+    Raises:
+        GeomkitError: As :func:`~geomkit.plots.spheres.training_stages`.
+    """
+    found = recorded_stages(run, count, most=MAX_FRAMES)
+    times = [record.epoch for _, record in found]
+    traces = []
+    for name, metric, colour in _TRACES:
+        values = [record.metrics.get(metric, math.nan) for _, record in found]
+        if all(map(math.isfinite, values)):
+            traces.append(Series(name, times, values, colour=colour))
+    return frames([stage for stage, _ in found], times, traces)
+
+
 def can_save_mp4() -> bool:
     """Return whether ffmpeg is on the PATH."""
     return shutil.which("ffmpeg") is not None
@@ -96,7 +127,7 @@ def save_animation(images: Sequence[Image], path: Path, *, overwrite: bool = Fal
             :func:`geomkit._core.files.check_target`.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in ANIMATIONS:
         raise GeomkitError(f"{path}: an animation is saved as .gif or .mp4, not '{path.suffix}'")
     if not images:
         raise GeomkitError(f"{path}: no images to animate")

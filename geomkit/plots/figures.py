@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -18,7 +19,8 @@ from geomkit.plots.charts import interactive_panels, interactive_planes
 from geomkit.plots.cosines import cosine_panels
 from geomkit.plots.gaps import SHOWN, gap_figure, gap_panels
 from geomkit.plots.interactive import MAX_FRAMES, interactive_sphere
-from geomkit.plots.layout import DEFAULT, UmapOptions, umap_plane, umap_sphere
+from geomkit.plots.labels import short_titles
+from geomkit.plots.layout import DEFAULT, NOTE, UmapOptions, umap_plane, umap_sphere
 from geomkit.plots.multiples import small_multiples
 from geomkit.plots.planes import plane_row, spaced
 from geomkit.plots.spectra import cumulative_figure, cumulative_panels, spectrum_curves
@@ -214,7 +216,7 @@ def umap(
         return _on_spheres(sources, make, options.pairs, lines, captions, interactive)
     planes = [umap_plane(one, options, title=name) for name, one in sources.items()]
     if not interactive:
-        return plane_row(planes, lines=lines, equal=False)
+        return plane_row(planes, lines=lines, equal=False, note=NOTE)
     labels = [_labels(one, captions, options.pairs) for one in sources.values()]
     return interactive_planes(planes, labels=labels, lines=lines)
 
@@ -276,10 +278,8 @@ def _named(
     if isinstance(what, Mapping) and not what:
         raise GeomkitError("nothing to draw: expected at least one source")
     if text is None and isinstance(what, Mapping) and any(map(_whole, what.values())):
-        return {
-            str(name): one(*value) if isinstance(value, tuple) else one(value)
-            for name, value in what.items()
-        }
+        found = [one(*v) if isinstance(v, tuple) else one(v) for v in what.values()]
+        return dict(zip(short_titles(what), found, strict=True))
     return {"": one(what) if text is None else one(what, text)}
 
 
@@ -327,7 +327,7 @@ def _on_spheres(
     for name, one in sources.items():
         stage = make(one, title=name)
         kept = spaced(len(stage.image), pairs)
-        stages.append(Stage(stage.image[kept], stage.text[kept], stage.title))
+        stages.append(replace(stage, image=stage.image[kept], text=stage.text[kept]))
     if not interactive:
         return sphere_row(stages, pairs=pairs, lines=lines, across=4, shared_view=False)
     if len(sources) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
-from geomkit.plots.labels import axis_label
+from geomkit.plots.labels import axis_label, value_range
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import INK, distinct_looks, style
 
@@ -46,11 +46,12 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str]) -> list
 
     def panel(metric: str) -> Panel:
         series = []
-        for at, (result, (colour, marker)) in enumerate(zip(results.values(), looks, strict=True)):
-            value, half = result.metrics.get(metric, math.nan), 1.96 * result.stderr.get(metric, 0)
+        for at, (result, look) in enumerate(zip(results.values(), looks, strict=True)):
+            value = result.metrics.get(metric, math.nan)
+            low, high = interval(result, metric)
             series.append(
-                Series("", [at], [value], [value - half], [value + half], colour=colour,
-                       marker=marker, line="", size=4.2)
+                Series("", [at], [value], [low], [high], colour=look.colour, marker=look.marker,
+                       line="", size=4.2)
             )  # fmt: skip
             if math.isfinite(value) and metric in result.null:
                 null = [result.null[metric]]
@@ -59,6 +60,32 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str]) -> list
                      grid="x")  # fmt: skip
 
     return [panel(metric) for metric in metrics]
+
+
+def interval(result: GapResult, metric: str) -> tuple[float, float]:
+    """Return the ends of a 95% interval over pairs, NaN where there is none.
+
+    Of a recall it is Wilson's, for the number of independent pairs that its standard error stands
+    for; of another metric, 1.96 errors to each side, within its range.
+
+    >>> from geomkit.metrics import GapResult
+    >>> share = "text_retrieval_recall@1"
+    >>> result = GapResult({share: 0.5}, n=100, dim=3, stderr={share: 0.05})
+    >>> [round(end, 3) for end in interval(result, share)]
+    [0.404, 0.596]
+    """
+    value, error = result.metrics.get(metric, math.nan), result.stderr.get(metric, math.nan)
+    low, high = value_range(metric)
+    if not math.isfinite(value + error):
+        return math.nan, math.nan
+    if "recall@" not in metric:
+        return max(low, value - 1.96 * error), min(high, value + 1.96 * error)
+    inside = 0 < value < 1 and error > 0
+    count = min(value * (1 - value) / error**2, result.n) if inside else result.n
+    z = 1.96**2 / count
+    centre = (value + z / 2) / (1 + z)
+    half = math.sqrt(z * value * (1 - value) + z**2 / 4) / (1 + z)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def gap_figure(results: Mapping[str, GapResult], metrics: Sequence[str]) -> Figure:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_FRAMES", "interactive_sphere"]
 
 MAX_FRAMES = 60
-"""Stages that an interactive sphere has at most."""
+"""Stages that an interactive sphere or an animation has at most."""
 _BODY = 0.985
 """Radius of the body: points on the near side are outside it."""
 _MANY = 2000

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+from geomkit._core.shown import distinct
 from geomkit.metrics import METRICS
 
-__all__ = ["axis_label", "range_label", "value_range"]
+__all__ = ["axis_label", "range_label", "short_titles", "value_range"]
+
+_ROOM = 34
+"""Characters of a source's name that a panel, a legend or an axis has room for."""
 
 _LABELS = {
     "linear_separability_auc": "Separability, AUC",
@@ -63,6 +68,16 @@ def range_label(metric: str) -> str:
     plain = f"range {low:g} to {high:g}".replace("-", "−") if math.isfinite(low + high) else ""
     hint = METRICS[metric].hint if metric in METRICS else ""
     return hint or plain
+
+
+def short_titles(names: Iterable[object]) -> list[str]:
+    """Return names of sources as a figure has room for, shortened in the middle.
+
+    >>> short_titles(["a", "runs/of/last/week/with/a/long/name/ckpt.pt"])
+    ['a', 'runs/of/last/wee…long/name/ckpt.pt']
+    """
+    texts = [str(name) for name in names]
+    return distinct(texts, [_ROOM] * len(texts))
 
 
 def _words(name: str) -> str:

@@ -13,10 +13,11 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.plots.planes import Plane, spaced
 from geomkit.plots.spheres import Stage
 
-__all__ = ["DEFAULT", "METRICS", "UmapOptions", "umap_plane", "umap_points", "umap_sphere"]
+__all__ = ["DEFAULT", "METRICS", "NOTE", "UmapOptions", "umap_plane", "umap_points", "umap_sphere"]
 
 METRICS = ("cosine", "euclidean", "correlation", "manhattan")
 FEWEST = 8
+NOTE = "UMAP: nearby points are nearby rows; distances between far points mean nothing"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
+from geomkit.plots.labels import short_titles
 from geomkit.plots.style import INK, MODALITY_COLOURS, axes_grid, label, style
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def pca_planes(
     >>> pca_planes({"random": pairs}, lines=True).axes[0].get_title()
     'random'
     """
-    planes = [principal_plane(one, pairs=pairs, title=name) for name, one in embeddings.items()]
+    titles = short_titles(embeddings)
+    planes = [
+        principal_plane(one, pairs=pairs, title=title)
+        for title, one in zip(titles, embeddings.values(), strict=True)
+    ]
     return plane_row(planes, lines=lines)
 
 
@@ -99,13 +104,16 @@ def spaced(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
-def plane_row(planes: Sequence[Plane], *, lines: bool = False, equal: bool = True) -> Figure:
+def plane_row(
+    planes: Sequence[Plane], *, lines: bool = False, equal: bool = True, note: str = ""
+) -> Figure:
     """Return a figure of planes: images red, texts blue.
 
     Args:
         planes: Planes, row by row.
         lines: Whether to join the pairs.
-        equal: Whether both axes have one scale.
+        equal: Whether both axes have one scale, the same in all planes.
+        note: Words below the planes, above the legend.
 
     Raises:
         GeomkitError: If there are no planes.
@@ -117,16 +125,21 @@ def plane_row(planes: Sequence[Plane], *, lines: bool = False, equal: bool = Tru
     side = (3.0, 3.1, 2.2)[across - 1]
     columns, height = 1 if across == 1 else 2, side * rows + 0.3
     figure, places = axes_grid(len(planes), across, columns=columns, height=height)
+    rows_of = [np.concatenate([plane.image, plane.text]) for plane in planes]
+    half = 0.53 * max(float(np.ptp(points, axis=0).max()) for points in rows_of)
     with style():
-        for axes, plane in zip(places, planes, strict=True):
+        for axes, plane, points in zip(places, planes, rows_of, strict=True):
             draw_pairs(axes, plane.image, plane.text, lines=lines)
             label(axes, title=plane.title, x=plane.labels[0], y=plane.labels[1])
             if equal:
-                axes.set_aspect("equal", adjustable="datalim")
+                axes.set_aspect("equal")
+                x, y = (points.min(axis=0) + points.max(axis=0)) / 2
+                axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
             if not any(plane.labels):
                 axes.set_xticks([])
                 axes.set_yticks([])
-        figure.legend(handles=modality_handles(), loc="outside lower center", ncols=2, fontsize=7.5)
+        figure.legend(handles=modality_handles(), loc="outside lower center", ncols=2, fontsize=7.5,
+                      title=note or None, title_fontsize=7)  # fmt: skip
     return figure
 
 

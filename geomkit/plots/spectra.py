@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cumulative_figure", "cumulative_panels", "spectrum_curves"]
 
+_EVEN = "equal in all directions"
+
 
 def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> dict[str, list[Series]]:
     """Return curves of cumulative explained variance, by the title of their panel.
@@ -28,13 +30,15 @@ def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> dict[str, list[Seri
     """
     looks = distinct_looks([e.meta.get("loss") for e in embeddings.values()])
     shown: dict[str, list[Series]] = {"image": [], "text": []}
-    for (name, one), (colour, _) in zip(embeddings.items(), looks, strict=True):
+    for (name, one), look in zip(embeddings.items(), looks, strict=True):
         for side, rows in zip(shown, one.pairs(), strict=True):
             values, errors, _, _ = explained_variance_with_error(to_numpy(rows[:]))
             half = 1.96 * np.nan_to_num(errors)
             low, high = np.clip(values - half, 0, 1), np.clip(values + half, 0, 1)
             x = np.arange(1, len(values) + 1)
-            shown[side].append(Series(name, x, values, low, high, colour=colour))
+            shown[side].append(
+                Series(name, x, values, low, high, colour=look.colour, line=look.line)
+            )
     if len(embeddings) == 1:
         curves = [
             replace(found[0], name=f"{side}s", colour=MODALITY_COLOURS[side])
@@ -53,13 +57,15 @@ def cumulative_panels(shown: Mapping[str, Sequence[Series]]) -> list[Panel]:
     most = [max((max(s.x) for s in found if len(s.x)), default=1) for found in shown.values()]
     return [
         Panel(
-            [*found, Series("", [0, last], [0, 1], colour="#bbbbbb", width=0.6)] if found else [],
+            [*found, Series(_EVEN, [0, last], [0, 1], colour="#aaaaaa", width=0.6)]
+            if found
+            else [],
             title,
             "Principal components",
             "Cumulative variance",
             bands=True,
             limits=(0, 1.02),
-            references={0.8: "", 0.9: ""},
+            references={0.8: "80%", 0.9: "90%"},
         )
         for (title, found), last in zip(shown.items(), most, strict=True)
     ]
@@ -79,11 +85,12 @@ def cumulative_figure(
         GeomkitError: If there is no curve.
     """
     panels = cumulative_panels(shown)
+    most = max((len(panel.series) for panel in panels), default=0)  # the legend grows with them
     figure = small_multiples(
         panels,
         across=across,
         columns=1 if len(panels) == 1 else 2,
-        height=2.3 if min(across, len(panels)) < 3 else 1.9,
+        height=(2.3 if min(across, len(panels)) < 3 else 1.9) + 0.05 * max(0, most - 4),
         published=published,
     )
     for axes, panel in zip(figure.axes, panels, strict=True):

@@ -18,20 +18,22 @@ from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.plots.planes import join, modality_handles, pair_alpha, shuffled
-from geomkit.plots.style import INK, style
+from geomkit.plots.style import INK, MODALITY_COLOURS, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from geomkit.models.checkpoints import TrainedRun
+    from geomkit.models.checkpoints import Record, TrainedRun
 
 __all__ = [
     "Stage", "arcs", "camera_for", "choose_stages", "draw_sphere", "project_to_sphere",
-    "sphere_row", "training_stages",
+    "recorded_stages", "sphere_row", "training_stages",
 ]  # fmt: skip
 
 MAX_STAGES = 8
+_INNER = 0.85
+"""Radius of the circle of texts, of two dimensions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,41 +43,56 @@ class Stage:
     Attributes:
         image, text: Unit rows, shape ``(n, 3)``.
         title: Title above the sphere.
+        circle: Whether the rows have two dimensions; their third number is 0.
     """
 
     image: np.ndarray
     text: np.ndarray
     title: str
+    circle: bool = False
 
 
 def training_stages(
     checkpoint: TrainedRun, count: int = 5, *, most: int = MAX_STAGES
 ) -> list[Stage]:
-    """Return the stages of a 3-D training run: start, end, and those between with most change.
+    """Return stages of a 2-D or 3-D training run: start, end, and those between with most change.
 
     Args:
-        checkpoint: Content of the checkpoint of a 3-D model, with snapshots.
+        checkpoint: Content of the checkpoint of a 2-D or 3-D model, with snapshots.
         count: Number of stages; fewer if there are fewer snapshots. One means the end.
         most: Largest number of stages that may be asked for.
 
     Raises:
         GeomkitError: If the count is out of range or there are no snapshots.
     """
+    return [stage for stage, _ in recorded_stages(checkpoint, count, most=most)]
+
+
+def recorded_stages(checkpoint: TrainedRun, count: int, *, most: int) -> list[tuple[Stage, Record]]:
+    """Return the stages of :func:`training_stages`, each with its evaluation."""
     if not 1 <= count <= most:
         raise GeomkitError(f"stages: expected 1 to {most}, got {count}")
     snapshots = checkpoint.snapshots
     if not snapshots:
-        raise GeomkitError("this checkpoint holds no sphere snapshots: its dimension is not 3")
+        raise GeomkitError("this checkpoint holds no snapshots: its dimension is neither 2 nor 3")
     records = {record.step: record for record in checkpoint.history}
-    clouds = [np.stack([to_numpy(s.image), to_numpy(s.text)]) for s in snapshots]
+    clouds = [
+        np.stack([_in_space(to_numpy(rows)) for rows in (s.image, s.text)]) for s in snapshots
+    ]
     stages = []
     for k in choose_stages(clouds, count):
         record = records[snapshots[k].step]
         recall = record.metrics.get("text_retrieval_recall@1")  # if it was evaluated
         found = "" if recall is None else f"I→T {100 * recall:.0f}%, "
         title = f"step {record.step}\n{found}loss {record.loss:.2f}"
-        stages.append(Stage(clouds[k][0], clouds[k][1], title))
+        flat = snapshots[k].image.shape[1] == 2
+        stages.append((Stage(clouds[k][0], clouds[k][1], title, circle=flat), record))
     return stages
+
+
+def _in_space(rows: np.ndarray) -> np.ndarray:
+    """Rows of two numbers as rows of three, in the plane that is seen from above."""
+    return np.pad(rows, ((0, 0), (0, 3 - rows.shape[1])))
 
 
 def choose_stages(clouds: Sequence[np.ndarray], count: int) -> list[int]:
@@ -133,7 +150,7 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
         title: First line of the title.
 
     Raises:
-        GeomkitError: If d < 3.
+        GeomkitError: If d < 2.
 
     >>> pairs = Embeddings.of(*np.random.default_rng(0).standard_normal((2, 9, 3)))
     >>> project_to_sphere(pairs, title="no projection").image.shape
@@ -145,10 +162,10 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
             f"a sphere needs images and texts of one dimension, these have {x.shape[1]} and "
             f"{y.shape[1]}"
         )
-    if x.shape[1] < 3:
-        raise GeomkitError(f"a sphere needs at least 3 dimensions, these rows have {x.shape[1]}")
-    if x.shape[1] == 3:
-        return Stage(x, y, title)
+    if x.shape[1] < 2:
+        raise GeomkitError(f"a sphere needs at least 2 dimensions, these rows have {x.shape[1]}")
+    if x.shape[1] <= 3:
+        return Stage(_in_space(x), _in_space(y), title, circle=x.shape[1] == 2)
     both = np.concatenate([x, y])
     values, vectors = np.linalg.eigh(both.T @ both)
     basis = vectors[:, ::-1][:, :3]
@@ -171,7 +188,8 @@ def sphere_row(
 ) -> Figure:
     """Return a figure with a row of spheres: images red, texts blue.
 
-    Points on the far side lie under the body of the sphere.
+    Points on the far side lie under the body of the sphere. Rows of two dimensions are drawn on
+    circles, images on the outer and texts on the inner one.
 
     Args:
         stages: Spheres to draw, left to right.
@@ -211,6 +229,8 @@ def sphere_row(
 
 def camera_for(stages: Sequence[Stage]) -> np.ndarray:
     """Return the side that spheres are seen from: rows right, up and towards the viewer."""
+    if all(stage.circle for stage in stages):
+        return np.eye(3)
     early = stages[:-1] or stages
     points = np.concatenate([np.concatenate([s.image, s.text]) for s in early])
     towards = points.mean(axis=0)
@@ -255,6 +275,10 @@ def draw_sphere(
     axes.set_axis_off()
     axes.set_xlim(-1.08, 1.08)
     axes.set_ylim(-1.08, 1.08)
+    if stage.circle:
+        _draw_circles(axes, stage, pairs, scale, lines)
+        axes.set_title(stage.title, fontsize=fontsize, pad=3, linespacing=1.35)
+        return
     _grid(axes, front=False)
     image, text = stage.image[:pairs] @ camera.T, stage.text[:pairs] @ camera.T
     points, colours = shuffled(image, text)
@@ -271,6 +295,24 @@ def draw_sphere(
     axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor="#9a9a9a", linewidth=0.6, zorder=5))
     axes.scatter(front[:, 0], front[:, 1], c=colours[~far], alpha=0.9, zorder=6, **dots)
     axes.set_title(stage.title, fontsize=fontsize, pad=3, linespacing=1.35)
+
+
+def _draw_circles(axes: Axes, stage: Stage, pairs: int, scale: float, lines: bool) -> None:
+    """Images on the unit circle, texts on a smaller one: on one circle they would hide each other.
+
+    A pair that coincides lies on one radius.
+    """
+    from matplotlib.patches import Circle
+
+    image, text = stage.image[:pairs, :2], _INNER * stage.text[:pairs, :2]
+    for radius in (1.0, _INNER):
+        axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor="#9a9a9a", linewidth=0.6))
+    if lines:
+        join(axes, np.stack([image, text], axis=1), alpha=pair_alpha(len(image)), zorder=1)
+    size = scale * float(np.clip(2600 / len(image), 2.0, 9.0))
+    for modality, points in zip(MODALITY_COLOURS, (image, text), strict=True):
+        axes.scatter(points[:, 0], points[:, 1], s=size, linewidths=0, alpha=0.7, zorder=2,
+                     color=MODALITY_COLOURS[modality])  # fmt: skip
 
 
 def arcs(a: np.ndarray, b: np.ndarray, *, parts: int = 8) -> np.ndarray:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geomkit._core.files import atomic_write, check_target
 from geomkit._core.shown import shown
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMN_WIDTHS", "IMAGE_COLOUR", "INK", "LOSS_COLOURS", "MODALITY_COLOURS", "TEXT_COLOUR",
-    "axes_grid", "check_figure_path", "distinct_looks", "dress", "figure", "label", "loss_colour",
-    "loss_marker", "save_figure", "style",
+    "Look", "axes_grid", "check_figure_path", "dark", "distinct_looks", "dress", "figure", "finish",
+    "label", "loss_colour", "loss_marker", "save_figure", "style",
 ]  # fmt: skip
 
 IMAGE_COLOUR = "#d1342f"
@@ -35,6 +34,12 @@ LOSS_COLOURS = {name: preset.colour for name, preset in PRESETS.items() if prese
 """Colour of each preset that declares one, the same in every figure."""
 _OTHER_COLOURS = ("#7f9f3f", "#a65628", "#5f8f9f", "#b8a000", "#9f5f8f")
 _OTHER_MARKERS = "Xph<>"
+_MARKERS = "os^Dv*PXph<>"
+_LINES = ("-", (0, (4.0, 1.5)), (0, (1.0, 1.2)), (0, (5.0, 1.2, 1.0, 1.2)))
+_HEAD = 0.3
+"""Height in inches of a title above axes of fixed places."""
+_DARK = 0.07
+"""Grey that white becomes on a dark figure."""
 
 COLUMN_WIDTHS = {1: 3.3, 2: 6.9}
 """Width in inches of a figure across one or both columns of a paper."""
@@ -93,20 +98,135 @@ def loss_marker(name: str) -> str:
     return preset.marker if preset else _OTHER_MARKERS[_number(name, _OTHER_MARKERS)]
 
 
-def distinct_looks(losses: Sequence[object]) -> list[tuple[str, str]]:
-    """Return a colour and marker per source: those of its loss if all have different losses.
+class Look(NamedTuple):
+    """How a source is drawn, the same in every panel.
+
+    Attributes:
+        colour: Colour of its line and markers.
+        marker: Marker of its points.
+        line: matplotlib line style.
+    """
+
+    colour: str
+    marker: str
+    line: Any = "-"
+
+
+def distinct_looks(losses: Sequence[object]) -> list[Look]:
+    """Return a look per source: that of its loss if all have different losses.
+
+    Otherwise each source has a marker of its own, up to 12, and from the eighth on, when the
+    colours are used up, another line style.
 
     Args:
         losses: Loss of each source; what is no text is unknown.
 
-    >>> len({colour for colour, _ in distinct_looks([None, None, "cua"])})
-    3
+    >>> looks = distinct_looks([None] * 12)
+    >>> len({look.marker for look in looks}), len({(look.colour, look.line) for look in looks})
+    (12, 12)
     """
-    found = [(loss_colour(loss), loss_marker(loss)) for loss in losses if isinstance(loss, str)]
+    found = [Look(loss_colour(one), loss_marker(one)) for one in losses if isinstance(one, str)]
     if len(found) == len(losses) and len(set(found)) == len(found):
         return found
-    names = list(LOSS_COLOURS)
-    return [(loss_colour(n), loss_marker(n)) for n in islice(cycle(names), len(losses))]
+    colours = list(LOSS_COLOURS.values())
+    return [
+        Look(
+            colours[k % len(colours)],
+            _MARKERS[k % len(_MARKERS)],
+            _LINES[k // len(colours) % len(_LINES)],
+        )
+        for k in range(len(losses))
+    ]
+
+
+def finish(
+    figure: Figure,
+    *,
+    title: str | None = None,
+    inches: tuple[float, float] | None = None,
+    theme: str = "light",
+) -> None:
+    """Give a figure a title, a size and a theme.
+
+    Args:
+        figure: Figure to change.
+        title: Title above it.
+        inches: Width and height; default: as they are.
+        theme: ``light`` or ``dark``.
+    """
+    if inches:
+        figure.set_size_inches(*inches)
+    if title and figure.get_layout_engine() is None:  # axes have fixed places: room above them
+        width, height = figure.get_size_inches()
+        _make_room(figure, height / (height + _HEAD))
+        figure.set_size_inches(width, height if inches else height + _HEAD)
+    if title:
+        with style():
+            figure.suptitle(title, fontsize=10, color=INK)
+    if theme == "dark":
+        dark(figure)
+
+
+def _make_room(figure: Figure, share: float) -> None:
+    """Move axes of fixed places into the lower share of a figure."""
+    for axes in figure.axes:
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((left, bottom * share, width, height * share))
+
+
+def dark(figure: Figure) -> None:
+    """Turn a figure dark: greys are mirrored between black and white, hues stay.
+
+    Args:
+        figure: Figure to change.
+
+    >>> from matplotlib.figure import Figure
+    >>> figure = Figure()
+    >>> words = figure.text(0, 0, "a", color=INK)
+    >>> dark(figure)
+    >>> words.get_color()
+    (0.758, 0.758, 0.758, 1.0)
+    """
+    from matplotlib.collections import Collection
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()  # ticks are made when they are drawn
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            artist.set_color(_mirrored(artist.get_color()))
+        elif isinstance(artist, Line2D):
+            line, face = artist.get_color(), artist.get_markerfacecolor()
+            edge = artist.get_markeredgecolor()
+            artist.set_color(_mirrored(line))  # a face may follow it
+            artist.set_markerfacecolor(_mirrored(face))
+            artist.set_markeredgecolor(_mirrored(edge))
+        elif isinstance(artist, Patch):
+            face, edge = artist.get_facecolor(), artist.get_edgecolor()
+            artist.set_facecolor(_mirrored(face))
+            artist.set_edgecolor(_mirrored(edge))
+        elif isinstance(artist, Collection) and artist.get_array() is None:
+            faces, edges = artist.get_facecolor(), artist.get_edgecolor()
+            artist.set_facecolor([_mirrored(colour) for colour in faces])
+            artist.set_edgecolor([_mirrored(colour) for colour in edges])
+    for axes in figure.axes:  # those of ticks that a later drawing makes
+        axes.tick_params(colors=_mirrored(INK))
+
+
+def _mirrored(colour: Any) -> Any:
+    """A grey as bright as it was dark; a colour that is none a little brighter if it is dark."""
+    from matplotlib.colors import to_rgba
+
+    if isinstance(colour, str) and colour in ("none", "auto"):
+        return colour
+    *channels, alpha = to_rgba(colour)
+    if max(channels) - min(channels) < 0.08:
+        low, high = _DARK, 0.93
+        channels = [round(low + (1 - c) * (high - low), 3) for c in channels]
+    elif max(channels) < 0.8:
+        channels = [round(c + 0.25 * (1 - c), 3) for c in channels]
+    return (*channels, alpha)
 
 
 def _preset(name: str) -> Preset | None:

@@ -344,7 +344,7 @@ def evaluation_steps(config: TrainConfig) -> list[int]:
             "steps; give a larger --eval-every"
         )
     steps = {0, config.steps, *range(config.eval_every, config.steps, config.eval_every)}
-    if config.dim == 3:
+    if config.dim <= 3:
         steps.update(config.eval_every >> k for k in (1, 2, 3))
     return sorted(s for s in steps if s <= config.steps)
 

@@ -268,7 +268,7 @@ def _loop(
                 lr = learning_rate(config, max(0, step - 1))
                 record = evaluate(run, image, text, step=step, lr=lr, terms=terms)
                 history.append(record)
-                if config.dim == 3:
+                if config.dim <= 3:
                     snapshots.append(snapshot(image, text, step=step))
         if team.rank == 0:
             save_run(out, state())

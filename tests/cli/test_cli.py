@@ -58,8 +58,8 @@ def test_train_gap_and_plot_sphere_one_after_the_other(cli) -> None:
     drawn = cli("plot-sphere")
     assert drawn.status == 0 and drawn.out == "sphere.png\n"
     assert Path("sphere.png").read_bytes().startswith(b"\x89PNG")
-    assert cli("plot-sphere").status == 2
-    assert cli("plot-sphere", "--overwrite").status == 0
+    assert cli("plot-sphere").status == 0  # drawn again under its default name
+    assert cli("plot-sphere", "--out", "sphere.png").status == 2
     drawn = cli("plot-sphere", "--html", "sphere.html")
     assert drawn.status == 0 and drawn.out == "sphere.html\n" and not drawn.err
     first = json.dumps(load_data(n=32).captions[0])

@@ -49,7 +49,8 @@ def test_plot_gap_of_sources(cli, npz: str, tmp_path: Path) -> None:
     done = cli("plot-gap", npz, "f.npy")
     assert done.status == 0 and done.out == "gap.png\n", done.err
     assert Path("gap.png").read_bytes().startswith(PNG)
-    assert cli("plot-gap", npz).status == 2
+    assert cli("plot-gap", npz).status == 0  # drawn again under its default name
+    assert cli("plot-gap", npz, "--out", "gap.png").status == 2
     done = cli("plot-gap", npz, "--metrics", "gap,mmd", "--out", "g.svg", "--overwrite")
     assert done.status == 0 and "MMD²" in Path("g.svg").read_text("utf-8")
 

@@ -202,7 +202,7 @@ def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) ->
     np.savez("e.npz", image=x, text=y)
     done = cli("plot-sphere", "e.npz", "--html", "s.html", "--pairs", "20")
     assert done.status == 0 and done.out == "s.html\n", done.err
-    assert "e.npz: no captions and pictures: these are embeddings" in done.err
+    assert "e.npz: no captions and images: these are embeddings" in done.err
     assert not Path("sphere.png").exists()
     found = Parts(Path("s.html").read_text("utf-8"))
     assert "the first 20 of 30 pairs" in found.texts["p"][0] and not found.content["captions"]

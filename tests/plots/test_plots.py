@@ -75,8 +75,9 @@ def test_projection_of_more_dimensions_says_what_it_keeps() -> None:
     stage = project_to_sphere(Embeddings.of(flat, flat + 0.0), title="t")
     assert "3 of 9 uncentred PCs, 100%" in stage.title
     np.testing.assert_allclose(stage.image @ stage.image.T, unit(flat) @ unit(flat).T, atol=1e-9)
-    with pytest.raises(GeomkitError, match="at least 3 dimensions"):
-        project_to_sphere(Embeddings.of(np.eye(2), np.eye(2)))
+    assert project_to_sphere(Embeddings.of(np.eye(2), np.eye(2))).circle
+    with pytest.raises(GeomkitError, match="at least 2 dimensions"):
+        project_to_sphere(Embeddings.of(np.ones((2, 1)), np.ones((2, 1))))
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

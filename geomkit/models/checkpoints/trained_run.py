@@ -93,7 +93,7 @@ class TrainedRun:
         data: DATA spec, number of pairs, evaluated split and fingerprint of the data.
         ranks: Number of processes that trained it.
         history: One record per evaluation.
-        snapshots: Embeddings of a 3-D run's pairs, one entry per evaluation.
+        snapshots: Embeddings of the pairs of a 2-D or 3-D run, one entry per evaluation.
         versions: Versions of the packages that trained it.
     """
 
@@ -159,8 +159,8 @@ class TrainedRun:
             "snapshots": snapshots,
         }
         for snapshot in snapshots:
-            if {snapshot.image.shape[1:], snapshot.text.shape[1:]} != {(3,)}:
-                raise GeomkitError(f"{where}snapshots: expected rows of three numbers")
+            if {snapshot.image.shape[1:], snapshot.text.shape[1:]} not in ({(3,)}, {(2,)}):
+                raise GeomkitError(f"{where}snapshots: expected rows of two or three numbers")
         return TrainedRun(**values | typed)
 
     def as_dict(self) -> dict[str, Any]:

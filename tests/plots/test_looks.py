@@ -1,0 +1,141 @@
+"""How figures look: names, colours, intervals, sizes, themes; spheres in a row, circles, films."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import clouds
+from PIL import Image
+
+from geomkit import plots
+from geomkit.metrics import GapResult, gap
+from geomkit.models.checkpoints.trained_run import TrainedRun
+from geomkit.plots.animation import training_frames
+from geomkit.plots.gaps import interval
+from geomkit.plots.style import INK, dark, distinct_looks, finish
+
+SHARE = "text_retrieval_recall@1"
+LONG = "a/path/of/sixty/letters/that/no/panel/has/any/room/for-{}/ckpt.pt"
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 12])
+def test_long_names_are_whole_and_apart_in_every_figure(count: int) -> None:
+    x, y = clouds(20, 4)
+    sources = {LONG.format(k): (x, y) for k in range(count)}
+    result = gap(x, y, metrics=["alignment", SHARE])
+    drawn = [
+        plots.spectrum(sources),
+        plots.histograms(sources),
+        plots.sphere(sources),
+        plots.gap(dict.fromkeys(sources, result)),
+    ]
+    for figure in drawn:
+        figure.draw_without_rendering()
+        texts = [axes.title for axes in figure.axes]
+        texts += [text for legend in figure.legends for text in legend.get_texts()]
+        texts += [tick for axes in figure.axes if axes.axison
+                  for tick in axes.get_yticklabels()]  # fmt: skip
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 > -1 and box.x1 < figure.bbox.width + 1, text.get_text()
+        titles = sorted((axes.title.get_window_extent() for axes in figure.axes),
+                        key=lambda box: (round(box.y0), box.x0))  # fmt: skip
+        for one, other in pairwise(titles):
+            assert round(one.y0) != round(other.y0) or one.x1 < other.x0
+    labels = [tick.get_text() for tick in drawn[-1].axes[0].get_yticklabels()]
+    assert len(set(labels)) == count and all(len(label) <= 34 for label in labels)
+
+
+def test_twelve_sources_are_told_apart() -> None:
+    looks = distinct_looks([None] * 12)
+    assert len({look.marker for look in looks}) == 12
+    assert len({(look.colour, look.line) for look in looks}) == 12
+    assert distinct_looks(["clip", "cua"])[0].line == "-"
+
+
+def test_intervals_of_shares_are_wilsons() -> None:
+    from scipy.stats import binomtest
+
+    for hits, n in ((0, 40), (3, 40), (20, 40), (40, 40), (97, 100)):
+        p = hits / n
+        error = float(np.sqrt(p * (1 - p) / n))
+        result = GapResult({SHARE: p}, n=n, dim=3, stderr={SHARE: error})
+        wanted = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+        # 1.96 stands for the quantile of the normal distribution here.
+        np.testing.assert_allclose(interval(result, SHARE), (wanted.low, wanted.high), atol=1e-5)
+    near = GapResult({"linear_separability": 0.999}, 9, 3, stderr={"linear_separability": 0.01})
+    assert interval(near, "linear_separability")[1] == 1.0
+    assert np.isnan(interval(GapResult({"cka": 0.5}, 9, 3), "cka")).all()
+
+
+def test_titles_sizes_and_themes() -> None:
+    x, y = clouds(20, 4)
+    for figure in (plots.spectrum(x, y), plots.sphere(x, y)):
+        before = figure.get_size_inches()[1]
+        finish(figure, title="a $b$", theme="dark")
+        assert figure.get_suptitle() == "a $b$"
+        assert figure.get_size_inches()[1] == pytest.approx(
+            before + (0.3 if figure.get_layout_engine() is None else 0)
+        )
+        finish(figure, inches=(4, 5))
+        assert figure.get_size_inches().tolist() == [4, 5]
+        assert max(figure.get_facecolor()[:3]) < 0.1
+        assert min(figure.axes[0].title.get_color()[:3]) > 0.7
+    with pytest.raises(AssertionError):
+        assert figure.axes[0].title.get_color() == INK
+    dark(plots.histograms(x, y))
+
+
+def a_run(dim: int) -> TrainedRun:
+    run = TrainedRun.__new__(TrainedRun)
+    clouds_ = np.random.default_rng(0).standard_normal((3, 2, 9, dim))
+    clouds_ /= np.linalg.norm(clouds_, axis=-1, keepdims=True)
+    shots = [SimpleNamespace(step=k, image=x, text=y) for k, (x, y) in enumerate(clouds_)]
+    past = [
+        SimpleNamespace(step=k, epoch=k / 2, loss=1.0, metrics={SHARE: k / 3}) for k in range(3)
+    ]
+    object.__setattr__(run, "snapshots", shots)
+    object.__setattr__(run, "history", past)
+    return run
+
+
+def test_two_dimensions_are_drawn_on_circles() -> None:
+    figure = plots.sphere(a_run(2), stages=2)
+    for axes in figure.axes:
+        images, texts = (np.linalg.norm(dots.get_offsets(), axis=1) for dots in axes.collections)
+        np.testing.assert_allclose(images, 1.0)
+        np.testing.assert_allclose(texts, 0.85)
+    x, y = clouds(9, 2)
+    (axes,) = plots.sphere(x, y, lines=True).axes
+    assert len(axes.collections[0].get_segments()) == 9
+
+
+def test_a_run_is_drawn_as_a_film(tmp_path: Path) -> None:
+    images = training_frames(a_run(3), 60)
+    assert len(images) == 3
+    plots.save_animation(images, tmp_path / "s.gif")
+    with Image.open(tmp_path / "s.gif") as found:
+        assert found.n_frames == 3
+
+
+def test_commands_take_the_look_of_a_figure(cli, refused) -> None:
+    x, y = clouds(30, 5)
+    np.savez("e.npz", image=x, text=y)
+    look = ["--title", "T", "--size", "4x3", "--dpi", "50", "--theme", "dark"]
+    done = cli("plot-sphere", "e.npz", "e.npz", "--labels", "one, two", *look)
+    assert done.status == 0, done.err
+    with Image.open("sphere.png") as found:
+        assert found.size == (200, 150) and max(found.getpixel((0, 0))[:3]) < 30
+    done = cli("plot-pca", "e.npz", "e.npz", "--labels", "one,two", "--out", "p.svg")
+    assert done.status == 0 and ">one</text>" in Path("p.svg").read_text("utf-8")
+    refused("plot-pca", "e.npz", "--labels", "a,b", says=("--labels a,b", "expected 1"))
+    refused("plot-gap", "e.npz", "--size", "4", says=("--size 4", "such as 7x4"))
+    refused("plot-gap", "e.npz", "--theme", "blue", says=("unknown theme 'blue'",))
+    refused("plot-gap", "e.npz", "--dpi", "3", says=("--dpi", "expected 20 to 2400"))
+    refused("plot-sphere", "e.npz", "--out", "s.gif", says=("s.gif", "training run"))
+    refused("plot-sphere", "e.npz", "e.npz", "--html", "s.html", says=("--html", "one source"))
+    refused("plot-gap", "e.npz", "--out", "s.gif", says=("s.gif: a figure is saved as .png",))
