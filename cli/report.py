@@ -52,7 +52,7 @@ def report(
         projection: Projection of both modalities together: pca on a sphere, umap in a plane.
         pairs: Largest number of pairs to draw, 8 to 5,000.
         method: Method of geomkit close, repeatable, or all: adds what closing the gap after
-            training does.
+            training does. So does --close with the name of a method.
         caption_index: Text of each image for every metric that is not a recall or rank, from 0.
         seed: Random seed of folds, samples, the layout and the examples.
         exact_limit: Number of rows up to which all pairs are compared; as for gap.
@@ -70,20 +70,26 @@ def report(
         raise GeomkitError(f"a report is about 1 to 8 sources, got {len(sources)}")
     check_page_path(out, overwrite=overwrite)
     with sole_writer(out):
+        from geomkit.interventions import INTERVENTIONS
         from geomkit.interventions.applying import check_method
         from geomkit.reporting import report as make
         from geomkit.reporting.page import PROJECTIONS
 
         if projection not in PROJECTIONS:
             raise unknown_name("projection", projection, PROJECTIONS)
-        for one in method or ():
+        methods = list(method or ())
+        named = str(options.close or "")
+        if named.partition(":")[0] in ("all", *INTERVENTIONS) and not Path(named).exists():
+            methods.append(named)  # no file: a method whose gain and cost the page shows
+            options = replace(options, close=None)
+        for one in methods:
             if one != "all":
                 check_method(one)
         found: dict[str, Reported] = {}
         for name, source in zip(short_names(sources), sources, strict=True):
             for label, part in _loaded(source, name, options):
-                if method:
-                    part = _closed(source, part, method, options, caption_index, seed, exact_limit)
+                if methods:
+                    part = _closed(source, part, methods, options, caption_index, seed, exact_limit)
                 found[f"{label} ({len(found) + 1})" if label in found else label] = part
         page = make(
             found,

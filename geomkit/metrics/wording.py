@@ -1,19 +1,17 @@
-"""What a result says about the gap, in words."""
+"""What a result says, in one sentence."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["verdict"]
+__all__ = ["plural", "verdict"]
 
-_DISJOINT, _APART = 0.99, 0.75
-"""Separability from which clouds are called disjoint, and overlapping."""
-_ALIKE = 1.5
-"""Times the null up to which a centroid distance is called as small as with no gap."""
 _LEVEL = 0.05
-"""p-value below which a distance differs from that of no gap."""
+_Z = 1.96
+_DISJOINT = 0.995
+_COLLAPSED = 0.999
 
 
 class Measured(Protocol):
@@ -43,125 +41,193 @@ class Measured(Protocol):
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities."""
 
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Whatever else is known."""
+
 
 def verdict(result: Measured) -> str:
-    """Return one sentence about the gap: the clouds, their distance, their separability, retrieval.
+    """Return what a result says of the gap, in one sentence.
 
-    Words follow the numbers: clouds are *disjoint* from a linear separability of 0.99, *overlap*
-    from 0.75, and are *mixed* below; there is *no gap to be seen* where neither the separability
-    nor the centroid distance differs from what chance gives.
+    Every part of it is one of the result's numbers against what it would be without a gap or
+    without pairing; parts whose number was not measured are left out.
 
     Args:
-        result: Result with some of ``linear_separability``, ``centroid_distance`` and
-            ``text_retrieval_recall@1``; what is missing or undefined is left out.
+        result: Result of :func:`geomkit.gap`.
 
-    Returns:
-        The sentence; empty if there is nothing to say it with.
-
-    Example:
-        >>> from geomkit import GapResult
-        >>> values = {"linear_separability": 1.0, "centroid_distance": 0.8514}
-        >>> verdict(GapResult(values, n=500, dim=512))
-        'Disjoint clouds: centroid distance 0.85; a linear classifier never errs.'
+    >>> from geomkit import GapResult
+    >>> result = GapResult({"centroid_distance": 0.85}, n=500, dim=8, null={"centroid_distance":
+    ... 0.05}, p_value={"centroid_distance": 0.001})
+    >>> verdict(result)
+    'Gap: the centroid distance is 0.85, 17 times what no gap would give.'
     """
-    parts = [part for part in (_distance(result), _classifier(result), _found(result)) if part]
-    start = _clouds(result)
-    if not start:
-        parts = [part for part in (*parts, *_cones(result)) if part]
-        return f"{_upper('; '.join(parts))}." if parts else ""
-    return f"{start}: {'; '.join(parts)}." if parts else f"{start}."
+    if len(result.modalities) == 1:
+        return _one_cloud(result)
+    parts = [part for part in (_distance(result), _classifier(result)) if part]
+    if _collapsed(result):
+        parts = [f"{_several(result)} each point in one direction", *parts]
+    if not parts:
+        reasons = list(dict.fromkeys(result.meta.get("reasons", {}).values()))
+        parts = reasons or ["no metric of the gap was asked for"]
+    if not result.meta.get("paired", True):
+        parts.append("the rows are not paired, so no retrieval is measured")
+    elif found := _retrieval(result):
+        parts.append(found)
+    return f"{_head(result)}: {'; '.join(parts)}."
+
+
+def plural(modality: str) -> str:
+    """Return the rows of a modality in words.
+
+    >>> plural("image"), plural("text"), plural("audio")
+    ('images', 'captions', 'audio rows')
+    """
+    return f"{_one(modality)}s"
 
 
 def _value(result: Measured, name: str) -> float:
     return result.metrics.get(name, math.nan)
 
 
-def _clouds(result: Measured) -> str:
-    """What the two clouds are to each other."""
-    accuracy, far = _value(result, "linear_separability"), _far(result)
-    if math.isnan(accuracy):
-        return {True: "Clouds apart", False: "No gap to be seen", None: ""}[far]
-    error = result.stderr.get("linear_separability", 0.0)
-    if accuracy >= _DISJOINT:
+def _one_cloud(result: Measured) -> str:
+    (name,) = result.modalities
+    sides = [_value(result, f"intra_cosine_{side}") for side in ("image", "text")]
+    cosine = next((v for v in sides if math.isfinite(v)), math.nan)
+    known = (
+        ""
+        if math.isnan(cosine)
+        else (f"; the mean cosine of two rows is {_number(cosine)} (0: centred, 1: all alike)")
+    )
+    return f"One modality: there is only {name}, and no other cloud to compare with{known}."
+
+
+def _head(result: Measured) -> str:
+    if _collapsed(result):
+        return "Collapsed"
+    apart, told = _apart(result), _told(result)
+    if told and _value(result, "linear_separability") >= _DISJOINT:
         return "Disjoint clouds"
-    if accuracy >= _APART:
-        return "Clouds that overlap"
-    told = accuracy - 1.96 * error > 0.5
-    return "No gap to be seen" if not told and far is False else "Mixed clouds"
+    if apart and told:
+        return "Overlapping clouds with a gap"
+    if apart:
+        return "Gap" if told is None else "Small gap"
+    if told:
+        return "No gap between the centres, but the clouds differ" if apart is False else "Gap"
+    return "Not measured" if apart is None and told is None else "No gap found"
 
 
-def _far(result: Measured) -> bool | None:
-    """Whether the centroids are farther apart than with no gap; ``None`` if that is not known."""
-    value, p = _value(result, "centroid_distance"), result.p_value.get("centroid_distance")
-    null = result.null.get("centroid_distance", math.nan)
+def _collapsed(result: Measured) -> bool:
+    return all(_value(result, f"intra_cosine_{side}") > _COLLAPSED for side in ("image", "text"))
+
+
+def _several(result: Measured) -> str:
+    return " and ".join(f"all {plural(name)}" for name in result.modalities)
+
+
+def _apart(result: Measured) -> bool | None:
+    """Whether the centroids are farther apart than without a gap; ``None`` if it is not known."""
+    name = "centroid_distance"
+    value, null = _value(result, name), result.null.get(name, math.nan)
     if math.isnan(value):
         return None
-    if p is not None:
-        return p < _LEVEL
-    return value > _ALIKE * null if math.isfinite(null) else None
+    if (p := result.p_value.get(name)) is not None:
+        return p <= _LEVEL
+    low = value - _Z * result.stderr.get(name, 0.0)
+    return low > (0.0 if math.isnan(null) else null)
+
+
+def _told(result: Measured) -> bool | None:
+    """Whether a classifier tells the modalities apart; ``None`` if it is not known."""
+    name = "linear_separability"
+    value = _value(result, name)
+    return None if math.isnan(value) else value - _Z * result.stderr.get(name, 0.0) > 0.5
 
 
 def _distance(result: Measured) -> str:
-    value = _value(result, "centroid_distance")
+    name = "centroid_distance"
+    value, null = _value(result, name), result.null.get(name, math.nan)
     if math.isnan(value):
         return ""
-    null, said = result.null.get("centroid_distance", math.nan), f"centroid distance {value:.2g}"
-    if not null > 0:
+    said = f"the centroid distance is {_about(result, name)}{_number(value)}"
+    if math.isnan(null):
         return said
-    if _far(result) is False:
-        return f"{said}, where no gap would give {null:.2g}"
-    return f"{said}, {_times(value / null)} what no gap would give"
-
-
-def _times(ratio: float) -> str:
-    if ratio >= 100:
-        return "over 100 times"
-    return f"{ratio:.2g} times" if ratio >= 1 else f"{100 * ratio:.0f}% of"
+    if not _apart(result):
+        above = "not clearly above" if value > null else "no more than"
+        return f"{said}, {above} the {_number(null)} expected without a gap"
+    if null <= 0:
+        return f"{said}, and no gap would give 0"
+    times = value / null
+    ratio = f"{times:.2g}" if times < 99.5 else f"{times:,.0f}"
+    return f"{said}, {ratio} times what no gap would give"
 
 
 def _classifier(result: Measured) -> str:
-    accuracy = _value(result, "linear_separability")
-    if math.isnan(accuracy):
+    name = "linear_separability"
+    value = _value(result, name)
+    if math.isnan(value):
         return ""
-    if accuracy == 1:
-        return "a linear classifier never errs"
-    error = result.stderr.get("linear_separability", 0.0)
-    if accuracy - 1.96 * error <= 0.5:
-        return "a linear classifier does no better than chance"
-    return f"a linear classifier errs on {_percent(1 - accuracy)} of the rows"
+    about = _about(result, name)
+    if value == 1:
+        return "a linear classifier tells all held-out rows apart"
+    share = f"{about}{_percent(value)}"
+    if not _told(result):
+        return f"a linear classifier is right for {share} of held-out rows, no better than chance"
+    return f"a linear classifier is right for {share} of held-out rows (chance 50%)"
 
 
-def _found(result: Measured) -> str:
-    share = _value(result, "text_retrieval_recall@1")
-    if math.isnan(share):
+def _retrieval(result: Measured) -> str:
+    first, second = result.modalities
+    several = result.meta.get("texts", result.n) != result.n
+    parts: list[str] = []
+    chances: list[str] = []
+    better = False
+    for side, query, answer in (("text", first, second), ("image", second, first)):
+        name = f"{side}_retrieval_recall@1"
+        if math.isnan(value := _value(result, name)):
+            continue
+        own = (
+            f"one of their {plural(answer)}"
+            if several and side == "text"
+            else f"their {_one(answer)}"
+        )
+        find = "" if parts else " find"
+        parts.append(f"{_about(result, name)}{_percent(value)} of {plural(query)}{find} {own}")
+        if not math.isnan(null := result.null.get(name, math.nan)):
+            chances.append(_percent(null))
+        better = better or result.p_value.get(name, 0.0) <= _LEVEL
+    if not parts:
         return ""
-    image, text = result.modalities if len(result.modalities) == 2 else ("image", "text")
-    about = "about " if "text_retrieval_recall@1" in result.estimated else ""
-    return f"{about}{_percent(share)} of {image} rows find their {text} first"
+    chance = f" (chance {' and '.join(dict.fromkeys(chances))})" if chances else ""
+    return f"{' and '.join(parts)} first{'' if better else ', no more than by chance'}{chance}"
 
 
-def _cones(result: Measured) -> list[str]:
-    """How narrow each cloud is: all there is to say of one cloud alone."""
-    said = []
-    for side, modality in zip(("image", "text"), result.modalities, strict=False):
-        cosine = _value(result, f"intra_cosine_{side}")
-        if math.isfinite(cosine):
-            said.append(f"mean cosine of two {modality} rows {round(cosine, 2) + 0.0:.2f}")
-    return said
+def _one(modality: str) -> str:
+    return {"image": "image", "text": "caption"}.get(modality, f"{modality} row")
+
+
+def _about(result: Measured, name: str) -> str:
+    return "about " if name in result.estimated else ""
+
+
+def _number(value: float) -> str:
+    """Two digits that count."""
+    if 0 < abs(value) < 0.001:
+        return "less than 0.001" if value > 0 else "almost 0"
+    return f"{value:.2g}"
 
 
 def _percent(share: float) -> str:
-    """A share in per cent, never rounded to all or none.
-
-    >>> _percent(0.5486), _percent(0.9996), _percent(0.0004), _percent(1.0)
-    ('55%', 'over 99.9%', 'under 0.1%', '100%')
-    """
-    if 0 < share < 0.0995:
-        return "under 0.1%" if share < 0.001 else f"{100 * share:.1f}%"
-    if 0.9905 <= share < 1:
-        return "over 99.9%" if share > 0.999 else f"{100 * share:.1f}%"
-    return f"{100 * share:.0f}%"
-
-
-def _upper(words: str) -> str:
-    return words[:1].upper() + words[1:]
+    """A share in per cent; what is not all is not called 100%, what is not none not 0%."""
+    if share < 1 and share >= 0.9995:
+        return "more than 99.9%"
+    if 0 < share < 0.0005:
+        return "less than 0.1%"
+    percent = 100 * share
+    whole = round(percent)
+    if percent < 10 or (share < 1 and whole == 100):
+        return f"{percent:.1f}".removesuffix(".0") + "%"
+    return f"{whole}%"

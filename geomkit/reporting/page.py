@@ -19,6 +19,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.extraction.originals import UNKNOWN, Originals
 from geomkit.interventions.closing import Closing
 from geomkit.metrics import GapResult, gap
+from geomkit.metrics.wording import plural, verdict
 from geomkit.plots.figures import histograms, sources_of, spectrum, sphere, umap
 from geomkit.plots.layout import UmapOptions
 from geomkit.plots.page import SIDES, SIZE, compressed, in_base64, page_environment, thumbnails
@@ -26,7 +27,6 @@ from geomkit.plots.planes import spaced
 from geomkit.reporting.drawing import inline_svg
 from geomkit.reporting.examples import Search, search
 from geomkit.reporting.tables import closing_table, metric_tables, undefined
-from geomkit.reporting.verdict import plural, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,89 +2,79 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import clouds
 
+from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.metrics import METRICS, GapResult, gap, select, verdict
 from geomkit.metrics.registry import SUMMARY
 
 
-def result(
-    accuracy: float = math.nan,
-    error: float = 0.01,
-    distance: float = math.nan,
-    p: float | None = None,
-    recall: float = math.nan,
-    null: float = 0.05,
-) -> GapResult:
-    metrics = {
-        "linear_separability": accuracy, "centroid_distance": distance,
-        "text_retrieval_recall@1": recall,
-    }  # fmt: skip
-    return GapResult(
-        metrics,
-        n=100,
-        dim=8,
-        stderr={"linear_separability": error},
-        null={"centroid_distance": null},
-        p_value={} if p is None else {"centroid_distance": p},
-    )
-
-
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("value", "null", "p", "separability", "recall", "says"),
     [
-        (result(1.0, distance=0.8, p=0.001, recall=0.5486),
-         "Disjoint clouds: centroid distance 0.8, 16 times what no gap would give; a linear "
-         "classifier never errs; 55% of image rows find their text first."),
-        (result(0.992, distance=0.8, p=0.001),
-         "Disjoint clouds: centroid distance 0.8, 16 times what no gap would give; a linear "
-         "classifier errs on 0.8% of the rows."),
-        (result(0.9, distance=0.1, p=0.001),
-         "Clouds that overlap: centroid distance 0.1, 2 times what no gap would give; a linear "
-         "classifier errs on 10% of the rows."),
-        (result(0.6, distance=0.1, p=0.001),
-         "Mixed clouds: centroid distance 0.1, 2 times what no gap would give; a linear "
-         "classifier errs on 40% of the rows."),
-        (result(0.51, distance=0.06, p=0.3),
-         "No gap to be seen: centroid distance 0.06, where no gap would give 0.05; a linear "
-         "classifier does no better than chance."),
-        # centroids apart that no plane tells apart, and the other way round
-        (result(0.51, distance=0.06, p=0.001),
-         "Mixed clouds: centroid distance 0.06, 1.2 times what no gap would give; a linear "
-         "classifier does no better than chance."),
-        (result(0.6, distance=0.05, p=0.5),
-         "Mixed clouds: centroid distance 0.05, where no gap would give 0.05; a linear "
-         "classifier errs on 40% of the rows."),
-        (result(distance=0.5), "Clouds apart: centroid distance 0.5, 10 times what no gap would "
-         "give."),
-        (result(distance=0.06), "No gap to be seen: centroid distance 0.06, where no gap would "
-         "give 0.05."),
-        (result(distance=2.0, null=0.0), "Clouds apart: centroid distance 2."),
-        (result(distance=0.9, null=0.001), "Clouds apart: centroid distance 0.9, over 100 times "
-         "what no gap would give."),
-        (result(recall=0.0), "0% of image rows find their text first."),
-        (result(recall=0.9996), "Over 99.9% of image rows find their text first."),
-        (result(), ""),
+        (
+            0.85,
+            0.053,
+            0.001,
+            1.0,
+            0.55,
+            ("Disjoint clouds: ", "0.85, 16 times", "tells all", "55%"),
+        ),
+        (0.2, 0.1, 0.001, 0.9996, 0.55, ("Disjoint", "0.2, 2 times", "more than 99.9%")),
+        (0.2, 0.1, 0.001, 0.8, 0.55, ("Overlapping clouds with a gap", "80% of held-out rows")),
+        (0.1, 0.1, 0.5, 0.5, 0.55, ("No gap found", "no more than the 0.1", "no better")),
+        (0.12, 0.1, 0.5, 0.5, 0.55, ("No gap found", "not clearly above the 0.1 expected")),
+        (0.0, 0.0, 1.0, 0.5, 1.0, ("No gap found", "100% of images find their caption")),
+        (0.3, 0.0, 0.001, 0.5, 1.0, ("Small gap", "0.3, and no gap would give 0;")),
+        (0.1, 0.1, 0.5, 0.9, 0.5, ("No gap between the centres, but the clouds differ",)),
+        (0.2, 0.1, 0.001, 0.8, 0.004, ("0.4% of images", "first, no more than by chance")),
+        (0.85, 0.05, 0.001, None, None, ("Gap: ", "17 times what no gap would give.")),
     ],
-)  # fmt: skip
-def test_words_follow_the_numbers(given: GapResult, says: str) -> None:
-    assert verdict(given) == says
+)
+def test_verdict(
+    value: float, null: float, p: float, separability: float | None, recall: float | None,
+    says: tuple[str, ...],
+) -> None:  # fmt: skip
+    metrics = {"centroid_distance": value}
+    if separability is not None:
+        metrics["linear_separability"] = separability
+    chances = {"centroid_distance": p}
+    if recall is not None:
+        metrics |= {f"{side}_retrieval_recall@1": recall for side in ("text", "image")}
+        chances |= dict.fromkeys(
+            [name for name in metrics if "recall" in name], 1e-9 if recall > 0.01 else 0.3
+        )
+    result = GapResult(
+        metrics, n=250, dim=8, p_value=chances,
+        stderr={"linear_separability": 0.01},
+        null={"centroid_distance": null, "text_retrieval_recall@1": 0.004},
+    )  # fmt: skip
+    found = verdict(result)
+    for words in says:
+        assert words in found, found
+    assert found.endswith(".") and "nan" not in found
 
 
-def test_verdicts_of_real_clouds() -> None:
-    x, y = np.random.default_rng(0).standard_normal((2, 200, 8))
-    assert verdict(gap(x, y)).startswith("No gap to be seen: ")
-    assert verdict(gap(x + 9, y - 9)).startswith("Disjoint clouds: ")
-    assert verdict(gap(x, x)).endswith("100% of image rows find their text first.")
-    assert verdict(gap(x)) == "Mean cosine of two image rows 0.00."
-    assert "mean cosine of two text rows" in verdict(gap(x, y[:, :3]))
-    assert "find" not in verdict(gap(x, y[:50]))  # no pairs, no retrieval
-    named = gap({"audio": x, "text": y})
-    assert "audio rows find their text" in verdict(named)
+def test_verdicts_of_what_has_no_pairs_and_of_what_collapsed() -> None:
+    x, y = clouds(40, 4)
+
+    def said(what: Any) -> str:
+        return verdict(gap(what))
+
+    one = said(Clouds.of({"image": x}))
+    assert one.startswith("One modality: there is only image") and "mean cosine" in one
+    unpaired = said(Clouds.of({"image": x + 3, "text": y[:30] - 3}))
+    assert unpaired.startswith("Disjoint clouds") and "rows are not paired" in unpaired
+    apart = said(Embeddings.of(x, y[:, :3]))
+    assert apart == "Not measured: the two modalities have different dimensions."
+    same = said(Embeddings.of(np.ones((40, 4)), np.ones((40, 4))))
+    assert same.startswith("Collapsed: all images and all captions") and "by chance" in same
+    several = said(Embeddings.of(x, np.concatenate([y, y]), np.tile(np.arange(40), 2)))
+    assert "find one of their captions and" in several
 
 
 def test_a_terminal_shows_a_dozen_metrics_and_the_verdict(cli) -> None:

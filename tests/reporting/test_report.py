@@ -15,16 +15,12 @@ import pytest
 from conftest import clouds
 from samples import picture, write
 
-import geomkit
 from geomkit.data import load_data
 from geomkit.embeddings import Embeddings
-from geomkit.embeddings.embeddings import Clouds
 from geomkit.errors import GeomkitError
 from geomkit.extraction.originals import Originals
-from geomkit.metrics import GapResult
 from geomkit.reporting import Reported, page, report
 from geomkit.reporting.examples import directions
-from geomkit.reporting.verdict import verdict
 
 HOSTILE = [
     "<script>alert(1)</script>", '"quoted" & \'single\'', "$x^2$ {{ 7*7 }} {% raw %}",
@@ -84,70 +80,6 @@ def pictured(folder: Path) -> Reported:
     x, y = clouds(6, 8)
     pairs = Embeddings.of(x, x[[1, 0, 2, 3, 4, 5]] + 0.01 * y, ids=data.ids)
     return Reported(pairs, "all", Originals(tuple(data.names), data))
-
-
-@pytest.mark.parametrize(
-    ("value", "null", "p", "separability", "recall", "says"),
-    [
-        (
-            0.85,
-            0.053,
-            0.001,
-            1.0,
-            0.55,
-            ("Disjoint clouds: ", "0.85, 16 times", "tells all", "55%"),
-        ),
-        (0.2, 0.1, 0.001, 0.9996, 0.55, ("Disjoint", "0.2, 2 times", "more than 99.9%")),
-        (0.2, 0.1, 0.001, 0.8, 0.55, ("Overlapping clouds with a gap", "80% of held-out rows")),
-        (0.1, 0.1, 0.5, 0.5, 0.55, ("No gap found", "no more than the 0.1", "no better")),
-        (0.12, 0.1, 0.5, 0.5, 0.55, ("No gap found", "not clearly above the 0.1 expected")),
-        (0.0, 0.0, 1.0, 0.5, 1.0, ("No gap found", "100% of images find their caption")),
-        (0.3, 0.0, 0.001, 0.5, 1.0, ("Small gap", "0.3, and no gap would give 0;")),
-        (0.1, 0.1, 0.5, 0.9, 0.5, ("No gap between the centres, but the clouds differ",)),
-        (0.2, 0.1, 0.001, 0.8, 0.004, ("0.4% of images", "first, no more than by chance")),
-        (0.85, 0.05, 0.001, None, None, ("Gap: ", "17 times what no gap would give.")),
-    ],
-)
-def test_verdict(
-    value: float, null: float, p: float, separability: float | None, recall: float | None,
-    says: tuple[str, ...],
-) -> None:  # fmt: skip
-    metrics = {"centroid_distance": value}
-    if separability is not None:
-        metrics["linear_separability"] = separability
-    chances = {"centroid_distance": p}
-    if recall is not None:
-        metrics |= {f"{side}_retrieval_recall@1": recall for side in ("text", "image")}
-        chances |= dict.fromkeys(
-            [name for name in metrics if "recall" in name], 1e-9 if recall > 0.01 else 0.3
-        )
-    result = GapResult(
-        metrics, n=250, dim=8, p_value=chances,
-        stderr={"linear_separability": 0.01},
-        null={"centroid_distance": null, "text_retrieval_recall@1": 0.004},
-    )  # fmt: skip
-    found = verdict(result)
-    for words in says:
-        assert words in found, found
-    assert found.endswith(".") and "nan" not in found
-
-
-def test_verdicts_of_what_has_no_pairs_and_of_what_collapsed() -> None:
-    x, y = clouds(40, 4)
-
-    def said(what: Any) -> str:
-        return verdict(geomkit.gap(what))
-
-    one = said(Clouds.of({"image": x}))
-    assert one.startswith("One modality: there is only image") and "mean cosine" in one
-    unpaired = said(Clouds.of({"image": x + 3, "text": y[:30] - 3}))
-    assert unpaired.startswith("Disjoint clouds") and "rows are not paired" in unpaired
-    apart = said(Embeddings.of(x, y[:, :3]))
-    assert apart == "Not measured: the two modalities have different dimensions."
-    same = said(Embeddings.of(np.ones((40, 4)), np.ones((40, 4))))
-    assert same.startswith("Collapsed: all images and all captions") and "by chance" in same
-    several = said(Embeddings.of(x, np.concatenate([y, y]), np.tile(np.arange(40), 2)))
-    assert "find one of their captions and" in several
 
 
 def test_page_is_whole_and_needs_no_script_and_no_network() -> None:
@@ -280,3 +212,12 @@ def test_command_writes_a_page_with_what_methods_do(cli, refused) -> None:
     refused("report", "one.npz", "--out", "r.html", "--seed", "-1", says=("seed",))
     refused("report", *["one.npz"] * 9, "--out", "r.html", says=("1 to 8",))
     assert not Path("r.html").exists()
+
+
+def test_close_takes_a_method_or_a_file(cli, refused) -> None:
+    x, y = clouds(40, 4)
+    np.savez("e.npz", image=x + 1, text=y)
+    done = cli("report", "e.npz", "--projection", "none", "--close", "centre")
+    assert done.status == 0 and "closing the gap" in done.err
+    assert ">centre<" in Path("report.html").read_text("utf-8")
+    refused("report", "e.npz", "--out", "r.html", "--close", "centres", says=("centres",))
