@@ -128,8 +128,9 @@ def heading(text: str, mark: str = "=") -> str:
 
 
 def escaped(text: str) -> str:
-    """Return plain text as reStructuredText."""
-    return re.sub(r"([\\`*_|<>])", r"\\\1", text)
+    """Return plain text as reStructuredText, options as code."""
+    text = re.sub(r"([\\`*_|<>])", r"\\\1", text)
+    return re.sub(r"(?<![\w-])(--[A-Za-z][\w=-]*)", r"``\1``", text)
 
 
 def linked(text: str) -> str:
@@ -443,8 +444,8 @@ def losses() -> Iterator[tuple[str, str]]:
         "the cross-entropy of each row of a matrix of logits, with its diagonal as the right "
         "answers. Batches have n pairs.\n",
         table(("term", "what it is", "source"), terms, "20 45 35"),
-        toctree(f"/generated/losses/{_term_page(t)}" for t in TERMS),
         toctree(f"/generated/losses/{p}" for p in PRESETS),
+        toctree(f"/generated/losses/{_term_page(t)}" for t in TERMS),
     ]
     yield "losses/index", "\n".join(index)
     for term in TERMS.values():

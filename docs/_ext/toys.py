@@ -225,8 +225,9 @@ def clouds_picture() -> str:
                  ("wrong", 0.0), ("wrong", 1.0)]  # fmt: skip
         for axis, (knob, value) in zip(axes, shown, strict=True):
             x, y = replace(DEFAULT, **{knob: value}).rows()
-            for one, other in zip(x[:40], y[:40], strict=True):
-                axis.plot(*zip(one[1::-1], other[1::-1], strict=True), color=INK, linewidth=0.3)
+            for one, other in zip(x[:25], y[:25], strict=True):
+                ends = zip(one[1::-1], other[1::-1], strict=True)
+                axis.plot(*ends, color=INK, linewidth=0.6, zorder=3)
             axis.scatter(x[:, 1], x[:, 0], s=2, color=IMAGE, linewidths=0)
             axis.scatter(y[:, 1], y[:, 0], s=2, color=TEXT, linewidths=0)
             axis.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=[], yticks=[])
