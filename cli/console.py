@@ -15,13 +15,13 @@ from typing import TextIO
 
 from geomkit._core.shown import shown
 from geomkit._core.table import Table
-from geomkit.errors import GeomkitError, reason
+from geomkit.errors import GeomkitError, reason, unknown_name
 
 from . import waiting
 
 __all__ = [
-    "Settings", "explained", "fail", "finished", "flush", "interactive", "line", "mute", "notes",
-    "open_streams", "out", "settings", "table", "words", "wrote",
+    "FORMS", "Settings", "check_form", "explained", "fail", "finished", "flush", "interactive",
+    "line", "mute", "notes", "open_streams", "out", "settings", "table", "words", "wrote",
 ]  # fmt: skip
 
 
@@ -88,8 +88,30 @@ def out(text: str, *, end: str = "\n") -> None:
         raise GeomkitError(f"standard output: cannot be written ({reason(error)})") from None
 
 
-def table(whole: Table) -> None:
-    """A table of data: on a terminal within its width, elsewhere as wide as it needs."""
+FORMS = ("text", "markdown", "latex", "csv")
+"""Forms of a table."""
+
+
+def check_form(form: str) -> None:
+    """Refuse an unknown form of a table.
+
+    Raises:
+        GeomkitError: If it is unknown.
+    """
+    if form not in FORMS:
+        raise unknown_name("format", form, FORMS)
+
+
+def table(whole: Table, form: str = "text") -> None:
+    """A table of data: on a terminal within its width, elsewhere as wide as it needs.
+
+    Args:
+        whole: The table.
+        form: Form of the table, one of :data:`FORMS`.
+    """
+    if form != "text":
+        out(getattr(whole, form)())
+        return
     if not sys.stdout.isatty():
         out(whole.plain())
         return

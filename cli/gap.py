@@ -15,7 +15,7 @@ from geomkit.models.checkpoints.kinds import model_forms
 
 from . import console
 from .many import say_notes, says_data, short_names
-from .options import ModelOptions
+from .options import ModelOptions, one_of
 from .ranks import joined
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def gap(
     seed: int = 0,
     exact_limit: int | None = None,
     compare: bool = False,
+    form: Annotated[str, one_of("text", "markdown", "latex", flag="--format")] = "text",
     as_json: bool = False,
     as_csv: bool = False,
 ) -> int:
@@ -75,6 +76,7 @@ def gap(
         compare: Add the difference of each source from the first one, with the standard error of
             the difference over pairs and a two-sided p-value; all must have the same pairs in the
             same order.
+        form: Form of the table; latex needs the package booktabs.
         as_json (--json): Print one JSON object.
         as_csv (--csv): Print CSV, one line per source and metric.
 
@@ -97,6 +99,9 @@ def gap(
             raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
         if sources and named:
             raise GeomkitError("name sources, or modalities by --image, --text and --modality")
+        console.check_form(form)
+        if form != "text" and (as_json or as_csv):
+            raise GeomkitError("--format is about tables; leave --json and --csv out")
         if compare and as_csv:
             raise GeomkitError("--compare prints a table or --json; leave --csv out")
         if compare and len(sources) < 2:
@@ -146,12 +151,12 @@ def gap(
     elif as_csv:
         console.out(to_csv(results), end="")
     else:
-        _print_table(results)
+        _print_table(results, form)
         if not metrics:
             console.line(f"{len(names)} of {len(METRICS)} metrics; --metrics all for the rest")
         if compare:
             console.out("")
-            console.table(differences_table(results))
+            console.table(differences_table(results), form)
             _say_unpaired(results)
     return _missed(results, limits)
 
@@ -238,7 +243,7 @@ def _say_undefined(r: GapResult) -> None:
         console.line(f"{r.source}: {', '.join(names)} undefined: {reason}")
 
 
-def _print_table(results: list[GapResult]) -> None:
+def _print_table(results: list[GapResult], form: str) -> None:
     from geomkit.metrics import verdict
     from geomkit.metrics.result import table
 
@@ -246,9 +251,10 @@ def _print_table(results: list[GapResult]) -> None:
     if any(said) and len(said) <= _SAID:
         names = short_names([r.source for r in results])
         for name, words in zip(names, said, strict=True):
-            console.words(f"{name}: {words}" if len(said) > 1 else words)
+            line = f"{name}: {words}" if len(said) > 1 else words
+            console.words(f"% {line}" if form == "latex" else line)
         console.out("")
-    console.table(table(results))
+    console.table(table(results), form)
     for r in results:
         if not r.exact:
             seconds = r.meta.get("exact_seconds")

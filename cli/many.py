@@ -18,7 +18,7 @@ from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
 from . import console
-from .options import FigureOptions, ModelOptions, Overwrite, PageOut
+from .options import Drawn, FigureOptions, ModelOptions, Overwrite, PageOut
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -231,32 +231,54 @@ def say_notes(source: str, embeddings: Embeddings | Clouds) -> None:
 
 
 def load_all(
-    sources: Sequence[str], options: ModelOptions, labels: str | None = None
+    sources: Sequence[str] | None, options: ModelOptions, drawn: Drawn
 ) -> dict[str, Embeddings]:
     """Return the embeddings of each source, by a label or else a short name with its split.
 
     Args:
         sources: The sources.
         options: How models become embeddings.
-        labels: Labels of the sources, with commas.
+        drawn: Matrices that are a further source, and labels.
 
     Raises:
         GeomkitError: If there is no source, the labels are not as many, or as
             :func:`geomkit.extraction.load.load_source`.
     """
-    if not sources:
+    sources, matrices = sources or [], drawn.image is not None or drawn.text is not None
+    if not sources and not matrices:
         raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
-    given = [word.strip() for word in labels.split(",")] if labels else []
-    if labels and (len(given) != len(sources) or len(set(given)) < len(given) or "" in given):
+    if matrices and (drawn.image is None or drawn.text is None):
+        raise GeomkitError("--image and --text go together; give both")
+    given = [word.strip() for word in drawn.labels.split(",")] if drawn.labels else []
+    count = len(sources) + matrices
+    if given and (len(given) != count or len(set(given)) < count or "" in given):
         raise GeomkitError(
-            f"--labels {labels}: expected {len(sources)} different names with commas between them"
+            f"--labels {drawn.labels}: expected {count} different names with commas between them"
         )
     found: dict[str, Embeddings] = {}
+    if matrices:
+        label = given[-1] if given else f"{Path(str(drawn.image)).name}, {drawn.text}"
+        last = {label: _pair_of(drawn, options)}
+    else:
+        last = {}
     for k, (name, source) in enumerate(zip(short_names(sources), sources, strict=True)):
         embeddings, split = load_one(source, options)
         label = given[k] if given else name + (f", {split}" if split else "")
         found[f"{label} ({len(found) + 1})" if label in found else label] = embeddings
-    return found
+    return found | last
+
+
+def _pair_of(drawn: Drawn, options: ModelOptions) -> Embeddings:
+    """The embeddings of --image and --text."""
+    from geomkit.embeddings.embeddings import Clouds
+    from geomkit.extraction.load import load_modalities
+
+    paths = {"image": str(drawn.image), "text": str(drawn.text)}
+    pair = load_modalities(paths, device=options.device, close=options.close)[0]
+    say_notes(f"{drawn.image} {drawn.text}", pair)
+    if isinstance(pair, Clouds):
+        raise GeomkitError(f"{drawn.image}, {drawn.text}: {pair.reason}")
+    return pair
 
 
 def short_names(sources: Sequence[str]) -> list[str]:

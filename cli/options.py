@@ -27,7 +27,7 @@ from . import console
 from .ranks import alone
 
 __all__ = [
-    "PRECISIONS", "CacheImages", "Close", "Data", "DataOptions", "Device", "Download",
+    "PRECISIONS", "CacheImages", "Close", "Data", "DataOptions", "Device", "Download", "Drawn",
     "ModelOptions", "Overwrite", "PageOut", "PlotPairs", "PlotSources", "Precision",
     "TaskOptions", "TrustData", "Workers", "add_command", "as_command", "offer", "one_of",
     "parameters", "parse_columns", "within",
@@ -37,7 +37,7 @@ _PANELS = {
     "Models and data": "data split precision batch_size columns max_bad image_column "
     "caption_column fast_decode trust_data close download cache_images",
     "Machine": "device workers threads jobs",
-    "Output": "as_json as_csv out html page overwrite",
+    "Output": "form as_json as_csv out html page overwrite",
     "Figure": "title labels size dpi theme",
 }
 """Panels of --help with the parameters that they list; the first panel has a command's own."""
@@ -55,9 +55,9 @@ def within(low: float, high: float, meaning: str = "") -> Any:
     return typer.Option(help=meaning or None, callback=check)
 
 
-def one_of(*names: str, help: str | None = None) -> Any:
+def one_of(*names: str, help: str | None = None, flag: str = "") -> Any:
     """Return an option whose help and completion show its choices; the library checks the value."""
-    option = typer.Option(help=help)
+    option = typer.Option(*filter(None, [flag]), help=help)
     offer(option, names)
     return option
 
@@ -92,7 +92,7 @@ CacheImages = Annotated[
     bool, typer.Option("--cache-images", help="Keep decoded, resized images in the cache.")
 ]
 PlotSources = Annotated[
-    list[str], typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
+    list[str] | None, typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
 ]
 PlotPairs = Annotated[int, typer.Option(help="Largest number of pairs to draw.")]
 PageOut = Annotated[
@@ -145,6 +145,22 @@ class ModelOptions:
             GeomkitError: If the columns are not pairs of names.
         """
         return {**vars(self), "columns": parse_columns(self.columns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What else a figure shows beside its SOURCES, and what it calls them.
+
+    Attributes:
+        image: A file with one matrix (n, d) of image embeddings, as another source; goes with
+            --text.
+        text: A file with one matrix (n, d) of text embeddings.
+        labels: Names of the sources in the figure, with commas.
+    """
+
+    image: Path | None = None
+    text: Path | None = None
+    labels: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

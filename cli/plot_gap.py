@@ -9,7 +9,7 @@ from geomkit.errors import GeomkitError
 
 from . import console
 from .many import Figure, draws, load_all, short_names
-from .options import ModelOptions
+from .options import Drawn, ModelOptions
 
 if TYPE_CHECKING:
     from geomkit.reproduce.framework.results import Rows
@@ -25,12 +25,12 @@ SHOWN = (
 
 @draws("gap.png")
 def plot_gap(
-    sources: list[str],
+    sources: list[str] | None = None,
     *,
     metrics: str = SHOWN,
     published: bool = False,
     seed: int = 0,
-    labels: str | None = None,
+    drawn: Drawn,
     options: ModelOptions,
 ) -> Figure:
     """Draw the modality gap: metrics of sources side by side, or results against the dimension.
@@ -44,7 +44,7 @@ def plot_gap(
         metrics: Names or groups, with commas; see geomkit metrics.
         published: For results.csv: add the paper's numbers.
         seed: Random seed of folds, samples and permutations.
-        labels: Names of the sources in the figure, with commas.
+        drawn: Further matrices, and names.
         options: How models become embeddings.
 
     Examples:
@@ -57,11 +57,13 @@ def plot_gap(
     names = select([word.strip() for word in metrics.split(",")])
     if metrics == SHOWN:
         names = SHOWN.split(",")
+    sources = sources or []
     tables = [source.lower().endswith(".csv") for source in sources]
     if any(tables):
         if not all(tables):
             raise GeomkitError("name results.csv files, or models and embeddings; not both at once")
-        given = {"--data": options.data, "--split": options.split, "--close": options.close}
+        given = {"--data": options.data, "--split": options.split, "--close": options.close,
+                 "--image": drawn.image, "--labels": drawn.labels}  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise GeomkitError(f"{option} applies to models, these are results")
@@ -69,7 +71,7 @@ def plot_gap(
     if published:
         raise GeomkitError("--published needs results.csv files, with a dimension and a loss")
     results = {}
-    for name, embeddings in load_all(sources, options, labels).items():
+    for name, embeddings in load_all(sources, options, drawn).items():
         results[name] = gap(embeddings, metrics=names, seed=seed)
         console.line(f"{name}: n={results[name].n}, d={results[name].dim}")
     return draw(results, metrics=names)

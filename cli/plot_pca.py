@@ -5,19 +5,19 @@ from __future__ import annotations
 from geomkit.errors import GeomkitError
 
 from .many import Figure, draws, load_all
-from .options import ModelOptions, PlotPairs, PlotSources
+from .options import Drawn, ModelOptions, PlotPairs, PlotSources
 
 __all__ = ["plot_pca"]
 
 
 @draws("pca.png")
 def plot_pca(
-    sources: PlotSources,
+    sources: PlotSources = None,
     *,
     scatter: bool = False,
     lines: bool = False,
     pairs: PlotPairs = 1000,
-    labels: str | None = None,
+    drawn: Drawn,
     options: ModelOptions,
 ) -> Figure:
     """Draw cumulative explained variance against the number of principal components.
@@ -30,7 +30,7 @@ def plot_pca(
         scatter: Draw pairs on the first two components of both together.
         lines: Join the pairs of --scatter.
         pairs: Number of pairs.
-        labels: Names of the sources in the figure, with commas.
+        drawn: Further matrices, and names.
         options: How models become embeddings.
 
     Examples:
@@ -43,5 +43,5 @@ def plot_pca(
         raise GeomkitError("--lines joins the pairs of --scatter; give both")
     if pairs < 1:
         raise GeomkitError(f"pairs: expected 1 or more, got {pairs}")
-    loaded = load_all(sources, options, labels)
+    loaded = load_all(sources, options, drawn)
     return pca_planes(loaded, pairs=pairs, lines=lines) if scatter else spectrum(loaded)

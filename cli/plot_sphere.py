@@ -13,7 +13,7 @@ from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
 from .many import Drawing, draws, load_all, load_one
-from .options import ModelOptions, PlotPairs, one_of
+from .options import Drawn, ModelOptions, PlotPairs, one_of
 
 if TYPE_CHECKING:
     from geomkit.data import PairData
@@ -36,7 +36,7 @@ def plot_sphere(
     stages: int | None = None,
     pairs: PlotPairs = 1000,
     projection: Annotated[str, one_of(*_PROJECTIONS)] = "pca",
-    labels: str | None = None,
+    drawn: Drawn,
     options: ModelOptions,
 ) -> Drawing:
     """Draw the stages of training on the sphere; rows with d > 3 on their first three PCs.
@@ -53,7 +53,7 @@ def plot_sphere(
             or in a .gif (default: all).
         pairs: Number of pairs.
         projection: How rows of embeddings get to the sphere.
-        labels: Names of the sources in the figure, with commas.
+        drawn: Further matrices, and names.
         options: How models become embeddings.
 
     Examples:
@@ -76,11 +76,13 @@ def plot_sphere(
 
     if projection not in _PROJECTIONS:
         raise unknown_name("projection", projection, _PROJECTIONS)
-    sources = sources or ["ckpt.pt"]
-    if len(sources) > 1 or labels:
+    matrices = drawn.image is not None or drawn.text is not None
+    if not (sources or matrices):
+        sources = ["ckpt.pt"]
+    if sources is None or len(sources) > 1 or matrices or drawn.labels:
         if stages is not None:
             raise GeomkitError("--stages shows one training run; name one checkpoint")
-        loaded = load_all(sources, options, labels)
+        loaded = load_all(sources, options, drawn)
         return Drawing(lambda: sphere(loaded, projection=projection, pairs=pairs))
     (source,) = sources
     others = (options.data, options.split, options.close)

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from . import console
 from .many import Figure, draws, load_all
-from .options import ModelOptions, PlotPairs, PlotSources, one_of
+from .options import Drawn, ModelOptions, PlotPairs, PlotSources, one_of
 
 __all__ = ["plot_umap"]
 
 
 @draws("umap.png")
 def plot_umap(
-    sources: PlotSources,
+    sources: PlotSources = None,
     *,
     sphere: bool = False,
     pairs: PlotPairs = 1000,
@@ -22,7 +22,7 @@ def plot_umap(
     min_dist: float = 0.1,
     lines: bool = True,
     seed: int = 0,
-    labels: str | None = None,
+    drawn: Drawn,
     options: ModelOptions,
 ) -> Figure:
     """Lay out images and texts together by UMAP: nearby points are nearby rows.
@@ -38,7 +38,7 @@ def plot_umap(
         min_dist: Smallest distance between points, 0 to 1.
         lines: Join the pairs.
         seed: Random seed of the layout.
-        labels: Names of the sources in the figure, with commas.
+        drawn: Further matrices, and names.
         options: How models become embeddings.
 
     Examples:
@@ -50,7 +50,7 @@ def plot_umap(
     drawing = UmapOptions(
         pairs=pairs, metric=metric, neighbours=neighbours, min_dist=min_dist, seed=seed
     )
-    loaded = load_all(sources, options, labels)
+    loaded = load_all(sources, options, drawn)
     for name, embeddings in loaded.items():
         shown = min(pairs, embeddings.n)
         console.line(f"{name}: laying out {shown} of {embeddings.n} pairs, seed {seed}")

@@ -15,7 +15,7 @@ from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
 from .many import for_rows, load_one, originals, say_notes, says_data, short_names
-from .options import ModelOptions, Overwrite, PlotSources, one_of, within
+from .options import ModelOptions, Overwrite, one_of, within
 
 if TYPE_CHECKING:
     from geomkit.reporting import Reported
@@ -24,7 +24,9 @@ __all__ = ["report"]
 
 
 def report(
-    sources: PlotSources,
+    sources: Annotated[
+        list[str], typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
+    ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Page to write, .html.")] = Path(
         "report.html"

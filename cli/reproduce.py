@@ -7,13 +7,14 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from geomkit._core.shown import shown
+from geomkit._core.table import Table
 from geomkit.errors import GeomkitError
 
 from . import console
-from .options import Device, Download, Workers
+from .options import Device, Download, Workers, one_of
 from .progress import Display, StopSignal
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def reproduce(
     resume: bool = False,
     overwrite: bool = False,
     redraw: bool = False,
+    form: Annotated[str, one_of("text", "markdown", "csv", flag="--format")] = "text",
 ) -> int:
     """Reproduce the paper's experiments: train, measure, draw, and judge its claims.
 
@@ -70,6 +72,7 @@ def reproduce(
         resume: Keep finished experiments, continue the others.
         overwrite: Measure finished experiments again.
         redraw: Draw and judge finished experiments from their results.
+        form: Form of the verdicts and of the list.
 
     Examples:
         $ geomkit reproduce figure2 --quick
@@ -79,13 +82,14 @@ def reproduce(
     from geomkit.reproduce.framework.catalogue import all_experiments
     from geomkit.reproduce.framework.planning import plan
 
+    console.check_form(form)
     names = names or ["list"]
     if "list" in names:
         if len(names) > 1:
             raise GeomkitError(
                 "list: expected no other name beside it; name experiments, or list to see them"
             )
-        _print_list(all_experiments().values())
+        _print_list(all_experiments().values(), form)
         return 0
     options = Options(
         data=data, model=model, pretrained=pretrained, seeds=_numbers(seeds), quick=quick,
@@ -104,11 +108,11 @@ def reproduce(
     console.line(_plan(planned, out))
     return _run(
         planned, options, out, jobs=jobs, resume=resume, overwrite=overwrite, redraw=redraw,
-        command=_command(names, options, out, jobs),
+        command=_command(names, options, out, jobs), form=form,
     )  # fmt: skip
 
 
-def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any) -> int:
+def _run(planned: Plan, options: Options, out: Path, *, command: str, form: str, **how: Any) -> int:
     from geomkit.reproduce import run
     from geomkit.training.loop import Interrupted
 
@@ -122,7 +126,7 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, **how: Any
             console.line(f"geomkit: {error}")
             return 128 + (stop.number or signal.SIGINT)
     with console.finished(out):
-        _print_verdicts(outcomes)
+        _print_verdicts(outcomes, form)
         console.out(str(out))
     return 0
 
@@ -176,17 +180,22 @@ def _command(names: list[str], options: Options, out: Path, jobs: int) -> str:
     return shlex.join(words)
 
 
-def _print_table(headings: Sequence[str], rows: list[list[str]], plain: list[str]) -> None:
-    """Print rows: as a table on a terminal, elsewhere as the lines of ``plain``."""
+def _print_table(
+    headings: Sequence[str], rows: list[list[str]], plain: list[str], form: str
+) -> None:
+    """Print rows: as a table on a terminal, elsewhere as the lines of ``plain``, or in a form."""
+    if form != "text":
+        console.table(Table(headings, [rows], remarks=True), form)
+        return
     if not sys.stdout.isatty():
         for line in plain:
             console.out(line)
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
+    table = RichTable(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=heading in ("experiment", "verdict"))
     for row in rows:
@@ -194,11 +203,11 @@ def _print_table(headings: Sequence[str], rows: list[list[str]], plain: list[str
     Console(highlight=False).print(table)
 
 
-def _print_list(found: Iterable[Experiment]) -> None:
+def _print_list(found: Iterable[Experiment], form: str) -> None:
     rows = [[e.name, " ".join(e.question.split())] for e in found]
     width = max(len(name) for name, _ in rows)
     plain = [f"{name:<{width}}  {question}" for name, question in rows]
-    _print_table(("experiment", "question"), rows, plain)
+    _print_table(("experiment", "question"), rows, plain, form)
 
 
 def _plan(planned: Plan, out: Path) -> str:
@@ -226,14 +235,14 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _print_verdicts(outcomes: list[Outcome]) -> None:
+def _print_verdicts(outcomes: list[Outcome], form: str) -> None:
     rows = [
         [" ".join(text.split()) for text in (o.experiment.name, v.status, claim.text, v.why)]
         for o in outcomes
         for claim, v in zip(o.experiment.claims, o.verdicts, strict=True)
     ]
     plain = ["\t".join(row) for row in rows]
-    _print_table(("experiment", "verdict", "claim", "why"), rows, plain)
+    _print_table(("experiment", "verdict", "claim", "why"), rows, plain, form)
 
 
 class _Watcher(Display):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -31,6 +32,13 @@ _LOOK = (
     "padding:2px 8px;text-align:left;opacity:.75",
 )
 """Look of the cells of the first column, of numbers and of remarks, whatever the page's colours."""
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": "$<$", ">": "$>$", "±": r"$\pm$", "−": "$-$", "–": "--", "…": r"\dots{}"}
+    | {"→": r"$\to$", "·": r"$\cdot$", "²": "$^2$", "τ": r"$\tau$"}
+)
+"""What LaTeX reads otherwise, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,61 @@ class Table:
         out = io.StringIO()
         Console(file=out, width=10_000, highlight=False).print(self.rich())
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+    def markdown(self) -> str:
+        r"""Return the table as Markdown.
+
+        >>> print(Table(["metric", "a|b"], [[["gap", "0.5"]]]).markdown())
+        | metric | a\|b |
+        | :-- | --: |
+        | gap | 0.5 |
+        """
+        last = len(self.headings) - 1
+        ends = [i == 0 or (self.remarks and i == last) for i in range(last + 1)]
+        rules = [":--" if left else "--:" for left in ends]
+        rows = [[_flat(cell).replace("|", "\\|") for cell in row] for row in self._rows()]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:]))
+
+    def latex(self) -> str:
+        r"""Return the table as a tabular of LaTeX's package booktabs; remarks are left out.
+
+        >>> print(Table(["metric", "a_b"], [[["gap", "0.5 ± 0.1"]]]).latex())
+        \begin{tabular}{lr}
+        \toprule
+        metric & a\_b \\
+        \midrule
+        gap & 0.5 $\pm$ 0.1 \\
+        \bottomrule
+        \end{tabular}
+        """
+        count = len(self.headings) - self.remarks
+        lines = []
+        for k, section in enumerate([[list(self.headings)], *self.sections]):
+            lines += [r"\midrule"] if k else []
+            for row in section:
+                plain = (re.sub(r"^(~?)-(?=\d)", r"\1−", _flat(cell)) for cell in row[:count])
+                cells = (cell.translate(_LATEX) for cell in plain)
+                lines.append(" & ".join(cells) + r" \\")
+        columns = "l" + "r" * (count - 1)
+        start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+        return "\n".join([start, r"\toprule", *lines, r"\bottomrule", end])
+
+    def csv(self) -> str:
+        r"""Return the table as CSV, without a line end after the last row.
+
+        >>> Table(["metric", "a"], [[["gap", "0.5, or so"]]]).csv()
+        'metric,a\ngap,"0.5, or so"'
+        """
+        import csv
+        import io
+
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([_flat(c) for c in r] for r in self._rows())
+        return out.getvalue().rstrip("\n")
+
+    def _rows(self) -> list[Sequence[str]]:
+        """The headings and all rows."""
+        return [self.headings, *(row for section in self.sections for row in section)]
 
     def html(self) -> str:
         """Return the table as HTML, for a notebook of a light or a dark theme."""
@@ -199,3 +262,8 @@ class Table:
         for start, end in pairwise([*ends, last]):
             sections = [[[row[0], *row[start:end]] for row in part] for part in self.sections]
             yield Table([self.headings[0], *self.headings[start:end]], sections)
+
+
+def _flat(cell: str) -> str:
+    """A cell in one line."""
+    return " ".join(shown(cell).split())

@@ -226,7 +226,7 @@ def _number(value: float) -> str:
         return ""
     if value == int(value) and (abs(value) >= 2 or value == 0):
         return f"{value:.0f}"
-    return f"{value:.4f}"
+    return f"{value:.4f}".replace("-0.0000", "0.0000")
 
 
 def _p(value: float) -> str:

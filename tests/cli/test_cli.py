@@ -447,3 +447,15 @@ def test_the_library_runs_as_a_module_and_completes_words() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["pca", "umap"]
+
+
+def test_tables_come_as_markdown_latex_and_csv(cli, npz: Path, refused) -> None:
+    shown = cli("gap", npz, "--metrics", "gap", "--format", "latex").out
+    assert shown.startswith("% ") and r"linear\_separability & " in shown
+    assert shown.count("{") == shown.count("}") and r" $\pm$ " in shown and "…" not in shown
+    shown = cli("gap", npz, "--metrics", "gap", "--format", "markdown").out
+    assert "\n| :-- | --: | --: | --: | --: | :-- |\n" in shown
+    rows = list(csv.reader(io.StringIO(cli("reproduce", "list", "--format", "csv").out)))
+    assert rows[0] == ["experiment", "question"] and {len(row) for row in rows} == {2}
+    refused("gap", npz, "--format", "html", says=("unknown format 'html'", "latex"))
+    refused("gap", npz, "--format", "latex", "--json", says=("--format",))

@@ -135,7 +135,7 @@ def test_plot_umap_to_plane_and_sphere(cli, npz: str) -> None:
         ("plot-gap r.csv --metrics mmd", ("r.csv", "mmd")),
         ("plot-gap conditions.csv", ("conditions.csv", "figure2")),
         ("plot-gap missing.csv", ("missing.csv",)),
-        ("plot-gap", ("sources",)),
+        ("plot-gap", ("at least one checkpoint",)),
         ("plot-pca e.npz --lines", ("--scatter",)),
         ("plot-pca e.npz --pairs 0", ("pairs",)),
         ("plot-pca e.npz --data openmoji", ("--data",)),

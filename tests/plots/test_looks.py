@@ -139,3 +139,20 @@ def test_commands_take_the_look_of_a_figure(cli, refused) -> None:
     refused("plot-sphere", "e.npz", "--out", "s.gif", says=("s.gif", "training run"))
     refused("plot-sphere", "e.npz", "e.npz", "--html", "s.html", says=("--html", "one source"))
     refused("plot-gap", "e.npz", "--out", "s.gif", says=("s.gif: a figure is saved as .png",))
+
+
+def test_two_matrices_are_a_source(cli, refused) -> None:
+    x, y = clouds(30, 5)
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    np.savez("e.npz", image=x, text=y)
+    two = ("--image", "x.npy", "--text", "y.npy")
+    for command in ("plot-sphere", "plot-pca", "plot-gap --metrics gap"):
+        done = cli(*command.split(), *two, "--out", f"{command.split()[0]}.svg")
+        assert done.status == 0, done.err
+    done = cli("plot-pca", "e.npz", *two, "--out", "p.svg")
+    assert done.status == 0 and "x.npy, y.npy" in Path("p.svg").read_text("utf-8")
+    refused("plot-pca", "--image", "x.npy", says=("--image and --text go together",))
+    np.save("z.npy", y[:7])
+    refused("plot-pca", "--image", "x.npy", "--text", "z.npy", says=("not paired",))
+    refused("plot-pca", says=("name at least one",))
