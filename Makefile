@@ -34,7 +34,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 docs: $(DOCS_READY)
-	$(BIN)/python -m sphinx -n -W --keep-going -q -j auto -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -n -W --keep-going -q -j auto -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "the documentation: $(CURDIR)/docs/_build/html/index.html"
 
 benchmark: $(READY)

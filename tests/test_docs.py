@@ -28,7 +28,7 @@ def pages() -> ModuleType:
 @pytest.fixture(scope="module")
 def built(pages: ModuleType) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:  # drawing them all takes seconds
-        patch.setattr(pages.toys, "picture", lambda curves, names, ideal: f"<svg of {names[0]}>")
+        patch.setattr(pages.toys, "figure_of", lambda curves, names, ideal: f"<svg of {names[0]}>")
         return pages.pages()
 
 
@@ -55,7 +55,7 @@ def test_every_page_is_in_a_table_of_contents(built: dict[str, str]) -> None:
     assert listed <= set(built)
 
 
-def test_every_metric_has_a_page_with_formula_picture_and_pitfalls(built: dict[str, str]) -> None:
+def test_every_metric_has_a_page_with_formula_figure_and_pitfalls(built: dict[str, str]) -> None:
     text = {n: page for n, page in built.items() if n.startswith("metrics/") and "index" not in n}
     for metric in METRICS.values():
         (page,) = [page for page in text.values() if f".. _metric-{metric.name}:" in page]
@@ -79,7 +79,7 @@ def test_the_toy_clouds_move_what_they_are_meant_to(pages: ModuleType) -> None:
     assert toys.most(curves, "uniformity_image") == "width"
     assert toys.most(curves, "mutual_knn") == "wrong"
     assert "wrong captions does not move it" in toys.sentence(curves, "centroid_distance")
-    drawn = toys.picture(curves, ["mmd"], {"mmd": 0.0})
+    drawn = toys.figure_of(curves, ["mmd"], {"mmd": 0.0})
     assert drawn.startswith("<svg") and "currentColor" in drawn and toys.INK not in drawn
 
 

@@ -198,8 +198,8 @@ def _api_index() -> str:
         [
             heading("Python reference"),
             "Every public name, from the docstrings. ``import geomkit`` gives those of the first "
-            "room; the others are found under the name of their room.\n",
-            table(("room", "what it is for"), rows, "30 70"),
+            "module, and the other modules under their names.\n",
+            table(("module", "what it is for"), rows, "30 70"),
             toctree(f"/generated/api/{room}" for room in rooms()),
         ]
     )
@@ -333,7 +333,7 @@ def _toy_clouds() -> str:
         [
             ".. _toy-clouds:\n",
             heading("The toy clouds", "-"),
-            f"The picture on each page shows the metric on {toys.PAIRS} pairs on the sphere in "
+            f"The figure on each page shows the metric on {toys.PAIRS} pairs on the sphere in "
             f"{toys.DIM} dimensions. Three knobs are turned, one at a time: the distance of the "
             "two centres, the width of the clouds (the standard deviation of the rows about their "
             "centre, before they are normalised), and the share of captions that belong to "
@@ -341,9 +341,9 @@ def _toy_clouds() -> str:
             "centres. The knobs that are not turned stay at a distance of "
             f"{toys.DEFAULT.distance:g}, a width of {toys.DEFAULT.width:g} and no wrong caption: "
             "the thin vertical lines. Dotted curves are the null, dashed lines the ideal. In the "
-            "picture below images are red, captions blue, and lines join some pairs; it shows the "
+            "figure below images are red, captions blue, and lines join some pairs; it shows the "
             "plane of the two centres.\n",
-            svg(toys.clouds_picture()),
+            svg(toys.figure_of_clouds()),
         ]
     )
 
@@ -385,7 +385,7 @@ def _metric_page(family: Family, curves: dict[str, toys.Curves]) -> str:
     if first.undefined:
         parts.append(f"Undefined if {escaped(first.undefined)}.\n")
     parts += [heading("What moves it", "-"), "\n".join(_moved(curves, names)) + "\n"]
-    parts.append(svg(toys.picture(curves, names, ideal)))
+    parts.append(svg(toys.figure_of(curves, names, ideal)))
     lines = ["dotted: null"] if set(names) & set(curves["width"].null) else []
     lines += ["dashed: ideal"] if ideal else []
     parts.append("; ".join(["On the :ref:`toy clouds <toy-clouds>`", *lines]) + ".\n")
@@ -484,7 +484,7 @@ def _shared(name: str, use: str, curves: dict[str, toys.Curves]) -> list[str]:
         *parts,
         heading("What moves it", "-"),
         toys.sentence(curves, name) + "\n",
-        svg(toys.picture(curves, [name], {})),
+        svg(toys.figure_of(curves, [name], {})),
         f"On the :ref:`toy clouds <toy-clouds>`, τ = {toys.TEMPERATURE:g}.\n",
     ]
 

@@ -90,7 +90,7 @@ def write_outside(app: Sphinx) -> None:
 
 def read(app: Sphinx, docname: str, source: list[str]) -> None:
     """Turn links of a hand-written page to documents outside docs/."""
-    if not docname.startswith(GENERATED) and app.env.doc2path(docname, False).endswith(".md"):
+    if not docname.startswith(GENERATED) and Path(app.env.doc2path(docname, False)).suffix == ".md":
         source[0] = relinked(source[0], (Path("docs") / docname).parent)
 
 

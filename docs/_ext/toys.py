@@ -1,4 +1,4 @@
-"""Toy clouds with three knobs, what each metric and loss term is on them, and its picture.
+"""Toy clouds with three knobs, what each metric and loss term is on them, and a figure of it.
 
 Every page of a metric or of a loss term shows how its value moves as one knob turns and the other
 two stay. Nothing here is typed by hand: one call of :func:`geomkit.gap` per setting measures all
@@ -184,7 +184,7 @@ def _number(value: float) -> str:
     return f"{value:{digits}}".replace("-", "−")
 
 
-def picture(curves: dict[str, Curves], names: list[str], ideal: dict[str, float]) -> str:
+def figure_of(curves: dict[str, Curves], names: list[str], ideal: dict[str, float]) -> str:
     """Return a figure of three curves as SVG that takes the colours of the page around it.
 
     Args:
@@ -215,7 +215,7 @@ def picture(curves: dict[str, Curves], names: list[str], ideal: dict[str, float]
         return _svg(figure)
 
 
-def clouds_picture() -> str:
+def figure_of_clouds() -> str:
     """Return the clouds at three settings of each knob as SVG, on the plane of the two centres."""
     from matplotlib import pyplot
 

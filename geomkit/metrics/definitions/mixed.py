@@ -153,7 +153,7 @@ METRICS = [
             reduction=NEAREST, undefined="it needs more than 5 pairs",
             pitfalls="It saturates: 1 says that the ten nearest are of one kind, not how far the "
             "other kind is. Ideal is 0.45, not 0.5, since the partner of a perfect pair takes one "
-            "of the ten places. In a wide cloud of many rows it stays high for a small gap.",
+            "of the ten places. It grows with n at the same gap, as the ten nearest come closer.",
             parts=partial(_bias_parts, modality=modality),
         )
         for modality in ("image", "text")

@@ -117,13 +117,13 @@ METRICS = [
         "distribution_gap", "pairs", of_moments(distribution_gap),
         "0 … alignment: the part that is left", low=0, high=4, ideal=0,
         pitfalls="Narrow clouds have a small one whether or not the pairs match. Wrong captions "
-        "raise it as much as clouds of different shape do.",
+        "raise it, and so do clouds of different shape.",
     ),
     Metric(
         "gap_dimensions_90", "pairs", gap_dimensions,
         "1 … d: coordinates holding 90% of the centroid gap", low=1,
         undefined="the two means coincide",
-        pitfalls="It depends on the basis: a rotation, which changes no other metric, changes it. "
+        pitfalls="It depends on the basis: a rotation, which keeps all distances, changes it. "
         "Where the centroid distance is near its null, it counts the dimensions of noise.",
     ),
 ]  # fmt: skip
