@@ -138,6 +138,11 @@ def linked(text: str) -> str:
     return re.sub(r"arXiv\s+(\d{4}\.\d{5})", r"`arXiv \1 <https://arxiv.org/abs/\1>`__", text)
 
 
+def indexed(name: str) -> str:
+    """Return an entry of the index, by which the search finds a name as a whole."""
+    return f".. index:: ! {name}\n\n"
+
+
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]], widths: str = "auto") -> str:
     """Return a table of cells that are reStructuredText."""
     lines = [f".. list-table::\n   :header-rows: 1\n   :widths: {widths}\n"]
@@ -375,7 +380,7 @@ def _metric_page(family: Family, curves: dict[str, toys.Curves]) -> str:
     elif first.reduction:
         cost += " Left out past ``--exact-limit``."
     parts = [
-        *(f".. _{label(name)}:\n" for name in names),
+        *(f"{indexed(name)}.. _{label(name)}:\n" for name in names),
         heading(family.title),
         f"Group ``{first.group}``. {cost}\n",
         f".. currentmodule:: {family.formula.__module__}\n",
@@ -498,7 +503,7 @@ def _term(term: Term, curves: dict[str, toys.Curves]) -> str:
     of = [f":ref:`{p.name} <loss-{p.name}>`" for p in PRESETS.values()
           if term.name in parse_loss(p.weights).weights]  # fmt: skip
     parts = [
-        f".. _term-{term.name}:\n",
+        f"{indexed(term.name)}.. _term-{term.name}:\n",
         heading(f"Term {term.name}"),
         f".. currentmodule:: {term.compute.__module__}\n",
         definition(term.compute) + "\n",
@@ -520,7 +525,7 @@ def _preset(preset: Preset, curves: dict[str, toys.Curves]) -> str:
         for name, weight in spec.weights.items()
     )
     parts = [
-        f".. _loss-{preset.name}:\n",
+        f"{indexed(preset.name)}.. _loss-{preset.name}:\n",
         heading(f"Loss {preset.name}"),
         f".. math:: {formula}\n",
         table(("term", "weight", "what it is"), rows, "25 10 65"),
