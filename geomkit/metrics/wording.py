@@ -117,7 +117,15 @@ def _head(result: Measured) -> str:
         return "Gap" if told is None else "Small gap"
     if told:
         return "No gap between the centres, but the clouds differ" if apart is False else "Gap"
+    if _differ(result):
+        return "No gap between the centres, but the clouds differ"
     return "Not measured" if apart is None and told is None else "No gap found"
+
+
+def _differ(result: Measured) -> bool:
+    """Whether the clouds differ in what centres and planes do not see, such as their widths."""
+    value, error = _value(result, "mmd"), result.stderr.get("mmd", math.nan)
+    return value > 3 * error
 
 
 def _collapsed(result: Measured) -> bool:

@@ -116,7 +116,7 @@ LOW, HIGH, WIDE = (Interval(0, *b, "3 seeds", 3) for b in ((-2, -1), (1, 2), (-1
 def test_verdicts(found: list[tuple], expected: tuple[str, ...]) -> None:
     verdicts = [make(lambda rows, i=i: i, limit, "x")(Rows()) for make, i, limit in found]
     assert tuple(verdict.status for verdict in verdicts) == expected
-    assert all(verdict.why.startswith("x: 0.000 [") for verdict in verdicts)
+    assert all(verdict.why.startswith(("x: 0 [", "x: 0.000 [")) for verdict in verdicts)
 
 
 def test_a_claim_in_parts_is_as_good_as_its_worst() -> None:
@@ -175,4 +175,4 @@ def test_all_tests_of_a_claim_must_hold() -> None:
     less = contrast("b", "a", metric="m")
     assert Claim("c", "p", below(less, 0, "x")).verdict(rows).status == REPRODUCED
     both = Claim("c", "p", [below(less, 0, "x"), above(less, 0, "y")]).verdict(rows)
-    assert both.status == NOT_REPRODUCED and "; y: -2.000" in both.why
+    assert both.status == NOT_REPRODUCED and "; y: −2.000" in both.why

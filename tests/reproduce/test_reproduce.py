@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html.parser
 import json
 import os
@@ -341,10 +342,10 @@ class _Page(html.parser.HTMLParser):
         self.fetched: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "source"):
             self.open.append(tag)
         for name, value in attrs:
-            if name == "src" and not value.startswith("data:"):
+            if name in ("src", "srcset") and not value.startswith("data:"):
                 self.fetched.append(value)
 
     def handle_endtag(self, tag: str) -> None:
@@ -370,7 +371,8 @@ def test_report_says_all_of_it(toy: Toy, tmp_path: Path) -> None:
         parser.feed(path.read_text())
         assert not parser.open
         index = path.parent == tmp_path  # the pages it leads to hold their pictures themselves
-        assert parser.fetched == (["one/one.png", "two/two.png"] if index else [])
+        both = [f"{name}/{name}{end}.png" for name in ("one", "two") for end in ("-dark", "")]
+        assert parser.fetched == (both if index else [])
         assert "http" not in path.read_text().replace("https://arxiv.org", "")
     for name in ("values.png", "values.pdf", "run.json", "results.csv"):
         assert (folder / name).stat().st_size > 0
@@ -418,9 +420,29 @@ def test_long_tables_are_cut_and_say_so() -> None:
 def test_a_cell_is_escaped_in_html(tmp_path: Path) -> None:
     table = Table(("a", "b"), (("<b> & `x < y`", "0.1*x + 0.1*y"), ("1|2", "undecided")))
     page = to_html("\n".join(table.lines), tmp_path, title="<t>")
-    assert "&lt;b&gt; &amp; <code>x &lt; y</code>" in page and "<td>1|2</td>" in page
-    assert "<td>0.1*x + 0.1*y</td>" in page and "<title>&lt;t&gt;</title>" in page
-    assert '<td class="mark open">undecided</td>' in page
+    assert "&lt;b&gt; &amp; <code>x &lt; y</code>" in page and '<td data-label="a">1|2</td>' in page
+    assert '<td data-label="b">0.1*x + 0.1*y</td>' in page and "<title>&lt;t&gt; · geom" in page
+    assert '<td data-label="b" class="mark open">undecided</td>' in page
+
+
+def test_a_page_has_contents_images_of_both_themes_and_an_animation_that_stops(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.png", "a-dark.png", "b.png", "c.gif"):
+        (tmp_path / name).write_bytes(name.encode())
+    text = "# t\n\n## One <x>\n\n![an a](a.png)\n\n![a b](b.png)\n\n### Two\n\n![a c](c.gif)\n"
+    page = to_html(text, tmp_path, title="t")
+    assert '<a href="#s1">One &lt;x&gt;</a>' in page and '<h3 id="s2">Two</h3>' in page
+    a, dark, b, c = (
+        base64.b64encode(name.encode()).decode()
+        for name in ("a.png", "a-dark.png", "b.png", "c.gif")
+    )
+    source = f'<source srcset="data:image/png;base64,{dark}" media="(prefers-color-scheme: dark)">'
+    assert f'<a href="a.png"><picture>{source}<img src="data:image/png;base64,{a}"' in page
+    assert f'<picture><img class="plain" src="data:image/png;base64,{b}" alt="a b">' in page
+    start = page.index("<details><summary>Animation")
+    assert f'src="data:image/gif;base64,{c}"' in page[start:]
+    assert page.index("<nav") > page.index("</h1>")
 
 
 @pytest.mark.parametrize(

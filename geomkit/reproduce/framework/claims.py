@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geomkit.reproduce.framework.numbers import number, one_minus
 from geomkit.reproduce.framework.results import Row, Rows
 
 __all__ = [
@@ -45,7 +46,9 @@ class Interval:
 
     def __str__(self) -> str:
         """Estimate and bounds with three digits."""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.how}"
+        numbers = (self.value, self.low, self.high)
+        value, low, high = (number(one, *numbers) for one in numbers)
+        return f"{value} [{low}, {high}] over {self.how}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def judge(found: Interval, sign: str, limit: float, what: str) -> Verdict:
             yes = -limit < found.low and found.high < limit
             no = found.low > limit or found.high < -limit
     status = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
-    return Verdict(status, f"{what}: {found}, claimed {sign} {limit:g}")
+    return Verdict(status, f"{what}: {found}, claimed {sign} {one_minus(f'{limit:.3g}')}")
 
 
 def below(number: Number, limit: float, what: str) -> Test:

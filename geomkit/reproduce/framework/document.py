@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
     from markdown_it.renderer import RendererHTML
     from markdown_it.token import Token
 
-__all__ = ["to_html", "write_document"]
+__all__ = ["DARK", "to_html", "write_document"]
 
 _MARKS = {REPRODUCED: "yes", NOT_REPRODUCED: "no", UNDECIDED: "open"}
+DARK = "-dark"
+"""End of the name of a figure's dark version."""
+PAPER = "arXiv 2405.18570"
 _LONG = 5
 """Code of this many lines is folded away on the page."""
 
@@ -70,28 +74,89 @@ def to_html(markdown: str, folder: Path, *, title: str) -> str:
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False, "xhtmlOut": False}).enable("table")
-    rules = {
-        "em_open": _literal, "em_close": _literal, "fence": _fence,
+    rules: dict[str, Callable[..., str]] = {
+        "em_open": _literal, "em_close": _literal, "fence": _fence, "image": _image,
         "table_open": lambda *_: '<div class="wide"><table>\n',
         "table_close": lambda *_: "</table></div>\n",
     }  # fmt: skip
     for name, rule in rules.items():
         parser.add_render_rule(name, rule)
     tokens = parser.parse(markdown)
-    windows = zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False)
-    for opening, inline, _, following in windows:
+    contents = _headings(tokens)
+    _label_cells(tokens)
+    for k, (opening, inline) in enumerate(pairwise(tokens)):
         if opening.type == "td_open" and inline.content in _MARKS:
             opening.attrSet("class", f"mark {_MARKS[inline.content]}")
         elif inline.children and inline.children[0].type == "image":
+            # The details of an animation may not lie in a paragraph.
+            opening.tag = tokens[k + 2].tag = "div"
             opening.attrSet("class", "image")
-            following.attrSet("class", "caption")
-            source = str(inline.children[0].attrs["src"])
-            if "/" not in source:
-                data = base64.b64encode((folder / source).read_bytes()).decode()
-                kind = source.rpartition(".")[2]
-                inline.children[0].attrSet("src", f"data:image/{kind};base64,{data}")
-    body = parser.renderer.render(tokens, parser.options, {})
-    return _environment().get_template("page.html.jinja").render(title=title, body=body)
+            if tokens[k + 3 :] and tokens[k + 3].type == "paragraph_open":
+                tokens[k + 3].attrSet("class", "caption")
+    body = parser.renderer.render(tokens, parser.options, {"folder": folder})
+    head, end, rest = body.partition("</h1>\n") if "</h1>" in body else ("", "", body)
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            title=f"{title} · geomkit on {PAPER}", head=head + end, contents=contents, body=rest
+        )
+    )
+
+
+def _headings(tokens: Sequence[Token]) -> list[tuple[str, str]]:
+    """Give each heading under the title a name to link to; return the names and the words."""
+    found: list[tuple[str, str]] = []
+    for opening, inline in pairwise(tokens):
+        if opening.type == "heading_open" and opening.tag in ("h2", "h3"):
+            name = f"s{len(found) + 1}"
+            opening.attrSet("id", name)
+            found.append((name, inline.content))
+    return found
+
+
+def _label_cells(tokens: Sequence[Token]) -> None:
+    """Give each cell the heading of its column, which a narrow screen shows beside it."""
+    heads: list[str] = []
+    column = 0
+    for opening, inline in pairwise(tokens):
+        if opening.type == "thead_open":
+            heads = []
+        elif opening.type == "tr_open":
+            column = 0
+        elif opening.type == "th_open":
+            heads.append(inline.content.strip("`"))
+        elif opening.type == "td_open":
+            opening.attrSet("data-label", heads[column])
+            column += 1
+
+
+def _image(self: RendererHTML, tokens: Sequence[Token], k: int, options: Any, given: Any) -> str:
+    """An image that links to its file, with its dark version where there is one.
+
+    Images that lie in the folder are embedded. An animation is folded away: closed, it stands.
+    """
+    from markdown_it.common.utils import escapeHtml
+
+    folder, source = given["folder"], str(tokens[k].attrs["src"])
+    dark = source.removesuffix(".png") + f"{DARK}.png"
+    words = escapeHtml(self.renderInlineAsText(tokens[k].children or [], options, given))
+
+    def place(name: str) -> str:
+        if "/" in name:
+            return escapeHtml(name)
+        data = base64.b64encode((folder / name).read_bytes()).decode()
+        return f"data:image/{name.rpartition('.')[2]};base64,{data}"
+
+    both = (folder / dark).exists()
+    other = f'<source srcset="{place(dark)}" media="(prefers-color-scheme: dark)">' if both else ""
+    look = "" if both else ' class="plain"'
+    shown = f'<picture>{other}<img{look} src="{place(source)}" alt="{words}"></picture>'
+    if source.endswith(".gif"):
+        return (
+            f"<details><summary>Animation: open to play, close to stop</summary>{shown}</details>"
+        )
+    return f'<a href="{escapeHtml(source)}">{shown}</a>'
 
 
 def _literal(_: RendererHTML, tokens: Sequence[Token], k: int, *more: Any) -> str:

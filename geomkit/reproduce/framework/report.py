@@ -14,8 +14,9 @@ from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.commands import train_command
-from geomkit.reproduce.framework.document import write_document
+from geomkit.reproduce.framework.document import DARK, write_document
 from geomkit.reproduce.framework.experiment import Experiment
+from geomkit.reproduce.framework.numbers import one_minus
 from geomkit.reproduce.framework.record import JudgedClaim, Outcome, Record, read_record
 from geomkit.reproduce.framework.results import Rows, published
 from geomkit.reproduce.framework.tables import Table, comparison
@@ -62,7 +63,7 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
         figures: Figures by name.
         record: Content of ``run.json``.
     """
-    from geomkit.plots import save_figure
+    from geomkit.plots import finish, save_figure
 
     folder, e, options, record = (
         outcome.folder, outcome.experiment, record.options, record.in_markdown()
@@ -71,6 +72,8 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
             save_figure(figure, folder / f"{name}.{suffix}", overwrite=True, dpi=DPI)
+        finish(figure, theme="dark")
+        save_figure(figure, folder / f"{name}{DARK}.png", overwrite=True, dpi=DPI)
         images.append(Image(f"{name}.png", _caption(e, name), (f"{name}.pdf",)))
     for path in sorted(folder.glob("*.gif")):
         films = tuple(p.name for p in [path.with_suffix(".mp4")] if p.exists())
@@ -147,7 +150,9 @@ def _caption(experiment: Experiment | None, name: str) -> str:
 
 
 def _claims(record: Record) -> Table:
-    lines = tuple((v.claim, v.published, v.status, v.why) for v in record.verdicts)
+    lines = tuple(
+        (v.claim, one_minus(v.published), v.status, one_minus(v.why)) for v in record.verdicts
+    )
     return Table(("claim", "published", "here", "why"), lines)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geomkit.reproduce.framework.numbers import number
 from geomkit.reproduce.framework.results import Row, Rows, with_uniformity
 
 __all__ = ["Table", "comparison", "spread"]
@@ -51,21 +52,16 @@ def spread(values: Sequence[float], errors: Sequence[float] = ()) -> str:
     """Mean ± standard deviation of several values; of a single value ± its standard error.
 
     >>> spread([1.0, 2.0, 3.0]), spread([0.5], [0.01]), spread([float("nan")])
-    ('2.000 ± 1.000', '0.500 ± 0.010', '–')
+    ('2 ± 1', '0.500 ± 0.010', '–')
     """
     found = [v for v in values if math.isfinite(v)]
     if not found:
         return NOTHING
-    mean = _number(float(np.mean(found)))
-    if len(found) > 1:
-        return f"{mean} ± {_number(float(np.std(found, ddof=1)))}"
+    mean = float(np.mean(found))
     error = next((e for e in errors if math.isfinite(e)), None)
-    return mean if error is None else f"{mean} ± {_number(error)}"
-
-
-def _number(value: float) -> str:
-    text = f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
-    return text.replace("-", "−")
+    if len(found) > 1:
+        error = float(np.std(found, ddof=1))
+    return number(mean) if error is None else f"{number(mean, error)} ± {number(error, mean)}"
 
 
 def _values(rows: Sequence[Row]) -> str:

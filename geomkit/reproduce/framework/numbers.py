@@ -1,0 +1,34 @@
+"""How numbers are written in reports: one format, one minus sign."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["number", "one_minus"]
+
+
+def number(value: float, *beside: float) -> str:
+    """Return a number to three decimals, a large one to one, whole ones without.
+
+    Args:
+        value: The number.
+        beside: Numbers written beside it, in one format with it.
+
+    >>> number(0.12345), number(-0.0001), number(70.0, 0.0), number(-123.456), number(2.0, 0.5)
+    ('0.123', '0.000', '70', '−123.5', '2.000')
+    """
+    every = (value, *beside)
+    if max(map(abs, every)) >= 2 and all(one == int(one) for one in every):
+        text = f"{value:.0f}"
+    else:
+        text = f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+    return one_minus("0.000" if text == "-0.000" else text)
+
+
+def one_minus(text: str) -> str:
+    """Return a text whose negative numbers have a minus sign and no hyphen.
+
+    >>> one_minus("-1.5 to -3 at ViT-B-32")
+    '−1.5 to −3 at ViT-B-32'
+    """
+    return re.sub(r"(?<![\w.)-])-(?=\.?\d)", "−", text)
