@@ -364,7 +364,7 @@ def _metric_page(family: Family, curves: dict[str, toys.Curves]) -> str:
     rows = [
         (
             f"``{m.name}``", f"{_end(m.low)} … {_end(m.high)}", escaped(m.interpretation()),
-            _ideal(m), "yes" if m.name in curves["width"].null else "",
+            _ideal(m), toys.null_at_rest(curves, m.name),
         )
         for m in family.metrics
     ]  # fmt: skip
@@ -385,19 +385,31 @@ def _metric_page(family: Family, curves: dict[str, toys.Curves]) -> str:
         f"Group ``{first.group}``. {cost}\n",
         f".. currentmodule:: {family.formula.__module__}\n",
         definition(family.formula) + "\n",
-        table(("name", "range", "ends of the scale", "ideal", "null"), rows),
+        table(("name", "range", "ends of the scale", "ideal", "null here"), rows),
     ]
+    parts.append(
+        "The ideal is the value of coinciding pairs spread over the whole sphere, the null that of "
+        "the same rows without a gap or without pairing, here of the :ref:`toy clouds "
+        "<toy-clouds>` at rest; see :doc:`/conventions`.\n"
+    )
     if first.undefined:
-        parts.append(f"Undefined if {escaped(first.undefined)}.\n")
+        parts.append(f"It can be NaN: {escaped(first.undefined)}.\n")
     parts += [heading("What moves it", "-"), "\n".join(_moved(curves, names)) + "\n"]
     parts.append(svg(toys.figure_of(curves, names, ideal)))
     lines = ["dotted: null"] if set(names) & set(curves["width"].null) else []
     lines += ["dashed: ideal"] if ideal else []
     parts.append("; ".join(["On the :ref:`toy clouds <toy-clouds>`", *lines]) + ".\n")
     if first.pitfalls:
-        pitfalls = dict.fromkeys(m.pitfalls for m in family.metrics)
-        parts += [heading("Pitfalls", "-"), *(linked(text) + "\n" for text in pitfalls)]
+        parts += [heading("Pitfalls", "-"), *_pitfalls(family)]
     return "\n".join(parts)
+
+
+def _pitfalls(family: Family) -> Iterator[str]:
+    """The pitfalls of a family, with names where they differ."""
+    texts = dict.fromkeys(m.pitfalls for m in family.metrics)
+    for text in texts:
+        names = [f"``{m.name}``" for m in family.metrics if m.pitfalls == text]
+        yield (f"{', '.join(names)}: " if len(texts) > 1 else "") + linked(text) + "\n"
 
 
 def _moved(curves: dict[str, toys.Curves], names: list[str]) -> Iterator[str]:

@@ -248,8 +248,8 @@ def _mathml(visitor: Any, node: Any) -> None:
         _log.warning("formula '%s': %s", node.astext(), error, location=node)
         formula = f"<code>{node.astext()}</code>"
     formula = re.sub(r">\s+<", "><", formula)
-    # A bar beside a fraction would grow to its height.
-    formula = re.sub(r"<mo([^>]*)>([‖|])</mo>", r'<mo\1 stretchy="false">\2</mo>', formula)
+    # Bars and braces would grow to the height of fractions and indices beside them.
+    formula = re.sub(r"<mo([^>]*)>([‖|{}])</mo>", r'<mo\1 stretchy="false">\2</mo>', formula)
     visitor.body.append(formula if inline else f'<div class="formula">{formula}</div>\n')
     raise nodes.SkipNode
 

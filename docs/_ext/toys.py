@@ -184,6 +184,13 @@ def _number(value: float) -> str:
     return f"{value:{digits}}".replace("-", "−")
 
 
+def null_at_rest(curves: dict[str, Curves], name: str) -> str:
+    """Return the null of a metric with all knobs at rest; empty if it has none."""
+    if name not in curves["width"].null:
+        return ""
+    return _number(curves["width"].null[name][KNOBS["width"][1].index(DEFAULT.width)])
+
+
 def figure_of(curves: dict[str, Curves], names: list[str], ideal: dict[str, float]) -> str:
     """Return a figure of three curves as SVG that takes the colours of the page around it.
 
