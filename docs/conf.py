@@ -15,6 +15,7 @@ html_title = "geomkit"
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "site_pages"]
 exclude_patterns = ["_build", "_ext"]
 nitpicky = True
+smartquotes_action = "qe"  # dashes would join the two hyphens of an option
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -212,13 +212,29 @@ def resolve(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
 
 
 def prepare(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Link the numbers of arXiv in a docstring, and take what it returns as text.
+    """Link the numbers of arXiv in a docstring, and write it as Napoleon reads it.
 
-    Napoleon would take the words before a colon as a type.
+    Napoleon would take the words of what is returned before a colon as a type, and of two
+    attributes in one entry the first as the type of the second.
     """
     text = pages.linked("\n".join(lines))
     text = re.sub(r"^Returns:\n +(\S.*(?:\n +.*)*)", r":returns: \1", text, flags=re.M)
-    lines[:] = text.split("\n")
+    lines[:] = _SEVERAL.sub(_apart, text).split("\n")
+
+
+_SEVERAL = re.compile(r"^    ([a-z]\w*(?:, [a-z]\w*)+): (.*(?:\n {8}.*)*)", re.M)
+
+
+def _apart(entry: re.Match[str]) -> str:
+    """Entries of several attributes, one each."""
+    return "\n".join(f"    {name}: {entry[2]}" for name in entry[1].split(", "))
+
+
+def set_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """Set a dash after the name of a parameter; the hyphens of options stay."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text.astext() == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
 
 
 def shorten(
@@ -263,4 +279,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", shorten)
+    app.connect("doctree-read", set_dashes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
