@@ -87,9 +87,6 @@ def extract(
             if data is not None:
                 find_data(given.complete(data))
             team.meet()  # what is wrong with the data of one rank ends all, before a long import
-            console.line(
-                "geomkit: loading torch and open_clip …"
-            ) if console.interactive() else None
             from geomkit import extraction
             from geomkit.interventions.applying import close_model
             from geomkit.sources import open_source, own_data
@@ -152,8 +149,9 @@ class _Watcher(Display):
         elif progress.kind == "start":
             there = f", {progress.found} of them there already" if progress.found else ""
             threads = f", {plan.threads} thread{'s'[: plan.threads > 1]}"
+            shards = f"{progress.shards} shard{'s' * (progress.shards > 1)}"
             self.log(
-                f"{self.about} in {progress.shards} shards{there}; {plan.dtype}, computed in "
+                f"{self.about} in {shards}{there}; {plan.dtype}, computed in "
                 f"{plan.precision} on {plan.device}{threads if plan.device == 'cpu' else ''}"
             )
             self.show("encoding", 0, progress.total)
@@ -170,9 +168,9 @@ class _Watcher(Display):
             self.log(f"{held.images:,} images, {held.texts:,} texts in {self.seconds:.0f} s")
         elif self.progress:
             self.show("encoding", progress.done, progress.total, speed)
-        elif record is not None:
+        elif record is not None and progress.shards > 1:
             bad = f", {len(record.bad)} bad" if record.bad else ""
             self.log(
-                f"shard {progress.shard} of 0–{progress.shards - 1}: {record.images:,} images, "
+                f"shard {progress.shard + 1} of {progress.shards}: {record.images:,} images, "
                 f"{record.texts:,} texts{bad}  {speed}"
             )

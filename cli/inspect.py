@@ -99,7 +99,8 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append((_ROWS.get(name, name.replace("_", " ")), shown))
     data = meta.get("data") or {}
     if data:
-        rows.append(("data", f"{data.get('spec')}, {data.get('n')} pairs"))
+        count = f", {data['n']:,} pairs" if data.get("n") else ""
+        rows.append(("data", f"{data.get('spec')}{count}"))
     recipe = (meta.get("config") or {}).get("recipe")
     if recipe:
         rows.append(("recipe", str(recipe)))

@@ -75,11 +75,12 @@ class Display:
         """
         if self.progress:
             while len(self.progress.tasks) <= row:
-                self.progress.add_task("", total=0, note="")
+                self.progress.add_task("", total=0, note="", visible=False)
             task = self.progress.tasks[row].id
             self.progress.update(
-                task, description=shown(what), completed=done, total=total, note=shown(note), **more
-            )
+                task, description=shown(what), completed=done, total=total, note=shown(note),
+                **{"visible": True, **more},
+            )  # fmt: skip
 
     def once(self, *texts: str) -> None:
         """Write the lines that are neither empty nor written by this method before."""

@@ -166,12 +166,14 @@ def _locks(words: list[str]) -> dict[str, Any]:
 
 
 _SHOWN = {
-    "text_retrieval_recall@1": "I→T@1",
-    "centroid_distance": "centroid distance",
-    "linear_separability": "separability",
-    "uniformity": "uniformity",
+    "text_retrieval_recall@1": ("I→T@1", "I→T@1"),
+    "centroid_distance": ("centroid distance", "gap"),
+    "linear_separability": ("separability", "separ."),
+    "uniformity": ("uniformity", "unif."),
 }
-"""Metrics in the line of an evaluation, where they are measured, and their words."""
+"""Metrics in the line of an evaluation, where they are measured, their words, and short ones."""
+_NARROW = 110
+"""Columns of a terminal below which the line of an evaluation has short words."""
 
 
 class _Watcher(Display):
@@ -215,13 +217,12 @@ class _Watcher(Display):
 
     def _evaluation(self, event: Event, record: Record) -> str:
         known = record.metrics
-        shown = [f"{words} {known[name]:.3f}" for name, words in _SHOWN.items() if name in known]
-        return (
-            f"step {event.step:>5}/{event.config.steps}  "
-            + "  ".join([_loss(record), *shown])
-            + (f"  {self.speed:,.0f} img/s" if self.speed else "")
-            + f"  {self.seconds:.0f} s"
-        )
+        short = bool(self.progress) and self.progress.console.width < _NARROW
+        shown = [f"{both[short]} {known[k]:.3f}" for k, both in _SHOWN.items() if k in known]
+        loss = f"loss {record.loss:.3f}" if short else _loss(record)
+        speed = [f"{self.speed:,.0f} img/s"] if self.speed and not short else []
+        parts = [loss, *shown, *speed, *([] if short else [f"{self.seconds:.0f} s"])]
+        return f"step {event.step:>5}/{event.config.steps}  {'  '.join(parts)}"
 
 
 def _loss(record: Record) -> str:

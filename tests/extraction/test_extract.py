@@ -233,7 +233,7 @@ def test_the_command_says_what_it_does(cli, tables, checkpoint: Path) -> None:
     assert first.status == 0 and first.out == "e\n"
     lines = first.err.splitlines()
     assert "26 images of 'csv:" in lines[0] and "in 2 shards; float32, computed in" in lines[0]
-    assert lines[1].startswith("shard 0 of 0–1: 14 images, ") and ", 6 bad  " in lines[1]
+    assert lines[1].startswith("shard 1 of 2: 14 images, ") and ", 6 bad  " in lines[1]
     assert "left out, with their captions: 00.png, which does not decode" in first.err
     assert "and 6 more; manifest.json lists them" in first.err
     again = cli(*words, "--max-bad", 0.5, "--resume")
