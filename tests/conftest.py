@@ -110,3 +110,10 @@ def refused(cli: Callable[..., Outcome]):
         return errors[0]
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def small_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of reports are drawn small: what they show is tested, not how finely."""
+    if request.path.parent.name == "reproduce":
+        monkeypatch.setattr("geomkit.reproduce.framework.report.DPI", 30)

@@ -22,7 +22,7 @@ SHARE = "text_retrieval_recall@1"
 LONG = "a/path/of/sixty/letters/that/no/panel/has/any/room/for-{}/ckpt.pt"
 
 
-@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.parametrize("count", [12])
 def test_long_names_are_whole_and_apart_in_every_figure(count: int) -> None:
     x, y = clouds(20, 4)
     sources = {LONG.format(k): (x, y) for k in range(count)}
