@@ -29,6 +29,7 @@ from .plot_pca import plot_pca
 from .plot_sphere import plot_sphere
 from .plot_umap import plot_umap
 from .probe import probe
+from .recipes import recipes
 from .report import report
 from .reproduce import reproduce
 from .train import train
@@ -70,8 +71,8 @@ def _options(
 # Any metric of gap can have a limit: an option that is not declared.
 _UNDECLARED = {"allow_extra_args": True, "ignore_unknown_options": True}
 for _command in (train, gap, close, extract, plot_sphere, plot_gap, plot_pca, plot_umap, plot_close,
-                 report, export, inspect, metrics, losses, data, zeroshot, probe, arithmetic,
-                 reproduce):  # fmt: skip
+                 report, export, inspect, metrics, losses, recipes, data, zeroshot, probe,
+                 arithmetic, reproduce):  # fmt: skip
     add_command(
         app, _command, ranked=_command in (train, gap, extract),
         context_settings=_UNDECLARED if _command is gap else None,

@@ -459,3 +459,15 @@ def test_tables_come_as_markdown_latex_and_csv(cli, npz: Path, refused) -> None:
     assert rows[0] == ["experiment", "question"] and {len(row) for row in rows} == {2}
     refused("gap", npz, "--format", "html", says=("unknown format 'html'", "latex"))
     refused("gap", npz, "--format", "latex", "--json", says=("--format",))
+
+
+def test_recipes_are_listed_with_their_defaults(cli) -> None:
+    listed = cli("recipes").out
+    assert re.search(r"^--lr +0.0005 +0.002 +1e-06$", listed, re.M)
+    assert re.search(r"^--steps +600 +700 +–$", listed, re.M) and "--beta1" not in listed
+    found = json.loads(cli("recipes", "--json").out)["recipes"]
+    from geomkit.training.config import RECIPES, TrainConfig
+
+    for name, values in RECIPES.items():
+        wanted = {**vars(TrainConfig()), **values}
+        assert found[name]["lr"] == wanted["lr"] and found[name]["beta1"] == wanted["beta1"]
