@@ -29,6 +29,7 @@ def pages() -> ModuleType:
 def built(pages: ModuleType) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:  # drawing them all takes seconds
         patch.setattr(pages.toys, "figure_of", lambda curves, names, ideal: f"<svg of {names[0]}>")
+        patch.setattr(pages.toys, "example", lambda name: f"<img of {name}>")
         return pages.pages()
 
 
@@ -97,3 +98,16 @@ def test_links_between_documents_lead_to_files() -> None:
         text = path.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_functions_that_draw_have_a_picture_on_their_page(
+    pages: ModuleType, built: dict[str, str]
+) -> None:
+    from geomkit.plots import figures
+
+    names = [f"geomkit.plots.{name}" for name in figures.__all__ if name.islower()]
+    assert sorted(pages.toys.EXAMPLES) == sorted(names)
+    for name in names:
+        assert f"<img of {name}>" in built[pages.public_names()[name].page]
+    picture = pages.toys.example("geomkit.plots.spectrum")
+    assert picture.count("data:image/png;base64,") == 2 and "only-dark" in picture

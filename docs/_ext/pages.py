@@ -220,6 +220,12 @@ def _name_page(name: Name) -> str:
         parts.append(f".. py:data:: {name.name}\n{value}\n{indent(linked(doc), '   ')}\n")
     elif name.kind == "function":
         parts.append(f".. autofunction:: {name.full}{_signature(name.value)}\n")
+        if name.full in toys.EXAMPLES:
+            parts.append(
+                f"``{toys.EXAMPLES[name.full]}`` of two :ref:`toy clouds <toy-clouds>`, whose "
+                "centres are 0.6 apart and not apart:\n"
+            )
+            parts.append(svg(toys.example(name.full)))
     else:
         bases = "   :show-inheritance:\n" if name.value.__bases__ != (object,) else ""
         parts.append(f".. auto{name.kind}:: {name.full}\n   :members:\n{bases}")

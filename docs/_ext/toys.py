@@ -244,6 +244,35 @@ def figure_of_clouds() -> str:
         return _svg(figure)
 
 
+EXAMPLES = {
+    "geomkit.plots.sphere": "plots.sphere(sources)",
+    "geomkit.plots.gap": "plots.gap(sources)",
+    "geomkit.plots.spectrum": "plots.spectrum(sources)",
+    "geomkit.plots.umap": "plots.umap(sources, options=plots.UmapOptions(pairs=150))",
+    "geomkit.plots.histograms": "plots.histograms(sources)",
+}
+"""Calls whose figures the pages of the functions show: of two toy clouds, apart and not."""
+
+
+def example(name: str) -> str:
+    """Return the figure of a function of :data:`EXAMPLES` as HTML, for both themes."""
+    import base64
+
+    from geomkit import plots
+
+    sources = {"apart": DEFAULT.rows(), "not apart": replace(DEFAULT, distance=0.0).rows()}
+    figure = eval(EXAMPLES[name], {"plots": plots, "sources": sources})
+    shown = []
+    for theme in ("light", "dark"):
+        plots.finish(figure, theme=theme)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=150)
+        data = base64.b64encode(out.getvalue()).decode()
+        words = f"the figure of {EXAMPLES[name]}"
+        shown.append(f'<img class="only-{theme}" alt="{words}" src="data:image/png;base64,{data}">')
+    return "\n".join(shown)
+
+
 def _looks(names: list[str]) -> list[tuple[str, Any]]:
     """A colour and a line style for each name: red for images, blue for texts."""
     if len(names) == 1:
