@@ -235,7 +235,8 @@ def _percent(share: float) -> str:
     if 0 < share < 0.0005:
         return "less than 0.1%"
     percent = 100 * share
-    whole = round(percent)
-    if percent < 10 or (share < 1 and whole == 100):
-        return f"{percent:.1f}".removesuffix(".0") + "%"
-    return f"{whole}%"
+    if share in (0, 1):
+        return f"{percent:.0f}%"
+    if percent < 1:
+        return f"{percent:.2g}%"
+    return f"{percent:.1f}%" if percent < 10 or percent >= 99.5 else f"{percent + 1e-9:.0f}%"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,13 @@ from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR
 
 __all__ = ["Densities", "cosine_densities", "cosine_panels"]
 
-_COLOURS = {"pairs": "#2e8b57", "unpaired": "#8a8a8a", "images": IMAGE_COLOUR, "texts": TEXT_COLOUR}
+_LOOKS: dict[str, dict[str, Any]] = {
+    "pairs": {"colour": "#2e8b57"},
+    "images": {"colour": IMAGE_COLOUR},
+    "texts": {"colour": TEXT_COLOUR, "line": (0, (4, 2))},
+    "unpaired": {"colour": "#8a8a8a", "line": (0, (1, 1.2)), "width": 1.4},
+}
+"""Look of each density: those that may coincide leave each other to be seen."""
 _BLOCK = 1024
 _NARROWEST = 1e-6
 """Range of the cosines that counts as one value: the rounding of float32 rows."""
@@ -114,8 +121,8 @@ def cosine_panels(embeddings: Mapping[str, Embeddings]) -> list[Panel]:
         found = cosine_densities(one)
         centres = (found.edges[:-1] + found.edges[1:]) / 2
         series = [
-            Series(kind, centres, values, np.zeros_like(values), values, colour=colour, width=1.0)
-            for kind, colour in _COLOURS.items()
+            Series(kind, centres, values, np.zeros_like(values), values, **look)
+            for kind, look in _LOOKS.items()
             for values in [getattr(found, kind)]
         ]
         part = f", {found.rows:,} of {found.n:,} rows" if found.rows < found.n else ""

@@ -244,7 +244,7 @@ def histograms(embeddings: Any, text: Any = None, *, interactive: bool = False) 
         >>> import numpy as np
         >>> x, y = np.random.default_rng(0).standard_normal((2, 50, 8))
         >>> [line.get_label() for line in histograms(x, y).axes[0].lines]
-        ['pairs', 'unpaired', 'images', 'texts']
+        ['pairs', 'images', 'texts', 'unpaired']
     """
     panels = cosine_panels(sources_of(embeddings, text))
     if interactive:

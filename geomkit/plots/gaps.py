@@ -31,7 +31,7 @@ SHOWN = (
 )
 """Metrics that are drawn by default."""
 _NULL = "#888888"
-_KEY = "dots: value with 95% interval over pairs; grey bar: with no gap, or no pairing"
+_KEY = "markers: value with 95% interval over pairs; grey tick: with no gap, or no pairing"
 
 
 def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str]) -> list[Panel]:
