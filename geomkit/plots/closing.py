@@ -68,7 +68,7 @@ def closing_panels(
             )  # fmt: skip
         panels.append(
             Panel(series, x=axis_label(gap), y=axis_label(metric),
-                  references={none[metric][0]: ""}, grid="both")
+                  references={none[metric][0]: "no method"}, grid="both")
         )  # fmt: skip
     for number, (name, values) in enumerate((curves or {}).items()):
         line = Series("", strengths, values, colour=_COLOURS[number % len(_COLOURS)], marker="o",
