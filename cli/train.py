@@ -91,7 +91,7 @@ def train(
 ) -> int:
     """Train a two-encoder model and write its checkpoint.
 
-    Under torchrun (torchrun --nproc-per-node N -m geomkit_cli train …) the ranks share each batch.
+    Under torchrun (torchrun --nproc-per-node N -m geomkit train …) the ranks share each batch.
 
     Args:
         out (--out, -o): Checkpoint to write.
