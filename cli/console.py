@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +20,7 @@ from geomkit.errors import GeomkitError, reason, unknown_name
 from . import waiting
 
 __all__ = [
-    "FORMS", "Settings", "check_form", "explained", "fail", "finished", "flush", "interactive",
+    "Settings", "check_form", "explained", "fail", "finished", "flush", "interactive",
     "line", "mute", "notes", "open_streams", "out", "settings", "table", "words", "wrote",
 ]  # fmt: skip
 
@@ -88,18 +88,14 @@ def out(text: str, *, end: str = "\n") -> None:
         raise GeomkitError(f"standard output: cannot be written ({reason(error)})") from None
 
 
-FORMS = ("text", "markdown", "latex", "csv")
-"""Forms of a table."""
-
-
-def check_form(form: str) -> None:
-    """Refuse an unknown form of a table.
+def check_form(form: str, forms: Sequence[str]) -> None:
+    """Refuse a form of a table that a command does not print.
 
     Raises:
-        GeomkitError: If it is unknown.
+        GeomkitError: If it is not one of the forms.
     """
-    if form not in FORMS:
-        raise unknown_name("format", form, FORMS)
+    if form not in forms:
+        raise unknown_name("format", form, forms)
 
 
 def table(whole: Table, form: str = "text") -> None:
@@ -107,7 +103,7 @@ def table(whole: Table, form: str = "text") -> None:
 
     Args:
         whole: The table.
-        form: Form of the table, one of :data:`FORMS`.
+        form: Form of the table: text, markdown, latex or csv.
     """
     if form != "text":
         out(getattr(whole, form)())
@@ -141,9 +137,23 @@ def finished(made: object) -> Iterator[None]:
 
 def words(text: str) -> None:
     """A sentence of data: on a terminal in lines of its width, elsewhere in one."""
+    out(_folded(text, sys.stdout))
+
+
+def _folded(text: str, stream: TextIO) -> str:
+    """A text in lines of a terminal's width, broken at spaces; elsewhere as it is."""
     from textwrap import fill
 
-    out(fill(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    lines = (
+        fill(line, width, break_long_words=False, break_on_hyphens=False)
+        if len(line) > width
+        else line
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 def wrote(path: Path) -> None:
@@ -158,7 +168,7 @@ def line(text: str, *, even_if_quiet: bool = False) -> None:
         waiting.stop()
         _lenient(sys.stderr)
         with contextlib.suppress(OSError):
-            print(shown(text), file=sys.stderr, flush=True)
+            print(_folded(shown(text), sys.stderr), file=sys.stderr, flush=True)
 
 
 def _lenient(stream: TextIO) -> None:

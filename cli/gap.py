@@ -99,7 +99,7 @@ def gap(
             raise GeomkitError("name at least one checkpoint, file or folder of embeddings")
         if sources and named:
             raise GeomkitError("name sources, or modalities by --image, --text and --modality")
-        console.check_form(form)
+        console.check_form(form, ("text", "markdown", "latex"))
         if form != "text" and (as_json or as_csv):
             raise GeomkitError("--format is about tables; leave --json and --csv out")
         if compare and as_csv:
@@ -195,7 +195,7 @@ def _limits(words: list[str]) -> tuple[list[str], list[tuple[str, str, float]]]:
             sources.append(word)
             continue
         option, equals, value = word.partition("=")
-        side, name = option[2:5], option[6:]
+        side, name = option[2:5], option[6:].replace("_", "-")
         if not option.startswith(("--max-", "--min-")):
             raise GeomkitError(f"unknown option '{word}'; see geomkit gap --help")
         if name not in by_option:

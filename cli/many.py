@@ -253,7 +253,8 @@ def load_all(
     count = len(sources) + matrices
     if given and (len(given) != count or len(set(given)) < count or "" in given):
         raise GeomkitError(
-            f"--labels {drawn.labels}: expected {count} different names with commas between them"
+            f"--labels {drawn.labels}: expected {count} different name{'s' * (count > 1)}, with "
+            "commas between them"
         )
     found: dict[str, Embeddings] = {}
     if matrices:

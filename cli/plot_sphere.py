@@ -107,6 +107,8 @@ def plot_sphere(
             page_of_run,
             lambda: training_frames(run, MAX_FRAMES if stages is None else stages),
         )
+    if stages is not None:
+        raise GeomkitError("--stages shows a 2-D or 3-D training run; these are embeddings")
     embeddings, split = load_one(source, options)
     what = run.loss if run is not None else name
     title = f"{what}, {split} split, n={embeddings.n}" if split else f"{what}, n={embeddings.n}"

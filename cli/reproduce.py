@@ -82,7 +82,7 @@ def reproduce(
     from geomkit.reproduce.framework.catalogue import all_experiments
     from geomkit.reproduce.framework.planning import plan
 
-    console.check_form(form)
+    console.check_form(form, ("text", "markdown", "csv"))
     names = names or ["list"]
     if "list" in names:
         if len(names) > 1:

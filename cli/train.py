@@ -172,7 +172,7 @@ _SHOWN = {
     "uniformity": ("uniformity", "unif."),
 }
 """Metrics in the line of an evaluation, where they are measured, their words, and short ones."""
-_NARROW = 110
+_NARROW = 128
 """Columns of a terminal below which the line of an evaluation has short words."""
 
 
@@ -192,12 +192,19 @@ class _Watcher(Display):
             self.speed = seen if not self.speed else 0.95 * self.speed + 0.05 * seen
             terms = {name.removesuffix("_loss"): value for name, value in event.terms.items()}
             parts = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            loss = f"loss {sum(terms.values()):.3f} ({parts}) {self.speed:,.0f} img/s"
+            loss = f"loss {sum(terms.values()):.3f}"
+            if not self.short:
+                loss += f" ({parts}) {self.speed:,.0f} img/s"
             self.show("training", event.step, event.config.steps, loss)
         elif event.record is not None and event.kind == "evaluation":
             self.log(self._evaluation(event, event.record))
         elif event.note:
             self.log(f"geomkit: {event.note} at step {event.step}; nothing to do")
+
+    @property
+    def short(self) -> bool:
+        """Whether the terminal is too narrow for long words."""
+        return bool(self.progress) and self.progress.console.width < _NARROW
 
     def _start(self, event: Event) -> None:
         c = event.config
@@ -217,7 +224,7 @@ class _Watcher(Display):
 
     def _evaluation(self, event: Event, record: Record) -> str:
         known = record.metrics
-        short = bool(self.progress) and self.progress.console.width < _NARROW
+        short = self.short
         shown = [f"{both[short]} {known[k]:.3f}" for k, both in _SHOWN.items() if k in known]
         loss = f"loss {record.loss:.3f}" if short else _loss(record)
         speed = [f"{self.speed:,.0f} img/s"] if self.speed and not short else []

@@ -35,11 +35,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, see: str = "") -
     """
     names = list(known)
     if len(names) > _MANY:
-        first, second, third = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-        where = f"{see} lists all {len(names)}" if see else f"of {len(names)} known"
-        return GeomkitError(
-            f"unknown {kind} '{name}'; did you mean '{first}', '{second}' or '{third}'? ({where})"
-        )
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        *first, last = [f"'{one}'" for one in near] or [""]
+        guess = f"{', '.join(first)} or {last}" if first else last
+        hint = f"; did you mean {guess}?" if near else ""
+        where = f"{see} lists them" if see else f"{len(names)} are known"
+        return GeomkitError(f"unknown {kind} '{name}'{hint} ({where})")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return GeomkitError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")

@@ -243,7 +243,8 @@ class Table:
         names = distinct(names, [max(width // 3, _LEAST)] * len(names))
         details = [heading.partition("\n")[2].replace("\n", ", ") for heading in headings[1:]]
         rows = [row for section in self.sections for row in section]
-        columns = [["source", *names], ["rows", *details], *rows]
+        what = "source" if headings[0] == "metric" else headings[0]
+        columns = [[what, *names], ["rows", *details], *rows]
         if not any(details):
             del columns[1]
         first, *others = (list(cells) for cells in zip(*columns, strict=True))

@@ -169,7 +169,7 @@ def _distance(result: Measured) -> str:
     if null <= 0:
         return f"{said}, and no gap would give 0"
     times = value / null
-    ratio = f"{times:.2g}" if times < 99.5 else f"{times:,.0f}"
+    ratio = _number(times) if times < 99.5 else f"{times:,.0f}"
     return f"{said}, {ratio} times what no gap would give"
 
 
@@ -183,7 +183,8 @@ def _classifier(result: Measured) -> str:
         return "a linear classifier tells all held-out rows apart"
     share = f"{about}{_percent(value)}"
     if not _told(result):
-        return f"a linear classifier is right for {share} of held-out rows, no better than chance"
+        right = f"a linear classifier is right for {share} of held-out rows"
+        return f"{right}, not clearly better than chance"
     return f"a linear classifier is right for {share} of held-out rows (chance 50%)"
 
 
@@ -210,7 +211,8 @@ def _retrieval(result: Measured) -> str:
     if not parts:
         return ""
     chance = f" (chance {' and '.join(dict.fromkeys(chances))})" if chances else ""
-    return f"{' and '.join(parts)} first{'' if better else ', no more than by chance'}{chance}"
+    more = "" if better else ", not clearly more than by chance"
+    return f"{' and '.join(parts)} first{more}{chance}"
 
 
 def _one(modality: str) -> str:
@@ -225,7 +227,7 @@ def _number(value: float) -> str:
     """Two digits that count."""
     if 0 < abs(value) < 0.001:
         return "less than 0.001" if value > 0 else "almost 0"
-    return f"{value:.2g}"
+    return f"{value:#.2g}".rstrip(".") if 0 < abs(value) < 99.5 else f"{value:.0f}"
 
 
 def _percent(share: float) -> str:

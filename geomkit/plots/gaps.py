@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from geomkit.errors import GeomkitError
-from geomkit.plots.labels import axis_label, value_range
+from geomkit.plots.labels import axis_label, fitted, value_range
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import INK, distinct_looks, style
 
@@ -42,6 +42,7 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str]) -> list
     """
     if not results or not metrics:
         raise GeomkitError("nothing to draw: expected at least one source and one metric")
+    names = fitted(list(results), 1.9, 7)
     looks = distinct_looks([result.meta.get("loss") for result in results.values()])
 
     def panel(metric: str) -> Panel:
@@ -56,7 +57,7 @@ def gap_panels(results: Mapping[str, GapResult], metrics: Sequence[str]) -> list
             if math.isfinite(value) and metric in result.null:
                 null = [result.null[metric]]
                 series.append(Series("", [at], null, colour=_NULL, marker="|", line="", size=8))
-        return Panel(series, axis_label(metric), categories=list(results), horizontal=True,
+        return Panel(series, axis_label(metric), categories=names, horizontal=True,
                      grid="x")  # fmt: skip
 
     return [panel(metric) for metric in metrics]
@@ -93,6 +94,8 @@ def gap_figure(results: Mapping[str, GapResult], metrics: Sequence[str]) -> Figu
 
     Arguments and errors are those of :func:`gap_panels`.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = gap_panels(results, metrics)
     figure = small_multiples(
         panels,
@@ -103,6 +106,7 @@ def gap_figure(results: Mapping[str, GapResult], metrics: Sequence[str]) -> Figu
     with style():
         for axes, metric in zip(figure.axes, metrics, strict=True):
             axes.margins(x=0.12)
+            axes.xaxis.set_major_locator(MaxNLocator(3))
             for at, result in enumerate(results.values()):
                 if not math.isfinite(result.metrics.get(metric, math.nan)):
                     axes.text(0.5, at, "undefined", fontsize=7, va="center", ha="center",

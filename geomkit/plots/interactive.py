@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 from geomkit.plots.charts import GREY, hover_labels, point_size
-from geomkit.plots.spheres import Stage, arcs, camera_for
+from geomkit.plots.spheres import INNER, Stage, arcs, camera_for
 from geomkit.plots.style import IMAGE_COLOUR, TEXT_COLOUR
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def interactive_sphere(
     ]
     looks.append({"mode": "lines", "line": {"color": GREY, "width": 1}, "hoverinfo": "skip",
                   "showlegend": False})  # fmt: skip
-    moving = [_moving(stage, pairs, lines) for stage in stages]
+    flat = all(stage.circle for stage in stages)
+    if flat:  # as on the figure: texts on an inner circle
+        stages = [replace(stage, text=INNER * stage.text) for stage in stages]
+    moving = [_moving(stage, pairs, lines and not flat) for stage in stages]
     scatters = [
         go.Scatter3d(**rows, **look, name=name)
         for rows, look, name in zip(moving[-1], looks, (*modalities, "lines"), strict=False)
@@ -89,8 +93,10 @@ def interactive_sphere(
         go.Frame(data=[go.Scatter3d(**rows) for rows in parts], traces=order, name=str(k))
         for k, parts in enumerate(moving)
     ]
+    body = _body()
+    body.visible = not flat
     return go.Figure(
-        [_body(), _grid(), *scatters],
+        [body, _circles() if flat else _grid(), *scatters],
         {**_layout(stages), **(_controls(titles) if len(stages) > 1 else {})},
         frames,
     )
@@ -146,6 +152,19 @@ def _grid() -> Any:
     return go.Scatter3d(
         x=x, y=y, z=z, name="grid", mode="lines", hoverinfo="skip", showlegend=False,
         line={"color": GREY, "width": 1}, opacity=0.35,
+    )  # fmt: skip
+
+
+def _circles() -> Any:
+    """The circles of images and of texts of two dimensions."""
+    import plotly.graph_objects as go
+
+    turn, end = np.linspace(0, 2 * np.pi, 181), np.full((3, 1), np.nan)
+    ring = np.stack([np.cos(turn), np.sin(turn), 0 * turn])
+    x, y, z = np.concatenate([ring, end, INNER * ring], axis=1).astype(np.float32)
+    return go.Scatter3d(
+        x=x, y=y, z=z, name="grid", mode="lines", hoverinfo="skip", showlegend=False,
+        line={"color": GREY, "width": 1},
     )  # fmt: skip
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 
 from geomkit._core.shown import distinct
 from geomkit.metrics import METRICS
 
-__all__ = ["axis_label", "range_label", "short_titles", "value_range"]
+__all__ = ["axis_label", "fitted", "range_label", "short_titles", "text_width", "value_range"]
 
 _ROOM = 34
 """Characters of a source's name that a panel, a legend or an axis has room for."""
@@ -78,6 +79,48 @@ def short_titles(names: Iterable[object]) -> list[str]:
     """
     texts = [str(name) for name in names]
     return distinct(texts, [_ROOM] * len(texts))
+
+
+def fitted(texts: Sequence[str], inches: float, size: float) -> list[str]:
+    """Return texts whose lines are at most as wide as given, shortened in the middle.
+
+    Args:
+        texts: Texts; lines that were different stay so.
+        inches: Largest width of a line.
+        size: Font size in pt.
+
+    >>> fitted(["short", "a name of many letters, which nobody reads"], 1.0, 8)
+    ['short', 'a name …y reads']
+    """
+    lines = [text.split("\n") for text in texts]
+    most = max(map(len, lines), default=0)
+    for k in range(most):
+        column = [parts[k] for parts in lines if len(parts) > k]
+        short = iter(_fitted(column, inches, size))
+        for parts in lines:
+            if len(parts) > k:
+                parts[k] = next(short)
+    return ["\n".join(parts) for parts in lines]
+
+
+def _fitted(names: list[str], inches: float, size: float) -> list[str]:
+    found = names
+    for room in range(max(map(len, names), default=0), 5, -1):
+        if all(text_width(name, size) <= inches for name in found):
+            break
+        found = distinct(names, [room] * len(names))
+    return found
+
+
+@cache
+def text_width(text: str, size: float) -> float:
+    """Return the width in inches of a line in the font of figures."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="sans-serif", size=size)
+    width, *_ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / 72
 
 
 def _words(name: str) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from geomkit.errors import GeomkitError
-from geomkit.plots.style import INK, axes_grid, dress, style
+from geomkit.plots.labels import fitted, text_width
+from geomkit.plots.style import COLUMN_WIDTHS, INK, axes_grid, dress, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,6 +148,8 @@ def small_multiples(
     across = min(across, len(panels))
     rows = -(-len(panels) // across)
     columns = columns or (1 if across < 3 else 2)
+    titles = fitted([panel.title for panel in panels], 0.82 * COLUMN_WIDTHS[columns] / across, 8)
+    panels = [replace(panel, title=title) for panel, title in zip(panels, titles, strict=True)]
     figure, axes = axes_grid(
         len(panels), across, columns=columns, height=height * rows + 0.45, **subplots
     )
@@ -218,8 +221,11 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for at, words in panel.references.items():
         level(at, color="#999999", linewidth=0.7, linestyle=":", zorder=0)
         if words:
-            axes.annotate(words, (0.03, at), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                          textcoords="offset points", fontsize=7, color="#777777")  # fmt: skip
+            # Curves with bands rise to the right, and leave that end free.
+            end, side = (0.98, "right") if panel.bands else (0.03, "left")
+            axes.annotate(words, (end, at), xycoords=("axes fraction", "data"), xytext=(0, -8 if
+                          panel.bands else 2), textcoords="offset points", fontsize=7,
+                          color="#777777", ha=side)  # fmt: skip
 
 
 def draw_series(axes: Axes, series: Series, panel: Panel, offset: float = 0.0) -> None:
@@ -303,12 +309,15 @@ def legend_below(
     handles = _handles(series, published)
     if not handles:
         return
-    names = [str(handle.get_label()) for handle in handles]
     width = figure.bbox.width / figure.get_figure(root=True).dpi
+    names = fitted([str(handle.get_label()) for handle in handles], width - 0.6, 7.5)
+    for handle, name in zip(handles, names, strict=True):
+        handle.set_label(name)
 
     def fits(rows: int) -> bool:
-        # matplotlib fills a legend column by column; a letter of 7.5 pt is about 0.05 in wide.
-        columns = np.array_split([0.05 * len(name) + 0.5 for name in names], -(-len(names) // rows))
+        # matplotlib fills a legend column by column.
+        wide = [text_width(name, 7.5) + 0.5 for name in names]
+        columns = np.array_split(wide, -(-len(names) // rows))
         return sum(column.max() for column in columns) <= width
 
     rows = next((k for k in range(1, len(names)) if fits(k)), len(names))

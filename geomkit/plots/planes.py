@@ -11,8 +11,8 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
-from geomkit.plots.labels import short_titles
-from geomkit.plots.style import INK, MODALITY_COLOURS, axes_grid, label, style
+from geomkit.plots.labels import fitted, short_titles
+from geomkit.plots.style import COLUMN_WIDTHS, INK, MODALITY_COLOURS, axes_grid, label, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +88,8 @@ def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "
     basis = vectors[:, ::-1][:, :2]
     # An arbitrary sign would flip the figure from one machine to the next.
     basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), [0, 1]])
+    if (x.mean(axis=0) - y.mean(axis=0)) @ basis[:, 0] > 0:  # images to the left in every panel
+        basis[:, 0] *= -1
     total = values.sum()
     shares = values[::-1][:2] / total if total > 0 else np.full(2, np.nan)
     kept = spaced(len(x), pairs)
@@ -124,13 +126,14 @@ def plane_row(
     rows = -(-len(planes) // across)
     side = (3.0, 3.1, 2.2)[across - 1]
     columns, height = 1 if across == 1 else 2, side * rows + 0.3
+    titles = fitted([plane.title for plane in planes], 0.74 * COLUMN_WIDTHS[columns] / across, 8)
     figure, places = axes_grid(len(planes), across, columns=columns, height=height)
     rows_of = [np.concatenate([plane.image, plane.text]) for plane in planes]
     half = 0.53 * max(float(np.ptp(points, axis=0).max()) for points in rows_of)
     with style():
-        for axes, plane, points in zip(places, planes, rows_of, strict=True):
+        for axes, plane, points, title in zip(places, planes, rows_of, titles, strict=True):
             draw_pairs(axes, plane.image, plane.text, lines=lines)
-            label(axes, title=plane.title, x=plane.labels[0], y=plane.labels[1])
+            label(axes, title=title, x=plane.labels[0], y=plane.labels[1])
             if equal:
                 axes.set_aspect("equal")
                 x, y = (points.min(axis=0) + points.max(axis=0)) / 2

@@ -8,7 +8,7 @@ axes sort whole collections, and would let the far side shine through.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
+from geomkit.plots.labels import fitted
 from geomkit.plots.planes import join, modality_handles, pair_alpha, shuffled
 from geomkit.plots.style import INK, MODALITY_COLOURS, style
 
@@ -32,7 +33,9 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_STAGES = 8
-_INNER = 0.85
+_TITLE = 8.5
+"""Font size of titles in pt."""
+INNER = 0.85
 """Radius of the circle of texts, of two dimensions."""
 
 
@@ -215,6 +218,9 @@ def sphere_row(
     side, foot, head = (2.3 if len(stages) > 1 else 3.6), 0.32, 0.53
     width, height = across * side, rows * (side + head) + foot
     camera = camera_for(stages)
+    titles = fitted([stage.title for stage in stages], 0.97 * side, _TITLE)
+    stages = [replace(stage, title=title) for stage, title in zip(stages, titles, strict=True)]
+    flat = all(stage.circle for stage in stages)
     with style():
         figure = Figure(figsize=(width, height))
         for k, stage in enumerate(stages):
@@ -223,7 +229,10 @@ def sphere_row(
             box = (column / across, bottom / height, 1 / across, side / height)
             view = camera if shared_view else camera_for([stage])
             draw_sphere(figure.add_axes(box), stage, view, pairs=pairs, lines=lines)
-        figure.legend(handles=modality_handles(4), loc="lower center", ncols=2, borderpad=0.1)
+        handles = modality_handles(4)
+        for handle, where in zip(handles, ("outer", "inner") if flat else ("", ""), strict=True):
+            handle.set_label(f"{handle.get_label()}{where and f' ({where} circle)'}")
+        figure.legend(handles=handles, loc="lower center", ncols=2, borderpad=0.1)
     return figure
 
 
@@ -245,6 +254,9 @@ def camera_for(stages: Sequence[Stage]) -> np.ndarray:
     aside = _unit(aside)
     towards = _unit(np.cos(0.45) * towards + np.sin(0.45) * np.cross(towards, aside))
     right = _unit(aside - (aside @ towards) * towards)
+    apart = sum(s.image.mean(axis=0) - s.text.mean(axis=0) for s in early)
+    if apart @ right > 0:  # images to the left in every row
+        right = -right
     return np.stack([right, np.cross(towards, right), towards])
 
 
@@ -255,7 +267,7 @@ def draw_sphere(
     *,
     pairs: int = 1000,
     scale: float = 1.0,
-    fontsize: float = 8.5,
+    fontsize: float = _TITLE,
     lines: bool = False,
 ) -> None:
     """Draw one sphere in axes of its own.
@@ -304,8 +316,8 @@ def _draw_circles(axes: Axes, stage: Stage, pairs: int, scale: float, lines: boo
     """
     from matplotlib.patches import Circle
 
-    image, text = stage.image[:pairs, :2], _INNER * stage.text[:pairs, :2]
-    for radius in (1.0, _INNER):
+    image, text = stage.image[:pairs, :2], INNER * stage.text[:pairs, :2]
+    for radius in (1.0, INNER):
         axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor="#9a9a9a", linewidth=0.6))
     if lines:
         join(axes, np.stack([image, text], axis=1), alpha=pair_alpha(len(image)), zorder=1)

@@ -12,6 +12,7 @@ from conftest import clouds
 from PIL import Image
 
 from geomkit import plots
+from geomkit.embeddings.embeddings import Embeddings
 from geomkit.metrics import GapResult, gap
 from geomkit.models.checkpoints.trained_run import TrainedRun
 from geomkit.plots.animation import training_frames
@@ -156,3 +157,38 @@ def test_two_matrices_are_a_source(cli, refused) -> None:
     np.save("z.npy", y[:7])
     refused("plot-pca", "--image", "x.npy", "--text", "z.npy", says=("not paired",))
     refused("plot-pca", says=("name at least one",))
+
+
+def test_wide_letters_fit_as_well() -> None:
+    x, y = clouds(20, 4)
+    sources = {f"VISION-MODELS-OF-WIDE-LETTERS-AND-A-LONG-NAME-{k}.npz": (x, y) for k in range(3)}
+    for figure in (plots.sphere(sources), plots.histograms(sources), plots.spectrum(sources)):
+        figure.draw_without_rendering()
+        shown = [axes.title for axes in figure.axes]
+        shown += [text for legend in figure.legends for text in legend.get_texts()]
+        for text in shown:
+            box = text.get_window_extent()
+            assert box.x0 > -1 and box.x1 < figure.bbox.width + 1, text.get_text()
+
+
+def test_images_lie_to_the_left_in_every_panel() -> None:
+    for seed in range(4):
+        x, y = clouds(40, 5, seed=seed)
+        figure = plots.pca_planes({"a": Embeddings.of(x, y), "b": Embeddings.of(y, x)})
+        for axes in figure.axes:
+            colours = axes.collections[-1].get_facecolors()
+            points = np.asarray(axes.collections[-1].get_offsets())
+            red = colours[:, 0] > colours[:, 2]
+            assert points[red, 0].mean() < points[~red, 0].mean()
+
+
+def test_the_circles_of_two_dimensions_can_be_turned() -> None:
+    figure = plots.sphere(a_run(2), interactive=True)
+    traces = {trace.name: trace for trace in figure.data}
+    assert traces["body"].visible is False
+    radius = np.hypot(traces["text"].x, traces["text"].y)
+    np.testing.assert_allclose(radius, 0.85, atol=1e-6)
+    legend = plots.sphere(a_run(2)).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "images (outer circle)", "texts (inner circle)",
+    ]  # fmt: skip
