@@ -250,6 +250,10 @@ def _print_table(results: list[GapResult], form: str) -> None:
     said = [verdict(r) for r in results]
     if any(said) and len(said) <= _SAID:
         names = short_names([r.source for r in results])
+        if len({r.modalities for r in results}) > 1:
+            names = [
+                f"{name}, {'–'.join(r.modalities)}" for name, r in zip(names, results, strict=True)
+            ]
         for name, words in zip(names, said, strict=True):
             line = f"{name}: {words}" if len(said) > 1 else words
             console.words(f"% {line}" if form == "latex" else line)

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -92,6 +92,7 @@ def draws(
                 check_figure_path,
                 check_page_path,
                 finish,
+                is_own,
                 save_animation,
                 save_figure,
                 save_page,
@@ -99,8 +100,9 @@ def draws(
 
             inches = look.inches()
             replace = overwrite
-            if out is None and html is None:  # a second run may draw what the first one drew again
-                out, replace = Path(default), True
+            if out is None and html is None:
+                out = Path(default)
+                replace = replace or is_own(out)  # a second run draws again what the first drew
             with ExitStack() as held:
                 moving = animated and out is not None and out.suffix.lower() in ANIMATIONS
                 check_out = check_target if moving else check_figure_path
@@ -110,9 +112,12 @@ def draws(
                         held.enter_context(sole_writer(path))
                 held.enter_context(_glyphs_said())
                 made = make(**given)
+                if html is not None and out is None:
+                    _refuse_look(look, f"{html}")
                 page = _made(made.page, "--html", "one source") if html else ""
                 if moving:
                     assert out is not None
+                    _refuse_look(look, f"{out}")
                     shown = _made(made.frames, f"{out}", "a 2-D or 3-D training run of geomkit")
                     save_animation(shown, out, overwrite=replace)
                 elif out is not None:
@@ -145,6 +150,17 @@ def draws(
         return command
 
     return decorate
+
+
+def _refuse_look(look: FigureOptions, path: str) -> None:
+    """Refuse options of figures for what they do not change.
+
+    Raises:
+        GeomkitError: Naming the option.
+    """
+    for field in fields(look):
+        if getattr(look, field.name) != field.default:
+            raise GeomkitError(f"--{field.name}: changes a .png, .pdf or .svg, and not {path}")
 
 
 def _made(make: Callable[[], _T] | None, what: str, needs: str) -> _T:

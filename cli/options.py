@@ -94,7 +94,7 @@ CacheImages = Annotated[
 PlotSources = Annotated[
     list[str] | None, typer.Argument(help="Checkpoints, models (with --data) or embeddings.")
 ]
-PlotPairs = Annotated[int, typer.Option(help="Largest number of pairs to draw.")]
+PlotPairs = Annotated[int, within(1, math.inf, "Largest number of pairs to draw.")]
 PageOut = Annotated[
     Path | None,
     typer.Option("--html", help="Interactive page to write, .html; a figure too only with --out."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
@@ -27,7 +29,7 @@ SHOWN = (
 def plot_gap(
     sources: list[str] | None = None,
     *,
-    metrics: str = SHOWN,
+    metrics: Annotated[str, typer.Option(show_default="eight of gap, spread, retrieval")] = SHOWN,
     published: bool = False,
     seed: int = 0,
     drawn: Drawn,

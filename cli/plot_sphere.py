@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from geomkit.errors import GeomkitError, unknown_name
@@ -65,6 +65,7 @@ def plot_sphere(
         MAX_FRAMES,
         UmapOptions,
         project_to_sphere,
+        spaced,
         sphere,
         sphere_page,
         sphere_row,
@@ -79,15 +80,15 @@ def plot_sphere(
     matrices = drawn.image is not None or drawn.text is not None
     if not (sources or matrices):
         sources = ["ckpt.pt"]
-    if sources is None or len(sources) > 1 or matrices or drawn.labels:
+    if len(sources or []) + matrices > 1:
         if stages is not None:
             raise GeomkitError("--stages shows one training run; name one checkpoint")
         loaded = load_all(sources, options, drawn)
         return Drawing(lambda: sphere(loaded, projection=projection, pairs=pairs))
-    (source,) = sources
+    source = sources[0] if sources else ""
     others = (options.data, options.split, options.close)
-    run = run_of(source) if others == (None,) * 3 else None
-    name = Path(source).name
+    run = run_of(source) if source and others == (None,) * 3 else None
+    name = drawn.labels or (Path(source).name if source else str(drawn.image))
 
     def page_of_run() -> str:
         assert run is not None
@@ -96,32 +97,39 @@ def plot_sphere(
             notes.append(f"{count} of {len(run.snapshots)} stages")
         trust = options.trust_data
         labels = _labels(name, notes, lambda: pairs_of_run(run, source, pairs, trust=trust))
-        title = f"{run.loss}, {run.data.get('split', 'train')} split"
+        title = drawn.labels or f"{run.loss}, {run.data.get('split', 'train')} split"
         shown = training_stages(run, count, most=MAX_FRAMES)
         return sphere_page(shown, title=title, labels=labels, notes=notes, pairs=pairs)
 
     if run is not None and run.snapshots and projection == "pca":
-        some = 5 if stages is None else stages
+        shown = 5 if stages is None else stages
         return Drawing(
-            lambda: sphere_row(training_stages(run, some), pairs=pairs),
+            lambda: sphere_row(training_stages(run, shown), pairs=pairs),
             page_of_run,
             lambda: training_frames(run, MAX_FRAMES if stages is None else stages),
         )
     if stages is not None:
         raise GeomkitError("--stages shows a 2-D or 3-D training run; these are embeddings")
-    embeddings, split = load_one(source, options)
-    what = run.loss if run is not None else name
-    title = f"{what}, {split} split, n={embeddings.n}" if split else f"{what}, n={embeddings.n}"
-    if projection == "umap":
-        first = embeddings.subset(np.arange(min(pairs, embeddings.n)))
-        stage = umap_sphere(first, UmapOptions(pairs=pairs), title=f"{title}\nUMAP")
+    if matrices:
+        (embeddings,), split = load_all(None, options, drawn).values(), None
     else:
+        embeddings, split = load_one(source, options)
+    what = run.loss if run is not None and not drawn.labels else name
+    count = f"n={embeddings.n:,}"
+    if pairs < embeddings.n:
+        count = f"{pairs:,} of {embeddings.n:,} pairs"
+    title = f"{what}, {split} split, {count}" if split else f"{what}, {count}"
+    kept = spaced(embeddings.n, pairs)
+    some = embeddings.subset(kept)
+    if projection == "umap":
+        stage = umap_sphere(some, UmapOptions(pairs=pairs), title=f"{title}\nUMAP")
+    else:  # the components are those of all pairs
         stage = project_to_sphere(embeddings, title=title)
+        stage = replace(stage, image=stage.image[kept], text=stage.text[kept])
 
     def page() -> str:
         notes = [*embeddings.meta.get("notes", ())]
-        ids = embeddings.ids[:pairs]
-        labels = _labels(name, notes, lambda: pairs_of_embeddings(embeddings, split, pairs), ids)
+        labels = _labels(name, notes, lambda: pairs_of_embeddings(some, split, some.n), some.ids)
         return sphere_page(
             [stage], title=title, labels=labels, notes=notes, pairs=pairs,
             modalities=embeddings.modalities,

@@ -72,7 +72,9 @@ def verdict(result: Measured) -> str:
         parts = [f"{_several(result)} each point in one direction", *parts]
     if not parts:
         reasons = list(dict.fromkeys(result.meta.get("reasons", {}).values()))
-        parts = reasons or ["no metric of the gap was asked for"]
+        width = _value(result, "mmd")
+        said = [] if math.isnan(width) else [f"MMD² {_number(width)}"]
+        parts = said or reasons or ["no metric of the gap was asked for"]
     if not result.meta.get("paired", True):
         parts.append("the rows are not paired, so no retrieval is measured")
     elif found := _retrieval(result):
@@ -118,7 +120,8 @@ def _head(result: Measured) -> str:
     if told:
         return "No gap between the centres, but the clouds differ" if apart is False else "Gap"
     if _differ(result):
-        return "No gap between the centres, but the clouds differ"
+        known = "No gap between the centres, but the" if apart is False else "The"
+        return f"{known} clouds differ"
     return "Not measured" if apart is None and told is None else "No gap found"
 
 

@@ -17,7 +17,7 @@ from geomkit.plots.interactive import MAX_FRAMES, interactive_sphere
 from geomkit.plots.layout import UmapOptions, umap_sphere
 from geomkit.plots.multiples import Panel, Series, draw_panel, small_multiples
 from geomkit.plots.page import Labels, check_page_path, save_page, sphere_page
-from geomkit.plots.planes import pca_planes
+from geomkit.plots.planes import pca_planes, spaced
 from geomkit.plots.samples import contact_sheet
 from geomkit.plots.spheres import Stage, project_to_sphere, sphere_row, training_stages
 from geomkit.plots.stages import stages_figure
@@ -26,6 +26,7 @@ from geomkit.plots.style import (
     TEXT_COLOUR,
     check_figure_path,
     finish,
+    is_own,
     loss_colour,
     loss_marker,
     save_figure,
@@ -36,8 +37,8 @@ __all__ = [
     "IMAGE_COLOUR", "MAX_FRAMES", "PROJECTIONS", "TEXT_COLOUR", "Labels", "Panel", "Series",
     "Stage", "UmapOptions", "can_save_mp4", "check_figure_path", "check_page_path",
     "closing_panels", "contact_sheet", "draw_panel", "finish", "frames", "gap", "histograms",
-    "interactive_sphere", "loss_colour", "loss_marker", "pca_planes", "project_to_sphere",
-    "save_animation", "save_figure", "save_page", "small_multiples", "spectrum", "sphere",
+    "interactive_sphere", "is_own", "loss_colour", "loss_marker", "pca_planes", "project_to_sphere",
+    "save_animation", "save_figure", "save_page", "small_multiples", "spaced", "spectrum", "sphere",
     "sphere_page", "sphere_row", "stages_figure", "training_frames", "training_stages", "umap",
     "umap_sphere",
 ]  # fmt: skip

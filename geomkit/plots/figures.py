@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError, unknown_name
-from geomkit.metrics import GapResult
+from geomkit.metrics import GapResult, select
 from geomkit.metrics import gap as measure
 from geomkit.metrics.inputs import given
 from geomkit.models.checkpoints.kinds import find_kind
@@ -87,11 +87,21 @@ def sphere(
     """
     if projection not in PROJECTIONS:
         raise unknown_name("projection", projection, PROJECTIONS)
+    if pairs < 1:
+        raise GeomkitError(f"pairs: expected 1 or more, got {pairs}")
     run = _run(embeddings)
+    if run is None and stages is not None:
+        raise GeomkitError("stages: expected a training run, got embeddings")
     if run is not None and text is None:
+        if projection != PROJECTIONS[0]:
+            raise GeomkitError("projection: the stages of a run have two or three dimensions")
+        if captions and run.snapshots and len(captions) != (n := len(run.snapshots[0].image)):
+            raise GeomkitError(f"captions: expected {n}, one for each image, got {len(captions)}")
+        if stages is None:
+            stages = MAX_FRAMES if interactive else _STAGES
         if not interactive:
-            return sphere_row(training_stages(run, stages or _STAGES), pairs=pairs, lines=lines)
-        shown = training_stages(run, stages or MAX_FRAMES, most=MAX_FRAMES)
+            return sphere_row(training_stages(run, stages), pairs=pairs, lines=lines)
+        shown = training_stages(run, stages, most=MAX_FRAMES)
         beside = [[caption] for caption in captions]
         return interactive_sphere(shown, captions=beside, pairs=pairs, lines=lines)
     sources = sources_of(embeddings, text)
@@ -135,6 +145,9 @@ def gap(
         >>> [axes.get_title() for axes in figure.axes]
         ['Alignment', 'MMD²']
     """
+    if metrics is not None:
+        given = [metrics] if isinstance(metrics, str) else list(metrics)
+        metrics = [name for word in given for name in select([word])]
     found = _named(results, text, GapResult, lambda one: _measured(one, metrics))
     held = {name for result in found.values() for name in result.metrics}
     names = metrics or [name for name in SHOWN if name in held] or sorted(held)
@@ -278,9 +291,14 @@ def _named(
     if isinstance(what, Mapping) and not what:
         raise GeomkitError("nothing to draw: expected at least one source")
     if text is None and isinstance(what, Mapping) and any(map(_whole, what.values())):
-        found = [one(*v) if isinstance(v, tuple) else one(v) for v in what.values()]
+        found = [one(*v) if _rows(v) else one(v) for v in what.values()]
         return dict(zip(short_titles(what), found, strict=True))
     return {"": one(what) if text is None else one(what, text)}
+
+
+def _rows(value: Any) -> bool:
+    """Whether a value is image and text rows, and not what ``load_source`` returns."""
+    return isinstance(value, tuple) and not isinstance(value[0], Embeddings | GapResult)
 
 
 def _whole(value: Any) -> bool:

@@ -81,8 +81,9 @@ def interval(result: GapResult, metric: str) -> tuple[float, float]:
         return math.nan, math.nan
     if "recall@" not in metric:
         return max(low, value - 1.96 * error), min(high, value + 1.96 * error)
+    asked = result.meta.get("queries", result.n) if metric in result.estimated else result.n
     inside = 0 < value < 1 and error > 0
-    count = min(value * (1 - value) / error**2, result.n) if inside else result.n
+    count = min(value * (1 - value) / error**2, asked) if inside else asked
     z = 1.96**2 / count
     centre = (value + z / 2) / (1 + z)
     half = math.sqrt(z * value * (1 - value) + z**2 / 4) / (1 + z)

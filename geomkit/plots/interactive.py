@@ -84,7 +84,7 @@ def interactive_sphere(
         stages = [replace(stage, text=INNER * stage.text) for stage in stages]
     moving = [_moving(stage, pairs, lines and not flat) for stage in stages]
     scatters = [
-        go.Scatter3d(**rows, **look, name=name)
+        go.Scatter3d(**rows, **look, name=hover_labels([name])[0])
         for rows, look, name in zip(moving[-1], looks, (*modalities, "lines"), strict=False)
     ]
     titles = [shown(stage.title).replace("\n", " · ") for stage in stages]

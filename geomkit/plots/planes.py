@@ -98,7 +98,11 @@ def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "
 
 
 def spaced(n: int, most: int) -> np.ndarray:
-    """At most ``most`` of n row numbers, evenly spaced, so that they do not depend on a draw.
+    """Return at most ``most`` of n row numbers, evenly spaced, which do not depend on a draw.
+
+    Args:
+        n: Number of rows.
+        most: Largest number of row numbers.
 
     >>> spaced(10, 4).tolist()
     [0, 3, 6, 9]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMN_WIDTHS", "IMAGE_COLOUR", "INK", "LOSS_COLOURS", "MODALITY_COLOURS", "TEXT_COLOUR",
     "Look", "axes_grid", "check_figure_path", "dark", "distinct_looks", "dress", "figure", "finish",
-    "label", "loss_colour", "loss_marker", "save_figure", "style",
+    "is_own",    "label", "loss_colour", "loss_marker", "save_figure", "style",
 ]  # fmt: skip
 
 IMAGE_COLOUR = "#d1342f"
@@ -36,6 +36,8 @@ _OTHER_COLOURS = ("#7f9f3f", "#a65628", "#5f8f9f", "#b8a000", "#9f5f8f")
 _OTHER_MARKERS = "Xph<>"
 _MARKERS = "os^Dv*PXph<>"
 _LINES = ("-", (0, (4.0, 1.5)), (0, (1.0, 1.2)), (0, (5.0, 1.2, 1.0, 1.2)))
+_MADE_BY = "geomkit"
+"""What the metadata of a .png name."""
 _HEAD = 0.3
 """Height in inches of a title above axes of fixed places."""
 _DARK = 0.07
@@ -349,5 +351,15 @@ def save_figure(figure: Figure, path: Path, *, overwrite: bool = False, dpi: int
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_text(shown(text.get_text()))  # an SVG with control characters is damaged
+    kind = path.suffix[1:].lower()
+    about = {"Software": _MADE_BY} if kind == "png" else None
     with style(), atomic_write(path, overwrite=overwrite) as file:
-        figure.savefig(file, format=path.suffix[1:].lower(), dpi=dpi)
+        figure.savefig(file, format=kind, dpi=dpi, metadata=about)
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a path is a .png that :func:`save_figure` made, and no link to one."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return f"Software\0{_MADE_BY}".encode() in file.read(4096)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -107,9 +107,14 @@ def report(
     """
     if projection not in PROJECTIONS:
         raise unknown_name("projection", projection, PROJECTIONS)
+    if pairs < 1:
+        raise GeomkitError(f"pairs: expected 1 or more, got {pairs}")
     parts = _reported(sources, text)
     if not 1 <= len(parts) <= _MOST:
         raise GeomkitError(f"a report is about 1 to {_MOST} sources, got {len(parts)}")
+    if caption_index:
+        note = "figures, neighbours and hubs take the first caption of each image"
+        parts = {n: replace(part, notes=[*part.notes, note]) for n, part in parts.items()}
     results: dict[str, GapResult] = {}
     for name, part in parts.items():
         announce(f"{name}: measuring")
@@ -168,7 +173,7 @@ def _reported(sources: Any, text: Any) -> dict[str, Reported]:
         sources = {"embeddings": sources}
     if isinstance(sources, Mapping) and any(isinstance(v, kinds) for v in sources.values()):
         whole = {
-            shown(str(name)): value if isinstance(value, kinds) else sources_of(value)[""]
+            shown(str(name)): value if isinstance(value, kinds) else sources_of({"": value})[""]
             for name, value in sources.items()
         }
         return {n: v if isinstance(v, Reported) else Reported(v) for n, v in whole.items()}

@@ -92,3 +92,9 @@ def test_a_terminal_shows_a_dozen_metrics_and_the_verdict(cli) -> None:
     two = cli("gap", "e.npz", "e.npz")
     assert two.out.startswith("e.npz: ") and two.out.count("classifier") == 2
     assert "classifier" not in cli("gap", *["e.npz"] * 4).out
+
+
+def test_nothing_is_said_that_was_not_measured() -> None:
+    x, y = clouds(40, 4)
+    said = verdict(gap(x + 2, y - 2, metrics=["mmd"]))
+    assert said.startswith("The clouds differ: MMD² ") and "centre" not in said

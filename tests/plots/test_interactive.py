@@ -205,7 +205,7 @@ def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) ->
     assert "e.npz: no captions and images: these are embeddings" in done.err
     assert not Path("sphere.png").exists()
     found = Parts(Path("s.html").read_text("utf-8"))
-    assert "the first 20 of 30 pairs" in found.texts["p"][0] and not found.content["captions"]
+    assert "20 of 30 pairs" in found.texts["title"][0] and not found.content["captions"]
     assert "3 of 6 uncentred PCs" in found.content["titles"][0][0]
     both = ("plot-sphere", "e.npz", "--html", "s.html", "--out", "s.svg")
     assert cli(*both).status == 2 and not Path("s.svg").exists()
@@ -219,7 +219,7 @@ def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) ->
         ("--html s.png", ("s.png", ".html")),
         ("--html missing/s.html", ("missing",)),
         ("--html s.html --projection pac", ("did you mean 'pca'",)),
-        ("--html s.html --pairs 0", ("one pair",)),
+        ("--html s.html --pairs 0", ("expected 1 or more",)),
     ],
 )
 def test_bad_options_are_refused(refused, words: str, says: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from geomkit import plots
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.errors import GeomkitError
 from geomkit.metrics import GapResult, gap
 from geomkit.models.checkpoints.trained_run import TrainedRun
 from geomkit.plots.animation import training_frames
@@ -192,3 +193,54 @@ def test_the_circles_of_two_dimensions_can_be_turned() -> None:
     assert [text.get_text() for text in legend.get_texts()] == [
         "images (outer circle)", "texts (inner circle)",
     ]  # fmt: skip
+
+
+def test_only_figures_of_geomkit_are_replaced_at_a_default_name(cli, refused) -> None:
+    x, y = clouds(30, 5)
+    np.savez("e.npz", image=x, text=y)
+    assert cli("plot-pca", "e.npz").status == cli("plot-pca", "e.npz").status == 0
+    Path("gap.png").write_text("precious")
+    refused("plot-gap", "e.npz", "--metrics", "gap", says=("gap.png", "exists already"))
+    Path("kept.png").write_bytes(Path("pca.png").read_bytes())
+    Path("sphere.png").symlink_to("kept.png")
+    refused("plot-sphere", "e.npz", says=("sphere.png", "exists already"))
+    assert Path("gap.png").read_text() == "precious"
+    words = ("--html", "s.html", "--theme", "dark")
+    refused("plot-sphere", "e.npz", *words, says=("--theme", "s.html"))
+
+
+def test_the_rows_that_are_drawn_are_spread_over_all(cli) -> None:
+    rng = np.random.default_rng(0)
+    x = 0.01 * rng.standard_normal((60, 3))
+    x[:30, 0] += 1
+    x[30:, 1] += 1
+    np.savez("e.npz", image=x, text=x, ids=np.array([f"i{k}" for k in range(60)]))
+    done = cli("plot-sphere", "e.npz", "--pairs", "6", "--html", "s.html", "--labels", "mine")
+    assert done.status == 0, done.err
+    page = Path("s.html").read_text("utf-8")
+    assert "mine, 6 of 60 pairs" in page
+    two = ("--image", "x.npy", "--text", "x.npy")
+    np.save("x.npy", x)
+    done = cli("plot-sphere", *two, "--html", "t.html")
+    assert done.status == 0 and "x.npy, n=60" in Path("t.html").read_text("utf-8")
+
+
+def test_metrics_of_a_figure_are_names_or_groups() -> None:
+    x, y = clouds(30, 5)
+    titles = [axes.get_title() for axes in plots.gap(x, y, metrics=["mmd", "pairs"]).axes]
+    assert titles[0] == "MMD²" and "Paired cosine" in titles
+    assert len(plots.gap(x, y, metrics="mmd").axes) == 1
+    with pytest.raises(GeomkitError, match="unknown metric 'centroid_distanc'; did you mean"):
+        plots.gap(x, y, metrics=["centroid_distanc"])
+
+
+def test_options_of_a_sphere_that_do_not_fit_are_refused() -> None:
+    x, y = clouds(9, 4)
+    with pytest.raises(GeomkitError, match="pairs: expected 1 or more"):
+        plots.sphere(x, y, pairs=-1)
+    with pytest.raises(GeomkitError, match="stages: expected a training run"):
+        plots.sphere(x, y, stages=3)
+    with pytest.raises(GeomkitError, match="stages: expected 1 to 8, got 0"):
+        plots.sphere(a_run(3), stages=0)
+    with pytest.raises(GeomkitError, match="captions: expected 9"):
+        plots.sphere(a_run(3), captions=["a"], interactive=True)

@@ -17,6 +17,7 @@ from samples import picture, write
 from geomkit.data import load_data
 from geomkit.embeddings import Embeddings, read_embeddings
 from geomkit.engine import across
+from geomkit.engine.across import nearest_across
 from geomkit.errors import GeomkitError
 from geomkit.extraction.originals import Originals, captions_of
 from geomkit.reporting import export_parquet
@@ -162,3 +163,19 @@ def test_captions_of_a_folder_are_read_where_its_data_are_gone(cli) -> None:
     found = pandas.read_parquet("embeddings.parquet")
     assert found["caption"][6:].tolist() == texts and found["caption"][2] == texts[0]
     assert "image" not in found
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3, 1e-4])
+def test_neighbours_in_a_narrow_cloud_are_those_of_float64(spread: float) -> None:
+    rng = np.random.default_rng(1)
+    base, shared, own = rng.standard_normal(64), *rng.standard_normal((2, 300, 64))
+    x = unit(base + spread * shared).astype(np.float32)
+    y = unit(base + spread * (shared + own)).astype(np.float32)
+    wide, other = (unit(rows.astype(np.float64)) for rows in (x, y))
+    wanted = np.argsort(-(wide @ other.T), axis=1, kind="stable")[:, :5]
+    (found,) = (number for number, _ in nearest_across(x, y, 5))
+    assert (found == wanted).mean() > 0.999  # an order that float64 decides by its last digit
+    import torch
+
+    (same,) = (number for number, _ in nearest_across(torch.from_numpy(x), torch.from_numpy(y), 5))
+    assert (same == wanted).mean() > 0.999
