@@ -28,7 +28,9 @@ def plot_close(
     method: list[str] | None = None,
     fit: str | None = None,
     gap: str = "centroid_distance",
-    against: str = "recall@1,mixed_recall@10,modality_bias",
+    against: Annotated[
+        str, typer.Option(show_default="recall@1 and two of both modalities")
+    ] = "recall@1,mixed_recall@10,modality_bias",
     temperature: Annotated[float, within(1e-4, 100.0)] = 0.01,
     caption_index: int = 0,
     seed: int = 0,
