@@ -154,3 +154,26 @@ def test_page_fits_narrow_and_wide_windows_and_both_themes(opened: Any) -> None:
     for theme, image in (("dark", "#ff756e"), ("light", "#d1342f")):
         tab.emulate_media(color_scheme=theme)
         wait(tab, f"{colour} === '{image}'")
+
+
+def test_arrow_keys_turn_the_sphere_and_plus_comes_nearer(opened: Any) -> None:
+    camera = "() => { const c = plot._fullLayout.scene._scene.getCamera(); return [c.eye, c.up]; }"
+
+    def seen() -> np.ndarray:
+        return np.array([[v["x"], v["y"], v["z"]] for v in opened.evaluate(camera)])
+
+    opened.focus("#view")
+    start = seen()
+    for key in ("ArrowLeft", "ArrowUp"):
+        opened.keyboard.press(key)
+        opened.wait_for_timeout(300)
+    eye, _ = seen()
+    near = [np.linalg.norm(start[0]), np.linalg.norm(eye)]
+    assert near[0] == pytest.approx(near[1], rel=1e-3) and not np.allclose(eye, start[0], atol=0.05)
+    for key in ("ArrowDown", "ArrowRight"):
+        opened.keyboard.press(key)
+        opened.wait_for_timeout(300)
+    np.testing.assert_allclose(seen(), start, atol=0.03)
+    opened.keyboard.press("+")
+    opened.wait_for_timeout(300)
+    assert np.linalg.norm(seen()[0]) == pytest.approx(0.9 * near[0], rel=1e-2)
