@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -151,7 +152,7 @@ def gap(
     elif as_csv:
         console.out(to_csv(results), end="")
     else:
-        _print_table(results, form)
+        _print_table(results, form, flat=not metrics)
         if not metrics:
             console.line(f"{len(names)} of {len(METRICS)} metrics; --metrics all for the rest")
         if compare:
@@ -243,7 +244,8 @@ def _say_undefined(r: GapResult) -> None:
         console.line(f"{r.source}: {', '.join(names)} undefined: {reason}")
 
 
-def _print_table(results: list[GapResult], form: str) -> None:
+def _print_table(results: list[GapResult], form: str, *, flat: bool) -> None:
+    """Print the words and the table, without lines between groups if it is to fit a terminal."""
     from geomkit.metrics import verdict
     from geomkit.metrics.result import table
 
@@ -258,7 +260,10 @@ def _print_table(results: list[GapResult], form: str) -> None:
             line = f"{name}: {words}" if len(said) > 1 else words
             console.words(f"% {line}" if form == "latex" else line)
         console.out("")
-    console.table(table(results), form)
+    whole = table(results)
+    if flat:
+        whole = replace(whole, sections=[[row for section in whole.sections for row in section]])
+    console.table(whole, form)
     for r in results:
         if not r.exact:
             seconds = r.meta.get("exact_seconds")

@@ -82,7 +82,7 @@ def test_a_terminal_shows_a_dozen_metrics_and_the_verdict(cli) -> None:
     np.savez("e.npz", image=x, text=y)
     done = cli("gap", "e.npz")
     lines = done.out.splitlines()
-    assert done.status == 0 and len(lines) <= 24 and lines[0].endswith(".") and not lines[1]
+    assert done.status == 0 and len(lines) <= 17 and lines[0].endswith(".") and not lines[1]
     shown = [line.split()[0] for line in lines[2:] if line.split() and line.split()[0] in METRICS]
     assert shown == list(SUMMARY) and len(SUMMARY) == 12
     assert f"12 of {len(METRICS)} metrics; --metrics all for the rest" in done.err
