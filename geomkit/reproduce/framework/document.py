@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from markdown_it.renderer import RendererHTML
     from markdown_it.token import Token
 
-__all__ = ["DARK", "to_html", "write_document"]
+__all__ = ["DARK", "document", "to_html", "write_pages"]
 
 _MARKS = {REPRODUCED: "yes", NOT_REPRODUCED: "no", UNDECIDED: "open"}
 DARK = "-dark"
@@ -29,8 +29,8 @@ _LONG = 5
 """Code of this many lines is folded away on the page."""
 
 
-def write_document(folder: Path, template: str, title: str, **values: Any) -> None:
-    """Write ``report.md`` and ``report.html`` into a folder.
+def document(folder: Path, template: str, title: str, **values: Any) -> dict[str, bytes]:
+    """Content of ``report.md`` and ``report.html``, by name.
 
     Args:
         folder: Folder of the report and of the images that it embeds.
@@ -47,9 +47,14 @@ def write_document(folder: Path, template: str, title: str, **values: Any) -> No
         # Each kind of page links to pages of its own kind.
         "report.html": to_html(text.replace("/report.md)", "/report.html)"), folder, title=title),
     }
+    return {name: shown(content).encode() for name, content in pages.items()}
+
+
+def write_pages(folder: Path, pages: Mapping[str, bytes]) -> None:
+    """Write pages into a folder, atomically."""
     for name, content in pages.items():
         with atomic_write(folder / name, overwrite=True) as file:
-            file.write(shown(content).encode())
+            file.write(content)
 
 
 @cache

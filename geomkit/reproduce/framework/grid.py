@@ -23,8 +23,9 @@ from geomkit._core.files import atomic_write
 from geomkit._core.parallel import cores, end_with_parent
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Options
+from geomkit.reproduce.framework.seal import code_sha256
 
-__all__ = ["Progress", "cell_path", "finished", "seconds_of", "train_cells"]
+__all__ = ["Progress", "cell_path", "conditions_of", "finished", "seconds_of", "train_cells"]
 
 Progress = Callable[[Cell, int, int], None]
 """Receives a cell, its steps done, and its steps in all."""
@@ -58,6 +59,14 @@ def seconds_of(folder: Path, cell: Cell) -> float | None:
         return float(stored["seconds"]) if stored["seconds"] is not None else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def conditions_of(folder: Path, cell: Cell) -> dict[str, Any]:
+    """Threads, precision and code that a cell was trained with; empty if unknown."""
+    try:
+        return dict(json.loads(_done_path(folder, cell).read_text("utf-8"))["conditions"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _done_path(folder: Path, cell: Cell) -> Path:
@@ -157,6 +166,7 @@ def _train(
 
     path = cell_path(folder, cell)
     whole, started = not path.exists(), time.perf_counter()
+    code = code_sha256() if whole else ""
     try:
         run = train(
             replace(cell.config, threads=threads or options.threads),
@@ -180,7 +190,10 @@ def _train(
         "steps": run.step,
         "seconds": seconds,
         "config": asdict(cell.config),
-    }
+        "conditions": {
+            "threads": run.config["threads"], "precision": run.config["precision"], "code": code,
+        },
+    }  # fmt: skip
     with atomic_write(_done_path(folder, cell), overwrite=True) as file:
         file.write(json.dumps(note, indent=1, sort_keys=True).encode())
 

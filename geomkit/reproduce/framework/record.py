@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from geomkit._core.files import atomic_write
-from geomkit._core.schema import check_schema
+from geomkit._core.schema import check_schema, once
 from geomkit._core.shown import in_markdown
 from geomkit.reproduce.framework.claims import UNDECIDED, Claim
 from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
 from geomkit.reproduce.framework.results import Rows
+from geomkit.reproduce.framework.seal import content_sha256, hashes
 
-__all__ = ["JudgedClaim", "Outcome", "Record", "Seconds", "is_done", "read_record"]
+__all__ = ["JudgedClaim", "Outcome", "Record", "Seconds", "is_done", "is_intact", "read_record"]
 
 NAME = "run.json"
+RESULTS = "results.csv"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ class Record:
         seconds: Time that it took.
         verdicts: Claims and their verdicts.
         versions: Versions of packages by name.
+        measured_by: SHA-256 of geomkit's sources that measured the numbers; empty if made before
+            runs were sealed.
+        written_by: SHA-256 of geomkit's sources that drew, judged and wrote the report.
+        machine: Device and CPU that the numbers were computed on.
+        files: SHA-256 of each file of the report by name, in the order of the report.
+        seal: SHA-256 of all the rest of this content.
     """
 
     experiment: str
@@ -104,6 +112,11 @@ class Record:
     seconds: Seconds
     verdicts: tuple[JudgedClaim, ...]
     versions: Mapping[str, str]
+    measured_by: str = ""
+    written_by: str = ""
+    machine: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    seal: str = ""
 
     @property
     def made_with(self) -> str:
@@ -143,10 +156,33 @@ class Record:
             versions={in_markdown(k): in_markdown(v) for k, v in self.versions.items()},
         )
 
-    def write(self, folder: Path) -> None:
-        """Write ``run.json`` into a folder, atomically."""
+    def sealed(self, folder: Path, written: Sequence[str], code: str) -> Record:
+        """The record with the hashes of the files of its folder.
+
+        What was measured (results and examples) keeps the hash that it has: a report that is drawn
+        again does not vouch for numbers that were changed in between.
+
+        Args:
+            folder: Folder of the report.
+            written: Names of the files that were written with the report.
+            code: SHA-256 of the sources that wrote them.
+        """
+        measured = [RESULTS, *sorted(p.name for p in folder.glob("*.json") if p.name != NAME)]
+        files = hashes(folder, [*measured, *written])
+        kept = {name: self.files[name] for name in measured if name in self.files}
+        found = replace(self, written_by=code, files={**files, **kept})
+        return replace(found, seal=content_sha256(found._content()))
+
+    def _content(self) -> dict[str, Any]:
+        """Content of ``run.json`` without the seal."""
         content = {"format": "geomkit-experiment", "schema_version": 1, **asdict(self)}
         content["options"] = self.options.to_json()
+        del content["seal"]
+        return content
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json`` into a folder, atomically."""
+        content = {**self._content(), "seal": self.seal}
         with atomic_write(folder / NAME, overwrite=True) as file:
             file.write(json.dumps(content, indent=1).encode())
 
@@ -171,6 +207,15 @@ def read_record(folder: Path) -> Record | None:
         return None
 
 
+def is_intact(folder: Path) -> bool:
+    """Whether the ``run.json`` of a folder holds what its run sealed."""
+    try:
+        content = json.loads((folder / NAME).read_text("utf-8"), object_pairs_hook=once)
+        return bool(content.pop("seal") == content_sha256(content))
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return False
+
+
 def is_done(experiment: Experiment, options: Options, folder: Path, cells: Sequence[Cell]) -> bool:
     """Whether a folder holds this experiment, made with these options and cells."""
     record = read_record(folder)
@@ -179,5 +224,5 @@ def is_done(experiment: Experiment, options: Options, folder: Path, cells: Seque
         and record.experiment == experiment.name
         and record.options == options.decisive
         and sorted(cell["key"] for cell in record.cells) == sorted(cell.key for cell in cells)
-        and (folder / "results.csv").exists()
+        and (folder / RESULTS).exists()
     )

@@ -14,7 +14,7 @@ from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 from geomkit.reproduce.framework.commands import train_command
-from geomkit.reproduce.framework.document import DARK, write_document
+from geomkit.reproduce.framework.document import DARK, document, write_pages
 from geomkit.reproduce.framework.experiment import Experiment
 from geomkit.reproduce.framework.numbers import one_minus
 from geomkit.reproduce.framework.record import JudgedClaim, Outcome, Record, read_record
@@ -24,7 +24,7 @@ from geomkit.reproduce.framework.tables import Table, comparison
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_index", "write_report"]
+__all__ = ["STATUSES", "index_pages", "report_pages", "write_index", "write_report"]
 
 DPI = 200
 PAPER = (
@@ -33,7 +33,8 @@ PAPER = (
 )
 QUICK = "one seed, three tenths of the steps; such a run may confirm a claim, but never denies it."
 _NAME = re.compile(r"[\w.-]+")
-_STATUSES = (REPRODUCED, UNDECIDED, NOT_REPRODUCED)
+STATUSES = (REPRODUCED, UNDECIDED, NOT_REPRODUCED)
+"""Statuses of verdicts in the order of tables."""
 _UNMET = {
     NOT_REPRODUCED: "What did not reproduce, and the likely reason",
     UNDECIDED: "What could not be decided",
@@ -55,29 +56,44 @@ class Image:
     others: tuple[str, ...] = ()
 
 
-def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record) -> None:
+def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record) -> list[str]:
     """Write the figures (PNG and PDF), ``report.md`` and ``report.html`` of an experiment.
 
     Args:
         outcome: Outcome; its folder holds ``results.csv`` already.
         figures: Figures by name.
         record: Content of ``run.json``.
+
+    Returns:
+        Names of the files of the report, animations included, in the order of the report.
     """
     from geomkit.plots import finish, save_figure
 
-    folder, e, options, record = (
-        outcome.folder, outcome.experiment, record.options, record.in_markdown()
-    )  # fmt: skip
-    images = []
+    folder, written = outcome.folder, []
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
             save_figure(figure, folder / f"{name}.{suffix}", overwrite=True, dpi=DPI)
         finish(figure, theme="dark")
         save_figure(figure, folder / f"{name}{DARK}.png", overwrite=True, dpi=DPI)
-        images.append(Image(f"{name}.png", _caption(e, name), (f"{name}.pdf",)))
+        written += [f"{name}.png", f"{name}.pdf", f"{name}{DARK}.png"]
     for path in sorted(folder.glob("*.gif")):
-        films = tuple(p.name for p in [path.with_suffix(".mp4")] if p.exists())
-        images.append(Image(path.name, _caption(e, path.name), films))
+        written += [p.name for p in (path, path.with_suffix(".mp4")) if p.exists()]
+    pages = report_pages(outcome, written, record)
+    write_pages(folder, pages)
+    return [*written, *pages]
+
+
+def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict[str, bytes]:
+    """Content of ``report.md`` and ``report.html`` of an experiment, by name.
+
+    Args:
+        outcome: Outcome; its folder holds the figures.
+        files: Names of the figures and animations in all their formats, in order.
+        record: Content of ``run.json``.
+    """
+    folder, e, options, record = (
+        outcome.folder, outcome.experiment, record.options, record.in_markdown()
+    )  # fmt: skip
     cells = e.distinct_cells(options)
     rows = Rows(
         replace(row, data=in_markdown(row.data), loss=in_markdown(row.loss),
@@ -85,13 +101,25 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
         for row in outcome.rows
     )  # fmt: skip
     tables, complete = comparison(rows, published(e.published) if e.published else Rows())
-    write_document(
+    return document(
         folder, "report.md.jinja", e.title,
-        experiment=e, record=record, images=images, claims=_claims(record),
+        experiment=e, record=record, images=_images(e, files), claims=_claims(record),
         tables=tables, complete=complete, counted=_counted, quick=QUICK, paper=PAPER,
         commands=[train_command(cell, f"cells/{cell.key}.pt") for cell in cells],
         sources=_sources([*(cell.config.data for cell in cells), options.data, *options.tasks]),
     )  # fmt: skip
+
+
+def _images(experiment: Experiment, files: Iterable[str]) -> list[Image]:
+    """Figures and animations among files, each with its other format."""
+    found, names = [], list(files)
+    for name in names:
+        stem, _, suffix = name.rpartition(".")
+        if suffix == "gif" or (suffix == "png" and not stem.endswith(DARK)):
+            other, of = (f"{stem}.mp4", name) if suffix == "gif" else (f"{stem}.pdf", stem)
+            others = (other,) if other in names else ()
+            found.append(Image(name, _caption(experiment, of), others))
+    return found
 
 
 def write_index(out: Path) -> list[Path]:
@@ -105,6 +133,13 @@ def write_index(out: Path) -> list[Path]:
     Returns:
         Files ``run.json`` that are left out: damaged, or of another experiment than their folder.
     """
+    pages, left_out = index_pages(out)
+    write_pages(out, pages)
+    return left_out
+
+
+def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
+    """Content of the files that :func:`write_index` writes, and what it returns."""
     known = catalogue.all_experiments()
     stored, left_out = {}, []
     for path in sorted(out.glob("*/run.json")):
@@ -117,16 +152,16 @@ def write_index(out: Path) -> list[Path]:
     claims = {name: _claims(record) for name, record in records.items()}
     overview = []
     for name, record in records.items():
-        numbers = (str(sum(v.status == s for v in record.verdicts)) for s in _STATUSES)
+        numbers = (str(sum(v.status == s for v in record.verdicts)) for s in STATUSES)
         data = in_markdown(record.options.data)
         overview.append((f"[{record.title}]({name}/report.md)", data, *numbers))
     verdicts = [(record, v) for record in records.values() for v in record.verdicts]
-    write_document(
+    pages = document(
         out, "index.md.jinja", "Reproduction",
         records=records, claims=claims, counted=_counted, quick=QUICK, paper=PAPER,
         verdicts=[verdict for _, verdict in verdicts],
         quick_runs=[name for name, record in records.items() if record.options.quick],
-        overview=Table(("experiment", "data", *_STATUSES), tuple(overview)),
+        overview=Table(("experiment", "data", *STATUSES), tuple(overview)),
         images={
             name: Image(f"{name}/{name}.png", _caption(known.get(name), name))
             for name in records if (out / name / f"{name}.png").exists()
@@ -140,7 +175,7 @@ def write_index(out: Path) -> list[Path]:
         made_with=list(dict.fromkeys(record.made_with for record in records.values())),
         sources=_sources(record.options.data for record in records.values()),
     )  # fmt: skip
-    return left_out
+    return pages, left_out
 
 
 def _caption(experiment: Experiment | None, name: str) -> str:
@@ -158,7 +193,7 @@ def _claims(record: Record) -> Table:
 
 def _counted(verdicts: Sequence[JudgedClaim]) -> str:
     counts = Counter(v.status for v in verdicts)
-    parts = [f"{counts[status]} {status}" for status in _STATUSES if counts[status]]
+    parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
     return f"{len(verdicts)} claims: {', '.join(parts)}." if parts else "No claims."
 
 

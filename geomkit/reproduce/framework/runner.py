@@ -13,12 +13,19 @@ from pathlib import Path
 from geomkit._core.files import atomic_write, clear_leftovers, sole_writer
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.grid import cell_path, train_cells
+from geomkit.reproduce.framework.grid import cell_path, conditions_of, train_cells
 from geomkit.reproduce.framework.planning import CELLS, Plan
 from geomkit.reproduce.framework.progress import Event, Progress
-from geomkit.reproduce.framework.record import Outcome, Record, Seconds, read_record
+from geomkit.reproduce.framework.record import (
+    Outcome,
+    Record,
+    Seconds,
+    is_intact,
+    read_record,
+)  # fmt: skip
 from geomkit.reproduce.framework.report import write_index, write_report
 from geomkit.reproduce.framework.results import read_rows, write_rows
+from geomkit.reproduce.framework.seal import code_sha256, machine
 
 __all__ = ["run"]
 
@@ -79,6 +86,7 @@ def run(
             )
         if redraw and not finished:
             raise GeomkitError(f"{folder}: no finished run to draw again")
+    code_sha256()  # of the sources that are loaded now: they may change while this runs
     try:
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,10 +152,15 @@ class _Run:
         outcome = self.stored(experiment)
         record = read_record(outcome.folder)
         assert record is not None, "a finished experiment was checked"
+        if record.seal and not is_intact(outcome.folder):
+            raise GeomkitError(
+                f"{outcome.folder / 'run.json'}: was changed after the run; restore it, or give "
+                "--overwrite to measure again"
+            )
         figures = experiment.draw(outcome.rows, self._context(outcome.folder))
         record = replace(record, title=experiment.title, verdicts=outcome.verdicts)
-        write_report(outcome, figures, record)
-        record.write(outcome.folder)
+        written = write_report(outcome, figures, record)
+        record.sealed(outcome.folder, written, code_sha256()).write(outcome.folder)
         self.progress.say("drawn", experiment.name)
         return outcome
 
@@ -178,11 +191,14 @@ class _Run:
         seconds = Seconds(round(trained - started, 1), round(time.perf_counter() - trained, 1))
         record = Record(
             experiment.name, experiment.title, self.options.decisive, self.command,
-            tuple({"key": cell.key, **asdict(cell.config)} for cell in cells),
+            tuple({"key": cell.key, **asdict(cell.config),
+                   **conditions_of(self.out / CELLS, cell)} for cell in cells),
             seconds, outcome.verdicts, versions(),
+            measured_by=code_sha256(), machine=machine(self.options.device),
         )  # fmt: skip
-        write_report(outcome, figures, record)
-        record.write(folder)  # last: it says that all the rest is there
+        written = write_report(outcome, figures, record)
+        # Last: it says that all the rest is there.
+        record.sealed(folder, written, code_sha256()).write(folder)
         self.progress.measured(experiment)
         return outcome
 
