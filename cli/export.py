@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from geomkit._core.choices import PROJECTIONS
 from geomkit.errors import unknown_name
 
 from . import console
@@ -30,7 +31,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Table to write.")] = Path(
         "embeddings.parquet"
     ),
-    projection: Annotated[str | None, one_of("umap", "pca", "none")] = None,
+    projection: Annotated[str | None, one_of(*PROJECTIONS, "none")] = None,
     neighbours: Annotated[int, within(0, 1000)] = 10,
     vectors: bool = False,
     thumbnail: Annotated[int, within(0, 96)] = 96,
@@ -69,10 +70,9 @@ def export(
     check_target(out, overwrite=overwrite)
     with sole_writer(out):
         from geomkit.reporting import export_parquet
-        from geomkit.reporting.export import PROJECTIONS
 
-        if projection is not None and projection not in PROJECTIONS:
-            raise unknown_name("projection", projection, PROJECTIONS)
+        if projection not in (None, *PROJECTIONS, "none"):
+            raise unknown_name("projection", str(projection), (*PROJECTIONS, "none"))
         embeddings, split = load_one(source, for_rows(source, options))
         found = originals(source, embeddings, split, options)
         notes = [*embeddings.meta.get("notes", ()), *found.notes]

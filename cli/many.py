@@ -233,6 +233,9 @@ def originals(
     except GeomkitError as error:
         raise GeomkitError(f"{source}: --data {given}: {error}") from None
     console.notes(source, found.notes)
+    known = given or embeddings.meta.keys() & {"kind", "data"}
+    if found.notes and embeddings.ids and not known:
+        console.line(f"{source}: --data names the data whose captions and images are to be shown")
     return found
 
 

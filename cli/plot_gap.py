@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit._core.choices import SHOWN
 from geomkit._core.shown import shown
 from geomkit.errors import GeomkitError
 
@@ -18,18 +19,16 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_gap"]
 
-# The metrics of a figure, in its order, which is not that of the table.
-SHOWN = (
-    "centroid_distance,linear_separability,paired_cosine,relative_modality_gap,uniformity,"
-    "cross_uniformity,text_retrieval_recall@1,image_retrieval_recall@1"
-)
+_DEFAULT = ",".join(SHOWN)
 
 
 @draws("gap.png")
 def plot_gap(
     sources: list[str] | None = None,
     *,
-    metrics: Annotated[str, typer.Option(show_default="eight of gap, spread, retrieval")] = SHOWN,
+    metrics: Annotated[
+        str, typer.Option(show_default="eight of gap, spread, retrieval")
+    ] = _DEFAULT,
     published: bool = False,
     seed: int = 0,
     drawn: Drawn,
@@ -57,8 +56,8 @@ def plot_gap(
     from geomkit.plots import gap as draw
 
     names = select([word.strip() for word in metrics.split(",")])
-    if metrics == SHOWN:
-        names = SHOWN.split(",")
+    if metrics == _DEFAULT:
+        names = list(SHOWN)
     sources = sources or []
     tables = [source.lower().endswith(".csv") for source in sources]
     if any(tables):

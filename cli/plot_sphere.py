@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit._core.choices import PROJECTIONS
 from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from geomkit.plots import Labels
 
 __all__ = ["plot_sphere"]
-
-_PROJECTIONS = ("pca", "umap")
 
 
 @draws("sphere.png", animated=True)
@@ -35,7 +33,7 @@ def plot_sphere(
     *,
     stages: int | None = None,
     pairs: PlotPairs = 1000,
-    projection: Annotated[str, one_of(*_PROJECTIONS)] = "pca",
+    projection: Annotated[str, one_of(*PROJECTIONS)] = "pca",
     drawn: Drawn,
     options: ModelOptions,
 ) -> Drawing:
@@ -75,8 +73,8 @@ def plot_sphere(
     )
     from geomkit.sources import run_of
 
-    if projection not in _PROJECTIONS:
-        raise unknown_name("projection", projection, _PROJECTIONS)
+    if projection not in PROJECTIONS:
+        raise unknown_name("projection", projection, PROJECTIONS)
     matrices = drawn.image is not None or drawn.text is not None
     if not (sources or matrices):
         sources = ["ckpt.pt"]
@@ -119,17 +117,22 @@ def plot_sphere(
     if pairs < embeddings.n:
         count = f"{pairs:,} of {embeddings.n:,} pairs"
     title = f"{what}, {split} split, {count}" if split else f"{what}, {count}"
-    kept = spaced(embeddings.n, pairs)
-    some = embeddings.subset(kept)
+    some = embeddings.subset(spaced(embeddings.n, pairs))
     if projection == "umap":
         stage = umap_sphere(some, UmapOptions(pairs=pairs), title=f"{title}\nUMAP")
-    else:  # the components are those of all pairs
-        stage = project_to_sphere(embeddings, title=title)
-        stage = replace(stage, image=stage.image[kept], text=stage.text[kept])
+    else:
+        stage = project_to_sphere(embeddings, title=title, pairs=pairs)
 
     def page() -> str:
         notes = [*embeddings.meta.get("notes", ())]
-        labels = _labels(name, notes, lambda: pairs_of_embeddings(some, split, some.n), some.ids)
+
+        def found() -> PairData:
+            data, said = pairs_of_embeddings(some, split, some.n)
+            notes.extend(said)
+            console.notes(source, said)
+            return data
+
+        labels = _labels(name, notes, found, some.ids)
         return sphere_page(
             [stage], title=title, labels=labels, notes=notes, pairs=pairs,
             modalities=embeddings.modalities,

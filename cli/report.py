@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geomkit._core.choices import PROJECTIONS
 from geomkit.errors import GeomkitError, unknown_name
 
 from . import console
@@ -32,7 +33,7 @@ def report(
         "report.html"
     ),
     title: str = "Modality gap",
-    projection: Annotated[str, one_of("pca", "umap", "none")] = "pca",
+    projection: Annotated[str, one_of(*PROJECTIONS, "none")] = "pca",
     pairs: Annotated[int, within(8, 5000)] = 500,
     method: list[str] | None = None,
     caption_index: Annotated[int, within(0, math.inf)] = 0,
@@ -75,10 +76,9 @@ def report(
         from geomkit.interventions import INTERVENTIONS
         from geomkit.interventions.applying import check_method
         from geomkit.reporting import report as make
-        from geomkit.reporting.page import PROJECTIONS
 
-        if projection not in PROJECTIONS:
-            raise unknown_name("projection", projection, PROJECTIONS)
+        if projection not in (*PROJECTIONS, "none"):
+            raise unknown_name("projection", projection, (*PROJECTIONS, "none"))
         methods = list(method or ())
         named = str(options.close or "")
         if named.partition(":")[0] in ("all", *INTERVENTIONS) and not Path(named).exists():

@@ -113,6 +113,7 @@ def train(
         $ geomkit train --loss clip --dim 128 --data coco:/data/coco --out c.pt
     """
     from geomkit.data import find_data
+    from geomkit.models.architectures import model_config
 
     with joined(device) as team:
         config["data"] = given.complete(config["data"])
@@ -121,6 +122,8 @@ def train(
         if log and len(set(log)) < len(log):
             raise GeomkitError(f"--log {log[0]}: given twice; give each tracker once")
         find_data(asked.data)
+        if asked.model and not (asked.pretrained or resume):
+            model_config(asked.model, dim=asked.dim, image_size=asked.image_size)
         team.meet()  # what is wrong with the data of one rank ends all, before a long import
         from geomkit.training import loop, tracker
 

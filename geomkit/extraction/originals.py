@@ -29,7 +29,7 @@ class Originals:
     Attributes:
         captions: Caption of each row of the texts; empty if they are not known.
         data: The images, row by row, with all captions of each.
-        notes: Why something is not to be had.
+        notes: Why something is not to be had, or may not be what was embedded.
     """
 
     captions: tuple[str, ...] = ()
@@ -55,8 +55,10 @@ class Originals:
         path = "" if "kind" in embeddings.meta else embeddings.meta.get("path", "")
         stored = tuple(stored_captions(Path(path), embeddings.m)) if path else ()
         try:
-            pairs = pairs_of_embeddings(embeddings, split, embeddings.n, data=data, trust=trust)
-            return cls(stored or tuple(captions_of(embeddings, pairs)), pairs)
+            pairs, said = pairs_of_embeddings(
+                embeddings, split, embeddings.n, data=data, trust=trust
+            )
+            return cls(stored or tuple(captions_of(embeddings, pairs)), pairs, said)
         except GeomkitError as error:
             if data is not None:
                 raise
@@ -104,8 +106,11 @@ def pairs_of_embeddings(
     *,
     data: str | None = None,
     trust: bool = False,
-) -> PairData:
-    """Return the first pairs that were embedded, row by row.
+) -> tuple[PairData, tuple[str, ...]]:
+    """Return the first pairs that were embedded, row by row, found by their ids.
+
+    The second value says whether the images may be others than those that were embedded: an
+    extracted folder stores lengths and times of the image files, other files of embeddings do not.
 
     Args:
         embeddings: What :func:`geomkit.extraction.load.load_source` returned.
@@ -117,23 +122,36 @@ def pairs_of_embeddings(
             :func:`geomkit.sources.own_data`.
 
     Raises:
-        GeomkitError: If no data are named, they cannot be read or have changed since, or they lie
-            elsewhere and may not be trusted.
+        GeomkitError: If no data are named, they cannot be read, lack an id, or lie elsewhere and
+            may not be trusted.
     """
     meta: dict[str, Any] = embeddings.meta
     spec = data or meta.get("data")
-    if spec is None:
-        raise GeomkitError("these are embeddings; give their model and --data")
     if not embeddings.ids:
         raise GeomkitError("these embeddings have no ids to find their images by")
+    if spec is None:
+        raise GeomkitError("these embeddings do not name their data")
     if data is None and "kind" not in meta:  # the folder may come from a stranger
         spec = trusted_spec(spec, str(Path(meta["path"]) / "shards"), trust=trust)
     found = load_data(spec, split=split or "all", preprocess=Preprocess(_SIDE))
     places = {name: row for row, name in enumerate(found.ids)}
     try:
-        return found.take(np.array([places[name] for name in embeddings.ids[:count]], int))
+        rows = np.array([places[name] for name in embeddings.ids[:count]], int)
     except KeyError as missing:
         raise GeomkitError(f"'{found.spec}': image {missing} is no longer there") from None
+    return found.take(rows), () if "kind" in meta else _unlike(meta, found)
+
+
+def _unlike(meta: dict[str, Any], found: PairData) -> tuple[str, ...]:
+    """What is not certain, or not so, of data that embeddings from a file were made of."""
+    shown = f"images and captions shown are those of '{found.spec}' now, found by their ids"
+    if "lengths_and_times" not in meta:
+        return (f"{shown}; these embeddings do not say which files they were made of",)
+    if meta.get("count") != len(found):
+        return (f"{shown}; it had {meta.get('count'):,} images then, {len(found):,} now",)
+    if meta["lengths_and_times"] != found.state(copied=True):
+        return (f"{shown}; some of its image files were replaced after they were embedded",)
+    return ()
 
 
 def captions_of(embeddings: Embeddings, data: PairData) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from geomkit._core.choices import PROJECTIONS, SHOWN
+from geomkit._core.shown import shown
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics import GapResult, select
@@ -17,7 +18,7 @@ from geomkit.models.checkpoints.kinds import find_kind
 from geomkit.models.checkpoints.trained_run import TrainedRun, load_run
 from geomkit.plots.charts import interactive_panels, interactive_planes
 from geomkit.plots.cosines import cosine_panels
-from geomkit.plots.gaps import SHOWN, gap_figure, gap_panels
+from geomkit.plots.gaps import gap_figure, gap_panels
 from geomkit.plots.interactive import MAX_FRAMES, interactive_sphere
 from geomkit.plots.labels import short_titles
 from geomkit.plots.layout import DEFAULT, NOTE, UmapOptions, umap_plane, umap_sphere
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PROJECTIONS", "gap", "histograms", "spectrum", "sphere", "umap"]
 
-PROJECTIONS = ("pca", "umap")
-"""Ways to lay embeddings out on a sphere."""
 _STAGES = 5
 _T = TypeVar("_T")
 
@@ -105,7 +104,7 @@ def sphere(
         beside = [[caption] for caption in captions]
         return interactive_sphere(shown, captions=beside, pairs=pairs, lines=lines)
     sources = sources_of(embeddings, text)
-    make = project_to_sphere
+    make = partial(project_to_sphere, pairs=pairs)
     if projection == "umap":
         make = partial(umap_sphere, options=UmapOptions(pairs=pairs))
     return _on_spheres(sources, make, pairs, lines, captions, interactive)
@@ -171,7 +170,7 @@ def spectrum(embeddings: Any, text: Any = None, *, interactive: bool = False) ->
         A matplotlib figure, or a plotly figure if ``interactive``.
 
     Raises:
-        GeomkitError: If the rows are unfit or have no pairs.
+        GeomkitError: If the rows are unfit, have no pairs, or are all equal.
 
     Example:
         >>> import numpy as np
@@ -291,9 +290,23 @@ def _named(
     if isinstance(what, Mapping) and not what:
         raise GeomkitError("nothing to draw: expected at least one source")
     if text is None and isinstance(what, Mapping) and any(map(_whole, what.values())):
+        titles = short_titles(distinct_names(what))
         found = [one(*v) if _rows(v) else one(v) for v in what.values()]
-        return dict(zip(short_titles(what), found, strict=True))
+        return dict(zip(titles, found, strict=True))
     return {"": one(what) if text is None else one(what, text)}
+
+
+def distinct_names(what: Iterable[object]) -> list[str]:
+    """Return the names of sources as they are shown.
+
+    Raises:
+        GeomkitError: If two are the same, as those of 1 and "1" are.
+    """
+    names = [shown(str(name)) for name in what]
+    for k, name in enumerate(names):
+        if name in names[:k]:
+            raise GeomkitError(f"two sources have the name '{name}'; give each a name of its own")
+    return names
 
 
 def _rows(value: Any) -> bool:
@@ -341,11 +354,7 @@ def _on_spheres(
     captions: Sequence[str],
     interactive: bool,
 ) -> Figure:
-    stages = []
-    for name, one in sources.items():
-        stage = make(one, title=name)
-        kept = spaced(len(stage.image), pairs)
-        stages.append(replace(stage, image=stage.image[kept], text=stage.text[kept]))
+    stages = [make(one, title=name) for name, one in sources.items()]
     if not interactive:
         return sphere_row(stages, pairs=pairs, lines=lines, across=4, shared_view=False)
     if len(sources) > 1:

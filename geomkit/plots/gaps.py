@@ -16,20 +16,8 @@ if TYPE_CHECKING:
 
     from geomkit.metrics import GapResult
 
-__all__ = ["SHOWN", "gap_figure", "gap_panels"]
+__all__ = ["gap_figure", "gap_panels"]
 
-
-SHOWN = (
-    "centroid_distance",
-    "linear_separability",
-    "paired_cosine",
-    "relative_modality_gap",
-    "uniformity",
-    "cross_uniformity",
-    "text_retrieval_recall@1",
-    "image_retrieval_recall@1",
-)
-"""Metrics that are drawn by default."""
 _NULL = "#888888"
 _KEY = "markers: value with 95% interval over pairs; grey tick: with no gap, or no pairing"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geomkit._core.array import to_numpy
+from geomkit._core.array import Array, like, to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.plots.labels import fitted, short_titles
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["Plane", "draw_pairs", "join", "modality_handles", "pair_alpha", "pca_planes",
-           "plane_row", "principal_plane", "shuffled", "spaced"]  # fmt: skip
+__all__ = ["Plane", "blocks", "draw_pairs", "join", "mean_row", "modality_handles", "pair_alpha",
+           "pca_planes", "plane_row", "principal_plane", "scatter", "shuffled", "spaced",
+           "spaced_rows"]  # fmt: skip
+
+_BLOCK = 4096
+"""Rows converted at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +85,48 @@ def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "
         raise GeomkitError(
             "a plane of both modalities needs two or more dimensions that they share"
         )
-    x, y = (to_numpy(rows[:]).astype(np.float64) for rows in embeddings.pairs())
-    both = np.concatenate([x, y])
-    mean = both.mean(axis=0)
-    values, vectors = np.linalg.eigh((both - mean).T @ (both - mean))
+    sides = embeddings.pairs()
+    means = [mean_row([rows]) for rows in sides]
+    mean = (means[0] + means[1]) / 2
+    values, vectors = np.linalg.eigh(scatter(sides, mean))
     basis = vectors[:, ::-1][:, :2]
     # An arbitrary sign would flip the figure from one machine to the next.
     basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), [0, 1]])
-    if (x.mean(axis=0) - y.mean(axis=0)) @ basis[:, 0] > 0:  # images to the left in every panel
+    if (means[0] - means[1]) @ basis[:, 0] > 0:  # images to the left in every panel
         basis[:, 0] *= -1
     total = values.sum()
     shares = values[::-1][:2] / total if total > 0 else np.full(2, np.nan)
-    kept = spaced(len(x), pairs)
     first, second = (f"PC {k} ({100 * s:.0f}% of the variance)" for k, s in enumerate(shares, 1))
-    return Plane((x[kept] - mean) @ basis, (y[kept] - mean) @ basis, title, (first, second))
+    x, y = ((rows - mean) @ basis for rows in spaced_rows(sides, pairs))
+    return Plane(x, y, title, (first, second))
+
+
+def blocks(sides: Iterable[Array]) -> Iterator[np.ndarray]:
+    """Yield the rows of matrices in float64, some at a time."""
+    for rows in sides:
+        for begin in range(0, len(rows), _BLOCK):
+            yield to_numpy(rows[begin : begin + _BLOCK]).astype(np.float64)
+
+
+def mean_row(sides: Sequence[Array]) -> np.ndarray:
+    """Return the mean of the rows of all matrices, shape ``(d,)``."""
+    return np.sum([part.sum(axis=0) for part in blocks(sides)], axis=0) / sum(map(len, sides))
+
+
+def scatter(sides: Sequence[Array], centre: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return the sum of the outer products of all rows about a point, shape ``(d, d)``."""
+    total = np.zeros((d := int(sides[0].shape[1]), d))
+    for part in blocks(sides):
+        part -= centre
+        total += part.T @ part
+    return total
+
+
+def spaced_rows(sides: Sequence[Array], most: int | None) -> Iterator[np.ndarray]:
+    """Yield evenly spaced rows of each matrix in float64; all for ``None``."""
+    for rows in sides:
+        some = rows[:] if most is None else rows[like(spaced(len(rows), most), rows)]
+        yield to_numpy(some).astype(np.float64)
 
 
 def spaced(n: int, most: int) -> np.ndarray:

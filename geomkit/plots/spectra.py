@@ -10,7 +10,9 @@ import numpy as np
 
 from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.errors import GeomkitError
 from geomkit.metrics import explained_variance_with_error
+from geomkit.metrics.wording import plural
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import MODALITY_COLOURS, distinct_looks
 
@@ -27,12 +29,20 @@ def spectrum_curves(embeddings: Mapping[str, Embeddings]) -> dict[str, list[Seri
 
     The components are those of each modality, centred. Bands are 95% intervals over pairs. One
     source has a panel with a curve per modality; several sources have a panel per modality.
+
+    Raises:
+        GeomkitError: If the rows of a modality are all equal but for rounding.
     """
     looks = distinct_looks([e.meta.get("loss") for e in embeddings.values()])
     shown: dict[str, list[Series]] = {"image": [], "text": []}
     for (name, one), look in zip(embeddings.items(), looks, strict=True):
         for side, rows in zip(shown, one.pairs(), strict=True):
             values, errors, _, _ = explained_variance_with_error(to_numpy(rows[:]))
+            if np.isnan(values[0]):
+                raise GeomkitError(
+                    f"{name}{name and ': '}the {plural(side)} are all equal but for rounding; "
+                    "there is no variance to explain"
+                )
             half = 1.96 * np.nan_to_num(errors)
             low, high = np.clip(values - half, 0, 1), np.clip(values + half, 0, 1)
             x = np.arange(1, len(values) + 1)

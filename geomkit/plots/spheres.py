@@ -18,7 +18,7 @@ from geomkit._core.array import to_numpy
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
 from geomkit.plots.labels import fitted
-from geomkit.plots.planes import join, modality_handles, pair_alpha, shuffled
+from geomkit.plots.planes import join, modality_handles, pair_alpha, scatter, shuffled, spaced_rows
 from geomkit.plots.style import INK, MODALITY_COLOURS, style
 
 if TYPE_CHECKING:
@@ -141,7 +141,9 @@ def _shape(cloud: np.ndarray) -> np.ndarray:
     return np.concatenate([shares.ravel() / 2, out / 4, [apart]])
 
 
-def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
+def project_to_sphere(
+    embeddings: Embeddings, *, title: str = "", pairs: int | None = None
+) -> Stage:
     """Return embeddings with d > 3 on their first three principal components, as unit rows.
 
     The components are those of images and texts together, **uncentred**, which keeps the positions
@@ -151,6 +153,8 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
     Args:
         embeddings: Images and texts; the first caption of each image counts.
         title: First line of the title.
+        pairs: Largest number of pairs to keep, evenly spaced; default: all. The components are
+            those of all pairs.
 
     Raises:
         GeomkitError: If d < 2.
@@ -159,21 +163,21 @@ def project_to_sphere(embeddings: Embeddings, *, title: str = "") -> Stage:
     >>> project_to_sphere(pairs, title="no projection").image.shape
     (9, 3)
     """
-    x, y = (to_numpy(rows[:]).astype(np.float64) for rows in embeddings.pairs())
-    if x.shape[1] != y.shape[1]:
+    sides = embeddings.pairs()
+    d, e = (int(rows.shape[1]) for rows in sides)
+    if d != e:
         raise GeomkitError(
-            f"a sphere needs images and texts of one dimension, these have {x.shape[1]} and "
-            f"{y.shape[1]}"
+            f"a sphere needs images and texts of one dimension, these have {d} and {e}"
         )
-    if x.shape[1] < 2:
-        raise GeomkitError(f"a sphere needs at least 2 dimensions, these rows have {x.shape[1]}")
-    if x.shape[1] <= 3:
-        return Stage(_in_space(x), _in_space(y), title, circle=x.shape[1] == 2)
-    both = np.concatenate([x, y])
-    values, vectors = np.linalg.eigh(both.T @ both)
+    if d < 2:
+        raise GeomkitError(f"a sphere needs at least 2 dimensions, these rows have {d}")
+    x, y = spaced_rows(sides, pairs)
+    if d <= 3:
+        return Stage(_in_space(x), _in_space(y), title, circle=d == 2)
+    values, vectors = np.linalg.eigh(scatter(sides))
     basis = vectors[:, ::-1][:, :3]
     kept = values[::-1][:3].sum() / values.sum()
-    share = f"3 of {x.shape[1]} uncentred PCs, {100 * kept:.0f}%\nof squared length, renormalised"
+    share = f"3 of {d} uncentred PCs, {100 * kept:.0f}%\nof squared length, renormalised"
     return Stage(_unit(x @ basis), _unit(y @ basis), f"{title}\n{share}".strip())
 
 

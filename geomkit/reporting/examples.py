@@ -123,7 +123,11 @@ class Search:
 
 
 def search(
-    embeddings: Embeddings | Clouds, originals: Originals = UNKNOWN, *, seed: int = 0
+    embeddings: Embeddings | Clouds,
+    originals: Originals = UNKNOWN,
+    *,
+    seed: int = 0,
+    caption_index: int = 0,
 ) -> Search:
     """Return examples of the search across modalities, with the words for their rows.
 
@@ -131,6 +135,7 @@ def search(
         embeddings: Embeddings; of clouds without pairs, or of different dimensions, there are none.
         originals: Images and captions.
         seed: Random seed, as for :func:`directions`.
+        caption_index: Caption that an image is named by, from 0.
 
     >>> search(Embeddings.of(np.eye(4), np.eye(4), ids=tuple("abcd"))).labels[0, 2]
     'c'
@@ -140,7 +145,7 @@ def search(
     if not embeddings.equal_dims:
         return Search(note="the two modalities have different dimensions")
     found = directions(embeddings, seed=seed)
-    owner, first = np.asarray(embeddings.image_index), embeddings.first_texts()
+    owner, first = np.asarray(embeddings.image_index), embeddings.first_texts(caption_index)
     counts, captions = np.bincount(owner), originals.captions
     rows = {
         (modality, row)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from geomkit._core.array import Array, to_numpy
+from geomkit._core.choices import PROJECTIONS
 from geomkit.data.pairs import in_utf8
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.engine.across import BLOCK, nearest_across
@@ -18,15 +19,15 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.extraction.originals import UNKNOWN, Originals
 from geomkit.plots.layout import UmapOptions, umap_points
 from geomkit.plots.page import compressed, thumbnails
+from geomkit.plots.planes import blocks, mean_row, scatter
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["FORMAT", "PROJECTIONS", "SCHEMA_VERSION", "export_parquet"]
+__all__ = ["FORMAT", "SCHEMA_VERSION", "export_parquet"]
 
 FORMAT = "geomkit-table"
 SCHEMA_VERSION = 1
-PROJECTIONS = ("umap", "pca", "none")
 _LAID_OUT = 20_000
 """Rows that UMAP lays out in about a minute."""
 
@@ -57,7 +58,7 @@ def export_parquet(
         file: File to write to.
         originals: Their images and captions, see
             :meth:`geomkit.extraction.originals.Originals.of`.
-        projection: One of :data:`PROJECTIONS`; default: umap up to 20,000 rows, pca of more.
+        projection: ``pca``, ``umap`` or ``none``; default: umap up to 20,000 rows, pca of more.
         neighbours: Number of nearest rows; 0 for none.
         vectors: Whether to write the unit rows too.
         thumbnail: Largest side of the images in px, up to 96; 0 for no images.
@@ -169,8 +170,8 @@ def _groups(
 
 
 def _check(embeddings: Embeddings, projection: str, neighbours: int, thumbnail: int) -> None:
-    if projection not in PROJECTIONS:
-        raise unknown_name("projection", projection, PROJECTIONS)
+    if projection not in (*PROJECTIONS, "none"):
+        raise unknown_name("projection", projection, (*PROJECTIONS, "none"))
     for name, value, most in (("neighbours", neighbours, 1000), ("thumbnail", thumbnail, 96)):
         if not 0 <= value <= most:
             raise GeomkitError(f"{name}: expected 0 to {most}, got {value}")
@@ -188,24 +189,13 @@ def _projected(sides: tuple[Array, Array], projection: str, seed: int) -> np.nda
     if projection == "umap":
         rows = np.concatenate([to_numpy(side[:]) for side in sides])
         return umap_points(rows, UmapOptions(seed=seed))
-    d, count = int(sides[0].shape[1]), sum(map(len, sides))
-    total, scatter = np.zeros(d), np.zeros((d, d))
-    for block in _blocks(sides):
-        total += block.sum(axis=0)
-        scatter += block.T @ block
-    mean = total / count
-    _, vectors = np.linalg.eigh(scatter - count * np.outer(mean, mean))
+    mean = mean_row(sides)
+    _, vectors = np.linalg.eigh(scatter(sides, mean))
     basis = vectors[:, ::-1][:, :2]
     # An arbitrary sign would flip the projection from one machine to the next.
     basis = basis * np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(basis.shape[1])])
-    points = np.concatenate([(block - mean) @ basis for block in _blocks(sides)])
+    points = np.concatenate([(block - mean) @ basis for block in blocks(sides)])
     return np.pad(points, [(0, 0), (0, 2 - points.shape[1])])
-
-
-def _blocks(sides: tuple[Array, Array]) -> Iterator[np.ndarray]:
-    for rows in sides:
-        for begin in range(0, len(rows), BLOCK):
-            yield to_numpy(rows[begin : begin + BLOCK]).astype(np.float64)
 
 
 def _struct(**fields: Any) -> pyarrow.DataType:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from geomkit._core.choices import PROJECTIONS
 from geomkit._core.shown import shown
 from geomkit.data import PairData
 from geomkit.embeddings.embeddings import Clouds, Embeddings
@@ -20,7 +21,7 @@ from geomkit.extraction.originals import UNKNOWN, Originals
 from geomkit.interventions.closing import Closing
 from geomkit.metrics import GapResult, gap
 from geomkit.metrics.wording import plural, verdict
-from geomkit.plots.figures import histograms, sources_of, spectrum, sphere, umap
+from geomkit.plots.figures import distinct_names, histograms, sources_of, spectrum, sphere, umap
 from geomkit.plots.layout import UmapOptions
 from geomkit.plots.page import SIDES, SIZE, compressed, in_base64, page_environment, thumbnails
 from geomkit.plots.planes import spaced
@@ -31,9 +32,8 @@ from geomkit.reporting.tables import closing_table, metric_tables, undefined
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PROJECTIONS", "Reported", "report"]
+__all__ = ["Reported", "report"]
 
-PROJECTIONS = ("pca", "umap", "none")
 _MOST = 8
 _DRAWN = 20_000
 """Pairs that figures are of at most."""
@@ -105,16 +105,13 @@ def report(
         >>> "<title>a &lt;b&gt;</title>" in page, "Disjoint clouds" in page
         (True, True)
     """
-    if projection not in PROJECTIONS:
-        raise unknown_name("projection", projection, PROJECTIONS)
+    if projection not in (*PROJECTIONS, "none"):
+        raise unknown_name("projection", projection, (*PROJECTIONS, "none"))
     if pairs < 1:
         raise GeomkitError(f"pairs: expected 1 or more, got {pairs}")
     parts = _reported(sources, text)
     if not 1 <= len(parts) <= _MOST:
         raise GeomkitError(f"a report is about 1 to {_MOST} sources, got {len(parts)}")
-    if caption_index:
-        note = "figures, neighbours and hubs take the first caption of each image"
-        parts = {n: replace(part, notes=[*part.notes, note]) for n, part in parts.items()}
     results: dict[str, GapResult] = {}
     for name, part in parts.items():
         announce(f"{name}: measuring")
@@ -123,9 +120,10 @@ def report(
             source=name, split=part.split,
         )  # fmt: skip
     announce("drawing, and searching for neighbours")
-    drawn = [_figures(kind, parts) for kind in _kinds(projection, pairs, seed)]
+    drawn = [_figures(kind, parts, caption_index) for kind in _kinds(projection, pairs, seed)]
     searches = {
-        name: search(part.embeddings, part.originals, seed=seed) for name, part in parts.items()
+        name: search(part.embeddings, part.originals, seed=seed, caption_index=caption_index)
+        for name, part in parts.items()
     }
     environment = page_environment("geomkit.reporting")
     environment.globals["words"] = plural
@@ -173,8 +171,8 @@ def _reported(sources: Any, text: Any) -> dict[str, Reported]:
         sources = {"embeddings": sources}
     if isinstance(sources, Mapping) and any(isinstance(v, kinds) for v in sources.values()):
         whole = {
-            shown(str(name)): value if isinstance(value, kinds) else sources_of({"": value})[""]
-            for name, value in sources.items()
+            name: value if isinstance(value, kinds) else sources_of({"": value})[""]
+            for name, value in zip(distinct_names(sources), sources.values(), strict=True)
         }
         return {n: v if isinstance(v, Reported) else Reported(v) for n, v in whole.items()}
     found = sources_of(sources, text)
@@ -256,7 +254,7 @@ def _kinds(projection: str, pairs: int, seed: int) -> list[_Kind]:
     return kinds
 
 
-def _figures(kind: _Kind, parts: Mapping[str, Reported]) -> dict[str, Any]:
+def _figures(kind: _Kind, parts: Mapping[str, Reported], caption_index: int) -> dict[str, Any]:
     """A figure of each source, or why there is none."""
     made: dict[str, Figure] = {}
     notes: dict[str, str] = {}
@@ -265,7 +263,7 @@ def _figures(kind: _Kind, parts: Mapping[str, Reported]) -> dict[str, Any]:
             notes[name] = f"figures: {part.embeddings.reason}"
             continue
         try:
-            made[name] = kind.make(_thinned(part.embeddings))
+            made[name] = kind.make(_thinned(part.embeddings, caption_index))
         except GeomkitError as error:
             notes[name] = f"{kind.heading.lower()}: {error}"
     if kind.key == "cosines" and made:  # sources are compared along one axis
@@ -285,10 +283,14 @@ def _figures(kind: _Kind, parts: Mapping[str, Reported]) -> dict[str, Any]:
     return {"key": kind.key, "heading": kind.heading, "words": kind.words, "cards": cards}
 
 
-def _thinned(embeddings: Embeddings) -> Embeddings:
+def _thinned(embeddings: Embeddings, caption_index: int) -> Embeddings:
     """The pairs that figures are of: all, or of very many evenly spaced ones."""
     n = embeddings.n
-    return embeddings if n <= _DRAWN else embeddings.subset(spaced(n, _DRAWN))
+    some = embeddings if n <= _DRAWN else embeddings.subset(spaced(n, _DRAWN))
+    if not caption_index:
+        return some
+    image, text = some.pairs(caption_index)
+    return replace(some, image=image, text=text, image_index=np.arange(some.n))
 
 
 def _part(embeddings: Embeddings | Clouds) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomkit.errors import GeomkitError
-from geomkit.models.architectures import model_config
+from geomkit.models.architectures import OWN_CONFIGS, model_config, model_names
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.towers import open_clip_model
@@ -106,6 +107,12 @@ def test_any_architecture_of_open_clips() -> None:
     assert config["embed_dim"] == 3 and config["vision_cfg"]["image_size"] == 224
     assert Preprocess.for_model(config).size == 224
     assert Tokenizer.for_model(config).context_length == 77
+
+
+def test_names_and_configs_of_open_clip_are_read_without_it() -> None:
+    names = [name for name in model_names() if name not in OWN_CONFIGS]
+    assert names == open_clip.list_models()
+    assert [model_config(n) for n in names] == [open_clip.get_model_config(n) for n in names]
 
 
 def test_dimension_temperature_and_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,12 @@ from conftest import clouds
 from geomkit import plots
 from geomkit.embeddings.embeddings import Embeddings
 from geomkit.errors import GeomkitError
-from geomkit.metrics import gap
+from geomkit.metrics import explained_variance_with_error, gap
 from geomkit.plots.charts import interactive_panels
 from geomkit.plots.cosines import cosine_densities
 from geomkit.plots.multiples import Panel, Series
+from geomkit.plots.planes import spaced
+from geomkit.plots.spheres import project_to_sphere
 
 
 def test_densities_are_histograms_of_all_cosines() -> None:
@@ -100,6 +103,30 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         plots.sphere({"a": (x, y), "b": (x, y)}, interactive=True)
     with pytest.raises(GeomkitError, match="at least one source"):
         plots.spectrum({})
+    with pytest.raises(GeomkitError, match="two sources have the name '1'"):
+        plots.spectrum({1: (x, y), "1": (y, x)})
+    alike = np.outer(np.linspace(1, 7, 20), y[0])  # rows that rounding alone tells apart
+    for kind in (np.float32, np.float64):
+        with pytest.raises(GeomkitError, match="a: the captions are all equal but for rounding"):
+            plots.spectrum({"a": (x, alike.astype(kind)), "b": (x, y)})
+
+
+def test_figures_convert_no_whole_matrix() -> None:
+    x, y = np.random.default_rng(0).standard_normal((2, 30_000, 64)).astype(np.float32)
+    e = Embeddings.of(x, y)
+    rows = e.image.astype(np.float64), e.text.astype(np.float64)
+    wanted = np.linalg.svd(np.concatenate(rows), full_matrices=False)[2][:3]
+    tracemalloc.start()
+    stage = project_to_sphere(e, pairs=100)
+    values, *_ = explained_variance_with_error(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes  # all rows in float64 would be four times that
+    found = rows[0][spaced(e.n, 100)] @ wanted.T
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(stage.image), np.abs(found), atol=1e-6)
+    covariance = np.linalg.eigvalsh(np.cov(x.astype(np.float64).T))[::-1]
+    np.testing.assert_allclose(values, np.cumsum(covariance) / covariance.sum(), atol=1e-12)
 
 
 def test_interactive_figures_hold_the_same_numbers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,11 +191,30 @@ def test_pairs_of_embeddings_are_found_by_their_ids(tmp_path: Path) -> None:
     ids = load_data(spec, split="all").ids
     meta = {"kind": "hf", "data": spec}
     e = Embeddings.of(*clouds(4, 3), ids=(ids[5], ids[0], ids[3], ids[1]), meta=meta)
-    assert numbers(pairs_of_embeddings(e, "all", 3)) == [5, 0, 3]
-    with pytest.raises(GeomkitError, match="these are embeddings"):
+    assert numbers(pairs_of_embeddings(e, "all", 3)[0]) == [5, 0, 3]
+    with pytest.raises(GeomkitError, match="no ids"):
         pairs_of_embeddings(Embeddings.of(*clouds(4, 3)), None, 3)
+    with pytest.raises(GeomkitError, match="do not name their data"):
+        pairs_of_embeddings(replace(e, meta={}), None, 3)
     with pytest.raises(GeomkitError, match="no longer there"):
         pairs_of_embeddings(Embeddings.of(*clouds(2, 3), ids=("x", "y"), meta=meta), "all", 2)
+
+
+def test_images_that_were_replaced_since_are_said(tmp_path: Path) -> None:
+    spec = table(tmp_path)
+    data = load_data(spec, split="all")
+
+    def said(**meta: Any) -> str:
+        meta = {"data": spec, "path": str(tmp_path), **meta}
+        e = Embeddings.of(*clouds(len(data), 3), ids=data.ids, meta=meta)
+        return " ".join(pairs_of_embeddings(e, "all", 2)[1])
+
+    known = {"count": len(data), "lengths_and_times": data.state(copied=True)}
+    assert said(**known) == said(kind="hf") == ""
+    assert "do not say which files" in said()
+    assert "it had 7 images then, 6 now" in said(**{**known, "count": 7})
+    (tmp_path / "1.png").write_bytes((tmp_path / "2.png").read_bytes() + b" ")
+    assert "were replaced after they were embedded" in said(**known)
 
 
 def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) -> None:
@@ -202,7 +222,7 @@ def test_command_writes_the_page_and_the_figure_where_both_are_asked_for(cli) ->
     np.savez("e.npz", image=x, text=y)
     done = cli("plot-sphere", "e.npz", "--html", "s.html", "--pairs", "20")
     assert done.status == 0 and done.out == "s.html\n", done.err
-    assert "e.npz: no captions and images: these are embeddings" in done.err
+    assert "e.npz: no captions and images: these embeddings have no ids" in done.err
     assert not Path("sphere.png").exists()
     found = Parts(Path("s.html").read_text("utf-8"))
     assert "20 of 30 pairs" in found.texts["title"][0] and not found.content["captions"]

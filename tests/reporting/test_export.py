@@ -133,7 +133,8 @@ def test_command_writes_captions_of_rows_from_a_file_by_their_ids(cli, refused) 
     np.savez("e.npz", image=x, text=y, image_id=ids, text_image_id=[ids[k] for k in OWNER])
     done = cli("export", "e.npz", "--projection", "pca", "--neighbours", 2)
     assert done.status == 0 and done.out == "embeddings.parquet\n", done.err
-    assert "no captions and images: these are embeddings" in done.err
+    assert "no captions and images: these embeddings do not name their data" in done.err
+    assert "--data names the data" in done.err
     assert "caption" not in parquet.read_schema("embeddings.parquet").names
     refused("export", "e.npz", says=("exists already",))
     refused("export", "e.npz", "--out", "x", "--to", "csv", says=("parquet",))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,22 @@ def test_sources_stand_side_by_side_and_at_most_eight() -> None:
         report(dict.fromkeys([*names, "x"], pairs))
     with pytest.raises(GeomkitError, match="did you mean 'umap'"):
         report(pairs, projection="umpa")
+
+
+def test_figures_take_the_chosen_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = clouds(12, 3)
+    both = Embeddings.of(x, np.concatenate([y, -y]), np.arange(24) % 12)
+    seen: list[np.ndarray] = []
+
+    def drawn(e: Embeddings) -> None:
+        seen.append(np.asarray(e.pairs()[1]))
+        raise GeomkitError("enough")
+
+    kind = SimpleNamespace(key="", heading="", words="", label="", make=drawn)
+    monkeypatch.setattr(page, "_kinds", lambda *_: [kind])
+    for index in (0, 1):
+        report(both, caption_index=index)
+    np.testing.assert_allclose(seen, [both.text[:12], both.text[12:]])
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -33,7 +33,7 @@ from geomkit.errors import GeomkitError
 
 __all__ = ["FORMAT"]
 
-_KEPT = ("given", "reading", "note", "fast_decode")
+_KEPT = ("given", "reading", "note", "fast_decode", "count", "lengths_and_times")
 """What the manifest says of the data, kept with the embeddings."""
 
 

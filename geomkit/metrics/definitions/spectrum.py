@@ -35,6 +35,8 @@ __all__ = [
     "spectral_decay",
 ]
 
+_ROWS_AT_ONCE = 4096
+
 
 def principal_components(s: Statistics, modality: str) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of the centred scatter, largest first, and its eigenvectors as columns.
@@ -133,29 +135,40 @@ def explained_variance_with_error(
 
     Returns:
         The curve, shape ``(min(n, d),)``, its standard errors, the mean of the curve and its
-        standard error. The errors are NaN with fewer than two rows per group.
+        standard error. The errors are NaN with fewer than two rows per group; all are NaN if the
+        rows differ by rounding alone.
 
     >>> values, errors, area, error = explained_variance_with_error(np.eye(4))
     >>> float(values[-1]), bool(np.isnan(error))
     (1.0, True)
     """
-    rows = rows.astype(np.float64)
     n, d = rows.shape
     k = min(n, d)
-    centred = rows - rows.mean(axis=0)
-    second, total = centred.T @ centred, np.zeros(d)
+    mean = rows.mean(axis=0, dtype=np.float64)
+
+    def sums(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        second, total = np.zeros((d, d)), np.zeros(d)
+        for start in range(0, len(part), _ROWS_AT_ONCE):
+            centred = part[start : start + _ROWS_AT_ONCE] - mean
+            second += centred.T @ centred
+            total += centred.sum(axis=0)
+        return second, total
 
     def values(second: np.ndarray, total: np.ndarray, count: int) -> np.ndarray:
         scatter = second - np.outer(total, total) / count
         return np.maximum(np.linalg.eigvalsh(scatter)[::-1][:k], 0.0)
 
+    second, total = sums(rows)
+    if second.trace() <= n * Moments.ROUNDING:
+        return np.full(k, np.nan), np.full(k, np.nan), float("nan"), float("nan")
     whole = values(second, total, n)
     curve, area = explained_variance(whole), explained_variance_auc(whole)
     if n < 2 * groups:
         return curve, np.full(k, np.nan), area, float("nan")
     left = []
-    for part in (centred[g::groups] for g in range(groups)):
-        found = values(second - part.T @ part, total - part.sum(axis=0), n - len(part))
+    for part in (rows[g::groups] for g in range(groups)):
+        its_second, its_total = sums(part)
+        found = values(second - its_second, total - its_total, n - len(part))
         left.append([*explained_variance(found), explained_variance_auc(found)])
     spread = np.array(left) - np.mean(left, axis=0)
     errors = np.sqrt((groups - 1) / groups * (spread**2).sum(axis=0))
