@@ -23,6 +23,7 @@ from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDEC
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_dimension
 from geomkit.reproduce.framework.grid import cell_path, train_cells
+from geomkit.reproduce.framework.measuring import each_cell
 from geomkit.reproduce.framework.results import Row, Rows, published, read_rows, write_rows
 from geomkit.training.config import configure
 
@@ -72,7 +73,7 @@ def test_figure_1_from_training_to_animation(
     assert [c.config.loss for c in figure1.cells(replace(options, quick=True))] == ["clip"]
     train_cells(cells, tmp_path / "cells", options)
     found = context(tmp_path, tmp_path / "cells", options)
-    rows = figure1._measure(found)
+    rows = figure1.EXPERIMENT.measure(found)
     steps = rows.where(loss="clip").values("step")
     assert [int(step) for step in steps] == [0, 1, 2, 4]
     for step in steps:
@@ -102,7 +103,7 @@ def test_figure_1_of_few_pairs_of_coco(monkeypatch: pytest.MonkeyPatch, tmp_path
     cells = figure1.cells(options)
     assert cells[0].config.pairs is not None and 2 <= cells[0].config.pairs < 80
     train_cells(cells, tmp_path / "cells", options)
-    assert figure1._measure(context(tmp_path, tmp_path / "cells", options))
+    assert figure1.EXPERIMENT.measure(context(tmp_path, tmp_path / "cells", options))
 
 
 def course(first: list[float], both: list[float], *, error: float = 0.01, **ends: float) -> Rows:
@@ -158,13 +159,10 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Cell], Path]:
     return cells, folder
 
 
-def test_figure_2_from_cells_to_figure(
-    grid: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_figure_2_from_cells_to_figure(grid: tuple, tmp_path: Path) -> None:
     cells, folder = grid
-    monkeypatch.setattr(figure2, "main_grid", lambda options: cells)
     found = context(tmp_path, folder)
-    rows = figure2._measure(found)
+    rows = each_cell(lambda options: cells, figure2._of_cell)(found)
     assert len(rows) == len(cells) * len(figure2.METRICS)
     for name, figure in figure2.EXPERIMENT.draw(rows, found).items():
         save_figure(figure, tmp_path / f"{name}.png", dpi=40)
@@ -242,13 +240,10 @@ def test_cumulative_variance_is_that_of_pca() -> None:
     assert np.isnan(explained_variance_with_error(x[:30])[1]).all()
 
 
-def test_spectrum_from_cells_to_figure(
-    grid: tuple, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_spectrum_from_cells_to_figure(grid: tuple, tmp_path: Path) -> None:
     cells, folder = grid
-    monkeypatch.setattr(spectrum, "main_grid", lambda options: cells)
     found = context(tmp_path, folder)
-    rows = spectrum._measure(found)
+    rows = each_cell(lambda options: cells, spectrum._of_cell)(found)
     for dim in (4, 6):
         curve = rows.where(lambda r: r.metric.endswith("_image") and "@" in r.metric,
                            dim=dim, loss="cua", seed=1)  # fmt: skip

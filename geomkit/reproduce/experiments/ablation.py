@@ -65,6 +65,11 @@ def _measure(context: Context) -> Rows:
     return Rows(row for cell, condition in grid for row in _of(cell, context, condition))
 
 
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    conditions = [condition for other, condition in _grid(context.options) if other == cell]
+    return Rows(row for condition in conditions for row in _of(cell, context, condition))
+
+
 def _of(cell: Cell, context: Context, condition: str) -> Rows:
     rows = measured("ablation", cell, context, metrics=METRICS, condition=condition)
     ways = rows.where(lambda row: row.metric.endswith("_" + RETRIEVAL))
@@ -169,6 +174,7 @@ EXPERIMENT = Experiment(
     _measure,
     lambda rows, context: {"ablation": fronts(rows), "ablation-effects": effects(rows)},
     order=9,
+    of_cell=_of_cell,
     claims=(
         Claim(
             "Uniformity and alignment together close the gap",

@@ -27,7 +27,7 @@ from geomkit.reproduce.framework.cells import LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss
-from geomkit.reproduce.framework.measuring import cell_model, distinct, kept, openmoji_with
+from geomkit.reproduce.framework.measuring import cell_model, each_cell, kept, openmoji_with
 from geomkit.reproduce.framework.results import Rows, data_rows, published, rows_of
 
 if TYPE_CHECKING:
@@ -63,14 +63,12 @@ def _queries(options: Options) -> tuple[str, str]:
     return openmoji_with(options, skin_tones=True, hold_out="variants", n=None), "val"
 
 
-def _measure(context: Context) -> Rows:
-    rows = Rows()
-    for cell in _cells(context.options):
-        context.say(f"adding words to pictures with {cell.label}")
-        rows += kept(context, cell.key, partial(_openmoji, cell, context))
-        if context.options.simat is not None:
-            rows += kept(context, f"{cell.key}-simat", partial(_simat, cell, context))
-    return distinct(rows)
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    context.say(f"adding words to pictures with {cell.label}")
+    rows = kept(context, cell.key, partial(_openmoji, cell, context))
+    if context.options.simat is not None:
+        rows += kept(context, f"{cell.key}-simat", partial(_simat, cell, context))
+    return rows
 
 
 def _openmoji(cell: Cell, context: Context) -> Rows:
@@ -323,7 +321,8 @@ EXPERIMENT = Experiment(
     question="Does a picture, moved by the difference of two words, land nearer to the picture "
     "meant when the gap is closed?",
     cells=_cells,
-    measure=_measure,
+    measure=each_cell(_cells, _of_cell),
+    of_cell=_of_cell,
     draw=_draw,
     order=5,
     claims=(_better("cua"), _better("cuaxu")),

@@ -22,6 +22,7 @@ from geomkit.reproduce.framework.cells import GEOMETRY, cell_of, training_pairs
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, Claim, Test, Verdict
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import series_of
+from geomkit.reproduce.framework.measuring import each_cell
 from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
@@ -82,12 +83,9 @@ def snapshot_rows(cell: Cell, checkpoint: TrainedRun) -> Rows:
     return rows
 
 
-def _measure(context: Context) -> Rows:
-    rows = Rows()
-    for cell in cells(context.options):
-        context.say(f"measuring the snapshots of {cell.label}")
-        rows += snapshot_rows(cell, context.checkpoint(cell))
-    return rows
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    context.say(f"measuring the snapshots of {cell.label}")
+    return snapshot_rows(cell, context.checkpoint(cell))
 
 
 def over_time(rows: Rows, metric: str, loss: str = "clip") -> Rows:
@@ -220,7 +218,8 @@ EXPERIMENT = Experiment(
     question="Does a 3-D CLIP start as two narrow cones, and does the contrastive loss alone draw "
     "them out into an arc, a ring and at last over the whole sphere?",
     cells=cells,
-    measure=_measure,
+    measure=each_cell(cells, _of_cell),
+    of_cell=_of_cell,
     draw=_draw,
     order=1,
     claims=(

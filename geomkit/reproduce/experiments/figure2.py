@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from geomkit.reproduce.framework.cells import DIMS, GEOMETRY, MARGIN, main_grid
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
-from geomkit.reproduce.framework.experiment import Context, Experiment
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment
 from geomkit.reproduce.framework.figures import by_dimension
-from geomkit.reproduce.framework.measuring import measured
+from geomkit.reproduce.framework.measuring import each_cell, measured
 from geomkit.reproduce.framework.results import Rows, published, with_uniformity
 
 __all__ = ["EXPERIMENT", "GEOMETRY", "METRICS", "RETRIEVAL"]
@@ -24,12 +24,9 @@ METRICS = (
 )  # fmt: skip
 
 
-def _measure(context: Context) -> Rows:
-    rows = Rows()
-    for cell in main_grid(context.options):
-        context.say(f"measuring {cell.label}")
-        rows += measured("figure2", cell, context, metrics=METRICS)
-    return rows
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    context.say(f"measuring {cell.label}")
+    return measured("figure2", cell, context, metrics=METRICS)
 
 
 PAPER = with_uniformity(published("coco-finetune"))
@@ -84,7 +81,8 @@ EXPERIMENT = Experiment(
     question="Does the contrastive loss leave a gap that grows with the dimension, and do the "
     "uniformity and alignment terms close it without costing retrieval?",
     cells=main_grid,
-    measure=_measure,
+    measure=each_cell(main_grid, _of_cell),
+    of_cell=_of_cell,
     draw=lambda rows, context: {
         "figure2": by_dimension(rows, GEOMETRY, published=PAPER),
         "figure2-retrieval": by_dimension(rows, RETRIEVAL, published=PAPER),

@@ -14,7 +14,7 @@ from geomkit.reproduce.framework.cells import LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Comparison, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment
 from geomkit.reproduce.framework.figures import series_of
-from geomkit.reproduce.framework.measuring import measured
+from geomkit.reproduce.framework.measuring import each_cell, measured
 from geomkit.reproduce.framework.results import Row, Rows, published, rows_of
 
 if TYPE_CHECKING:
@@ -47,12 +47,9 @@ def spectrum_rows(cell: Cell, embeddings: Embeddings) -> Rows:
     return rows
 
 
-def _measure(context: Context) -> Rows:
-    rows = Rows()
-    for cell in main_grid(context.options):
-        rows += spectrum_rows(cell, context.embeddings(cell, "val"))
-        rows += measured("spectrum", cell, context, metrics=SCALARS)
-    return rows
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    curve = spectrum_rows(cell, context.embeddings(cell, "val"))
+    return Rows(curve + measured("spectrum", cell, context, metrics=SCALARS))
 
 
 def _curve(rows: Rows, side: str, name: str, **look: Any) -> Series:
@@ -139,7 +136,8 @@ EXPERIMENT = Experiment(
     question="Do the added terms spread the variance of each cloud over more of the dimensions it "
     "has?",
     cells=main_grid,
-    measure=_measure,
+    measure=each_cell(main_grid, _of_cell),
+    of_cell=_of_cell,
     draw=_draw,
     order=3,
     claims=(

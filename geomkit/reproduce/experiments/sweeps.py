@@ -19,7 +19,7 @@ from geomkit.reproduce.framework.cells import cell_of, training_pairs
 from geomkit.reproduce.framework.claims import Claim, Test, above, average, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import series_of
-from geomkit.reproduce.framework.measuring import measured
+from geomkit.reproduce.framework.measuring import each_cell, measured
 from geomkit.reproduce.framework.results import Rows, rows_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _cells(options: Options) -> list[Cell]:
 
 
 def _measure(context: Context) -> Rows:
-    options, rows = context.options, Rows()
+    options = context.options
     found = settings(options)
     largest = _grid(options)[0][-1]
     if max(batch for batch, *_ in found) < largest:
@@ -92,14 +92,17 @@ def _measure(context: Context) -> Rows:
             f"sweeps: batches up to {largest} need as many different captions; "
             f"'{options.data}' has {training_pairs(options.data)} training pairs with their own"
         )
-    for batch, dim, tau, learned in found:
-        cell = _cell(options, batch, dim, tau, learned)
-        condition = f"batch={batch};learned={int(learned)};tau={tau:g}"
-        rows += measured("sweeps", cell, context, metrics=METRICS, condition=condition)
-        if learned:
-            end = context.checkpoint(cell).history[-1].temperature
-            ended = {"temperature": float(end)}
-            rows += rows_of("sweeps", cell.config, "val", ended, condition=condition)
+    return each_cell(_cells, _of_cell)(context)
+
+
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    c = cell.config
+    learned, tau = c.learn_temperature, c.temperature
+    condition = f"batch={c.batch_size};learned={int(learned)};tau={tau:g}"
+    rows = measured("sweeps", cell, context, metrics=METRICS, condition=condition)
+    if learned:
+        ended = {"temperature": float(context.checkpoint(cell).history[-1].temperature)}
+        rows += rows_of("sweeps", c, "val", ended, condition=condition)
     return rows
 
 
@@ -214,6 +217,7 @@ EXPERIMENT = Experiment(
     _measure,
     lambda rows, context: {"sweeps": heat_maps(rows), "sweeps-effects": effects(rows)},
     order=8,
+    of_cell=_of_cell,
     claims=(
         Claim(
             "The gap is larger in the largest dimension than in the smallest",

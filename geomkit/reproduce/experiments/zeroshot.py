@@ -7,7 +7,7 @@ out with all their variants; data sets on the user's disk are asked besides.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +21,13 @@ from geomkit.reproduce.framework.cells import DIMS, LOSSES, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss
-from geomkit.reproduce.framework.measuring import cell_model, distinct, kept, openmoji_with
+from geomkit.reproduce.framework.measuring import (
+    cell_model,
+    distinct,
+    each_cell,
+    kept,
+    openmoji_with,
+)
 from geomkit.reproduce.framework.results import Row, Rows, data_rows, published, rows_of
 
 if TYPE_CHECKING:
@@ -105,16 +111,9 @@ def _cells(options: Options) -> list[Cell]:
     return main_grid(options, losses=LOSSES, dims=dims, data=data)
 
 
-def _measure(context: Context) -> Rows:
-    rows = Rows()
+def _of_cell(cell: Cell, context: Context) -> Rows:
+    context.say(f"classifying with {cell.label}")
     tasks = asked(context.options)
-    for cell in _cells(context.options):
-        context.say(f"classifying with {cell.label}")
-        rows += _cell_rows(cell, context, tasks)
-    return distinct(rows)
-
-
-def _cell_rows(cell: Cell, context: Context, tasks: Sequence[Asked]) -> Rows:
     model = cache(partial(cell_model, context, cell))
     rows = Rows()
     for task in tasks:
@@ -264,7 +263,8 @@ EXPERIMENT = Experiment(
     title="Zero-shot classification",
     question="Do models whose gap is closed classify better by their texts alone?",
     cells=_cells,
-    measure=_measure,
+    measure=each_cell(_cells, _of_cell),
+    of_cell=_of_cell,
     draw=lambda rows, context: {
         "zeroshot": by_task(rows, dim=DIM),
         "zeroshot-dimension": by_dimension(rows),

@@ -181,6 +181,8 @@ class Experiment:
         notes: How to read the figures, and differences from the paper's protocol.
         captions: Captions of figures by name, and of animations by file name.
         order: Position among the experiments; those with equal order are sorted by name.
+        of_cell: From one trained cell to its rows, where each row is of one cell; ``None`` where
+            models are trained beside the cells. A verification measures single cells with it.
     """
 
     name: str
@@ -195,6 +197,7 @@ class Experiment:
     notes: str = ""
     captions: Mapping[str, str] = field(default_factory=dict, hash=False)
     order: int = 100
+    of_cell: Callable[[Cell, Context], Rows] | None = None
 
     def distinct_cells(self, options: Options) -> list[Cell]:
         """Cells to train, each once."""

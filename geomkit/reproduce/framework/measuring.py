@@ -12,7 +12,9 @@ from geomkit.reproduce.framework.results import Row, Rows, read_rows, rows_of, w
 if TYPE_CHECKING:
     from geomkit.models.checkpoints import Checkpoint
 
-__all__ = ["cell_model", "distinct", "kept", "measured", "openmoji_with", "running_on"]
+__all__ = [
+    "cell_model", "distinct", "each_cell", "kept", "measured", "openmoji_with", "running_on",
+]  # fmt: skip
 
 
 def openmoji_with(options: Options, **wanted: object) -> str:
@@ -43,6 +45,18 @@ def kept(context: Context, name: str, make: Callable[[], Rows]) -> Rows:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_rows(path, rows, overwrite=True)
     return rows
+
+
+def each_cell(
+    cells: Callable[[Options], list[Cell]], of_cell: Callable[[Cell, Context], Rows]
+) -> Callable[[Context], Rows]:
+    """Measurement of an experiment whose rows are of one cell each."""
+
+    def measure(context: Context) -> Rows:
+        found = dict.fromkeys(cells(context.options))
+        return distinct(row for cell in found for row in of_cell(cell, context))
+
+    return measure
 
 
 def distinct(rows: Iterable[Row]) -> Rows:
