@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomkit._core.files import from_home
 from geomkit.embeddings.formats import read
 from geomkit.errors import GeomkitError
 from geomkit.models.architectures import OWN_CONFIGS, ModelConfig
 from geomkit.models.checkpoints.checkpoint import Checkpoint
+from geomkit.models.checkpoints.fit import is_plain
 from geomkit.models.checkpoints.kinds import find_kind, kinds, open_model
+from geomkit.models.checkpoints.trained_run import TrainedRun, load_run
+from geomkit.models.open_clip_source import config_classes, configs
 from geomkit.models.tokenizers import VOCABULARY
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SCHEMA_VERSION", "architecture_name", "describe", "describe_model"]
 
@@ -59,7 +66,10 @@ def describe(
         ('embeddings', 5, 3, ['float16'])
     """
     source = from_home(source)
-    if find_kind(source) is not None:
+    kind = find_kind(source)
+    if kind is not None and kind.name == "geomkit":
+        return _of_run(load_run(source), source)
+    if kind is not None:
         return describe_model(open_model(source, download=download))
     loaded = read(Path(source), columns)
     parts = [loaded.image, *filter(None, [loaded.text]), *loaded.others.values()]
@@ -82,6 +92,15 @@ def describe(
     }
 
 
+def _of_run(run: TrainedRun, source: str) -> dict[str, Any]:
+    """The description of a geomkit checkpoint: of a plain model, from its weights alone."""
+    if not is_plain(run.model_config, run.state_dict):
+        return describe_model(open_model(source))
+    checkpoint = run.around(None, source)
+    checkpoint.check_inputs()
+    return _described(checkpoint, "CLIP", run.state_dict, run.state_dict)
+
+
 def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a model is, as one JSON object.
 
@@ -95,16 +114,27 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         ``weights_sha256``, ``model_config``, ``meta`` (what else the file says), ``notes`` (what
         was assumed or left out).
     """
+    clip = checkpoint.model.clip
+    parameters = dict(clip.named_parameters())
+    return _described(checkpoint, type(clip).__name__, clip.state_dict(), parameters)
+
+
+def _described(
+    checkpoint: Checkpoint,
+    name: str,
+    weights: dict[str, Tensor],
+    parameters: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """The description of a model of a class with this name; what of its weights is trained."""
     from geomkit.models.checkpoints.weights import weights_sha256
 
-    clip: Any = checkpoint.model.clip
     config = checkpoint.model_config
     counts = {"image": 0, "text": 0, "all": 0}
-    for name, parameter in clip.named_parameters():
+    for key, parameter in parameters.items():
         counts["all"] += parameter.numel()
-        if name not in ("logit_scale", "logit_bias"):
-            counts["image" if name.startswith("visual.") else "text"] += parameter.numel()
-    bias = checkpoint.model.logit_bias
+        if key not in ("logit_scale", "logit_bias"):
+            counts["image" if key.startswith("visual.") else "text"] += parameter.numel()
+    bias = weights.get("logit_bias")
     vision, text = config["vision_cfg"], config["text_cfg"]
     inner = vision.get("timm_kwargs") or {}
     return {
@@ -114,7 +144,7 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
         "what": kinds()[checkpoint.kind].what,
         "architecture": {
             "name": checkpoint.meta.get("architecture") or architecture_name(config),
-            "class": type(clip).__name__,
+            "class": name,
             "quick_gelu": bool(config.get("quick_gelu")),
             "activation": _activation(config),
             "image": {
@@ -132,12 +162,12 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
             },
         },
         "dim": config["embed_dim"],
-        "temperature": _temperature(checkpoint.source, clip.logit_scale.item()),
+        "temperature": _temperature(checkpoint.source, weights["logit_scale"].item()),
         "logit_bias": None if bias is None else bias.item(),
         "preprocess": checkpoint.preprocess.as_dict(),
         "tokenizer": checkpoint.tokenizer.as_dict(),
         "parameters": counts,
-        "weights_sha256": weights_sha256(clip.state_dict()),
+        "weights_sha256": weights_sha256(weights),
         "model_config": config,
         "meta": checkpoint.meta,
         "notes": checkpoint.notes,
@@ -176,31 +206,24 @@ def architecture_name(config: ModelConfig) -> str | None:
     >>> architecture_name(model_config("tiny", dim=3))
     'tiny'
     """
-    import open_clip
-
     wanted = _essence(config)
     # The vocabulary of geomkit's own follows the captions that they were trained on.
     whole = {**config["text_cfg"], "vocab_size": VOCABULARY}
     wanted_own = _essence({**config, "text_cfg": whole})
-    known = {**OWN_CONFIGS, **dict.fromkeys(open_clip.list_models())}
     matches = []
-    for name, own in known.items():
-        other = own or open_clip.get_model_config(name)
-        if _essence(other) == (wanted_own if own else wanted):
+    for name, other in {**OWN_CONFIGS, **configs()}.items():
+        if _essence(other) == (wanted_own if name in OWN_CONFIGS else wanted):
             matches.append((other["embed_dim"] != config["embed_dim"], len(name), name))
     return min(matches)[2] if matches else None
 
 
 def _essence(config: ModelConfig) -> dict[str, Any]:
     """A config with every default written out, without irrelevant entries."""
-    from dataclasses import asdict
-
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
+    vision_kind, text_kind, _ = config_classes()
     vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
     extra = vision.pop("timm_kwargs", None)
     found: dict[str, Any] = {"timm_kwargs": extra, "multimodal": config.get("multimodal_cfg")}
-    for part, cfg, kind in (("vision", vision, CLIPVisionCfg), ("text", text, CLIPTextCfg)):
+    for part, cfg, kind in (("vision", vision, vision_kind), ("text", text, text_kind)):
         whole = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(kind(**cfg)).items()}
         if whole.get("pool_type") != "eos":
             whole.pop("eos_id", None)

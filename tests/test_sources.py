@@ -14,13 +14,23 @@ import pytest
 import torch
 from model_files import open_clip_model
 
+from geomkit import inspection
 from geomkit.errors import GeomkitError
 from geomkit.extraction.load import load_source
-from geomkit.inspection import architecture_name, describe
+from geomkit.inspection import architecture_name, describe, describe_model
 from geomkit.metrics import gap
 from geomkit.models.architectures import model_config
-from geomkit.models.checkpoints import find_kind, open_model, weights_sha256
+from geomkit.models.checkpoints import (
+    TrainedRun,
+    find_kind,
+    open_model,
+    save_run,
+    weights_sha256,
+)
 from geomkit.models.checkpoints.kinds import prefixes
+from geomkit.models.preprocess import Preprocess
+from geomkit.models.tokenizers import Tokenizer
+from geomkit.models.two_encoder import build
 from geomkit.sources import open_source
 
 DATA = "openmoji,n=8"
@@ -171,6 +181,34 @@ def test_inspect_says_what_a_checkpoint_of_ours_is(cli: Callable[..., Any]) -> N
     assert found["meta"]["data"]["spec"] == "openmoji,n=8"
     text = cli("inspect", "ckpt.pt").out
     assert "nano" in text and "openmoji,n=8" in text
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_checkpoint_of_ours_is_described_without_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, biased: bool
+) -> None:
+    config = model_config("nano", dim=3) | ({"init_logit_bias": -1.0} if biased else {})
+    weights = build(config).clip.state_dict()
+    path = tmp_path / "ckpt.pt"
+
+    def saved(**changed: Any) -> str:
+        words = Tokenizer.for_model(config)
+        run = TrainedRun(
+            {**weights, **changed}, {}, 1, 2, {}, config, Preprocess(32), words, "clip",
+            {"precision": "fp32", "threads": 1, "steps": 2},
+            {"spec": DATA, "split": "val", "n": 8, "fingerprint": {}}, 1, [], [], {},
+        )  # fmt: skip
+        save_run(path, run)
+        return str(path)
+
+    wanted = describe_model(open_model(saved()))
+    assert wanted["parameters"]["all"] == sum(w.numel() for w in weights.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection, "open_model", lambda *_: pytest.fail("a model is built"))
+        assert describe(str(path)) == wanted
+    assert describe(saved(logit_scale=weights["logit_scale"].double())) == wanted
+    with pytest.raises(GeomkitError, match="do not fit"):
+        describe(saved(positional_embedding=torch.zeros(3, 3)))
 
 
 def test_inspect_says_what_embeddings_are(tmp_path: Path) -> None:

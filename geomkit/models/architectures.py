@@ -6,15 +6,10 @@ Importing this module imports neither torch nor open_clip.
 from __future__ import annotations
 
 import copy
-import json
-import re
-import sys
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from geomkit.errors import GeomkitError, unknown_name
+from geomkit.models.open_clip_source import configs
 
 __all__ = ["OWN_CONFIGS", "QUICK_GELU", "ModelConfig", "model_config", "model_names"]
 
@@ -45,7 +40,7 @@ QUICK_GELU = "-quickgelu"
 
 def model_names() -> list[str]:
     """The names of geomkit's architectures, then of open_clip's."""
-    return [*OWN_CONFIGS, *_open_clip_configs()]
+    return [*OWN_CONFIGS, *configs()]
 
 
 def model_config(
@@ -92,27 +87,4 @@ def model_config(
 
 
 def _named(name: str) -> ModelConfig | None:
-    found = OWN_CONFIGS.get(name) or _open_clip_configs().get(name)
-    if found is None and (added := sys.modules.get("open_clip")):  # with open_clip.add_model_config
-        found = added.get_model_config(name)
-    return found
-
-
-@cache
-def _open_clip_configs() -> dict[str, ModelConfig]:
-    """The model configs of open_clip's package, in its order, without the import of it."""
-    place = find_spec("open_clip")
-    if place is None or place.origin is None:
-        raise GeomkitError("open_clip is not installed; install open_clip_torch")
-    folder = Path(place.origin).parent / "model_configs"
-    found = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
-    return {
-        name: found[name]
-        for name in sorted(found, key=_natural)
-        if {"embed_dim", "vision_cfg", "text_cfg"} <= found[name].keys()
-    }
-
-
-def _natural(name: str) -> list[Any]:
-    """A key that sorts B-16 before B-32 and B-32 before B-128."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.lower())]
+    return OWN_CONFIGS.get(name) or configs().get(name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from geomkit._core.schema import check_entries, check_schema
 from geomkit.errors import GeomkitError
+from geomkit.models.open_clip_source import config_classes
 
 __all__ = ["check_config", "check_options", "depth"]
 
@@ -59,18 +60,12 @@ def check_config(config: Any, source: str) -> None:
     Traceback (most recent call last):
     geomkit.errors.GeomkitError: a.pt: model config.text_cfg.width: expected a whole number, got 'x'
     """
-    from open_clip.coca_model import MultimodalCfg
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
     where = f"{source}: model config"
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
         raise GeomkitError(f"{where}: expected an object with embed_dim, vision_cfg and text_cfg")
     check_entries(config, _WHOLE, f"{where}.")
-    for name, kind in (
-        ("vision_cfg", CLIPVisionCfg),
-        ("text_cfg", CLIPTextCfg),
-        ("multimodal_cfg", MultimodalCfg),
-    ):
+    parts = ("vision_cfg", "text_cfg", "multimodal_cfg")
+    for name, kind in zip(parts, config_classes(), strict=True):
         part: Any = config.get(name)
         if part is None and name == "multimodal_cfg":
             continue

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from typing import get_type_hints
 
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
+from open_clip.coca_model import MultimodalCfg
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geomkit.errors import GeomkitError
-from geomkit.models.architectures import OWN_CONFIGS, model_config, model_names
+from geomkit.models.architectures import model_config
+from geomkit.models.open_clip_source import config_classes, stored_configs
 from geomkit.models.preprocess import Preprocess
 from geomkit.models.tokenizers import Tokenizer
 from geomkit.models.towers import open_clip_model
@@ -110,9 +114,13 @@ def test_any_architecture_of_open_clips() -> None:
 
 
 def test_names_and_configs_of_open_clip_are_read_without_it() -> None:
-    names = [name for name in model_names() if name not in OWN_CONFIGS]
-    assert names == open_clip.list_models()
-    assert [model_config(n) for n in names] == [open_clip.get_model_config(n) for n in names]
+    found = stored_configs()
+    assert list(found) == open_clip.list_models()
+    assert found == {name: open_clip.get_model_config(name) for name in found}
+    classes = (CLIPVisionCfg, CLIPTextCfg, MultimodalCfg)
+    for own, wanted in zip(config_classes(), classes, strict=True):
+        assert own is not wanted and asdict(own()) == asdict(wanted())
+        assert get_type_hints(own) == get_type_hints(wanted)
 
 
 def test_dimension_temperature_and_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from geomkit._core.memory import check_memory
@@ -9,14 +10,16 @@ from geomkit.errors import GeomkitError
 from geomkit.models.architectures import ModelConfig
 from geomkit.models.checkpoints.text_model import local_text_model
 from geomkit.models.config_check import check_config, depth
+from geomkit.models.open_clip_source import config_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from geomkit.models.two_encoder import TwoEncoder
 
-__all__ = ["fitted"]
+__all__ = ["fitted", "is_plain"]
 
+_INITIAL = ("init_logit_scale", "init_logit_bias")
 _DERIVED = (
     "position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size", "n_averaged",
 )  # fmt: skip
@@ -65,6 +68,77 @@ def fitted(
         raise GeomkitError(text if text.startswith(source) else f"{source}: {text}") from None
     model.clip.load_state_dict(found)
     return model.eval()
+
+
+def is_plain(config: ModelConfig, state_dict: dict[str, Tensor]) -> bool:
+    """Whether weights are all that a plain CLIP has: two transformers of default blocks, in fp32.
+
+    They fit it then, and a model need not be built to know so.
+
+    Args:
+        config: open_clip's model config, checked.
+        state_dict: Weights in open_clip's names.
+    """
+    import torch
+
+    if depth(config) > len(state_dict):
+        return False
+    wanted = _plain_shapes(config)
+    return wanted == {name: tuple(weight.shape) for name, weight in state_dict.items()} and all(
+        weight.dtype == torch.float32 and weight.layout == torch.strided and not weight.is_meta
+        for weight in state_dict.values()
+    )
+
+
+def _plain_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights of a plain CLIP by name; none for any other model."""
+    image, text, _ = config_classes()
+    v, t = image(**config["vision_cfg"]), text(**config["text_cfg"])
+    sizes = ("layers", "width", "head_width", "heads", "patch_size", "image_size",
+             "context_length", "vocab_size")  # fmt: skip
+    held = {name: getattr(part, name) for part in (v, t) for name in sizes if hasattr(part, name)}
+    rest = [(a, b, f.name) for a, b in ((v, image()), (t, text())) for f in fields(a)]
+    if (
+        any(getattr(a, name) != getattr(b, name) for a, b, name in rest if name not in sizes)
+        or not all(isinstance(size, int) and size > 0 for size in held.values())
+        or not config.keys() <= {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", *_INITIAL}
+        or any((v.width % v.head_width, t.width % t.heads, v.image_size % v.patch_size))
+    ):
+        return {}
+    dim, cells = config["embed_dim"], (v.image_size // v.patch_size) ** 2
+    bias = {} if config.get("init_logit_bias") is None else {"logit_bias": ()}
+    return {
+        "logit_scale": (),
+        **bias,
+        "visual.class_embedding": (v.width,),
+        "visual.positional_embedding": (cells + 1, v.width),
+        "visual.conv1.weight": (v.width, 3, v.patch_size, v.patch_size),
+        "visual.proj": (v.width, dim),
+        **_layer("visual.ln_pre", v.width),
+        **_layer("visual.ln_post", v.width),
+        **_blocks("visual.transformer", v.layers, v.width),
+        "token_embedding.weight": (t.vocab_size, t.width),
+        "positional_embedding": (t.context_length, t.width),
+        "text_projection": (t.width, dim),
+        **_layer("ln_final", t.width),
+        **_blocks("transformer", t.layers, t.width),
+    }
+
+
+def _layer(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def _blocks(name: str, layers: int, width: int) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {}
+    for start in (f"{name}.resblocks.{k}" for k in range(layers)):
+        found |= _layer(f"{start}.ln_1", width) | _layer(f"{start}.ln_2", width)
+        found |= {f"{start}.attn.in_proj_weight": (3 * width, width)}
+        found |= {f"{start}.attn.in_proj_bias": (3 * width,)}
+        found |= _layer(f"{start}.attn.out_proj", width, width)
+        found |= _layer(f"{start}.mlp.c_fc", 4 * width, width)
+        found |= _layer(f"{start}.mlp.c_proj", width, 4 * width)
+    return found
 
 
 def _schedules_on_cpu() -> Any:

@@ -6,7 +6,7 @@ import sys
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from geomkit._core.files import atomic_write
 from geomkit._core.schema import check_entries, check_schema
@@ -22,6 +22,8 @@ from geomkit.models.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from geomkit.models.two_encoder import TwoEncoder
 
 __all__ = ["KIND", "Record", "Snapshot", "TrainedRun", "load_run", "save_run"]
 
@@ -183,8 +185,17 @@ class TrainedRun:
         Raises:
             GeomkitError: If the weights do not fit the stored model config.
         """
+        return self.around(fitted(self.model_config, self.state_dict, source), source)
+
+    def around(self, model: TwoEncoder | None, source: str) -> Checkpoint:
+        """Return a model with the inputs of this run.
+
+        Args:
+            model: The model; ``None`` where only its inputs are looked at.
+            source: Name of the checkpoint, in errors too.
+        """
         return Checkpoint(
-            fitted(self.model_config, self.state_dict, source),
+            cast(Any, model),
             "geomkit",
             source,
             self.model_config,
