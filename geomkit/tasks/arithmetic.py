@@ -2,34 +2,41 @@
 
 The query is unit(x̂ + λ(t̂_target − t̂_source)); its answer is the nearest image other than the one it
 started from. Among OpenMoji's images the right answer is known exactly: the same emoji with another
-skin tone, or the same person as a man or a woman.
+skin tone, as a man or a woman, in another colour, and so on
+(:data:`geomkit.data.relations.RELATIONS`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from typing import Any, Unpack
 
 import numpy as np
 
 from geomkit.data import PairData
-from geomkit.data.openmoji import neutral
+from geomkit.data.emoji_codes import neutral
+from geomkit.data.pairs import LeftOut
 from geomkit.data.queries import arithmetic_data, arithmetic_spec
-from geomkit.errors import unknown_name
+from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.number import mean_with_error
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.tasks.features import Runner, Running
 from geomkit.tasks.queries import Answers, Task, answer, tasks_of
 from geomkit.tasks.result import ArithmeticResult, Example, Part, in_columns, model_names
 
-__all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic"]
+__all__ = ["DIFFERENCES", "ELSEWHERE", "LEAST", "MEAN", "SPLITS", "arithmetic"]
 
 DIFFERENCES = ("words", "names")
 """Texts that are subtracted: the two words of the attribute, as in SIMAT, or the whole names of the
 two images."""
 SPLITS = ("val", "all")
 ELSEWHERE = "another emoji"
+MEAN = "mean_per_relation_acc1"
+LEAST = 20
+"""Queries that a relation must have, about two emoji or more, to be asked."""
 EXAMPLES = 6
 """Largest number of successes, and of failures; each is of a different emoji."""
 
@@ -43,7 +50,9 @@ def arithmetic(
     differences: Sequence[str] = ("words",),
     **running: Unpack[Running],
 ) -> list[ArithmeticResult]:
-    """Return the accuracy of skin tone and gender arithmetic with OpenMoji's images.
+    """Return the accuracy of arithmetic with OpenMoji's images: of skin tones, genders and so on.
+
+    A relation with fewer than 20 queries, or about one emoji alone, is left out; ``meta`` says so.
 
     Args:
         checkpoint: The model; it is moved to the device.
@@ -74,7 +83,16 @@ def arithmetic(
     spec = arithmetic_spec(spec)
     data, held_out = arithmetic_data(spec, checkpoint.preprocess, progress=on.progress)
     masks = {"sources": ~held_out, "targets": held_out} if split == "val" else {}
-    tasks = tasks_of(data.ids, **masks)
+    emoji = _numbers([neutral(code) for code in data.ids])
+    tasks, left_out = [], list[LeftOut]()
+    for task in tasks_of(data.ids, **masks):
+        if len(task) >= LEAST and len(set(emoji[task.target])) > 1:
+            tasks.append(task)
+        else:
+            what = f"queries of {task.attribute} (expected {LEAST} about two emoji or more)"
+            left_out += LeftOut.of(what, [data.ids[row] for row in task.target])
+    if not tasks:
+        raise GeomkitError(f"data '{spec}' ({split}): no relation with {LEAST} queries or more")
     found = embed(checkpoint, data, **on.options)
     image, names = np.asarray(found.image), np.asarray(found.text)[found.first_texts()]
     words = [on.text_rows(task.values) for task in tasks]
@@ -102,21 +120,26 @@ def arithmetic(
                     "device": on.device,
                     "precision": on.precision,
                     "notes": checkpoint.notes,
+                    **({"left_out": [asdict(some) for some in left_out]} if left_out else {}),
                 },
-                **_scores(tasks, answers, data),
+                **_scores(tasks, answers, data, emoji),
             )
         )
     return results
 
 
-def _scores(tasks: list[Task], answers: list[Answers], data: PairData) -> dict[str, Any]:
+def _scores(
+    tasks: list[Task], answers: list[Answers], data: PairData, emoji_of: np.ndarray
+) -> dict[str, Any]:
     """Return the scores of a result; their errors take each emoji as one group."""
-    emoji_of = _numbers([neutral(code) for code in data.ids])
     per_value: dict[str, Part] = {}
     taken_for: dict[str, dict[str, dict[str, float]]] = {}
-    credit = np.concatenate([a.credit for a in answers])
-    groups = np.concatenate([emoji_of[task.target] for task in tasks])
-    parts = {"acc1": _part(credit, groups)}
+    credit = [a.credit for a in answers]
+    groups = [emoji_of[task.target] for task in tasks]
+    parts = {
+        "acc1": _part(np.concatenate(credit), np.concatenate(groups)),
+        MEAN: _mean_part(credit, groups),
+    }
     for task, a in zip(tasks, answers, strict=True):
         parts[f"acc1_{task.attribute}"] = _part(a.credit, emoji_of[task.target])
         asked = task.value[task.target]
@@ -145,6 +168,18 @@ def _numbers(names: Sequence[str]) -> np.ndarray:
 def _part(credit: np.ndarray, groups: np.ndarray) -> Part:
     value, error = mean_with_error(credit, np.unique(groups, return_inverse=True)[1])
     return Part(value, error, len(credit))
+
+
+def _mean_part(credit: Sequence[np.ndarray], groups: Sequence[np.ndarray]) -> Part:
+    """Return the mean of the relations' means; an emoji is one group in all of them."""
+    sums = np.zeros(max(int(rows.max()) for rows in groups) + 1)
+    for values, rows in zip(credit, groups, strict=True):
+        weight = (values - values.mean()) / (len(values) * len(credit))
+        sums += np.bincount(rows, weights=weight, minlength=len(sums))
+    count = len(np.unique(np.concatenate(groups)))
+    error = math.sqrt(float((sums**2).sum()) * count / (count - 1))
+    value = float(np.mean([values.mean() for values in credit]))
+    return Part(value, error, sum(map(len, credit)))
 
 
 def _examples(

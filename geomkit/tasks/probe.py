@@ -218,6 +218,7 @@ def probe(
         on,
         test,
         [(fitted.scores(x_test, len(test.class_names)), y_test)],
+        kept,
         bad_train + bad_test,
         train_split=train.data.split,
         train_n=len(x_train),

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
-from geomkit.data.labelled.attributes import ATTRIBUTES
+from geomkit.data.relations import RELATIONS
 from geomkit.engine.ranks import tie_width
 
 __all__ = ["Answers", "Task", "answer", "moved", "nearest", "tasks_of"]
@@ -65,7 +64,7 @@ class Answers:
 def tasks_of(
     ids: Sequence[str], *, sources: np.ndarray | None = None, targets: np.ndarray | None = None
 ) -> list[Task]:
-    """Return the skin tone and gender queries among OpenMoji's images.
+    """Return the queries among OpenMoji's images, by :data:`~geomkit.data.relations.RELATIONS`.
 
     Every ordered pair of images that differ in the attribute alone is a query.
 
@@ -84,25 +83,14 @@ def tasks_of(
     sources = every if sources is None else sources
     targets = every if targets is None else targets
     found = []
-    for name, attribute in ATTRIBUTES.items():
-        if attribute.context is None:
-            continue
-        context, value = np.full((2, len(ids)), -1)
-        members: dict[str, list[int]] = {}
-        for row, code in enumerate(ids):
-            codes = code.split("-")
-            label = attribute.label(codes)
-            if label is not None:
-                value[row] = label
-                members.setdefault(attribute.context(codes), []).append(row)
-        pairs = []
-        for number, rows in enumerate(members.values()):
-            context[rows] = number
-            pairs += [(s, t) for s, t in product(rows, rows) if value[s] != value[t]]
-        pairs = [(s, t) for s, t in pairs if sources[s] and targets[t]]
-        if pairs:
-            source, target = np.array(pairs).T
-            found.append(Task(name, attribute.class_names, context, value, source, target))
+    for name, relation in RELATIONS.items():
+        context, value = relation.places(ids)
+        starts, asked = ((context >= 0) & some for some in (sources, targets))
+        one, other = (np.flatnonzero(some) for some in (starts, asked))
+        pairs = (context[one][:, None] == context[other]) & (value[one][:, None] != value[other])
+        source, target = np.nonzero(pairs)
+        if len(source):
+            found.append(Task(name, relation.values, context, value, one[source], other[target]))
     return found
 
 

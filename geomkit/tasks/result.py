@@ -219,14 +219,15 @@ class ArithmeticResult(Result):
     Attributes:
         strength: λ, the factor of the difference of the texts.
         difference: ``words`` or ``names``: which texts are subtracted.
-        metrics: ``acc1`` over all queries and ``acc1_ATTRIBUTE``; for SIMAT ``simat_score`` and
+        metrics: ``acc1`` over all queries, ``mean_per_relation_acc1``, in which every relation
+            counts alike, and ``acc1_RELATION``; for SIMAT ``simat_score`` and
             ``simat_score_FIELD``, in percent as in its own code.
         stderr: Standard errors over the draw of emoji, or of source images.
         chance: Scores of an image chosen at random.
         counts: Number of queries behind each score.
         gallery: Number of images searched.
-        per_value: Scores of the queries for each ``ATTRIBUTE: VALUE``.
-        taken_for: For each attribute and value asked for, shares of the values found.
+        per_value: Scores of the queries for each ``RELATION: VALUE``.
+        taken_for: For each relation and value asked for, shares of the values found.
         examples: Clearest successes, then worst failures.
     """
 
@@ -313,6 +314,7 @@ def class_result(
     on: Runner,
     classes: ClassData,
     blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    kept: np.ndarray,
     bad: tuple[Bad, ...],
     **meta: Any,
 ) -> TaskResult:
@@ -323,6 +325,7 @@ def class_result(
         on: The model.
         classes: Images that were classified.
         blocks: Scores and labels of blocks of images, as :func:`~geomkit.tasks.scores.score`.
+        kept: Rows of the images that decoded, in the order of the blocks.
         bad: Images that did not decode.
         meta: Settings of the task.
     """
@@ -330,9 +333,12 @@ def class_result(
     absent = [classes.class_names[i] for i in np.flatnonzero(classes.counts == 0)]
     lacking = LeftOut.of(f"classes without an image in {data.split}", absent)
     account = data.with_note("; ".join(map(str, lacking))).account()
+    groups = None if classes.groups is None else classes.groups[kept]
+    if groups is not None:
+        meta["error_groups"] = len(np.unique(groups))
     return TaskResult(
         task=task,
-        scored=score(blocks, len(classes.class_names)),
+        scored=score(blocks, len(classes.class_names), groups),
         class_names=classes.class_names,
         dataset=classes.dataset,
         split=data.split,

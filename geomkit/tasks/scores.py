@@ -51,12 +51,19 @@ class Scored:
         return int(self.counts.sum())
 
 
-def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scored:
+def score(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    classes: int,
+    groups: np.ndarray | None = None,
+) -> Scored:
     """Return accuracies from scores.
 
     Args:
         blocks: Scores ``(k, C)`` and labels ``(k,)`` of blocks of images.
         classes: Number of classes ``C``.
+        groups: For each of all ``n`` images the number of its group: images of one group may depend
+            on each other, and standard errors are over the draw of groups. Default: all are
+            independent.
 
     >>> identity = np.eye(3)
     >>> score([(identity, np.arange(3))], 3).metrics["acc1"]
@@ -80,10 +87,13 @@ def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scor
     hits = ranks.hits(1)
     with np.errstate(invalid="ignore"):
         recall = np.bincount(label, weights=hits, minlength=classes) / counts
-    acc1, error1 = mean_with_error(hits)
-    acc5, error5 = mean_with_error(ranks.hits(TOP)) if classes >= TOP else (NAN, NAN)
+    if groups is not None:
+        groups = np.unique(groups, return_inverse=True)[1]
+    acc1, error1 = mean_with_error(hits, groups)
+    acc5, error5 = mean_with_error(ranks.hits(TOP), groups) if classes >= TOP else (NAN, NAN)
     mean_recall = float(recall[counts > 0].mean())
-    recall_error = _recall_error(hits, label, recall, counts)
+    groups = np.arange(len(hits)) if groups is None else groups
+    recall_error = _recall_error(hits, label, recall, groups)
     chance5 = TOP / classes if classes >= TOP else NAN
     names = ("acc1", "acc5", "mean_per_class_recall")
     return Scored(
@@ -98,14 +108,21 @@ def score(blocks: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> Scor
 
 
 def _recall_error(
-    hits: np.ndarray, label: np.ndarray, recall: np.ndarray, counts: np.ndarray
+    hits: np.ndarray, label: np.ndarray, recall: np.ndarray, groups: np.ndarray
 ) -> float:
     """Return the standard error of the mean recall, with each class as a stratum.
 
-    A class with one image has no variance estimate; the largest possible variance, ¼, is used.
+    An image counts by its deviation from its class's recall; the sums over groups, which may have
+    images of several classes, are independent. Each class's deviations are as if it had one group
+    fewer, which for groups of one image is the stratified variance. A class with one group has no
+    variance estimate; the largest possible variance, ¼, is used.
     """
-    spread = np.bincount(label, weights=(hits - recall[label]) ** 2, minlength=len(counts))
-    several = counts > 1
-    variance = (spread[several] / (counts[several] * (counts[several] - 1.0))).sum()
-    variance += 0.25 * (counts == 1).sum()
+    counts = np.bincount(label, minlength=len(recall))
+    cells = np.unique(np.stack([label, groups]), axis=1)[0]
+    among = np.bincount(cells, minlength=len(recall))
+    several = among > 1
+    scale = np.zeros(len(recall))
+    scale[several] = np.sqrt(among[several] / (among[several] - 1.0)) / counts[several]
+    sums = np.bincount(groups, weights=(hits - np.nan_to_num(recall)[label]) * scale[label])
+    variance = (sums**2).sum() + 0.25 * (among == 1).sum()
     return math.sqrt(float(variance)) / int((counts > 0).sum())

@@ -42,6 +42,7 @@ def zeroshot(checkpoint: Checkpoint, classes: ClassData, **running: Unpack[Runni
         on,
         classes,
         ((rows[part] @ weights, labels[part]) for part in parts),
+        kept,
         bad,
         class_names=classes.names_from,
         templates=classes.templates_from,

@@ -64,6 +64,18 @@ def test_languages() -> None:
     assert dict(zip(german.ids, german.names, strict=True))["1F415"] == "hund"
 
 
+def test_captions_with_the_groups_words() -> None:
+    plain, grouped = (load_data(f"openmoji{more}", split="train") for more in ("", ",groups=true"))
+    texts = dict(zip(grouped.ids, grouped.captions, strict=True))
+    assert texts["1F98A"] == ("fox", "fox, mammal", WORDS)
+    assert grouped.names == plain.names and {len(t) for t in grouped.captions} == {3}
+    assert not grouped.note and grouped.fingerprint != plain.fingerprint
+    more = load_data("openmoji,groups=true,captions=2,skin_tones=true", split="all")
+    held_out = load_data("openmoji,skin_tones=true", split="val").ids
+    longest = {len(t) for c, t in zip(more.ids, more.captions, strict=True) if c in held_out}
+    assert longest == {1, 2}  # of held-out images no caption is that of others
+
+
 def test_fingerprint_tells_data_apart_and_is_stable() -> None:
     one = load_data(split="val").fingerprint
     assert one == load_data(split="val").fingerprint

@@ -12,6 +12,7 @@ import torch
 from conftest import clouds
 from task_samples import draw, folders
 
+from geomkit.data.emoji_codes import neutral
 from geomkit.data.labelled import caltech101, dtd, load_classes, load_parts
 from geomkit.data.labelled import cifar as cifars
 from geomkit.data.labelled.prompts import fill, imagenet_templates
@@ -136,6 +137,25 @@ def test_errors_are_those_of_repeated_draws() -> None:
         values.append([found.metrics[k] for k in ("acc1", "mean_per_class_recall")])
         errors.append([found.stderr[k] for k in ("acc1", "mean_per_class_recall")])
     np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0), rtol=0.1)
+
+
+def test_errors_of_grouped_images_are_those_of_repeated_draws() -> None:
+    # 60 emoji of five tones each, one of each class, and an emoji is easy or hard in all of them.
+    rng = np.random.default_rng(2)
+    labels, groups = np.tile(np.arange(5), 60), np.repeat(np.arange(60), 5)
+    names = ("acc1", "mean_per_class_recall")
+    values, errors, alone = [], [], []
+    for _ in range(300):
+        right = rng.random(300) < np.repeat(rng.random(60), 5)
+        scores = np.eye(5)[np.where(right, labels, (labels + 1) % 5)]
+        found = score([(scores, labels)], 5, groups)
+        values.append([found.metrics[k] for k in names])
+        errors.append([found.stderr[k] for k in names])
+        alone.append(score([(scores, labels)], 5).stderr["acc1"])
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0), rtol=0.1)
+    assert np.mean(alone) < 0.75 * np.std(values, axis=0)[0]  # as if 300 were independent
+    one = score([(scores, labels)], 5, np.arange(300)[::-1])
+    assert one.stderr == pytest.approx(score([(scores, labels)], 5).stderr)
 
 
 def test_accuracys_error_is_binomial() -> None:
@@ -324,9 +344,33 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flag.counts[1] > 200 and flag.counts[0] > flag.counts[1]
     keycap = load_classes("openmoji,attribute=keycap", preprocess=PLAIN, split="all")
     assert keycap.counts[1] == 12
+    # Errors are over emoji: five tones, and men and women, of one emoji are one group.
+    codes = np.array([neutral(code) for code in skin.data.ids])
+    assert len(set(zip(codes, skin.groups, strict=True))) == len(set(codes)) == 63
     monkeypatch.setattr("geomkit.data.openmoji.SIZES", (32, 32))  # larger is not drawn
     large = load_classes("openmoji,attribute=skin_tone", preprocess=Preprocess(48))
     assert large.data.pixels([0]).shape == (1, 48, 48, 3)
+
+
+def test_unicodes_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = load_classes("openmoji,attribute=group", preprocess=PLAIN)
+    assert len(group.class_names) == 9 and group.counts.min() >= 10
+    assert group.class_names[2] == "animals and nature" and not group.data.left_out
+    spec = "openmoji,attribute=subgroup,skin_tones=true"
+    whole = load_classes(spec, preprocess=PLAIN, split="all")
+    assert len(whole) > 3700 and whole.counts.min() >= 1 and len(whole.class_names) == 98
+    said = {c: whole.class_names[k] for c, k in zip(whole.data.ids, whole.labels, strict=True)}
+    assert (said["1F415"], said["1F44B-1F3FF"], said["2764-FE0F"]) == (
+        "mammal", "open hand", "heart",
+    )  # fmt: skip
+    # An emoji that Unicode's table lacks is left out, and that is said.
+    from geomkit.data.labelled import attributes
+
+    real = attributes.group_of
+    monkeypatch.setattr(attributes, "group_of", lambda c: None if c == "1F415" else real(c))
+    fewer = load_classes(spec, preprocess=PLAIN, split="all")
+    assert len(fewer) == len(whole) - 1 and fewer.data.given == len(whole)
+    assert str(fewer.data.left_out[0]) == "1 emoji in no group of Unicode 17.0 (1F415)"
 
 
 @pytest.mark.parametrize(
@@ -341,7 +385,7 @@ def test_openmojis_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("dtd:.", "with the folders images and labels"),
         ("caltech101:.", "BACKGROUND_Google"),
         ("imagenet:.", "named by WordNet id"),
-        ("openmoji", "attribute=NAME (skin_tone, gender, flag, keycap)"),
+        ("openmoji", "attribute=NAME (skin_tone, gender, flag, keycap, group, subgroup)"),
         ("openmoji,attribute=skin", "did you mean 'skin_tone'"),
         ("openmoji,atribute=skin_tone", "did you mean 'attribute'"),
         ("openmoji,attribute=skin_tone,skin_tones=false", "needs the images with skin tones"),

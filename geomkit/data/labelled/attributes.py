@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
 from geomkit.data.declarations import Dataset, Request
+from geomkit.data.emoji_codes import all_groups, group_of, neutral
 from geomkit.data.labelled.classes import ClassData
-from geomkit.data.openmoji import (
-    ATTRIBUTION,
-    GENDER_SIGNS,
-    LICENCE,
-    PEOPLE,
-    TONES,
-    resized_openmoji,
-)
+from geomkit.data.openmoji import ATTRIBUTION, LICENCE, resized_openmoji
+from geomkit.data.pairs import LeftOut
+from geomkit.data.relations import RELATIONS, gender, skin_tone
 from geomkit.data.splits import default_splits, split_names
 from geomkit.errors import GeomkitError, unknown_name
 
 __all__ = ["ATTRIBUTES", "DATASET", "Attribute", "load_attribute"]
 
-_JOINER = "200D"
-_MALE = frozenset(man for man, _, _ in PEOPLE)
-_FEMALE = frozenset(woman for _, woman, _ in PEOPLE) | {"1F9D5"}  # a headscarf has no man's emoji
-_AS_MAN = {woman: man for man, woman, _ in PEOPLE} | {GENDER_SIGNS[1]: GENDER_SIGNS[0]}
-_CHILDREN = frozenset({"1F466", "1F467"})
 _FLAGS = frozenset({"1F3C1", "1F38C", "1F6A9", "1F3F3", "1F3F4"})
 
 
@@ -41,32 +31,15 @@ class Attribute:
             tone".
         label: Function from the code points of an id to its class, or ``None`` if it has none.
         skin_tones: Whether images with skin tones are classified too by default.
-        context: Function from the code points of an id to what is left of them without the
-            attribute: images of one context differ in the attribute alone. ``None`` if no two
-            images do.
+        lacking: What images without a class are, if every image should have one; empty where it is
+            an attribute that some do not have.
     """
 
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
     label: Callable[[list[str]], int | None]
     skin_tones: bool = False
-    context: Callable[[list[str]], str] | None = None
-
-
-def _skin_tone(codes: list[str]) -> int | None:
-    tones = {code for code in codes if code in TONES}
-    return TONES.index(tones.pop()) if len(tones) == 1 else None
-
-
-def _gender(codes: list[str]) -> int | None:
-    """Men and women, not children, and no image of both."""
-    joined = {code for before, code in pairwise(codes) if before == _JOINER}
-    people = set(codes)
-    male = bool(people & _MALE) or GENDER_SIGNS[0] in joined
-    female = bool(people & _FEMALE) or GENDER_SIGNS[1] in joined
-    if people & _CHILDREN or male == female:
-        return None
-    return int(female)
+    lacking: str = ""
 
 
 def _flag(codes: list[str]) -> int | None:
@@ -75,25 +48,32 @@ def _flag(codes: list[str]) -> int | None:
     return int(country or codes[0] in _FLAGS)
 
 
+def _in_groups(field: str) -> Attribute:
+    """Unicode's groups or subgroups, in words that :func:`load_openmoji` puts into captions."""
+    names = tuple(dict.fromkeys(getattr(group, field) for group in all_groups()))
+
+    def label(codes: list[str]) -> int | None:
+        found = group_of("-".join(codes))
+        return None if found is None else names.index(getattr(found, field))
+
+    return Attribute(names, _GROUPED, label, lacking="emoji in no group of Unicode 17.0")
+
+
+_GROUPED = ("{}", "something, {}", "{} emoji")
 _THING = ("{}", "an emoji of {}", "a drawing of {}")
-_TONE_NAMES = ("light", "medium-light", "medium", "medium-dark", "dark")
 
 ATTRIBUTES: dict[str, Attribute] = {
     "skin_tone": Attribute(
-        tuple(f"{tone} skin tone" for tone in _TONE_NAMES),
+        RELATIONS["skin_tone"].values,
         ("{}", "man {}", "woman {}", "person {}", "hand {}", "a person with {}"),
-        _skin_tone,
+        skin_tone,
         skin_tones=True,
-        context=lambda codes: "-".join(code for code in codes if code not in TONES),
     ),
-    "gender": Attribute(
-        ("man", "woman"),
-        ("{}", "a {}", "an emoji of a {}"),
-        _gender,
-        context=lambda codes: "-".join(_AS_MAN.get(code, code) for code in codes),
-    ),
+    "gender": Attribute(RELATIONS["gender"].values, ("{}", "a {}", "an emoji of a {}"), gender),
     "flag": Attribute(("something else", "a flag"), _THING, _flag),
     "keycap": Attribute(("something else", "a keycap"), _THING, lambda codes: int("20E3" in codes)),
+    "group": _in_groups("name"),
+    "subgroup": _in_groups("subgroup"),
 }
 """Attributes by name."""
 
@@ -139,6 +119,11 @@ def load_attribute(
     )
     labels = [chosen.label(code.split("-")) for code in data.ids]
     kept = np.array([row for row, label in enumerate(labels) if label is not None], int)
+    emoji = np.unique([neutral(data.ids[row]) for row in kept], return_inverse=True)[1]
+    without = [code for code, label in zip(data.ids, labels, strict=True) if label is None]
+    if chosen.lacking and without:
+        left_out = LeftOut.of(chosen.lacking, without)
+        data = replace(data, given=len(data), left_out=left_out)
     return ClassData(
         data=data.take(kept),
         labels=np.array([labels[row] for row in kept], np.int64),
@@ -149,6 +134,7 @@ def load_attribute(
         templates_from="geomkit's, after OpenMoji's names",
         train=train,
         test=test,
+        groups=emoji,
     )
 
 

@@ -37,6 +37,8 @@ class ClassData:
         templates_from: Origin of the prompts.
         train: Split that a linear probe is fitted on; ``None`` if there is none.
         test: Split to test on.
+        groups: For each image the number of its group, shape ``(n,)``: images of one group, such
+            as one emoji in five skin tones, are not independent. ``None`` if all are.
     """
 
     data: PairData
@@ -48,6 +50,7 @@ class ClassData:
     templates_from: str
     train: str | None
     test: str
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Count of images."""
@@ -60,7 +63,9 @@ class ClassData:
 
     def take(self, rows: np.ndarray, *, split: str | None = None) -> ClassData:
         """The same data with only some of its rows."""
-        return replace(self, data=self.data.take(rows, split=split), labels=self.labels[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        data = self.data.take(rows, split=split)
+        return replace(self, data=data, labels=self.labels[rows], groups=groups)
 
 
 def load_classes(
