@@ -35,17 +35,18 @@ def arithmetic(
     Args:
         sources: Models.
         options: How models are evaluated.
-        data: DATA spec: openmoji (skin tones and genders, with exact answers), or simat:ROOT
-            (SIMAT's tables, images and oscar_similarity_matrix.pt).
+        data: DATA spec: openmoji (skin tone, gender, colour and six other relations, with exact
+            answers), or simat:ROOT (SIMAT's tables, images and oscar_similarity_matrix.pt).
         strengths (--lambda): Factor of the difference of texts; may be repeated.
         split: Queries to ask. OpenMoji: val (from training images to held-out ones; default) or
             all. SIMAT: dev (default) or test.
-        difference: OpenMoji: texts to subtract: the attribute's words, or whole names.
+        difference: OpenMoji: texts to subtract: the relation's words, or whole names.
         per_value: Show the score of each value asked for.
 
     Examples:
         $ geomkit arithmetic ckpt.pt
         $ geomkit arithmetic ckpt.pt --lambda 0.5 --lambda 1 --per-value
+        $ geomkit arithmetic ckpt.pt --data openmoji,hold_out=relations
     """
     from geomkit.data import parse_spec
     from geomkit.data.queries import arithmetic_spec

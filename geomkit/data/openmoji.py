@@ -76,7 +76,7 @@ def load_openmoji(
         captions: Largest number of captions per image, 1 to 5: its name alone, or names and
             aliases.
         groups: Whether each training image has two captions more, in English, with Unicode's
-            subgroup and group: "dog, mammal" and "mammal, animals and nature". Held-out
+            subgroup and group: "fox, animals and nature" and "mammal, animals and nature". Held-out
             images do not, so that retrieval has no caption of many images.
         hold_out: What ``val`` is made of. ``bases``: a fifth of the base emoji by a seeded hash,
             each with all its skin tones and look-alikes. ``variants``: a fifth of the images that
@@ -126,7 +126,7 @@ def load_openmoji(
         places = [group_of(code) for code in ids]
         for row in np.flatnonzero(~held):
             if place := places[row]:
-                further = f"{texts[row][0]}, {place.subgroup}", f"{texts[row][0]}, {place.name}"
+                further = f"{texts[row][0]}, {place.name}", f"{place.subgroup}, {place.name}"
                 texts[row] += further
         if lacking := places.count(None):
             note = f"images in no group of Unicode 17.0, without its captions: {lacking:,}"

@@ -16,7 +16,12 @@ from geomkit.data.emoji_codes import GENDER_SIGNS, JOINER, PEOPLE, SELECTOR, TON
 from geomkit.data.pairs import seeded_hash
 from geomkit.data.splits import VAL_SHARE
 
-__all__ = ["RELATIONS", "Relation", "gender", "held_out_relations", "skin_tone"]
+__all__ = ["LEAST", "MEAN", "RELATIONS", "Relation", "gender", "held_out_relations", "skin_tone"]
+
+LEAST = 20
+"""Queries of multimodal arithmetic that a relation must have, about two emoji or more."""
+MEAN = "mean_per_relation_acc1"
+"""Name of the score of arithmetic in which every relation counts alike."""
 
 _MALE = frozenset(man for man, _, _ in PEOPLE)
 _FEMALE = frozenset(woman for _, woman, _ in PEOPLE) | {"1F9D5"}  # a headscarf has no man's emoji

@@ -20,6 +20,7 @@ from geomkit.data import PairData
 from geomkit.data.emoji_codes import neutral
 from geomkit.data.pairs import LeftOut
 from geomkit.data.queries import arithmetic_data, arithmetic_spec
+from geomkit.data.relations import LEAST, MEAN
 from geomkit.errors import GeomkitError, unknown_name
 from geomkit.metrics.number import mean_with_error
 from geomkit.models.checkpoints.checkpoint import Checkpoint
@@ -27,16 +28,13 @@ from geomkit.tasks.features import Runner, Running
 from geomkit.tasks.queries import Answers, Task, answer, tasks_of
 from geomkit.tasks.result import ArithmeticResult, Example, Part, in_columns, model_names
 
-__all__ = ["DIFFERENCES", "ELSEWHERE", "LEAST", "MEAN", "SPLITS", "arithmetic"]
+__all__ = ["DIFFERENCES", "ELSEWHERE", "SPLITS", "arithmetic"]
 
 DIFFERENCES = ("words", "names")
 """Texts that are subtracted: the two words of the attribute, as in SIMAT, or the whole names of the
 two images."""
 SPLITS = ("val", "all")
 ELSEWHERE = "another emoji"
-MEAN = "mean_per_relation_acc1"
-LEAST = 20
-"""Queries that a relation must have, about two emoji or more, to be asked."""
 EXAMPLES = 6
 """Largest number of successes, and of failures; each is of a different emoji."""
 

@@ -12,6 +12,7 @@ import pytest
 from task_samples import few_images, folders, write_all
 
 from geomkit.data.labelled.attributes import ATTRIBUTES
+from geomkit.data.relations import MEAN
 from geomkit.errors import GeomkitError
 from geomkit.models.checkpoints import load_run
 from geomkit.plots import Panel, Series, small_multiples
@@ -98,10 +99,18 @@ def refuse_to_measure(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> No
 
 def test_zero_shot_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, found, said = measured(zeroshot.EXPERIMENT, tmp_path, TOY)
-    assert rows.values("data")[0] == "openmoji,n=40,skin_tones=true val"
-    classified = rows.where(metric="mean_per_class_recall")
-    assert classified.values("task") == ["skin_tone", "gender", "flag"]
-    assert {row.loss for row in classified} == set(LOSSES) and len(classified) == 9
+    assert rows.values("data")[0] == "openmoji,n=40,skin_tones=true,groups=true val"
+    classified = Rows(
+        row
+        for task in zeroshot.asked(TOY)
+        for row in rows.where(metric=task.metric, task=task.name)
+    )
+    assert classified.values("task") == ["skin_tone", "gender", "flag", "group", "subgroup"]
+    assert {row.loss for row in classified} == set(LOSSES) and len(classified) == 15
+    assert rows.one(metric="classes", task="subgroup").value == 98
+    assert rows.one(metric="emoji", task="skin_tone").value == 63
+    for row in rows.where(metric=("class_variance_share", "within_one_recall")):
+        assert 0 < row.value <= 1
     assert all(0 <= row.value <= 1 and row.stderr >= 0 for row in classified)
     assert rows.one(metric="chance", task="skin_tone").value == 0.2
     assert rows.one(metric="smallest_class", task="keycap").value < zeroshot.LEAST
@@ -128,7 +137,7 @@ def test_zero_shot_on_folders_of_the_users(
         row.value for row in rows.where(metric="acc1", task="my_colours")
     ]
     figure = zeroshot.by_task(rows, dim=8)
-    assert len(figure.axes) == 3
+    assert len(figure.axes) == 4
     drawn(figure)
 
 
@@ -145,7 +154,7 @@ def test_models_of_other_data_are_asked_about_all_emoji(
     assert len(rows.where(metric="mean_per_class_recall", task="keycap")) == 1
     rows, _, _ = measured(arithmetic.EXPERIMENT, tmp_path, options)
     assert rows.values("data")[0].endswith(" all")
-    assert len(rows.where(metric="acc1", **{"lambda": "1"}, difference="words")) == 1
+    assert len(rows.where(metric=MEAN, **{"lambda": "1"}, difference="words")) == 1
 
 
 def mean_rows(gains: dict[str, float], *, tasks: str = "openmoji", seeds: int = 3) -> Rows:
@@ -217,7 +226,7 @@ def test_the_mean_of_zero_shot_against_the_dimension() -> None:
 
 def test_data_of_the_experiments() -> None:
     options = Options(data="openmoji,hold_out=bases,seed=2")
-    assert openmoji_with(options, hold_out="variants") == "openmoji,hold_out=variants,seed=2"
+    assert openmoji_with(options, hold_out="relations") == "openmoji,hold_out=relations,seed=2"
     assert openmoji_with(Options(data="coco:/x,n=3"), skin_tones=True) == "coco:/x,n=3"
     for module in (zeroshot, arithmetic):
         for quick, cells, steps in ((False, 9, 600), (True, 3, 180)):
@@ -227,7 +236,7 @@ def test_data_of_the_experiments() -> None:
             assert len(set(made)) == cells * len(dims)
             assert {c.config.steps for c in made} == {steps}
     held_out = {c.config.data for c in arithmetic.EXPERIMENT.cells(options)}
-    assert held_out == {"openmoji,hold_out=variants,seed=2,skin_tones=true"}
+    assert held_out == {"openmoji,hold_out=relations,seed=2,skin_tones=true"}
     assert zeroshot.asked(options)[0].spec.endswith(",skin_tones=true,seed=2")
     twice = zeroshot.asked(Options(tasks=("cifar10:/a", "cifar10:/b")))
     assert [t.name for t in twice if t.given] == ["cifar10", "cifar10-2"]
@@ -257,7 +266,7 @@ def test_arithmetic_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def score_rows(
-    gains: dict[str, float], *, metric: str = "acc1", condition: str = "difference=words;lambda=1"
+    gains: dict[str, float], *, metric: str = MEAN, condition: str = "difference=words;lambda=1"
 ) -> Rows:
     noise = np.random.default_rng(1).normal(0, 0.004, (len(LOSSES), 3))
     return Rows(
@@ -295,9 +304,10 @@ def test_figures_of_arithmetic_show_the_rows() -> None:
                 for kind in ("words", "names"):
                     value = 0.1 * (k + 1) * float(strength)
                     rows.append(
-                        Row(*run, "acc1", value, 0.01, f"difference={kind};lambda={strength}")
+                        Row(*run, MEAN, value, 0.01, f"difference={kind};lambda={strength}")
                     )
-            rows.append(Row(*run, "acc1_value", 0.2, 0.01, "asked=gender: man"))
+            for name in ("acc1_skin_tone", "acc1_hair"):
+                rows.append(Row(*run, name, 0.2 + k / 10, 0.01, "difference=words;lambda=1"))
             for found, share in (("a skin tone", 0.7), ("another emoji", 0.3)):
                 condition = f"attribute=skin_tone;found={found};wanted=a skin tone"
                 rows.append(Row(*run, "taken_for", share, condition=condition))
@@ -307,6 +317,10 @@ def test_figures_of_arithmetic_show_the_rows() -> None:
         line = next(line for line in words.lines if line.get_label() == loss)
         np.testing.assert_allclose(line.get_xdata(), [0, 0.5, 1])
         np.testing.assert_allclose(line.get_ydata(), 0.1 * (k + 1) * np.array([0, 0.5, 1]))
+    relations = figure.axes[2]
+    assert [t.get_text() for t in relations.get_xticklabels()] == ["skin tone", "hair"]
+    cua = next(line for line in relations.lines if line.get_label() == "cua")
+    np.testing.assert_allclose(cua.get_ydata(), 0.3)
     drawn(figure)
     table = arithmetic.confusion(rows)
     np.testing.assert_allclose(table.axes[0].images[0].get_array(), [[0.7, 0.3]])

@@ -14,10 +14,10 @@ from task_samples import few_images, nano
 from geomkit.data import load_data
 from geomkit.data.emoji_codes import neutral
 from geomkit.data.queries import arithmetic_data, arithmetic_spec
-from geomkit.data.relations import RELATIONS, held_out_relations
+from geomkit.data.relations import MEAN, RELATIONS, held_out_relations
 from geomkit.errors import GeomkitError
 from geomkit.tasks import queries
-from geomkit.tasks.arithmetic import ELSEWHERE, MEAN, arithmetic
+from geomkit.tasks.arithmetic import ELSEWHERE, arithmetic
 from geomkit.tasks.arithmetic import _mean_part as mean_part
 from geomkit.tasks.queries import Task, answer, moved, nearest, tasks_of
 
