@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import shlex
 import signal
 import sys
@@ -14,15 +16,20 @@ from geomkit._core.table import Table
 from geomkit.errors import GeomkitError
 
 from . import console
-from .options import Device, Download, Workers, one_of
+from .options import Device, Download, Workers, one_of, within
 from .progress import Display, StopSignal
+from .verify import verify
 
 if TYPE_CHECKING:
     from geomkit.reproduce import Experiment, Options, Outcome, Plan
     from geomkit.reproduce.framework.progress import Event
+    from geomkit.reproduce.framework.rerun import Again, Compared
 
 __all__ = ["reproduce"]
 
+_MACHINE = ("device", "workers", "threads", "download")
+_OF_VERIFY = {"names", "cells", "seed", "jobs", "form", *_MACHINE}
+"""Options that verify takes; the others are those of the report."""
 _COLOURS = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
 
 
@@ -46,15 +53,19 @@ def reproduce(
     resume: bool = False,
     overwrite: bool = False,
     redraw: bool = False,
+    cells: Annotated[float | None, within(0, 1)] = None,
+    seed: Annotated[int | None, within(0, math.inf)] = None,
     form: Annotated[str, one_of("text", "markdown", "csv", flag="--format")] = "text",
 ) -> int:
     """Reproduce the paper's experiments: train, measure, draw, and judge its claims.
 
     Trained models are kept and shared among the experiments. An interrupted run continues where it
-    stopped.
+    stopped. `verify FOLDER` checks a finished report: that its files are those of one run and
+    belong together, and that a part of its models, trained again, gives its numbers. Where
+    something differs, the exit status is 1.
 
     Args:
-        names: Names of experiments, or all. Default: list, which shows them.
+        names: Names of experiments, or all. Default: list, which shows them. Or: verify FOLDER.
         data: DATA spec to train on.
         model: Architecture: tiny, nano, or one of open_clip.
         pretrained: SOURCE to fine-tune by the paper's recipe; default: train from scratch.
@@ -72,12 +83,16 @@ def reproduce(
         resume: Keep finished experiments, continue the others.
         overwrite: Measure finished experiments again.
         redraw: Draw and judge finished experiments from their results.
-        form: Form of the verdicts and of the list.
+        cells: Share of the models that verify trains again, 0 to 1; default: 0.1.
+        seed: Random seed of their choice; default: 0.
+        form: Form of the verdicts, of the list and of the numbers of verify.
 
     Examples:
         $ geomkit reproduce figure2 --quick
         $ geomkit reproduce all --jobs 2 --resume
+        $ geomkit reproduce verify reports/openmoji --cells 0.1
     """
+    given = dict(locals())
     from geomkit.reproduce import Options
     from geomkit.reproduce.framework.catalogue import all_experiments
     from geomkit.reproduce.framework.planning import plan
@@ -91,6 +106,9 @@ def reproduce(
             )
         _print_list(all_experiments().values(), form)
         return 0
+    if names[0] == "verify":
+        return _verify(given)
+    _refuse(given, {"cells", "seed"}, "only with verify")
     options = Options(
         data=data, model=model, pretrained=pretrained, seeds=_numbers(seeds), quick=quick,
         device=device, workers=workers, threads=threads, download=download,
@@ -129,6 +147,51 @@ def _run(planned: Plan, options: Options, out: Path, *, command: str, form: str,
         _print_verdicts(outcomes, form)
         console.out(str(out))
     return 0
+
+
+def _verify(given: dict[str, Any]) -> int:
+    """Verify a report: options that its runs decided are refused."""
+    from geomkit.reproduce import Options
+    from geomkit.reproduce.framework.rerun import rerun
+    from geomkit.training.loop import Interrupted
+
+    _, *folders = given["names"]
+    if len(folders) != 1:
+        raise GeomkitError(f"verify: expected one folder of a report, got {len(folders)}")
+    _refuse(given, given.keys() - _OF_VERIFY, "not with verify, which reads it from the report")
+    folder, share = Path(folders[0]), given["cells"]
+    machine = Options(**{name: given[name] for name in _MACHINE})
+    _check(machine, jobs=given["jobs"])
+    with StopSignal("stopping after this step", graceful=False) as stop:
+
+        def again(work: list[Again]) -> list[Compared]:
+            with _Watcher(stop) as watcher:
+                return rerun(
+                    folder, work, jobs=given["jobs"], watch=watcher, should_stop=stop,
+                    planned=lambda plan: console.line(
+                        f"training {len(plan.cells)} models again; "
+                        f"about {_duration(plan.seconds)}"
+                    ),
+                )  # fmt: skip
+
+        try:
+            good = verify(
+                folder, machine, share=0.1 if share is None else share, seed=given["seed"] or 0,
+                form=given["form"], rerun=again,
+            )  # fmt: skip
+        except Interrupted:
+            console.line(f"geomkit: stopped; nothing was written to {folder}")
+            return 128 + (stop.number or signal.SIGINT)
+    return int(not good)
+
+
+def _refuse(given: dict[str, Any], names: Iterable[str], why: str) -> None:
+    """Refuse options that are given where they mean nothing."""
+    usual = inspect.signature(reproduce).parameters
+    for name in sorted(names):
+        if given[name] != usual[name].default:
+            flag = name if name != "only_plan" else "plan"
+            raise GeomkitError(f"--{flag}: {why}")
 
 
 def _numbers(seeds: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from geomkit.reproduce.framework.grid import finished, seconds_of
 from geomkit.reproduce.framework.record import is_done
 from geomkit.training.config import TrainConfig, evaluation_steps
 
-__all__ = ["CELLS", "Plan", "cost", "model_of", "plan", "steps_of"]
+__all__ = ["CELLS", "Plan", "cost", "model_of", "plan", "plan_of", "steps_of"]
 
 CELLS = "cells"
 """Folder of the trained models, within the folder of results."""
@@ -50,18 +50,30 @@ class Plan:
 
 
 def plan(names: Sequence[str], options: Options, out: Path, *, overwrite: bool = False) -> Plan:
+    """Plan of running the experiments of these names, or of ``all``.
+
+    Arguments are those of :func:`plan_of`.
+
+    Raises:
+        GeomkitError: For an unknown name, or as :func:`plan_of`.
+    """
+    return plan_of(catalogue.chosen(names), options, out, overwrite=overwrite)
+
+
+def plan_of(
+    chosen: Sequence[Experiment], options: Options, out: Path, *, overwrite: bool = False
+) -> Plan:
     """Plan of running these experiments.
 
     Args:
-        names: Names of experiments, or ``all``.
+        chosen: Experiments in order.
         options: Options of the run.
         out: Folder of results; cells trained there already are counted.
         overwrite: Whether finished experiments are measured again.
 
     Raises:
-        GeomkitError: For an unknown name, or options that a cell cannot be trained with.
+        GeomkitError: For options that a cell cannot be trained with.
     """
-    chosen = catalogue.chosen(names)
     by_experiment = [(e, e.distinct_cells(options)) for e in chosen]
     done = tuple(e.name for e, cells in by_experiment
                  if not overwrite and is_done(e, options, out / e.name, cells))  # fmt: skip
@@ -75,7 +87,7 @@ def plan(names: Sequence[str], options: Options, out: Path, *, overwrite: bool =
         *((cell, cost(cell) * speeds.get(model_of(cell), typical)) for cell in left),
         *((e.name, e.seconds(options) * typical) for e in chosen if e.name not in done),
     ]
-    return Plan(chosen, cells, left, len(trained), done, tuple(work))
+    return Plan(tuple(chosen), cells, left, len(trained), done, tuple(work))
 
 
 def model_of(cell: Cell) -> str:

@@ -17,6 +17,7 @@ from geomkit.reproduce.framework.grid import cell_path, conditions_of, train_cel
 from geomkit.reproduce.framework.planning import CELLS, Plan
 from geomkit.reproduce.framework.progress import Event, Progress
 from geomkit.reproduce.framework.record import (
+    RESULTS,
     Outcome,
     Record,
     Seconds,
@@ -25,7 +26,7 @@ from geomkit.reproduce.framework.record import (
 )  # fmt: skip
 from geomkit.reproduce.framework.report import write_index, write_report
 from geomkit.reproduce.framework.results import read_rows, write_rows
-from geomkit.reproduce.framework.seal import code_sha256, machine
+from geomkit.reproduce.framework.seal import code_sha256, file_sha256, machine
 
 __all__ = ["run"]
 
@@ -157,6 +158,9 @@ class _Run:
                 f"{outcome.folder / 'run.json'}: was changed after the run; restore it, or give "
                 "--overwrite to measure again"
             )
+        results = outcome.folder / RESULTS
+        if record.files.get(RESULTS, sealed := file_sha256(results)) != sealed:
+            self.progress.say("line", f"{results}: was changed after it was measured")
         figures = experiment.draw(outcome.rows, self._context(outcome.folder))
         record = replace(record, title=experiment.title, verdicts=outcome.verdicts)
         written = write_report(outcome, figures, record)

@@ -1,0 +1,123 @@
+"""``geomkit reproduce verify``: the report's files, and its numbers measured again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geomkit._core.table import Table
+
+from . import console
+
+if TYPE_CHECKING:
+    from geomkit.reproduce import Options
+    from geomkit.reproduce.framework.rerun import Again, Compared
+    from geomkit.reproduce.framework.verify import Findings
+
+__all__ = ["verify"]
+
+_HEADINGS = ("model", "metric", "stored", "rerun", "difference", "verdict")
+
+
+def verify(
+    folder: Path,
+    machine: Options,
+    *,
+    share: float,
+    seed: int,
+    form: str,
+    rerun: Callable[[list[Again]], list[Compared]],
+) -> bool:
+    """Check a report, train some of its models again, and print what was found.
+
+    Args:
+        folder: Report.
+        machine: Options of this machine.
+        share: Share of the models to train again.
+        seed: Random seed of their choice.
+        form: Form of the table.
+        rerun: Trains and measures models again.
+
+    Returns:
+        Whether all belongs together and all numbers agree.
+    """
+    from geomkit.reproduce.framework.rerun import EXACT, choose
+    from geomkit.reproduce.framework.verify import check_report
+
+    say = console.out if form == "text" else console.line
+    found = check_report(folder)
+    for note in found.notes:
+        console.line(note)
+    for failure in found.failures:
+        say(failure)
+    compared: list[Compared] = []
+    if share:
+        work, left_out = choose(found.records, share, seed=seed, machine=machine)
+        for line in left_out:
+            console.line(f"{folder}/{line}")
+        for again in work:
+            names = ", ".join(again.experiments)
+            if again.others:
+                console.line(f"{names}: made otherwise ({'; '.join(again.others)}): numbers are "
+                             "compared with their spread over seeds")  # fmt: skip
+            else:
+                console.line(f"{names}: numbers are compared one by one, to {EXACT:g}")
+        compared = rerun(work)
+    if compared:
+        shown = compared if form == "csv" else _worst(compared)
+        console.table(Table(_HEADINGS, [[_row(one) for one in shown]], remarks=True), form)
+    say(_summary(folder, found, compared))
+    return not found.failures and all(number.agrees for number in compared)
+
+
+def _worst(compared: Sequence[Compared]) -> list[Compared]:
+    """Numbers that differ; for a model of an experiment without any, the most different one."""
+    groups: dict[tuple, list[Compared]] = {}
+    for number in compared:
+        groups.setdefault((number.row.experiment, number.cell), []).append(number)
+    shown: list[Compared] = []
+    for group in groups.values():
+        differ = [number for number in group if not number.agrees]
+        shown += differ or [max(group, key=lambda number: number.share)]
+    return shown
+
+
+def _row(number: Compared) -> list[str]:
+    row = number.row
+    if number.agrees:
+        verdict = "agrees"
+    elif math.isnan(number.stored):
+        verdict = "not in results.csv"
+    else:
+        verdict = f"differs: expected {number.expected:.6g} ± {number.allowed:.2g}"
+    return [
+        f"{row.experiment}: {number.cell.label}",
+        f"{row.metric} ({row.condition})" if row.condition else row.metric,
+        f"{number.stored:.9g}", f"{row.value:.9g}", f"{number.difference:.2g}", verdict,
+    ]  # fmt: skip
+
+
+def _summary(folder: Path, found: Findings, compared: Sequence[Compared]) -> str:
+    """The last line: what was checked, and what came of it."""
+    count = len(found.failures)
+    words = f"{count} thing{'s' * (count > 1)} that do not belong" if count else "all belongs"
+    parts = [f"{len(found.records)} experiments: {words} together"]
+    if compared:
+        models = len({number.cell for number in compared})
+        differ = [number for number in compared if not number.agrees]
+        same = sum(number.difference == 0 for number in compared)
+        largest = max((abs(number.difference) for number in compared), key=_finite)
+        parts.append(
+            f"{models} model{'s' * (models > 1)} trained again: of {len(compared):,} numbers "
+            f"{len(differ) or 'none'} differ{'s' * (len(differ) < 2)}, {same:,} are the same to "
+            f"the last digit, the largest difference is {largest:.2g}"
+        )
+    elif not found.failures:
+        parts.append("no model was trained again")
+    return f"{folder}: {'; '.join(parts)}"
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else -1.0

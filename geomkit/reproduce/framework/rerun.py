@@ -1,0 +1,277 @@
+"""Models of a report trained and measured again, and their numbers beside the stored ones."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from geomkit.reproduce.framework import catalogue, seal
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.planning import Plan, plan_of
+from geomkit.reproduce.framework.progress import Event
+from geomkit.reproduce.framework.record import RESULTS, Record
+from geomkit.reproduce.framework.results import Row, Rows, read_rows
+from geomkit.reproduce.framework.runner import run
+
+__all__ = ["EXACT", "Again", "Compared", "choose", "rerun"]
+
+EXACT = 1e-5
+"""Largest difference, relative to numbers above 1, on the same machine with the same code."""
+LEVEL, MOST_SPREADS = 1e-4, 6.0
+"""Elsewhere a number is expected in the interval that a further seed would miss this often, of at
+most so many standard deviations."""
+FLOOR, ONE_SEED = 0.02, 0.25
+"""Least difference that is allowed elsewhere, as a share of the number; and where it has one seed
+alone."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """Models of a report that are trained again together.
+
+    Attributes:
+        options: Options of the report, with the machine's of this run.
+        experiments: Cells by the name of the experiment that measures them.
+        others: Differences from how they were made; empty if numbers should be the same.
+    """
+
+    options: Options
+    experiments: Mapping[str, Sequence[Cell]]
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A number of a report beside the one that was measured again.
+
+    Attributes:
+        row: Row as it was measured again.
+        cell: Model.
+        stored: Number of the report; NaN if it has none.
+        expected: Number that is compared with: the stored one, or the mean over its seeds.
+        allowed: Largest difference from it.
+    """
+
+    row: Row
+    cell: Cell
+    stored: float
+    expected: float
+    allowed: float
+
+    @property
+    def difference(self) -> float:
+        """The new number less the stored one."""
+        return self.row.value - self.stored
+
+    @property
+    def share(self) -> float:
+        """Distance from what is expected, as a share of what is allowed."""
+        if math.isnan(self.row.value) and math.isnan(self.expected):
+            return 0.0
+        distance = abs(self.row.value - self.expected)
+        return distance / self.allowed if math.isfinite(distance) else math.inf
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the numbers agree."""
+        return self.share <= 1.0
+
+
+def choose(
+    records: Mapping[str, Record], share: float, *, seed: int = 0, machine: Options
+) -> tuple[list[Again], list[str]]:
+    """Choose trained models of a report at random.
+
+    Args:
+        records: Records by experiment.
+        share: Share of the models, 0 to 1; of any share above 0, at least one model.
+        seed: Random seed of the choice.
+        machine: Options of the machine: device, workers, threads (0: as stored), download.
+
+    Returns:
+        Groups of models that are trained with the same options and threads; and the experiments
+        that cannot be measured model by model, a line each.
+    """
+    known = catalogue.all_experiments()
+    cells: dict[str, Cell] = {}
+    users: dict[str, list[str]] = {}
+    left_out = []
+    for name, record in records.items():
+        experiment = known.get(name)
+        if experiment is None or experiment.of_cell is None:
+            why = "trains models beside its cells" if experiment else "is not installed"
+            left_out.append(f"{name}: {why}: its seals are checked, and no number measured again")
+            continue
+        stored = {cell["key"] for cell in record.cells}
+        found = [c for c in experiment.distinct_cells(record.options) if c.key in stored]
+        if len(found) < len(stored):
+            left_out.append(f"{name}: {len(stored) - len(found)} models are left out: the "
+                            "installed geomkit trains others")  # fmt: skip
+        for cell in found:
+            cells[cell.key] = cell
+            users.setdefault(cell.key, []).append(name)
+    number = math.ceil(share * len(cells) - 1e-9)
+    picked = random.Random(seed).sample(sorted(cells), number)
+    groups: dict[tuple[Options, int], dict[str, list[Cell]]] = {}
+    for key in cells:
+        for name in users[key] if key in picked else ():
+            how = records[name].options, _threads(records[name], key)
+            groups.setdefault(how, {}).setdefault(name, []).append(cells[key])
+    return [
+        _again(options, threads, work, records, machine)
+        for (options, threads), work in groups.items()
+    ], left_out
+
+
+def _threads(record: Record, key: str) -> int:
+    """Threads that a model was trained with; 0 if unknown."""
+    return next(int(cell["threads"]) for cell in record.cells if cell["key"] == key)
+
+
+def _again(
+    options: Options, threads: int, work: Mapping[str, Sequence[Cell]],
+    records: Mapping[str, Record], here: Options,
+) -> Again:  # fmt: skip
+    options = replace(
+        options, device=here.device, workers=here.workers, download=here.download,
+        threads=here.threads or threads,
+    )  # fmt: skip
+    others = [] if threads and options.threads == threads else [
+        f"{threads or 'unknown'} threads, here {options.threads or 'the default'}"
+    ]  # fmt: skip
+    for name in work:
+        others += _others(records[name], seal.machine(here.device))
+    return Again(options, work, tuple(dict.fromkeys(others)))
+
+
+def _others(record: Record, here: Mapping[str, str]) -> list[str]:
+    """What differs from how a record was made."""
+    from geomkit._core.runtime import versions
+
+    now = {**versions(), **here, "code": seal.code_sha256()[:12]}
+    then = {**record.versions, **record.machine, "code": record.measured_by[:12]}
+    return [
+        f"{name} {then.get(name) or 'unknown'}, here {value}"
+        for name, value in now.items() if then.get(name) != value
+    ]  # fmt: skip
+
+
+def rerun(
+    out: Path,
+    work: Iterable[Again],
+    *,
+    jobs: int = 1,
+    planned: Callable[[Plan], None] = lambda plan: None,
+    watch: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Compared]:
+    """Train and measure models again, in a temporary folder, and compare their numbers.
+
+    Args:
+        out: Folder of the report; nothing is written there.
+        work: Models, see :func:`choose`.
+        jobs: Number of trainings at a time.
+        planned: Receives the plan of each group.
+        watch: Receives events of progress.
+        should_stop: Called after each training step and between experiments.
+
+    Raises:
+        GeomkitError: As :func:`geomkit.reproduce.framework.runner.run`.
+        Interrupted: If ``should_stop`` returned true.
+    """
+    known = catalogue.all_experiments()
+    compared: list[Compared] = []
+    for again in work:
+        found: list[tuple[str, Cell, Rows]] = []
+        with TemporaryDirectory(prefix="geomkit-verify-") as folder:
+            chosen = [_only(known[name], cells, found) for name, cells in again.experiments.items()]
+            plan = plan_of(chosen, again.options, Path(folder))
+            planned(plan)
+            run(
+                plan, again.options, Path(folder), command="", jobs=jobs, watch=watch,
+                should_stop=should_stop,
+            )  # fmt: skip
+        stored = {name: _Stored(read_rows(out / name / RESULTS)) for name in again.experiments}
+        for name, cell, rows in found:
+            tight = not again.others
+            compared += [stored[name].compared(row, cell, tight=tight) for row in rows]
+    return compared
+
+
+def _only(
+    experiment: Experiment, cells: Sequence[Cell], found: list[tuple[str, Cell, Rows]]
+) -> Experiment:
+    """The experiment with some of its cells, which draws and judges nothing and adds to a list."""
+    of_cell = experiment.of_cell
+    assert of_cell is not None
+
+    def measure(context: Context) -> Rows:
+        for cell in cells:
+            found.append((experiment.name, cell, of_cell(cell, context)))
+        return Rows()
+
+    return replace(
+        experiment, cells=lambda options: list(cells), measure=measure, claims=(),
+        draw=lambda rows, context: {},
+    )  # fmt: skip
+
+
+class _Stored:
+    """Numbers of an experiment in a report, with their spread over seeds.
+
+    Args:
+        rows: Content of ``results.csv``.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = {_identity(row): row for row in rows}
+        self.seeds: dict[Row, list[float]] = {}
+        for row in rows:
+            self.seeds.setdefault(_setting(row), []).append(row.value)
+        # The deviation of three seeds is itself uncertain: that of all settings is taken together.
+        self.pools: dict[tuple, list[list[float]]] = {}
+        for setting, values in self.seeds.items():
+            self.pools.setdefault(_pool(setting), []).append(values)
+
+    def compared(self, row: Row, cell: Cell, *, tight: bool) -> Compared:
+        """A number that was measured again beside the stored one."""
+        old = self.rows.get(_identity(row))
+        if old is None:
+            return Compared(row, cell, math.nan, math.inf, EXACT)
+        if tight or row.seed < 0:  # numbers of the data depend on no training
+            return Compared(row, cell, old.value, old.value, EXACT * max(1.0, abs(old.value)))
+        return Compared(row, cell, old.value, *self._expected(old))
+
+    def _expected(self, old: Row) -> tuple[float, float]:
+        """What a training elsewhere is expected to give, and the difference that is allowed."""
+        from scipy import stats
+
+        values = self.seeds[_setting(old)]
+        error = old.stderr if math.isfinite(old.stderr) else 0.0
+        if len(values) == 1:
+            return old.value, max(4 * error, ONE_SEED * abs(old.value), FLOOR)
+        pool = [np.asarray(v) for v in self.pools[_pool(old)]]
+        freedom = sum(len(v) - 1 for v in pool)
+        deviation = math.sqrt(sum(float(((v - v.mean()) ** 2).sum()) for v in pool) / freedom)
+        spreads = min(MOST_SPREADS, float(stats.t.ppf(1 - LEVEL / 2, freedom)))
+        mean = float(np.mean(values))
+        allowed = spreads * deviation * math.sqrt(1 + 1 / len(values))
+        return mean, max(allowed, error, FLOOR * abs(mean), EXACT)
+
+
+def _identity(row: Row) -> Row:
+    return replace(row, value=0.0, stderr=0.0)
+
+
+def _setting(row: Row) -> Row:
+    return replace(row, value=0.0, stderr=0.0, seed=0)
+
+
+def _pool(row: Row) -> tuple:
+    return row.data, row.metric, row.condition

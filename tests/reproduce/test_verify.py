@@ -1,0 +1,286 @@
+"""Reports that prove themselves: forged ones are told, honest ones are measured again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_reproduce import cell
+
+from geomkit.errors import GeomkitError
+from geomkit.reproduce.framework import catalogue, planning, rerun, runner, verify
+from geomkit.reproduce.framework.claims import Claim, average, below
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.measuring import each_cell, measured
+from geomkit.reproduce.framework.record import Record, read_record
+from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
+
+OPTIONS = Options(data="openmoji,n=12", seeds=(1, 2), threads=1)
+METRICS = ("centroid_distance", "alignment")
+
+
+def experiment(name: str, *, controls: bool = False, drawn: bool = False) -> Experiment:
+    def cells(options: Options) -> list[Cell]:
+        return [cell("clip", seed) for seed in options.used_seeds]
+
+    def of_cell(one: Cell, context: Context) -> Rows:
+        return measured(name, one, context, metrics=METRICS)
+
+    def draw(rows: Rows, context: Context) -> dict:
+        from geomkit.plots.style import axes_grid
+
+        if not drawn:
+            return {}
+        figure, (axes,) = axes_grid(1, 1, columns=1)
+        axes.plot([row.value for row in rows])
+        return {name: figure}
+
+    test = below(average(loss="clip", metric="centroid_distance"), 0, "distance")
+    return Experiment(
+        name, f"Title of {name}", f"What is {name}?", cells, each_cell(cells, of_cell), draw,
+        claims=(Claim("It is below nothing", "−1", test),),
+        of_cell=None if controls else of_cell,
+    )  # fmt: skip
+
+
+_made: list[Path] = []
+
+
+@pytest.fixture
+def report(
+    trained_once: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    """A copy of a report of three experiments, one of which has no numbers of single models."""
+    found = {
+        "one": experiment("one", drawn=True),
+        "two": experiment("two"),
+        "three": experiment("three", controls=True),
+    }
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: found)
+    if not _made:
+        out = tmp_path_factory.mktemp("made") / "r"
+        command = "geomkit reproduce all"
+        runner.run(planning.plan(["all"], OPTIONS, out), OPTIONS, out, command=command)
+        _made.append(out)
+    return Path(shutil.copytree(_made[0], tmp_path / "r"))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text, (path, old)
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+def a_number(out: Path) -> None:
+    path = out / "one/results.csv"
+    first, *others = read_rows(path)
+    write_rows(path, [replace(first, value=first.value - 9), *others], overwrite=True)
+
+
+def resealed(out: Path, change: Callable[[Record], Record]) -> None:
+    """Write a changed ``run.json`` with a seal that fits, and the index over it."""
+    from geomkit.reproduce.framework.report import write_index
+
+    record = read_record(out / "one")
+    assert record is not None
+    record = replace(change(record), files={})
+    names = [path.name for path in (out / "one").iterdir() if path.is_file()]
+    drawn = [name for name in names if not name.endswith((".json", ".csv"))]
+    record.sealed(out / "one", sorted(drawn), record.written_by).write(out / "one")
+    write_index(out)
+
+
+FORGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
+    "a number": (
+        a_number,
+        ("r/one/results.csv: was changed", "run.json: says 'not reproduced'", "one/report.md: is"),
+    ),
+    "a verdict": (
+        lambda out: edit(out / "one/run.json", '"not reproduced"', '"reproduced"'),
+        ("r/one/run.json: was changed", "says 'reproduced'", "r/report.md: is not what"),
+    ),
+    "a number of the run": (
+        lambda out: edit(out / "two/run.json", '"training": ', '"training": 1'),
+        ("r/two/run.json: was changed after the run",),
+    ),
+    "a page": (
+        lambda out: edit(out / "one/report.md", "not reproduced", "reproduced"),
+        ("r/one/report.md: was changed after the run",),
+    ),
+    "the index": (
+        lambda out: edit(out / "report.md", "not reproduced", "reproduced"),
+        ("r/report.md: is not what the run.json files give",),
+    ),
+    "a figure": (
+        lambda out: shutil.copy(out / "one/one-dark.png", out / "one/one.png"),
+        ("r/one/one.png: was changed after the run",),
+    ),
+    "a dark figure": (
+        lambda out: shutil.copy(out / "one/one.png", out / "one/one-dark.png"),
+        ("r/one/one-dark.png: was changed after the run",),
+    ),
+    "no figure": (
+        lambda out: (out / "one/one.pdf").unlink(),
+        ("r/one/one.pdf: is missing",),
+    ),
+    "a further file": (
+        lambda out: (out / "one/more.png").touch(),
+        ("r/one/more.png: belongs to no run",),
+    ),
+    "no seal": (
+        lambda out: (
+            resealed(out, lambda r: r)
+            or edit(out / "one/run.json", read_record(out / "one").seal, "")
+        ),
+        ("r/one/run.json: made before seals existed",),
+    ),
+    "an experiment less": (
+        lambda out: (out / "two/run.json").unlink(),
+        ("r/two/results.csv: has no run.json", "r/report.md: is not what"),
+    ),
+    "another command": (
+        lambda out: resealed(out, lambda r: replace(r, command="geomkit reproduce one")),
+        ("has another command than one",),
+    ),
+    "other packages": (
+        lambda out: resealed(out, lambda r: replace(r, versions={"torch": "1"})),
+        ("has another versions of packages than one",),
+    ),
+    "other code of the models": (
+        lambda out: resealed(
+            out, lambda r: replace(r, cells=tuple({**c, "code": "0" * 64} for c in r.cells))
+        ),
+        ("2 of 2 models were trained by other code",),
+    ),
+    "other models": (
+        lambda out: resealed(out, lambda r: replace(r, cells=r.cells[1:])),
+        ("lists other models than the experiment trains",),
+    ),
+    "a record": (
+        lambda out: (out / "one/run.json").write_text("[]"),
+        ("r/one/run.json: is damaged",),
+    ),
+}
+
+
+def test_an_honest_report_belongs_together_and_a_forged_one_does_not(
+    report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(report.parent)
+    found = verify.check_report(Path("r"))
+    assert (found.failures, found.notes) == ([], [])
+    assert list(found.records) == ["one", "three", "two"]
+    shutil.copytree("r", "kept", ignore=shutil.ignore_patterns("cells"))
+    for what, (forge, says) in FORGED.items():
+        shutil.rmtree("r")
+        shutil.copytree("kept", "r")
+        forge(Path("r"))
+        failures = verify.check_report(Path("r")).failures
+        for words in says:
+            assert any(words in line for line in failures), (what, words, failures)
+
+
+def test_other_code_is_said_and_nothing_is_called_forged(
+    report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "code_sha256", lambda: "f" * 64)
+    found = verify.check_report(report)
+    assert not found.failures
+    assert sum("made by other code" in note for note in found.notes) == 3
+    edit(report / "one/report.md", "What is one?", "What is two?")
+    (failure,) = verify.check_report(report).failures
+    assert "one/report.md: was changed" in failure
+
+
+def test_redrawing_vouches_for_no_changed_number(report: Path) -> None:
+    said: list[Any] = []
+
+    def redraw() -> None:
+        planned = planning.plan(["one"], OPTIONS, report)
+        runner.run(planned, OPTIONS, report, command="", redraw=True, watch=said.append)
+
+    redraw()
+    assert not verify.check_report(report).failures and len(said) == 1
+    a_number(report)
+    redraw()
+    assert "results.csv: was changed after it was measured" in said[1].text
+    (failure,) = verify.check_report(report).failures
+    assert "one/results.csv: was changed" in failure
+    edit(report / "one/run.json", '"title": "', '"title": "The ')
+    with pytest.raises(GeomkitError, match=r"run\.json: was changed after the run"):
+        redraw()
+
+
+def test_models_are_measured_again(report: Path, cli: Callable) -> None:
+    before = {path: path.stat().st_mtime_ns for path in report.rglob("*")}
+    done = cli("reproduce", "verify", "r", "--cells", "1", "--format", "csv")
+    assert done.status == 0, done
+    head, *lines = done.out.splitlines()
+    assert head == "model,metric,stored,rerun,difference,verdict" and len(lines) == 8
+    assert all(line.endswith(",0,agrees") for line in lines)
+    assert (
+        "3 experiments: all belongs together; 2 models trained again: of 8 numbers none differs, 8 "
+        "are the same" in done.err.splitlines()[-1]
+    )
+    assert "three: trains models beside its cells" in done.err
+    assert "one, two: numbers are compared one by one, to 1e-05" in done.err
+    assert "training 2 models again" in done.err and "trained clip d=4" in done.err
+    assert before == {path: path.stat().st_mtime_ns for path in report.rglob("*")}
+    # A forger who seals his numbers again is caught by the models.
+    a_number(report)
+    resealed(report, lambda record: record)
+    done = cli("reproduce", "verify", "r", "--cells", "1")
+    assert done.status == 1 and "differs: expected" in done.out
+    assert "of 8 numbers 1 differs" in done.out.splitlines()[-1]
+
+
+def test_elsewhere_numbers_are_compared_with_their_spread(report: Path) -> None:
+    values = {("clip", 1): 0.5, ("clip", 2): 0.7, ("cua", 1): 0.1, ("cua", 2): 0.2}
+    rows = Rows(Row("e", "d", 4, *of, "m", value, 0.01) for of, value in values.items())
+    rows.append(Row("e", "d", 4, "ca", 1, "m", 0.4, 0.01))
+    stored = rerun._Stored(rows)
+
+    def share(loss: str, value: float) -> float:
+        return stored.compared(Row("e", "d", 4, loss, 1, "m", value), cell(), tight=False).share
+
+    # Two settings of two seeds: their pooled variance is (0.02 + 0.005) / 2, of two degrees.
+    assert share("clip", 0.6) == pytest.approx(0.0, abs=1e-9)
+    assert share("clip", 0.8) == pytest.approx(0.2 / (6 * 0.0125**0.5 * 1.5**0.5))
+    assert share("ca", 0.5) == pytest.approx(0.1 / (0.25 * 0.4))
+    assert share("cuaxu", 0.5) == float("inf")
+    work, _ = rerun.choose({"one": read_record(report / "one")}, 0.1, machine=Options(threads=2))
+    assert len(work) == 1 and "1 threads, here 2" in work[0].others
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["verify"], "expected one folder"),
+        (["verify", "nowhere"], "nowhere: no report there"),
+        (["verify", "r", "--cells", "2"], "expected 0 to 1"),
+        (["verify", "r", "--quick"], "--quick: not with verify"),
+        (["verify", "r", "--plan"], "--plan: not with verify"),
+        (["figure2", "--cells", "0.1"], "--cells: only with verify"),
+    ],
+)
+def test_bad_input_is_a_line(words: list, says: str, refused: Callable) -> None:
+    refused("reproduce", *words, says=(says,))
+
+
+def test_a_report_from_before_seals_is_said_to_be(cli: Callable) -> None:
+    record = {
+        "format": "geomkit-experiment", "schema_version": 1, "experiment": "old", "title": "t",
+        "options": Options().to_json(), "command": "c", "cells": [], "verdicts": [],
+        "seconds": {"training": 1.0, "measuring": 1.0}, "versions": {},
+    }  # fmt: skip
+    Path("r/old").mkdir(parents=True)
+    Path("r/old/run.json").write_text(json.dumps(record))
+    done = cli("reproduce", "verify", "r", "--cells", "0")
+    assert done.status == 1
+    assert done.out.startswith("r/old/run.json: made before seals existed:"), done
