@@ -102,8 +102,8 @@ def _row(number: Compared) -> list[str]:
 def _summary(folder: Path, found: Findings, compared: Sequence[Compared]) -> str:
     """The last line: what was checked, and what came of it."""
     count = len(found.failures)
-    words = f"{count} thing{'s' * (count > 1)} that do not belong" if count else "all belongs"
-    parts = [f"{len(found.records)} experiments: {words} together"]
+    words = f"{count} fault{'s' * (count > 1)}" if count else "all belongs together"
+    parts = [f"{len(found.records)} experiments: {words}"]
     if compared:
         models = len({number.cell for number in compared})
         differ = [number for number in compared if not number.agrees]
