@@ -97,6 +97,7 @@ def run(arguments: list[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     console.settings.words = tuple(given)
+    console.settings.said.clear()
     front = [option for option in ("--debug", "--quiet", "-q") if option in given]
     given = front + [word for word in given if word not in front]
     try:

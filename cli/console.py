@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -32,6 +32,7 @@ class Settings:
     debug: bool = False
     quiet: bool = False
     words: tuple[str, ...] = ()
+    said: set[str] = field(default_factory=set)
 
 
 settings = Settings()
@@ -135,12 +136,17 @@ def finished(made: object) -> Iterator[None]:
         line(f"{made}: written; {error}")
 
 
-def words(text: str) -> None:
-    """A sentence of data: on a terminal in lines of its width, elsewhere in one."""
-    out(_folded(text, sys.stdout))
+def words(text: str, *, indent: int = 0) -> None:
+    """A sentence of data: on a terminal in lines of its width, elsewhere in one.
+
+    Args:
+        text: The sentence.
+        indent: Spaces before each line but the first.
+    """
+    out(_folded(text, sys.stdout, indent))
 
 
-def _folded(text: str, stream: TextIO) -> str:
+def _folded(text: str, stream: TextIO, indent: int = 0) -> str:
     """A text in lines of a terminal's width, broken at spaces; elsewhere as it is."""
     from textwrap import fill
 
@@ -148,7 +154,13 @@ def _folded(text: str, stream: TextIO) -> str:
         return text
     width = shutil.get_terminal_size().columns
     lines = (
-        fill(line, width, break_long_words=False, break_on_hyphens=False)
+        fill(
+            line,
+            width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         if len(line) > width
         else line
         for line in text.split("\n")
@@ -162,8 +174,17 @@ def wrote(path: Path) -> None:
         out(str(path))
 
 
-def line(text: str, *, even_if_quiet: bool = False) -> None:
-    """A line of log, unless ``--quiet``; a log that cannot be written stops no work."""
+def line(text: str, *, even_if_quiet: bool = False, once: bool = False) -> None:
+    """A line of log, unless ``--quiet``; a log that cannot be written stops no work.
+
+    Args:
+        text: The line.
+        even_if_quiet: Whether ``--quiet`` does not keep it back.
+        once: Whether a command that says it again says it only once.
+    """
+    if once and text in settings.said:
+        return
+    settings.said.add(text)
     if even_if_quiet or not settings.quiet:
         waiting.stop()
         _lenient(sys.stderr)
@@ -180,7 +201,7 @@ def _lenient(stream: TextIO) -> None:
 def notes(source: str, said: Iterable[str]) -> None:
     """Write what was assumed about a SOURCE, or left out of it, a line each."""
     for note in said:
-        line(" ".join(f"{source}: {note}".split()))
+        line(" ".join(f"{source}{source and ': '}{note}".split()))
 
 
 def fail(error: Exception) -> int:

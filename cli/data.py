@@ -61,13 +61,13 @@ def data(
 
     with Display() as display:
         whole = load_data(spec, split="all", size=size, progress=display.preparing)
-    console.out(f"data set:    {spec} ({dataset.help})")
+    console.words(f"data set:    {spec} ({dataset.help})", indent=13)
     of = f" of {whole.given:,} given" if whole.left_out else ""
     splits = _splits(spec, size, dataset.splits)
-    console.out(f"images:      {len(whole):,}{of}, {size} px; {splits}")
+    console.words(f"images:      {len(whole):,}{of}, {size} px; {splits}", indent=13)
     captions = sum(map(len, whole.captions))
     first = ", ".join(shorten(name, 200, placeholder=" …") for name in whole.names[:5])
-    console.out(f"captions:    {captions:,}; first: {first}")
+    console.words(f"captions:    {captions:,}; first: {first}", indent=13)
     for label, text in [
         ("read as", whole.reading),
         ("note", whole.note),
@@ -78,7 +78,7 @@ def data(
         ("sha256", whole.fingerprint["sha256"]),
     ]:
         if text:
-            console.out(f"{label + ':':<12} {text}")
+            console.words(f"{label + ':':<12} {text}", indent=13)
     if out is not None:
         from geomkit._core.files import sole_writer
         from geomkit.plots import contact_sheet, save_figure
@@ -100,12 +100,12 @@ def _list() -> None:
     ):
         console.out(f"{use}:")
         for dataset in datasets(kind).values():
-            console.out(f"{dataset.spec}: {dataset.help}")
+            console.words(f"{dataset.spec}: {dataset.help}", indent=2)
             if dataset.all_options:
-                console.out(f"  options: {', '.join(dataset.all_options)}")
+                console.words(f"  options: {', '.join(dataset.all_options)}", indent=4)
             console.out(f"  splits: {', '.join(dataset.splits)}")
             if dataset.attribution:
-                console.out(f"  {dataset.attribution}")
+                console.words(f"  {dataset.attribution}", indent=4)
 
 
 def _splits(spec: str, size: int, names: tuple[str, ...]) -> str:

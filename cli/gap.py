@@ -113,7 +113,7 @@ def gap(
         def loaded() -> Iterator[tuple[str, Embeddings | Clouds, str | None]]:
             if named:
                 pairs = load_modalities(named, device=options.device, close=options.close)
-                say_notes(pairs[0].meta["path"], pairs[0])
+                say_notes("", pairs[0])  # each note names its file
                 yield from ((e.meta["path"], e, None) for e in pairs)
             for source in sources:
                 pairs, split = load_pairs(

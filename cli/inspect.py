@@ -49,7 +49,7 @@ def inspect(
     rows = _embeddings(found) if found["kind"] == "embeddings" else _model(found)
     width = max(len(name) for name, _ in rows) + 1
     for name, text in rows:
-        console.out(f"{name + ':':{width}} {' '.join(text.split())}")
+        console.words(f"{name + ':':{width}} {' '.join(text.split())}", indent=width + 1)
 
 
 def _embeddings(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -71,7 +71,7 @@ def _model(found: dict[str, Any]) -> list[tuple[str, str]]:
     bias = "none" if found["logit_bias"] is None else f"{found['logit_bias']:.6g}"
     words = found["tokenizer"]
     place, clean = words.get("path"), _CLEANED.get(words.get("clean"), words.get("clean"))
-    origin = meta.get("preprocess_from", "origin not recorded")
+    origin = f"from {meta.get('preprocess_from', 'where is not recorded')}"
     rows = [
         ("source", f"{found['source']} ({found['what']})"),
         ("architecture", f"{shape['name'] or 'unknown name'} ({shape['class']})"),

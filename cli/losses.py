@@ -41,13 +41,15 @@ def losses(*, as_json: bool = False) -> None:
     names = max(map(len, [*PRESETS, *TERMS]))
     console.out("named")
     for p in PRESETS.values():
-        console.out(f"  {p.name:{names}}  {p.weights}{_cost(products[p.name])}  ({p.source})")
+        text = f"{p.weights}{_cost(products[p.name])}  ({p.source})"
+        console.words(f"  {p.name:{names}}  {text}", indent=names + 4)
     console.out("\nterms")
     for t in TERMS.values():
         has = ["the temperature"] * t.uses_temperature + ["a bias"] * (t.logit_bias is not None)
         of = f"; with {' and '.join(has)}" if has else ""
-        console.out(f"  {t.name:{names}}  {t.summary}{of}{_cost(t.products)}  ({t.source})")
-    console.out(
+        text = f"{t.summary}{of}{_cost(t.products)}  ({t.source})"
+        console.words(f"  {t.name:{names}}  {text}", indent=names + 4)
+    console.words(
         "\ncost: products of n × d with d × n matrices in a forward pass, n pairs in d dimensions"
     )
 

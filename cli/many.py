@@ -240,8 +240,9 @@ def originals(
 
 
 def says_data(source: str) -> Callable[[str], None]:
-    """Return a function that prints the DATA spec that a checkpoint names."""
-    return lambda spec: console.line(f"{source}: embeds the data that it names, {spec}")
+    """Return a function that prints, once, the DATA spec of what a checkpoint was trained on."""
+    words = f"{source}: no --data given, so it embeds the data set that it was trained on"
+    return lambda spec: console.line(f"{words}, {spec}", once=True)
 
 
 def say_notes(source: str, embeddings: Embeddings | Clouds) -> None:
@@ -295,7 +296,7 @@ def _pair_of(drawn: Drawn, options: ModelOptions) -> Embeddings:
 
     paths = {"image": str(drawn.image), "text": str(drawn.text)}
     pair = load_modalities(paths, device=options.device, close=options.close)[0]
-    say_notes(f"{drawn.image} {drawn.text}", pair)
+    say_notes("", pair)  # each note names its file
     if isinstance(pair, Clouds):
         raise GeomkitError(f"{drawn.image}, {drawn.text}: {pair.reason}")
     return pair

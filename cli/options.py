@@ -19,6 +19,7 @@ from textwrap import dedent
 from typing import Annotated, Any, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from geomkit._core.files import from_home
 from geomkit.errors import GeomkitError, unknown_name
@@ -42,6 +43,20 @@ _PANELS = {
 }
 """Panels of --help with the parameters that they list; the first panel has a command's own."""
 
+_WHOLE = 20
+"""Characters of a list of choices that a column of --help has room for."""
+
+
+class _Command(TyperCommand):
+    """A command whose help shows the words of a default as they are, and not in parentheses."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        super().__init__(*args, **given)
+        for parameter in self.params:
+            words = getattr(parameter, "show_default", None)
+            if isinstance(words, str):
+                vars(parameter)["_get_default_string"] = lambda words=words, **_: words
+
 
 def within(low: float, high: float, meaning: str = "") -> Any:
     """Return an option of a number in a range, which the help shows in words and not as a type."""
@@ -64,7 +79,9 @@ def one_of(*names: str, help: str | None = None, flag: str = "") -> Any:
 
 def offer(option: Any, names: Sequence[str]) -> None:
     """Let an option's help and completion show its choices."""
-    option.metavar, option.autocompletion = "|".join(names), lambda: list(names)
+    # A long list is broken between its names, where the terminal is too narrow for it.
+    mark = "|" if sum(map(len, names)) + len(names) <= _WHOLE else " | "
+    option.metavar, option.autocompletion = mark.join(names), lambda: list(names)
 
 
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda[:n] or mps.")]
@@ -354,5 +371,6 @@ def add_command(
         function.__name__.replace("_", "-"),
         help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
         epilog=f"\b\nExamples:\n{dedent(examples)}",
+        cls=_Command,
         **settings,
     )(as_command(function if ranked else alone(function)))

@@ -151,6 +151,7 @@ def _described(
                 "model": None if inner else vision.get("timm_model_name"),
                 "width": inner.get("embed_dim", vision.get("width")),
                 "layers": inner.get("depth", vision.get("layers")),
+                "heads": inner.get("num_heads", _heads(vision)),
                 "patch_size": inner.get("patch_size", vision.get("patch_size")),
                 "image_size": checkpoint.preprocess.size,
             },
@@ -181,6 +182,15 @@ def _temperature(source: str, log_scale: float) -> float:
             "are damaged"
         )
     return math.exp(-log_scale)
+
+
+def _heads(vision: Mapping[str, Any]) -> int | None:
+    """Number of attention heads in a block of open_clip's own image transformer."""
+    tower = config_classes()[0](**{k: v for k, v in vision.items() if k != "timm_kwargs"})
+    if tower.timm_model_name or not isinstance(tower.layers, int):
+        return None
+    heads: int = tower.width // tower.head_width
+    return heads
 
 
 def _activation(config: ModelConfig) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["distinct", "in_markdown", "shown"]
+__all__ = ["distinct", "in_markdown", "one_minus", "shown"]
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, marks that reverse a line, and halves of surrogates."""
+_MINUS = re.compile(r"(?<![\w.)-])-(?=\.?\d)")
 
 
 def shown(text: str) -> str:
@@ -30,6 +31,15 @@ def in_markdown(text: str) -> str:
     """
     text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(shown(text).split()))
     return re.sub(r"](?=[(:])", r"]\\", text).replace("```", "'''")
+
+
+def one_minus(text: str) -> str:
+    """Return a text whose negative numbers have a minus sign and no hyphen.
+
+    >>> one_minus("-1.5 to -3 at ViT-B-32")
+    '−1.5 to −3 at ViT-B-32'
+    """
+    return _MINUS.sub("−", text)
 
 
 def distinct(names: Sequence[str], widths: Sequence[int]) -> list[str]:

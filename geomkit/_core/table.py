@@ -10,7 +10,7 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from geomkit._core.shown import distinct, shown
+from geomkit._core.shown import distinct, one_minus, shown
 
 if TYPE_CHECKING:
     import rich.table
@@ -61,8 +61,12 @@ class Table:
     optional: Sequence[str] = ()
     exchanged: bool = False
 
-    def rich(self) -> rich.table.Table:
-        """Return the table as rich draws it on a terminal."""
+    def rich(self, *, minus: str = "−") -> rich.table.Table:
+        """Return the table as rich draws it on a terminal.
+
+        Args:
+            minus: The sign of negative numbers, in remarks too.
+        """
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -78,7 +82,7 @@ class Table:
             table.add_section()
             for row in section:
                 # As text: names from files may look like markup.
-                table.add_row(*(Text(shown(cell)) for cell in row))
+                table.add_row(*(Text(shown(cell)) for cell in _signed(row, minus)))
         return table
 
     def fitted(self, width: int) -> tuple[list[Table], list[str]]:
@@ -111,13 +115,13 @@ class Table:
         return list((whole._exchange(width) if self.exchanged else whole)._split(width)), left_out
 
     def plain(self) -> str:
-        """Return the table as text, as wide as it needs."""
+        """Return the table as text, as wide as it needs, with numbers as programs read them."""
         import io
 
         from rich.console import Console
 
         out = io.StringIO()
-        Console(file=out, width=10_000, highlight=False).print(self.rich())
+        Console(file=out, width=10_000, highlight=False).print(self.rich(minus="-"))
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
     def markdown(self) -> str:
@@ -131,7 +135,7 @@ class Table:
         last = len(self.headings) - 1
         ends = [i == 0 or (self.remarks and i == last) for i in range(last + 1)]
         rules = [":--" if left else "--:" for left in ends]
-        rows = [[_flat(cell).replace("|", "\\|") for cell in row] for row in self._rows()]
+        rows = [[_flat(cell).replace("|", "\\|") for cell in _signed(r)] for r in self._rows()]
         return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], rules, *rows[1:]))
 
     def latex(self) -> str:
@@ -151,8 +155,7 @@ class Table:
         for k, section in enumerate([[list(self.headings)], *self.sections]):
             lines += [r"\midrule"] if k else []
             for row in section:
-                plain = (re.sub(r"^(~?)-(?=\d)", r"\1−", _flat(cell)) for cell in row[:count])
-                cells = (cell.translate(_LATEX) for cell in plain)
+                cells = (_flat(cell).translate(_LATEX) for cell in _signed(row[:count]))
                 lines.append(" & ".join(cells) + r" \\")
         columns = "l" + "r" * (count - 1)
         start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
@@ -189,7 +192,7 @@ class Table:
         for section in self.sections:
             rows = [
                 cell(0, row[0], "th", ' scope="row"')
-                + "".join(cell(i, text, "td") for i, text in enumerate(row) if i)
+                + "".join(cell(i, text, "td") for i, text in enumerate(_signed(row)) if i)
                 for row in section
             ]
             rule = f' style="{_RULE}"'  # above each section, below the headings
@@ -263,6 +266,11 @@ class Table:
         for start, end in pairwise([*ends, last]):
             sections = [[[row[0], *row[start:end]] for row in part] for part in self.sections]
             yield Table([self.headings[0], *self.headings[start:end]], sections)
+
+
+def _signed(row: Sequence[str], minus: str = "−") -> list[str]:
+    """A row whose numbers, which are not in the first cell, all have one minus sign."""
+    return [*row[:1], *(re.sub(r"−(?=\.?\d)", minus, one_minus(cell)) for cell in row[1:])]
 
 
 def _flat(cell: str) -> str:

@@ -119,11 +119,13 @@ def cosine_panels(embeddings: Mapping[str, Embeddings]) -> list[Panel]:
     panels = []
     for name, one in embeddings.items():
         found = cosine_densities(one)
-        centres = (found.edges[:-1] + found.edges[1:]) / 2
+        width = found.edges[1] - found.edges[0]
+        centres = np.append(found.edges, found.edges[-1] + width) - width / 2
+        # An empty bin at either end: no density ends in a cliff.
         series = [
             Series(kind, centres, values, np.zeros_like(values), values, **look)
             for kind, look in _LOOKS.items()
-            for values in [getattr(found, kind)]
+            for values in [np.pad(getattr(found, kind), 1)]
         ]
         part = f", {found.rows:,} of {found.n:,} rows" if found.rows < found.n else ""
         panels.append(Panel(series, name, f"Cosine{part}", "Density", bands=True, limits=(0, None)))

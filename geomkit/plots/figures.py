@@ -16,7 +16,7 @@ from geomkit.metrics import gap as measure
 from geomkit.metrics.inputs import given
 from geomkit.models.checkpoints.kinds import find_kind
 from geomkit.models.checkpoints.trained_run import TrainedRun, load_run
-from geomkit.plots.charts import interactive_panels, interactive_planes
+from geomkit.plots.charts import hover_labels, interactive_panels, interactive_planes
 from geomkit.plots.cosines import cosine_panels
 from geomkit.plots.gaps import gap_figure, gap_panels
 from geomkit.plots.interactive import MAX_FRAMES, interactive_sphere
@@ -361,9 +361,13 @@ def _on_spheres(
         raise GeomkitError("an interactive sphere shows one source; draw one figure for each")
     (one,) = sources.values()
     beside = [[label] for label in _labels(one, captions, pairs)]
-    return interactive_sphere(
+    figure = interactive_sphere(
         stages, captions=beside, pairs=pairs, lines=lines, modalities=one.modalities
     )
+    if title := stages[0].title:
+        words = {"text": hover_labels([title])[0], "x": 0.5, "font": {"size": 13}}
+        figure.update_layout(title=words, margin_t=70)
+    return figure
 
 
 def _labels(one: Embeddings, captions: Sequence[str], pairs: int) -> list[str]:

@@ -21,6 +21,8 @@ __all__ = ["epoch_axis", "stages_figure"]
 
 STAGES = 6
 """Spheres in a row."""
+_LINEAR = 2.0
+"""Epochs up to which their axis is linear."""
 TICKS = (0, 2, 10, 50, 200, 1000, 4000)
 
 
@@ -74,7 +76,9 @@ def epoch_axis(axes: Axes, last: float) -> None:
     """Make early epochs wide and late ones narrow, since the shapes change early."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    axes.set_xscale("symlog", linthresh=2.0)
+    if last > _LINEAR and axes.get_xlabel():
+        axes.set_xlabel(f"{axes.get_xlabel()} (logarithmic from {_LINEAR:g})")
+    axes.set_xscale("symlog", linthresh=_LINEAR)
     axes.set_xlim(0, max(last, 1.0) * 1.12)
     axes.xaxis.set_major_locator(FixedLocator([t for t in TICKS if t <= 1.1 * max(last, 1.0)]))
     axes.xaxis.set_minor_locator(NullLocator())

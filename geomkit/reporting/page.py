@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from geomkit._core.choices import PROJECTIONS
-from geomkit._core.shown import shown
+from geomkit._core.shown import one_minus, shown
 from geomkit.data import PairData
 from geomkit.embeddings.embeddings import Clouds, Embeddings
 from geomkit.errors import GeomkitError, unknown_name
@@ -128,6 +128,7 @@ def report(
     environment = page_environment("geomkit.reporting")
     environment.globals["words"] = plural
     environment.filters["breakable"] = _breakable
+    environment.filters["signed"] = one_minus
     template = environment.get_template("report.html.jinja")
     missing = dict.fromkeys(
         (card["name"], card["note"]) for kind in drawn for card in kind["cards"] if not card["svg"]

@@ -79,3 +79,10 @@ def test_wide_characters_are_counted_twice() -> None:
     lines, _ = drawn(Table(["metric", "猫" * 30], [[["gap", "0.1234"]]]), 60)
     assert max(map(cell_len, lines)) <= 60
     assert "0.1234" in "\n".join(lines)
+
+
+def test_numbers_have_one_minus_sign_for_readers_and_another_for_programs() -> None:
+    whole = Table(["metric", "a", "says"], [[["x-1", "~-1.5 ± 0.1", "−8 = poles, n−1"]]], True)
+    for text in (whole.markdown(), whole.html(), "\n".join(drawn(whole, 80)[0])):
+        assert "~−1.5" in text and "−8 = poles, n−1" in text and "x-1" in text
+    assert "~-1.5 ± 0.1   -8 = poles, n-1" in whole.plain() and "~-1.5" in whole.csv()

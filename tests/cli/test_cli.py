@@ -166,10 +166,21 @@ def test_metrics_are_listed_and_explained(cli) -> None:
     listed = cli("metrics").out
     for name, metric in METRICS.items():
         line = next(line for line in listed.splitlines() if line.startswith(f"  {name} "))
-        assert metric.cost in line and metric.summary and metric.summary in line
+        assert metric.cost in line and metric.summary
+        assert metric.summary.replace("−", "-") in line.replace("−", "-")
         assert ":math:" not in line and ":func:" not in line and "{" not in line
         assert metric.summary in cli("metrics", name).out
     assert set(json.loads(cli("metrics", "--json").out)["metrics"]) == set(METRICS)
+
+
+def test_help_of_80_columns_breaks_no_choice(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = cli("train", "--help").out
+    assert (
+        "auto | standard |" in text and "sphere | paper" in text and "auto|fp32|bf16|fp64" in text
+    )
+    assert "[default: tiny; sphere nano" in " ".join(text.replace("│", " ").split())
+    assert "[default: gap.png]" in cli("plot-gap", "--help").out
 
 
 def test_plot_sphere_of_more_dimensions(cli) -> None:

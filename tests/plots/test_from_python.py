@@ -111,6 +111,14 @@ def test_what_cannot_be_drawn_is_refused() -> None:
             plots.spectrum({"a": (x, alike.astype(kind)), "b": (x, y)})
 
 
+def test_densities_end_at_zero_and_a_turned_sphere_says_what_it_shows() -> None:
+    x, y = clouds(30, 8)
+    for line in plots.histograms(x, y).axes[0].lines:
+        assert line.get_ydata()[0] == line.get_ydata()[-1] == 0
+    title = plots.sphere({"a <b>": (x, y)}, interactive=True).layout.title.text
+    assert title.startswith("a &lt;b&gt;<br>3 of 8 uncentred PCs")
+
+
 def test_figures_convert_no_whole_matrix() -> None:
     x, y = np.random.default_rng(0).standard_normal((2, 30_000, 64)).astype(np.float32)
     e = Embeddings.of(x, y)

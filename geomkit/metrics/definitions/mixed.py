@@ -149,7 +149,8 @@ METRICS = [
     *(
         Metric(
             f"modality_bias_{modality}", "mixed", of_statistics(modality_bias, modality),
-            "0.5 = none … 1 = finds only its own kind", low=0, high=1, ideal=0.45,
+            "0.45 = pairs coincide … 0.5 = kinds mixed at random … 1 = its own kind alone",
+            low=0, high=1, ideal=0.45,
             reduction=NEAREST, undefined="it needs more than 5 pairs",
             pitfalls="It saturates: 1 says that the ten nearest are of one kind, not how far the "
             "other kind is. Ideal is 0.45, not 0.5, since the partner of a perfect pair takes one "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
+
+from geomkit._core.shown import one_minus
 
 __all__ = ["number", "one_minus"]
 
@@ -30,12 +31,3 @@ def number(value: float, *beside: float) -> str:
     else:
         text = f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
     return one_minus("0.000" if text == "-0.000" else text)
-
-
-def one_minus(text: str) -> str:
-    """Return a text whose negative numbers have a minus sign and no hyphen.
-
-    >>> one_minus("-1.5 to -3 at ViT-B-32")
-    '−1.5 to −3 at ViT-B-32'
-    """
-    return re.sub(r"(?<![\w.)-])-(?=\.?\d)", "−", text)
