@@ -2,6 +2,7 @@
 # make test   set everything up, run the tests
 # make lint   set everything up, run ruff and mypy
 # make docs   set everything up, build the documentation: docs/_build/html/index.html
+# make claims  write what the report in reports/openmoji says into the README and the documentation
 # make faults   kill commands, workers and ranks, fill their disks, and resume them
 # make simulations   reported errors, nulls and p-values beside simulated ones: reports/simulations
 
@@ -14,7 +15,7 @@ DOCS_READY := $(VENV)/.docs-ready
 # Dozens of processes import torch here: what Python compiles for one, it keeps for the next.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint docs benchmark faults simulations clean
+.PHONY: demo test lint docs claims benchmark faults simulations clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -36,6 +37,9 @@ lint: $(READY)
 docs: $(DOCS_READY)
 	$(BIN)/python -m sphinx -n -W --keep-going -q -j auto -b html -d docs/_build/doctrees docs docs/_build/html
 	@echo "the documentation: $(CURDIR)/docs/_build/html/index.html"
+
+claims: $(READY)
+	$(BIN)/python docs/claims.py
 
 benchmark: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts= --benchmark-only

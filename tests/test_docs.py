@@ -93,6 +93,20 @@ def test_every_command_has_a_page_with_its_options(built: dict[str, str]) -> Non
     assert "$ geomkit gap ckpt.pt" in built["commands/gap"]
 
 
+def test_what_reproduces_is_written_by_the_report() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        claims = import_module("claims")
+    finally:
+        sys.path.pop(0)
+    for document in claims.DOCUMENTS:
+        text = (ROOT / document).read_text(encoding="utf-8")
+        assert claims.filled(document) == text, f"{document}: run make claims"
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        typed = claims._BLOCK.sub("", path.read_text(encoding="utf-8"))
+        assert not re.search(r"\d+ (claims|(are )?(not )?(reproduced|undecided))", typed), path
+
+
 def test_links_between_documents_lead_to_files() -> None:
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         text = path.read_text(encoding="utf-8")

@@ -24,7 +24,10 @@ from geomkit.reproduce.framework.tables import Table, comparison
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STATUSES", "index_pages", "report_pages", "write_index", "write_report"]
+__all__ = [
+    "STATUSES", "UNMET", "claims_table", "counted", "index_pages", "overview", "report_pages",
+    "stored_records", "write_index", "write_report",
+]  # fmt: skip
 
 DPI = 200
 PAPER = (
@@ -35,10 +38,11 @@ QUICK = "one seed, three tenths of the steps; such a run may confirm a claim, bu
 _NAME = re.compile(r"[\w.-]+")
 STATUSES = (REPRODUCED, UNDECIDED, NOT_REPRODUCED)
 """Statuses of verdicts in the order of tables."""
-_UNMET = {
+UNMET = {
     NOT_REPRODUCED: "What did not reproduce, and the likely reason",
     UNDECIDED: "What could not be decided",
 }
+"""Statuses whose likely reason is said, with the heading of it."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict
     tables, complete = comparison(rows, published(e.published) if e.published else Rows())
     return document(
         folder, "report.md.jinja", e.title,
-        experiment=e, record=record, images=_images(e, files), claims=_claims(record),
-        tables=tables, complete=complete, counted=_counted, quick=QUICK, paper=PAPER,
+        experiment=e, record=record, images=_images(e, files), claims=claims_table(record),
+        tables=tables, complete=complete, counted=counted, quick=QUICK, paper=PAPER,
         commands=[train_command(cell, f"cells/{cell.key}.pt") for cell in cells],
         sources=_sources([*(cell.config.data for cell in cells), options.data, *options.tasks]),
     )  # fmt: skip
@@ -141,34 +145,22 @@ def write_index(out: Path) -> list[Path]:
 def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
     """Content of the files that :func:`write_index` writes, and what it returns."""
     known = catalogue.all_experiments()
-    stored, left_out = {}, []
-    for path in sorted(out.glob("*/run.json")):
-        name, found = path.parent.name, read_record(path.parent)
-        if found is None or found.experiment != name or not _NAME.fullmatch(name):
-            left_out.append(path)
-        else:
-            stored[name] = found.in_markdown()
-    records = {n: stored[n] for n in dict.fromkeys([*known, *stored]) if n in stored}
-    claims = {name: _claims(record) for name, record in records.items()}
-    overview = []
-    for name, record in records.items():
-        numbers = (str(sum(v.status == s for v in record.verdicts)) for s in STATUSES)
-        data = in_markdown(record.options.data)
-        overview.append((f"[{record.title}]({name}/report.md)", data, *numbers))
+    records, left_out = stored_records(out)
+    claims = {name: claims_table(record) for name, record in records.items()}
     verdicts = [(record, v) for record in records.values() for v in record.verdicts]
     pages = document(
         out, "index.md.jinja", "Reproduction",
-        records=records, claims=claims, counted=_counted, quick=QUICK, paper=PAPER,
+        records=records, claims=claims, counted=counted, quick=QUICK, paper=PAPER,
         verdicts=[verdict for _, verdict in verdicts],
         quick_runs=[name for name, record in records.items() if record.options.quick],
-        overview=Table(("experiment", "data", *STATUSES), tuple(overview)),
+        overview=overview(records),
         images={
             name: Image(f"{name}/{name}.png", _caption(known.get(name), name))
             for name in records if (out / name / f"{name}.png").exists()
         },
         unmet={
             title: [(record, v) for record, v in verdicts if v.status == status]
-            for status, title in _UNMET.items()
+            for status, title in UNMET.items()
         },
         commands=list(dict.fromkeys(record.command for record in records.values())),
         seconds=sum(r.seconds.training + r.seconds.measuring for r in records.values()),
@@ -178,20 +170,54 @@ def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
     return pages, left_out
 
 
+def stored_records(out: Path) -> tuple[dict[str, Record], list[Path]]:
+    """Records of the finished experiments in a folder as Markdown shows them, in order.
+
+    Returns:
+        Records by experiment, and files ``run.json`` that are left out.
+    """
+    stored, left_out = {}, []
+    for path in sorted(out.glob("*/run.json")):
+        name, found = path.parent.name, read_record(path.parent)
+        if found is None or found.experiment != name or not _NAME.fullmatch(name):
+            left_out.append(path)
+        else:
+            stored[name] = found.in_markdown()
+    order = dict.fromkeys([*catalogue.all_experiments(), *stored])
+    return {name: stored[name] for name in order if name in stored}, left_out
+
+
+def overview(records: Mapping[str, Record], base: str = "") -> Table:
+    """Number of claims by verdict, an experiment a line.
+
+    Args:
+        records: Records by experiment.
+        base: Path from the document to the folder of results, with a slash at its end.
+    """
+    lines = []
+    for name, record in records.items():
+        numbers = (str(sum(v.status == s for v in record.verdicts)) for s in STATUSES)
+        link = f"[{record.title}]({base}{name}/report.md)"
+        lines.append((link, in_markdown(record.options.data), *numbers))
+    return Table(("experiment", "data", *STATUSES), tuple(lines))
+
+
 def _caption(experiment: Experiment | None, name: str) -> str:
     text = name.removesuffix(".gif").replace("_", " ").replace("-", " ")
     default = text[:1].upper() + text[1:]
     return experiment.captions.get(name, default) if experiment else default
 
 
-def _claims(record: Record) -> Table:
+def claims_table(record: Record) -> Table:
+    """The claims of an experiment: published, verdict here, and the numbers behind it."""
     lines = tuple(
         (v.claim, one_minus(v.published), v.status, one_minus(v.why)) for v in record.verdicts
     )
     return Table(("claim", "published", "here", "why"), lines)
 
 
-def _counted(verdicts: Sequence[JudgedClaim]) -> str:
+def counted(verdicts: Sequence[JudgedClaim]) -> str:
+    """Number of claims by verdict, in one sentence."""
     counts = Counter(v.status for v in verdicts)
     parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
     return f"{len(verdicts)} claims: {', '.join(parts)}." if parts else "No claims."
