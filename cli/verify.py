@@ -80,14 +80,14 @@ def _worst(compared: Sequence[Compared]) -> list[Compared]:
     shown: list[Compared] = []
     for group in groups.values():
         differ = [number for number in group if not number.agrees]
-        shown += differ or [max(group, key=lambda number: number.share)]
+        shown += differ or [max(group, key=lambda number: abs(number.difference))]
     return shown
 
 
 def _row(number: Compared) -> list[str]:
     row = number.row
     if number.agrees:
-        verdict = "agrees"
+        verdict = "same" if number.same else "within the spread"
     elif math.isnan(number.stored):
         verdict = "not in results.csv"
     else:
@@ -107,12 +107,12 @@ def _summary(folder: Path, found: Findings, compared: Sequence[Compared]) -> str
     if compared:
         models = len({number.cell for number in compared})
         differ = [number for number in compared if not number.agrees]
-        same = sum(number.difference == 0 for number in compared)
+        same = sum(number.same for number in compared)
         largest = max((abs(number.difference) for number in compared), key=_finite)
         parts.append(
             f"{models} model{'s' * (models > 1)} trained again: of {len(compared):,} numbers "
-            f"{len(differ) or 'none'} differ{'s' * (len(differ) < 2)}, {same:,} are the same to "
-            f"the last digit, the largest difference is {largest:.2g}"
+            f"{len(differ) or 'none'} differ{'s' * (len(differ) < 2)} and {same:,} are the same; "
+            f"the largest difference is {largest:.2g}"
         )
     elif not found.failures:
         parts.append("no model was trained again")

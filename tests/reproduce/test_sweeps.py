@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from geomkit.losses import PRESETS
 from geomkit.reproduce.experiments import ablation, sweeps
 from geomkit.reproduce.framework import catalogue, cells, claims, planning, runner
 from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-from geomkit.reproduce.framework.experiment import Experiment, Options
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.record import Outcome
-from geomkit.reproduce.framework.results import Row, Rows, read_rows
+from geomkit.reproduce.framework.results import Row, Rows, read_rows, rows_of
 
 pytestmark = pytest.mark.usefixtures("trained_once")
 
@@ -235,6 +236,24 @@ def test_claims_of_the_ablation() -> None:
     )  # fmt: skip
     assert statuses(ablation.EXPERIMENT, lost)[6] == NOT_REPRODUCED
     assert set(statuses(ablation.EXPERIMENT, Rows())) == {UNDECIDED}
+
+
+@pytest.mark.parametrize("module", [ablation, sweeps])
+def test_rows_of_single_models_are_those_of_the_experiment(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(name: str, cell: Cell, context: Context, *, metrics: list, **more: str) -> Rows:
+        return rows_of(name, cell.config, "val", dict.fromkeys(metrics, 0.5), **more)
+
+    monkeypatch.setattr(module, "measured", measured)
+    run = SimpleNamespace(history=[SimpleNamespace(temperature=0.1)])
+    context = Context(Options(data="openmoji,n=300"), Path(), lambda cell: run, None)  # type: ignore
+    experiment = module.EXPERIMENT
+    whole = experiment.measure(context)
+    parts = [
+        experiment.of_cell(cell, context) for cell in experiment.distinct_cells(context.options)
+    ]
+    assert sorted(map(repr, whole)) == sorted(repr(row) for rows in parts for row in rows)
 
 
 def test_front_is_what_nothing_beats() -> None:

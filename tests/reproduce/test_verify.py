@@ -223,10 +223,10 @@ def test_models_are_measured_again(report: Path, cli: Callable) -> None:
     assert done.status == 0, done
     head, *lines = done.out.splitlines()
     assert head == "model,metric,stored,rerun,difference,verdict" and len(lines) == 8
-    assert all(line.endswith(",0,agrees") for line in lines)
+    assert all(line.endswith(",0,same") for line in lines)
     assert (
-        "3 experiments: all belongs together; 2 models trained again: of 8 numbers none differs, 8 "
-        "are the same" in done.err.splitlines()[-1]
+        "3 experiments: all belongs together; 2 models trained again: of 8 numbers none differs "
+        "and 8 are the same" in done.err.splitlines()[-1]
     )
     assert "three: trains models beside its cells" in done.err
     assert "one, two: numbers are compared one by one, to 1e-05" in done.err

@@ -18,6 +18,7 @@ from geomkit.reproduce.framework.progress import Event
 from geomkit.reproduce.framework.record import RESULTS, Record
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
 from geomkit.reproduce.framework.runner import run
+from geomkit.training.config import MAX_THREADS
 
 __all__ = ["EXACT", "Again", "Compared", "choose", "rerun"]
 
@@ -68,6 +69,11 @@ class Compared:
     def difference(self) -> float:
         """The new number less the stored one."""
         return self.row.value - self.stored
+
+    @property
+    def same(self) -> bool:
+        """Whether the new number is the stored one, but for rounding."""
+        return abs(self.difference) <= _rounding(self.stored)
 
     @property
     def share(self) -> float:
@@ -131,7 +137,8 @@ def choose(
 
 def _threads(record: Record, key: str) -> int:
     """Threads that a model was trained with; 0 if unknown."""
-    return next(int(cell["threads"]) for cell in record.cells if cell["key"] == key)
+    found = next(cell.get("threads") for cell in record.cells if cell["key"] == key)
+    return found if isinstance(found, int) and 0 < found <= MAX_THREADS else 0
 
 
 def _again(
@@ -245,7 +252,7 @@ class _Stored:
         if old is None:
             return Compared(row, cell, math.nan, math.inf, EXACT)
         if tight or row.seed < 0:  # numbers of the data depend on no training
-            return Compared(row, cell, old.value, old.value, EXACT * max(1.0, abs(old.value)))
+            return Compared(row, cell, old.value, old.value, _rounding(old.value))
         return Compared(row, cell, old.value, *self._expected(old))
 
     def _expected(self, old: Row) -> tuple[float, float]:
@@ -263,6 +270,10 @@ class _Stored:
         mean = float(np.mean(values))
         allowed = spreads * deviation * math.sqrt(1 + 1 / len(values))
         return mean, max(allowed, error, FLOOR * abs(mean), EXACT)
+
+
+def _rounding(value: float) -> float:
+    return EXACT * max(1.0, abs(value))
 
 
 def _identity(row: Row) -> Row:
