@@ -49,7 +49,7 @@ def arithmetic(
         $ geomkit arithmetic ckpt.pt --data openmoji,hold_out=relations
     """
     from geomkit.data import parse_spec
-    from geomkit.data.queries import arithmetic_spec
+    from geomkit.data.queries import arithmetic_spec, same_held_out
     from geomkit.tasks.arithmetic import arithmetic as compute
     from geomkit.tasks.simat import simat
 
@@ -83,7 +83,7 @@ def arithmetic(
         )
         # Held-out images are new only to a model that was trained without them.
         trained_on = result.meta.get("trained_on")
-        if trained_on and result.split == "val" and trained_on != result.dataset:
+        if trained_on and result.split == "val" and not same_held_out(trained_on, result.dataset):
             display.log(
                 f"{checkpoint.source}: was trained on '{trained_on}', which may hold out other "
                 "images"

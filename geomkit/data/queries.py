@@ -13,7 +13,7 @@ from geomkit.data.registry import parse_spec, requested, with_options
 from geomkit.errors import GeomkitError
 from geomkit.models.preprocess import Preprocess
 
-__all__ = ["arithmetic_data", "arithmetic_spec"]
+__all__ = ["arithmetic_data", "arithmetic_spec", "same_held_out"]
 
 _SINGLE = ("variants", "relations")
 """Ways to hold out single images of emoji whose other images are known."""
@@ -40,6 +40,21 @@ def arithmetic_spec(spec: str) -> str:
         )
     missing = {"skin_tones": True, "hold_out": "variants"}
     return with_options(spec, **{k: v for k, v in missing.items() if k not in given})
+
+
+def same_held_out(spec: str, other: str) -> bool:
+    """Whether two specs of OpenMoji hold out the same images, whatever captions they have.
+
+    >>> same_held_out("openmoji,hold_out=variants,skin_tones=true", "openmoji")
+    False
+    >>> same_held_out("openmoji,skin_tones=1,seed=0,groups=true", "openmoji,skin_tones=true")
+    True
+    """
+    if {each.partition(",")[0] for each in (spec, other)} != {"openmoji"}:
+        return False
+    one, two = (parse_spec(each).options for each in (spec, other))
+    default = {"hold_out": "bases", "seed": 0, "skin_tones": False, "n": None}
+    return all(one.get(key, value) == two.get(key, value) for key, value in default.items())
 
 
 def arithmetic_data(

@@ -97,11 +97,12 @@ def arithmetic(
     places = np.arange(len(data))
     results = []
     for difference, strength in product(differences, strengths):
-        answers = []
+        answers, norms = [], []
         for task, rows in zip(tasks, words, strict=True):
             texts, of = (rows, task.value) if difference == "words" else (names, places)
             delta = texts[of[task.target]] - texts[of[task.source]]
             answers.append(answer(image, task, delta, strength=strength))
+            norms.append(float(np.linalg.norm(delta, axis=1).mean()))
         results.append(
             ArithmeticResult(
                 dataset=spec,
@@ -114,6 +115,7 @@ def arithmetic(
                     "data_source": data.source,
                     "licence": data.licence,
                     "attribution": data.attribution,
+                    "difference_norm": float(np.mean(norms)),
                     "trained_on": (checkpoint.meta.get("config") or {}).get("data"),
                     "device": on.device,
                     "precision": on.precision,

@@ -13,7 +13,7 @@ from task_samples import few_images, nano
 
 from geomkit.data import load_data
 from geomkit.data.emoji_codes import neutral
-from geomkit.data.queries import arithmetic_data, arithmetic_spec
+from geomkit.data.queries import arithmetic_data, arithmetic_spec, same_held_out
 from geomkit.data.relations import MEAN, RELATIONS, held_out_relations
 from geomkit.errors import GeomkitError
 from geomkit.tasks import queries
@@ -248,7 +248,7 @@ def test_results_agree_with_their_parts(few) -> None:
             found = r.taken_for[attribute][value]
             assert found[value] == pytest.approx(part.value)
             assert sum(found.values()) == pytest.approx(1.0) and ELSEWHERE in found
-        assert 0 < r.stderr["acc1"] < 0.1
+        assert 0 < r.stderr["acc1"] < 0.1 and 0 < r.meta["difference_norm"] < 2
         for example in r.examples:
             assert (example.margin > 0) == (example.retrieved == example.wanted)
 
@@ -301,6 +301,8 @@ def test_the_command_prints_what_the_library_finds(few, cli, checkpoint: Path) -
 
 def test_a_model_that_knows_the_pictures_is_told_of(few, cli, checkpoint: Path) -> None:
     assert "may hold out other" in cli("arithmetic", checkpoint, "--data", "openmoji,seed=3").err
+    assert same_held_out(SPEC, "openmoji,hold_out=variants,skin_tones=yes,captions=3")
+    assert not same_held_out("coco:/x", SPEC) and not same_held_out(SPEC, "openmoji")
 
 
 def test_the_commands_refusals(refused, checkpoint: Path) -> None:
