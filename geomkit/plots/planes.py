@@ -10,6 +10,7 @@ import numpy as np
 
 from geomkit._core.array import Array, like, to_numpy
 from geomkit.embeddings.embeddings import Embeddings
+from geomkit.engine.moments import Moments
 from geomkit.errors import GeomkitError
 from geomkit.plots.labels import fitted, short_titles
 from geomkit.plots.style import COLUMN_WIDTHS, INK, MODALITY_COLOURS, axes_grid, label, style
@@ -79,7 +80,8 @@ def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "
         title: Title of the plane.
 
     Raises:
-        GeomkitError: For fewer than 2 dimensions, or modalities with different dimensions.
+        GeomkitError: For fewer than 2 dimensions, modalities with different dimensions, or rows
+            that are all equal.
     """
     if not embeddings.equal_dims or embeddings.image.shape[1] < 2:
         raise GeomkitError(
@@ -95,7 +97,12 @@ def principal_plane(embeddings: Embeddings, *, pairs: int = 1000, title: str = "
     if (means[0] - means[1]) @ basis[:, 0] > 0:  # images to the left in every panel
         basis[:, 0] *= -1
     total = values.sum()
-    shares = values[::-1][:2] / total if total > 0 else np.full(2, np.nan)
+    if total <= 2 * embeddings.n * Moments.ROUNDING:
+        raise GeomkitError(
+            f"{title}{title and ': '}all rows are equal but for rounding; there is no variance to "
+            "show"
+        )
+    shares = values[::-1][:2] / total
     first, second = (f"PC {k} ({100 * s:.0f}% of the variance)" for k, s in enumerate(shares, 1))
     x, y = ((rows - mean) @ basis for rows in spaced_rows(sides, pairs))
     return Plane(x, y, title, (first, second))

@@ -193,7 +193,7 @@ def _source(name: str, part: Reported, result: GapResult) -> dict[str, Any]:
         "Architecture": meta.get("architecture"), "Precision": meta.get("precision"),
         "Closed by": meta.get("closed_by"),
     }  # fmt: skip
-    notes = list(part.notes or meta.get("notes", ()))
+    notes = list(dict.fromkeys([*(part.notes or meta.get("notes", ())), *part.originals.notes]))
     if result.estimated and (queries := result.meta.get("queries")):
         notes.append(f"~ is estimated from {queries:,} rows against all {n:,}")
     return {

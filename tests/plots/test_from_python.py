@@ -109,6 +109,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     for kind in (np.float32, np.float64):
         with pytest.raises(GeomkitError, match="a: the captions are all equal but for rounding"):
             plots.spectrum({"a": (x, alike.astype(kind)), "b": (x, y)})
+        with pytest.raises(GeomkitError, match="all rows are equal"):
+            plots.pca_planes({"a": Embeddings.of(*[alike.astype(kind)] * 2)})
 
 
 def test_densities_end_at_zero_and_a_turned_sphere_says_what_it_shows() -> None:
