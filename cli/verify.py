@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,14 @@ def verify(
         Whether all belongs together and all numbers agree.
     """
     from geomkit.reproduce.framework.rerun import EXACT, choose
+    from geomkit.reproduce.framework.seal import code_sha256
     from geomkit.reproduce.framework.verify import check_report
 
-    say = console.out if form == "text" else console.line
+    say = console.out if form == "text" else partial(console.line, even_if_quiet=True)
     found = check_report(folder)
+    here = code_sha256()
+    for code in {record.written_by for record in found.records.values()} - {here, ""}:
+        console.line(f"{folder}: made by other code ({code[:12]}) than the installed ({here[:12]})")
     for note in found.notes:
         console.line(note)
     for failure in found.failures:
@@ -103,7 +108,9 @@ def _summary(folder: Path, found: Findings, compared: Sequence[Compared]) -> str
     """The last line: what was checked, and what came of it."""
     count = len(found.failures)
     words = f"{count} fault{'s' * (count > 1)}" if count else "all belongs together"
-    parts = [f"{len(found.records)} experiments: {words}"]
+    if found.notes:
+        words = f"{words if count else 'no fault'}, {len(found.notes)} things not comparable"
+    parts = [f"{len(found.records)} experiment{'s' * (len(found.records) != 1)}: {words}"]
     if compared:
         models = len({number.cell for number in compared})
         differ = [number for number in compared if not number.agrees]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import geomkit
+from geomkit._core.files import refusing
 
 __all__ = ["code_sha256", "content_sha256", "file_sha256", "hashes", "machine"]
 
@@ -41,8 +42,12 @@ def content_sha256(content: Mapping[str, Any]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
+    """SHA-256 of a file.
+
+    Raises:
+        GeomkitError: If it cannot be read.
+    """
+    with refusing(OSError, says=f"{path}: cannot be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -58,13 +58,20 @@ class Findings:
         """Add why a file could not be compared."""
         self.notes.append(f"{path}: not comparable: {what}")
 
+    def differs(self, path: Path, what: str, *records: Record) -> None:
+        """Add what differs from what the installed code makes: a fault if that made the records."""
+        if all(record.written_by == code_sha256() for record in records):
+            self.fail(path, what)
+        else:
+            self.note(path, f"{what}, by the installed code, which is not the one that made it")
+
 
 def check_report(out: Path) -> Findings:
     """Check that the files of a report are those that its runs wrote, and belong together.
 
     The content of each ``run.json`` is compared with its seal, and every file with its hash there.
-    If the installed geomkit is the one that wrote the report, verdicts and pages are made again
-    from the numbers and compared. The index is compared with what the ``run.json`` files give.
+    Verdicts, pages and the index are made again from the numbers and compared; where they differ
+    and other code than the installed wrote them, that is no fault but a note.
 
     Args:
         out: Folder of results of ``geomkit reproduce``.
@@ -103,10 +110,7 @@ def _check_experiment(folder: Path, record: Record, found: Findings) -> None:
         found.fail(folder / NAME, "was changed after the run: its content is not what it sealed")
     missing = _check_files(folder, record.files, found)
     _check_training(folder, record, found)
-    if record.written_by != code_sha256():
-        other = f"{record.written_by[:12]}, installed is {code_sha256()[:12]}"
-        found.note(folder, f"verdicts and pages were made by other code ({other})")
-    elif not missing:
+    if not missing:
         _check_verdicts_and_pages(folder, record, found)
 
 
@@ -115,11 +119,15 @@ def _check_files(folder: Path, files: Mapping[str, str], found: Findings) -> boo
     missing = False
     for name, sha256 in files.items():
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        try:
+            if Path(name).name != name or not path.is_file():
+                missing = True
+                found.fail(path, f"is missing; {NAME} lists it")
+            elif file_sha256(path) != sha256:
+                found.fail(path, f"was changed after the run: {NAME} holds another hash of it")
+        except GeomkitError as error:
             missing = True
-            found.fail(path, f"is missing; {NAME} lists it")
-        elif file_sha256(path) != sha256:
-            found.fail(path, f"was changed after the run: {NAME} holds another hash of it")
+            found.failures.append(str(error))
     for path in sorted(folder.iterdir()):
         known = path.name in files or path.name == NAME
         if path.is_file() and not known and not path.name.startswith("."):
@@ -158,7 +166,8 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
             says = f"'{stored.status}' ({stored.why})" if stored else "nothing"
             gives = f"'{here.status}' ({here.why})" if here else "no such claim"
             claim = (stored or here).claim
-            found.fail(folder / NAME, f"says {says} of '{claim}'; {RESULTS} gives {gives}")
+            what = f"says {says} of '{claim}'; {RESULTS} gives {gives}"
+            found.differs(folder / NAME, what, record)
     try:
         pages = report_pages(outcome, record.files, record)
         keys = {cell.key for cell in experiment.distinct_cells(record.options)}
@@ -166,22 +175,19 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
         found.note(folder, str(error))
         return
     if keys != {cell["key"] for cell in record.cells}:
-        found.fail(folder / NAME, "lists other models than the experiment trains")
-    _check_pages(folder, pages, f"{RESULTS} and {NAME} give", found)
+        found.differs(folder / NAME, "lists other models than the experiment trains", record)
+    _check_pages(folder, pages, f"{RESULTS} and {NAME} give", found, record)
 
 
 def _check_pages(
-    folder: Path, pages: Mapping[str, bytes], what: str, found: Findings, *, sure: bool = True
+    folder: Path, pages: Mapping[str, bytes], what: str, found: Findings, *records: Record
 ) -> None:
     for name, content in pages.items():
         path = folder / name
         if not path.is_file():
             found.fail(path, "is missing")
         elif path.read_bytes() != content:
-            if sure:
-                found.fail(path, f"is not what {what}")
-            else:
-                found.note(path, f"it is not what {what} by the installed code")
+            found.differs(path, f"is not what {what}", *records)
 
 
 def _check_together(out: Path, found: Findings) -> None:
@@ -201,5 +207,4 @@ def _others(values: Mapping[str, object]) -> Iterable[tuple[str, str]]:
 
 def _check_index(out: Path, found: Findings) -> None:
     pages, _ = index_pages(out)
-    sure = all(record.written_by == code_sha256() for record in found.records.values())
-    _check_pages(out, pages, f"the {NAME} files give", found, sure=sure)
+    _check_pages(out, pages, f"the {NAME} files give", found, *found.records.values())
