@@ -159,3 +159,17 @@ def test_captions_are_shown_without_escapes_and_on_their_line(cli, tmp_path: Pat
     assert outcome.status == 0, outcome
     assert "\x1b" not in outcome.out and "\\u001b[2J licence" in outcome.out
     assert "\nlicence: none" not in outcome.out and max(map(len, outcome.out.split("\n"))) < 2000
+
+
+def test_a_line_is_said_once_and_long_lines_are_indented(capsys, monkeypatch) -> None:
+    console.settings.said.clear()
+    for _ in range(2):
+        console.line("a: embeds b", once=True)
+    assert capsys.readouterr().err == "a: embeds b\n"
+    monkeypatch.setenv("COLUMNS", "20")
+    console.words("name: " + "word " * 6, indent=6)
+    assert capsys.readouterr().out.count("\n") == 1  # no terminal
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console.words("name: " + "word " * 6, indent=6)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1 and all(line.startswith("      word") for line in lines[1:])
