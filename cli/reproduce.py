@@ -39,7 +39,9 @@ def reproduce(
     data: str = "openmoji",
     model: str | None = None,
     pretrained: str | None = None,
-    seeds: str = "24,42,44",
+    protocol: Annotated[str, one_of("finetune", "scratch")] = "finetune",
+    seeds: str = "24,42,44,1,2,3,4,5,6,7,8,9",
+    minutes: float | None = None,
     out: Path | None = None,
     quick: bool = False,
     jobs: int = 1,
@@ -68,8 +70,11 @@ def reproduce(
         names: Names of experiments, or all. Default: list, which shows them. Or: verify FOLDER.
         data: DATA spec to train on.
         model: Architecture: tiny, nano, or one of open_clip.
-        pretrained: SOURCE to fine-tune by the paper's recipe; default: train from scratch.
-        seeds: Random seeds of the trainings, with commas.
+        pretrained: SOURCE to fine-tune by the paper's recipe.
+        protocol: Start of the models: one small model pretrained on the same data, or random
+            weights.
+        seeds: Random seeds, with commas; more are added while claims are undecided.
+        minutes: Time after which no seeds are added.
         out (--out, -o): Folder of results; default: reports/DATA[-quick].
         quick: Use one seed, three tenths of the steps, the corners of large grids.
         jobs: Number of trainings at a time.
@@ -110,12 +115,14 @@ def reproduce(
         return _verify(given)
     _refuse(given, {"cells", "seed"}, "only with verify")
     options = Options(
-        data=data, model=model, pretrained=pretrained, seeds=_numbers(seeds), quick=quick,
-        device=device, workers=workers, threads=threads, download=download,
+        data=data, model=model, pretrained=pretrained, protocol=protocol, seeds=_numbers(seeds),
+        quick=quick, device=device, workers=workers, threads=threads, download=download,
         tasks=tuple(task or ()), simat=None if simat is None else str(simat),
     )  # fmt: skip
     if resume + overwrite + redraw > 1:
         raise GeomkitError("--resume, --overwrite and --redraw exclude one another; give one")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise GeomkitError(f"--minutes: expected a positive number, got {minutes:g}")
     _check(options, jobs=jobs)
     name = data.partition(":")[0].partition(",")[0] + ("-quick" if quick else "")
     out = out or Path("reports") / name
@@ -126,7 +133,7 @@ def reproduce(
     console.line(_plan(planned, out))
     return _run(
         planned, options, out, jobs=jobs, resume=resume, overwrite=overwrite, redraw=redraw,
-        command=_command(names, options, out, jobs), form=form,
+        minutes=minutes, command=_command(names, options, out, jobs, minutes), form=form,
     )  # fmt: skip
 
 
@@ -223,15 +230,21 @@ def _check(options: Options, *, jobs: int) -> None:
         resolve_device(options.device)
 
 
-def _command(names: list[str], options: Options, out: Path, jobs: int) -> str:
+def _command(
+    names: list[str], options: Options, out: Path, jobs: int, minutes: float | None
+) -> str:
     """Command that makes all of this again, without options that do not decide the numbers."""
+    from geomkit.reproduce.framework.experiment import FINETUNE
+
     words = ["geomkit", "reproduce", *names]
     for name, value in [
         ("data", options.data),
         ("model", options.model),
         ("pretrained", options.pretrained),
         ("simat", options.simat),
+        ("protocol", None if options.protocol == FINETUNE else options.protocol),
         ("seeds", ",".join(map(str, options.seeds))),
+        ("minutes", None if minutes is None else f"{minutes:g}"),
         *(("task", spec) for spec in options.tasks),
         ("quick", options.quick),
         ("jobs", jobs if jobs > 1 else None),
@@ -279,7 +292,7 @@ def _plan(planned: Plan, out: Path) -> str:
         f"{len(planned.experiments)} experiment{'s' * (len(planned.experiments) > 1)} ({names}) "
         f"into {out}",
         f"{len(planned.cells)} models, {planned.trained} trained already, {len(planned.left)} to "
-        f"train; about {_duration(planned.seconds)} in all",
+        f"train; {'at most' if planned.most else 'about'} {_duration(planned.seconds)} in all",
     ]
     if planned.done:
         lines.append(f"finished with these options: {', '.join(planned.done)}")

@@ -268,13 +268,13 @@ def test_stored_embeddings_belong_to_the_weights_whatever_their_dates(
 
     run(tmp_path, "one")
     path = tmp_path / "cells" / f"{cell().key}.pt"
-    current = runner._Run(OPTIONS, tmp_path, "", 1, False, None, lambda: False)  # type: ignore
-    before = current._context(tmp_path / "one").embeddings(cell(), "val")
+    current = runner._Run(OPTIONS, tmp_path, "", 1, False, None, lambda: False, 0.0)  # type: ignore
+    before = current._context(tmp_path / "one", OPTIONS).embeddings(cell(), "val")
     stored = load_run(path)
     other = {name: w + 0.1 * w.std() if w.ndim == 2 else w for name, w in stored.state_dict.items()}
     save_run(path, replace(stored, state_dict=other))
     os.utime(path, (0, 0))  # older than what was measured of the other weights
-    after = current._context(tmp_path / "one").embeddings(cell(), "val")
+    after = current._context(tmp_path / "one", OPTIONS).embeddings(cell(), "val")
     assert not np.allclose(before.image[:], after.image[:])
     assert len(list(path.parent.glob(f"{cell().key}.val.*npz"))) == 1
 
@@ -594,7 +594,8 @@ def test_a_strangers_record_puts_no_link_and_no_html_into_the_report(
     wild = "<script>x</script> [y](javascript:z)\n\n[y]: javascript:z\n```\x1b<b>"
     good = json.loads((tmp_path / "one" / "run.json").read_text())
     bad = good | {"experiment": "bad", "title": wild, "command": wild, "versions": {wild: wild}}
-    bad["verdicts"] = [dict.fromkeys(good["verdicts"][0], wild) | {"status": "undecided"}]
+    known = {"status": "undecided", "p": None}
+    bad["verdicts"] = [dict.fromkeys(good["verdicts"][0], wild) | known]
     bad["options"] = good["options"] | {"data": wild}
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.json").write_text(json.dumps(bad))

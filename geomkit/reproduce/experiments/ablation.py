@@ -12,7 +12,7 @@ from geomkit.losses import parse_loss
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import INK, loss_colour, loss_marker
 from geomkit.reproduce.framework import claims
-from geomkit.reproduce.framework.cells import MARGIN, main_grid
+from geomkit.reproduce.framework.cells import MARGIN, MATTERS, main_grid
 from geomkit.reproduce.framework.claims import Claim, above, below, contrast, equivalent
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss, series_of
@@ -157,7 +157,10 @@ def _test(
     test: claims.Comparison, metric: str, loss: str, against: str, limit: float = 0.0
 ) -> claims.Test:
     number = contrast(loss, against, metric=metric, condition="")
-    return test(number, limit, f"{metric.replace('_', ' ')}, {loss} less {against}")
+    what = f"{metric.replace('_', ' ')}, {loss} less {against}"
+    # Recall: what is comparable to within a margin is no better or worse by less.
+    matters = () if test is equivalent else (MATTERS.get(metric, MARGIN),)
+    return test(number, limit, what, *matters)
 
 
 _LOW, _HIGH = (f"{weight:g}" for weight in (WEIGHTS[0], WEIGHTS[-1]))
@@ -230,6 +233,7 @@ EXPERIMENT = Experiment(
         ),
     ),
     seconds=lambda options: 1.5 * (len(PRESETS) * len(options.used_seeds) + len(WEIGHTS)),
+    sequential=True,
     published="coco-finetune",
     captions={
         "ablation": "Gap against retrieval, and what the weight of uniformity and alignment trades",

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from geomkit.reproduce.controls.control_rows import control_rows
-from geomkit.reproduce.framework.cells import cell_of, main_grid, quick_share
-from geomkit.reproduce.framework.experiment import Cell, Context, Options
+from geomkit.reproduce.framework.cells import cell_of, grid_data, main_grid, quick_share
+from geomkit.reproduce.framework.experiment import SCRATCH, Cell, Context, Options
 from geomkit.reproduce.framework.measuring import kept, measured
 from geomkit.reproduce.framework.results import Rows, rows_of
 from geomkit.training.config import TrainConfig
@@ -35,6 +35,9 @@ ENCODERS = (
 
 
 def _standard(options: Options) -> list[Cell]:
+    """The usual runs; from scratch, as everything is that they are compared with."""
+    if options.pretrained is None:
+        options = replace(options, protocol=SCRATCH)
     return main_grid(options, losses=LOSSES, dims=(DIM,))
 
 
@@ -43,7 +46,8 @@ def _long(options: Options) -> Cell:
     full = _standard(replace(options, quick=False))[0].config
     length = "steps" if full.epochs is None else "epochs"
     more = {length: getattr(full, length) * LONGER}
-    return cell_of(options, loss="clip", dim=DIM, seed=options.used_seeds[0], **more)
+    seed = options.used_seeds[0]
+    return cell_of(options, loss="clip", dim=DIM, seed=seed, data=full.data, **more)
 
 
 def cells(options: Options) -> list[Cell]:
@@ -54,7 +58,7 @@ def cells(options: Options) -> list[Cell]:
 def _scratch(options: Options, loss: str, seed: int) -> TrainConfig:
     """Configuration of a main cell, trained from scratch, for the controls."""
     plain = replace(options, pretrained=None, model=options.model or "tiny")
-    return cell_of(plain, loss=loss, dim=DIM, seed=seed).config
+    return cell_of(plain, loss=loss, dim=DIM, seed=seed, data=grid_data(options)).config
 
 
 def measure(context: Context) -> Rows:

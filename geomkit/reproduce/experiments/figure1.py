@@ -51,7 +51,12 @@ def cells(options: Options) -> list[Cell]:
     fresh = replace(options, pretrained=None)
     pairs = min(PAIRS, training_pairs(options.data))
     every = {"clip": QUICK_EVERY} if options.quick else EVERY
-    shared = {"recipe": "sphere", "dim": 3, "seed": options.used_seeds[0], "pairs": pairs}
+    shared: dict[str, Any] = {
+        "recipe": "sphere",
+        "dim": 3,
+        "seed": options.used_seeds[0],
+        "pairs": pairs,
+    }
     return [cell_of(fresh, loss=loss, eval_every=n, **shared) for loss, n in every.items()]
 
 

@@ -204,6 +204,7 @@ EXPERIMENT = Experiment(
     measure=_measure,
     draw=lambda rows, context: {"idealized": by_step(rows)},
     order=6,
+    sequential=True,
     claims=(
         Claim(
             "The map closes the gap before training: the centres coincide",

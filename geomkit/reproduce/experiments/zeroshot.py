@@ -20,7 +20,7 @@ from geomkit.data import parse_spec
 from geomkit.errors import GeomkitError
 from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
 from geomkit.reproduce.framework import measuring
-from geomkit.reproduce.framework.cells import DIMS, LOSSES, main_grid
+from geomkit.reproduce.framework.cells import DIMS, LOSSES, MATTERS, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss
@@ -297,7 +297,8 @@ def _better(loss: str) -> Claim:
         given = bool(rows.where(metric="zeroshot_mean", tasks="given"))
         tasks, words = ("given", "the data sets given") if given else ("openmoji", _OWN)
         less = contrast(loss, "clip", metric="zeroshot_mean", tasks=tasks, dim=DIM)
-        return above(less, 0.0, f"{loss} − clip, mean over {words}")(rows)
+        what = f"{loss} − clip, mean over {words}"
+        return above(less, 0.0, what, MATTERS["zeroshot_mean"])(rows)
 
     return Claim(
         f"{loss} classifies better without training than clip, on the mean of the tasks",
@@ -323,6 +324,8 @@ EXPERIMENT = Experiment(
     },
     order=4,
     claims=(_better("cua"), _better("cuaxu")),
+    sequential=True,
+    beside=True,
     seconds=lambda options: len(_cells(options)) * (6.0 + 60.0 * len(options.tasks)),
     published="zero-shot",
     captions={

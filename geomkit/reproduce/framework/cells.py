@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from geomkit.data import parse_spec, with_options
 from geomkit.models.preprocess import Preprocess
-from geomkit.reproduce.framework.experiment import Cell, Options
+from geomkit.reproduce.framework.experiment import FINETUNE, Cell, Options
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
-    "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "cell_of", "main_grid", "quick_share",
-    "training_pairs",
+    "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "MATTERS", "cell_of", "grid_data", "main_grid",
+    "quick_share", "start_of", "training_pairs",
 ]  # fmt: skip
 
 LOSSES = ("clip", "cua", "cuaxu")
@@ -25,6 +27,31 @@ GEOMETRY = (
 MARGIN = 0.03
 """Largest change of recall that counts as comparable: the paper's own largest change by either loss
 (image retrieval at 10, d = 128: 0.693 to 0.665), rounded up."""
+MATTERS = {
+    "centroid_distance": 0.02,
+    "linear_separability": 0.05,
+    "paired_cosine": 0.03,
+    "alignment": 0.06,
+    "uniformity": 0.05,
+    "cross_uniformity": 0.07,
+    "cumulative_variance@8": 0.02,
+    "explained_variance_auc": 0.02,
+    "components_to_80": 3.0,
+    "zeroshot_mean": 0.01,
+    "arithmetic": 0.03,
+}
+"""Difference that would matter, by metric: about half of the smallest one that the paper reports
+between two losses at d = 128 (centroid distance 0.127 to 0.082, separability 0.826 to 0.729, paired
+cosine 0.637 to 0.567, uniformity −3.647 to −3.754, zero-shot 0.346 to 0.367, SIMAT 35.6% to
+41.7%)."""
+PRETRAINING: dict[str, Any] = {
+    "loss": "clip", "dim": 128, "batch_size": 128, "steps": 900, "lr": 1e-3, "captions": "random",
+    "seed": 0,
+}  # fmt: skip
+"""The model that cells are fine-tuned from, by the standard recipe otherwise."""
+CAPTIONS = 3
+"""Largest number of captions of an image in pretraining, where the data set has several."""
+FINETUNING_STEPS = 150
 QUICK_STEPS = 0.3
 """Share of the steps that a quick run trains."""
 QUICK_EVALUATIONS = 2 * QUICK_STEPS
@@ -36,12 +63,17 @@ def quick_share(options: Options) -> float:
     return QUICK_STEPS if options.quick else 1.0
 
 
-def cell_of(options: Options, **fields: Any) -> Cell:
+def cell_of(options: Options, *, start: Cell | None = None, **fields: Any) -> Cell:
     """A cell with the data, model and length that the options ask for.
 
     Fields given go before the recipe's. A quick run trains three tenths of the steps; a data set
-    smaller than the recipe's batch is trained in batches that it can fill.
+    smaller than the recipe's batch is trained in batches that it can fill. With ``start``, the
+    cell is fine-tuned from that cell's model.
     """
+    if start is not None:
+        options = replace(options, model=None)
+        fields = {"pretrained": f"{start.key}.pt", "recipe": "standard",
+                  "steps": FINETUNING_STEPS, **fields}  # fmt: skip
     base = {"data": options.data, "recipe": "standard", **fields}
     if options.pretrained is not None:
         base |= {"pretrained": options.pretrained, "recipe": fields.get("recipe", "paper")}
@@ -53,7 +85,31 @@ def cell_of(options: Options, **fields: Any) -> Cell:
         config = configure(**base)
     if options.quick:
         config = configure(**{**base, **_shortened(config)})
-    return Cell(config)
+    return Cell(config, start)
+
+
+def grid_data(options: Options) -> str:
+    """DATA spec of the main grid; of OpenMoji, the images with skin tones are part of it."""
+    name, _, given = parse_spec(options.data)
+    tones = name == "openmoji" and "skin_tones" not in given
+    return with_options(options.data, **({"skin_tones": True} if tones else {}))
+
+
+@cache
+def start_of(options: Options, data: str) -> Cell:
+    """The cell of the small model that others are fine-tuned from: one for all losses and seeds.
+
+    It learns to match the same training pairs by ``clip``, with several captions an image.
+
+    Args:
+        options: Options of the run.
+        data: DATA spec of the cells.
+    """
+    name, _, given = parse_spec(data)
+    several = name == "openmoji" and "captions" not in given
+    spec = with_options(data, **({"captions": CAPTIONS} if several else {}))
+    scratch = replace(options, model=options.model or "tiny")
+    return cell_of(scratch, data=spec, eval_every=PRETRAINING["steps"], **PRETRAINING)
 
 
 def _shortened(config: TrainConfig) -> dict[str, int]:
@@ -88,9 +144,16 @@ def main_grid(
     seeds: Iterable[int] | None = None,
     **fields: Any,
 ) -> list[Cell]:
-    """The paper's grid: losses × dimensions × seeds; experiments that use it share its cells."""
+    """The paper's grid: losses × dimensions × seeds; experiments that use it share its cells.
+
+    Its models are fine-tuned from :func:`start_of`, unless the options say otherwise.
+    """
+    fields = {"data": grid_data(options), **fields}
+    start = None
+    if options.protocol == FINETUNE and options.pretrained is None:
+        start = start_of(options.first(1), fields["data"])
     return [
-        cell_of(options, loss=loss, dim=dim, seed=seed, **fields)
+        cell_of(options, start=start, loss=loss, dim=dim, seed=seed, **fields)
         for dim in dims
         for loss in losses
         for seed in (options.used_seeds if seeds is None else seeds)

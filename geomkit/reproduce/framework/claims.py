@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +15,33 @@ from geomkit.reproduce.framework.numbers import number, one_minus
 from geomkit.reproduce.framework.results import Row, Rows
 
 __all__ = [
-    "NOT_REPRODUCED", "REPRODUCED", "UNDECIDED", "Claim", "Comparison", "Interval", "MissingRows",
-    "Number", "Test", "Verdict", "above", "average", "below", "contrast", "difference",
-    "equivalent", "judge", "mean_interval", "mean_of", "rank_correlation", "together",
+    "NOT_REPRODUCED", "NO_DIFFERENCE", "REPRODUCED", "STATUSES", "UNDECIDED", "Claim",
+    "Comparison", "Interval", "MissingRows", "Number", "Test", "Verdict", "above", "average",
+    "below", "contrast", "difference", "equivalent", "holm", "judge", "looking", "mean_interval",
+    "mean_of", "rank_correlation", "together",
 ]  # fmt: skip
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+NO_DIFFERENCE = "no difference that matters"
+STATUSES = (REPRODUCED, NO_DIFFERENCE, UNDECIDED, NOT_REPRODUCED)
+"""Every status of a verdict, in the order of reports."""
 LEVEL = 0.95
+_looks: ContextVar[int] = ContextVar("looks", default=1)
+
+
+@contextmanager
+def looking(looks: int) -> Iterator[None]:
+    """Widen intervals over seeds for as many looks at the growing number of seeds.
+
+    Each look has the error 5%/looks, so that the intervals of all looks hold together at 95%
+    (Bonferroni), whatever decides when to stop: repeated confidence intervals (Jennison and
+    Turnbull, JRSS B 51, 1989).
+    """
+    token = _looks.set(looks)
+    try:
+        yield
+    finally:
+        _looks.reset(token)
 
 
 class MissingRows(ValueError):
@@ -36,6 +58,11 @@ class Interval:
         high: Upper bound.
         how: What the interval is over: seeds, settings, or pairs.
         count: Number of them; 1 for the pairs of one seed.
+        error: Standard error of the estimate (of a rank correlation, of its inverse hyperbolic
+            tangent).
+        freedom: Degrees of freedom of t; infinite for the normal distribution.
+        looks: Number of looks that the interval holds for together.
+        scale: Function after which the estimate is compared with a limit.
     """
 
     value: float
@@ -43,6 +70,29 @@ class Interval:
     high: float
     how: str
     count: int
+    error: float = math.nan
+    freedom: float = math.inf
+    looks: int = 1
+    scale: Callable[[float], float] = float
+
+    def p_value(self, limit: float, sign: str) -> float:
+        """One-sided p value against the estimate being on the other side of a limit, doubled.
+
+        It is at most 0.05 where the interval lies on that side of the limit.
+
+        Args:
+            limit: Limit.
+            sign: ``<`` if the estimate is to lie below the limit, ``>`` if above.
+        """
+        from scipy import stats
+
+        distance = self.scale(self.value) - self.scale(limit)
+        distance = -distance if sign == "<" else distance
+        if self.error == 0:
+            return 0.0 if distance > 0 else 1.0
+        t = distance / self.error
+        tail = stats.norm.sf(t) if math.isinf(self.freedom) else stats.t.sf(t, self.freedom)
+        return min(1.0, 2.0 * self.looks * float(tail))
 
     def __str__(self) -> str:
         """Estimate and bounds with three digits."""
@@ -56,12 +106,15 @@ class Verdict:
     """The result of testing a claim.
 
     Attributes:
-        status: One of :data:`REPRODUCED`, :data:`NOT_REPRODUCED` and :data:`UNDECIDED`.
+        status: One of :data:`STATUSES`.
         why: Numbers and intervals, in one sentence.
+        p: p value of the verdict: of the part that decides it, or the largest of all parts where
+            all must hold; NaN for an undecided claim.
     """
 
     status: str
     why: str
+    p: float = math.nan
 
 
 Number = Callable[[Rows], Interval]
@@ -71,11 +124,13 @@ Test = Callable[[Rows], Verdict]
 """From an experiment's rows to a verdict; raises :class:`MissingRows`."""
 
 
-Comparison = Callable[[Number, float, str], Test]
+Comparison = Callable[..., Test]
 """From a number, a limit and the number's name to a test, as :func:`below` is."""
 
 
-def judge(found: Interval, sign: str, limit: float, what: str) -> Verdict:
+def judge(
+    found: Interval, sign: str, limit: float, what: str, matters: float | None = None
+) -> Verdict:
     """Verdict on one number: decided if its whole interval lies on one side of the limit.
 
     Args:
@@ -83,27 +138,37 @@ def judge(found: Interval, sign: str, limit: float, what: str) -> Verdict:
         sign: ``<``, ``>``, or ``within ±``.
         limit: Limit, or margin on both sides of 0.
         what: Name of the number.
+        matters: Smallest distance from the limit that would matter, stated before the run. If the
+            whole interval is closer, on both sides of the limit, there is no difference that
+            matters.
     """
-    match sign:
-        case "<":
-            yes, no = found.high < limit, found.low > limit
-        case ">":
-            yes, no = found.low > limit, found.high < limit
-        case _:
-            yes = -limit < found.low and found.high < limit
-            no = found.low > limit or found.high < -limit
-    status = REPRODUCED if yes else NOT_REPRODUCED if no else UNDECIDED
-    return Verdict(status, f"{what}: {found}, claimed {sign} {one_minus(f'{limit:.3g}')}")
+    apart = {"<": ">", ">": "<"}
+    if sign in apart:
+        yes = found.high < limit if sign == "<" else found.low > limit
+        no = found.low > limit if sign == "<" else found.high < limit
+        p_yes, p_no = (found.p_value(limit, side) for side in (sign, apart[sign]))
+    else:
+        yes = -limit < found.low and found.high < limit
+        no = found.low > limit or found.high < -limit
+        p_yes = max(found.p_value(limit, "<"), found.p_value(-limit, ">"))
+        p_no = min(found.p_value(limit, ">"), found.p_value(-limit, "<"))
+    why = f"{what}: {found}, claimed {sign} {one_minus(f'{limit:.3g}')}"
+    if yes:
+        return Verdict(REPRODUCED, why, p_yes)
+    if matters is not None and limit - matters < found.low and found.high < limit + matters:
+        p = max(found.p_value(limit + matters, "<"), found.p_value(limit - matters, ">"))
+        return Verdict(NO_DIFFERENCE, f"{why}; {matters:g} would matter", p)
+    return Verdict(NOT_REPRODUCED, why, p_no) if no else Verdict(UNDECIDED, why)
 
 
-def below(number: Number, limit: float, what: str) -> Test:
-    """Test that a number lies below a limit."""
-    return lambda rows: judge(number(rows), "<", limit, what)
+def below(number: Number, limit: float, what: str, matters: float | None = None) -> Test:
+    """Test that a number lies below a limit; ``matters`` as in :func:`judge`."""
+    return lambda rows: judge(number(rows), "<", limit, what, matters)
 
 
-def above(number: Number, limit: float, what: str) -> Test:
-    """Test that a number lies above a limit."""
-    return lambda rows: judge(number(rows), ">", limit, what)
+def above(number: Number, limit: float, what: str, matters: float | None = None) -> Test:
+    """Test that a number lies above a limit; ``matters`` as in :func:`judge`."""
+    return lambda rows: judge(number(rows), ">", limit, what, matters)
 
 
 def equivalent(number: Number, margin: float, what: str) -> Test:
@@ -130,20 +195,22 @@ class Claim:
     otherwise: str = ""
     persists: bool = False
 
-    def verdict(self, rows: Rows, *, quick: bool = False) -> Verdict:
+    def verdict(self, rows: Rows, *, quick: bool = False, looks: int = 1) -> Verdict:
         """Verdict on these rows; *undecided* where rows are missing or numbers are undefined.
 
         Args:
             rows: Results of the experiment.
             quick: Whether they come from a quick run. Such a run never denies a claim, and never
                 confirms one that only a long training could contradict.
+            looks: Number of looks planned at the growing number of seeds, see :func:`looking`.
         """
         tests = [self.tests] if callable(self.tests) else self.tests
         try:
-            found = together([test(rows) for test in tests])
+            with looking(looks):
+                found = together([test(rows) for test in tests])
         except MissingRows as error:
             return Verdict(UNDECIDED, f"cannot be tested on these results ({error})")
-        denied = found.status == NOT_REPRODUCED
+        denied = found.status in (NOT_REPRODUCED, NO_DIFFERENCE)
         if quick and (denied or (found.status == REPRODUCED and self.persists)):
             what = "deny" if denied else "confirm"
             return Verdict(UNDECIDED, f"{found.why}; too short a run to {what} it")
@@ -153,14 +220,35 @@ class Claim:
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """Verdict of a claim with several parts: reproduced if all are, not reproduced if one is not.
 
+    A part without a difference that matters decides the claim as well: not all of it holds.
+
     Raises:
         ValueError: Without any verdict.
     """
     if not verdicts:
         raise ValueError("together: expected at least one verdict")
-    found = {verdict.status for verdict in verdicts}
-    status = next((s for s in (NOT_REPRODUCED, UNDECIDED) if s in found), REPRODUCED)
-    return Verdict(status, "; ".join(verdict.why for verdict in verdicts))
+    order = (NOT_REPRODUCED, NO_DIFFERENCE, UNDECIDED, REPRODUCED)
+    status = min((verdict.status for verdict in verdicts), key=order.index)
+    deciding = [verdict.p for verdict in verdicts if verdict.status == status]
+    # One part is enough to deny a claim, but it was picked among all of them.
+    p = max(deciding) if status == REPRODUCED else min(1.0, min(deciding) * len(verdicts))
+    return Verdict(status, "; ".join(verdict.why for verdict in verdicts), p)
+
+
+def holm(p_values: Sequence[float], level: float = 1 - LEVEL) -> int:
+    """How many hypotheses are rejected with a family-wise error of at most ``level``.
+
+    Holm's step-down procedure (Scand. J. Statist. 6, 1979).
+
+    >>> holm([0.001, 0.02, 0.04, float("nan")], 0.05)
+    1
+    """
+    count = 0
+    for p in sorted(1.0 if math.isnan(p) else p for p in p_values):
+        if p > level / (len(p_values) - count):
+            break
+        count += 1
+    return count
 
 
 def average(*, over: str = "seeds", **chosen: Any) -> Number:
@@ -184,6 +272,8 @@ def mean_interval(
 ) -> Interval:
     """Mean with a t interval over seeds; for a single seed, an interval from its error over pairs.
 
+    Within :func:`looking`, intervals over seeds hold for all looks together.
+
     Args:
         values: One value per seed; non-finite values are ignored.
         stderrs: Standard error of each value over pairs.
@@ -200,14 +290,18 @@ def mean_interval(
     mean = float(np.mean([v for v, _ in found]))
     if len(found) > 1:
         error = float(np.std([v for v, _ in found], ddof=1)) / math.sqrt(len(found))
-        half = float(stats.t.ppf(0.5 + LEVEL / 2, len(found) - 1)) * error
-        return Interval(mean, mean - half, mean + half, f"{len(found)} {over}", len(found))
+        looks, freedom = _looks.get() if over == "seeds" else 1, len(found) - 1
+        half = float(stats.t.isf((1 - LEVEL) / 2 / looks, freedom)) * error
+        return Interval(
+            mean, mean - half, mean + half, f"{len(found)} {over}", len(found), error, freedom,
+            looks,
+        )  # fmt: skip
     error = found[0][1]
     if not math.isfinite(error):
         raise MissingRows(f"one of {over} alone, and no error over pairs")
     half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
     how = "the pairs of one seed" if over == "seeds" else f"the pairs of one of {over}"
-    return Interval(mean, mean - half, mean + half, how, 1)
+    return Interval(mean, mean - half, mean + half, how, 1, error)
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -222,9 +316,10 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:
         raise MissingRows("too few different values to correlate")
     r = float(stats.spearmanr(a, b).statistic)
     r = max(-(1 - len(a) ** -2), min(1 - len(a) ** -2, r))  # keeps the interval finite
-    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * math.sqrt((1 + r * r / 2) / (len(a) - 3))
+    error = math.sqrt((1 + r * r / 2) / (len(a) - 3))
+    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
     low, high = (math.tanh(math.atanh(r) + sign * half) for sign in (-1, 1))
-    return Interval(r, low, high, f"{len(a)} settings", len(a))
+    return Interval(r, low, high, f"{len(a)} settings", len(a), error, scale=math.atanh)
 
 
 def difference(

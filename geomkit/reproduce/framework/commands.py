@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
 from geomkit.reproduce.framework.experiment import Cell
 from geomkit.training.config import TrainConfig, configure
@@ -21,6 +22,8 @@ def train_command(cell: Cell, out: str) -> str:
     'geomkit train --loss cua --dim 64 --temperature 0.05 --seed 24 --out a.pt'
     """
     c = cell.config
+    if cell.start is not None:  # beside the cell's own checkpoint
+        c = replace(c, pretrained=str(Path(out).with_name(c.pretrained or "").as_posix()))
     words = ["geomkit", "train", "--loss", c.loss, "--dim", str(c.dim)]
     # The recipe is named where the command would choose another one.
     start = {"pretrained": c.pretrained} if c.pretrained else {}

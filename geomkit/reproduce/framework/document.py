@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from geomkit._core.files import atomic_write
 from geomkit._core.shown import shown
 from geomkit.plots.page import page_environment
-from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from geomkit.reproduce.framework.claims import (
+    NO_DIFFERENCE,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    UNDECIDED,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DARK", "document", "to_html", "write_pages"]
 
-_MARKS = {REPRODUCED: "yes", NOT_REPRODUCED: "no", UNDECIDED: "open"}
+_MARKS = {REPRODUCED: "yes", NO_DIFFERENCE: "no", NOT_REPRODUCED: "no", UNDECIDED: "open"}
 DARK = "-dark"
 """End of the name of a figure's dark version."""
 PAPER = "arXiv 2405.18570"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit.errors import GeomkitError
+from geomkit.errors import GeomkitError, unknown_name
 from geomkit.reproduce.framework.claims import Claim
 from geomkit.reproduce.framework.results import Rows
 from geomkit.training.config import TrainConfig
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from geomkit.embeddings.embeddings import Embeddings
     from geomkit.models.checkpoints import TrainedRun
 
-__all__ = ["Cell", "Context", "Experiment", "Options", "computation", "digest"]
+__all__ = [
+    "FEW", "FINETUNE", "LOOKS", "PROTOCOLS", "SCRATCH", "SEEDS", "Cell", "Context", "Experiment",
+    "Options", "computation", "digest",
+]  # fmt: skip
+
+PROTOCOLS = FINETUNE, SCRATCH = "finetune", "scratch"
+SEEDS = (24, 42, 44, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+"""Default seeds: the paper's three, then others."""
+FEW = 3
+"""Number of seeds where no claim waits for more: the paper's own."""
+LOOKS = (4, 6, 9)
+"""Numbers of seeds at which claims are judged before all seeds are used."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +41,10 @@ class Options:
     Attributes:
         data: DATA spec to train on.
         model: Architecture, or ``None`` for the recipe's.
-        pretrained: SOURCE to start from, or ``None`` to train from scratch.
-        seeds: Random seeds of the trainings.
+        pretrained: SOURCE to fine-tune by the paper's recipe, or ``None``.
+        protocol: ``finetune``: the cells of the main grid start from one small model, which is
+            pretrained with ``clip`` on the same data; ``scratch``: from random weights.
+        seeds: Random seeds of the trainings, in the order in which they are added.
         quick: Whether to use one seed, fewer steps, and only the corners of larger grids.
         device: Device to compute on.
         workers: Processes that decode images, or ``None`` for one per core.
@@ -44,7 +57,8 @@ class Options:
     data: str = "openmoji"
     model: str | None = None
     pretrained: str | None = None
-    seeds: tuple[int, ...] = (24, 42, 44)
+    protocol: str = FINETUNE
+    seeds: tuple[int, ...] = SEEDS
     quick: bool = False
     device: str = "auto"
     workers: int | None = None
@@ -65,6 +79,31 @@ class Options:
                 "--model and --pretrained exclude each other: a pretrained model "
                 "has an architecture"
             )
+        if self.protocol not in PROTOCOLS:
+            raise unknown_name("protocol", self.protocol, PROTOCOLS)
+        if self.protocol == SCRATCH and self.pretrained is not None:
+            raise GeomkitError(
+                "--protocol scratch and --pretrained exclude each other: one starts from random "
+                "weights, the other does not"
+            )
+
+    def first(self, count: int) -> Options:
+        """The same options with the first seeds only."""
+        return replace(self, seeds=self.seeds[:count])
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which claims are judged, the last with all of them."""
+        if self.quick:
+            return (1,)
+        return (*(n for n in LOOKS if n < len(self.seeds)), len(self.seeds))
+
+    @property
+    def beside(self) -> Options | None:
+        """Options of the verdicts from scratch that stand beside those of fine-tuning."""
+        if self.protocol == SCRATCH or self.pretrained is not None or self.quick:
+            return None
+        return replace(self.first(FEW), protocol=SCRATCH)
 
     @property
     def used_seeds(self) -> tuple[int, ...]:
@@ -90,7 +129,8 @@ class Options:
             TypeError: For an unknown option.
         """
         lists = {name: tuple(content[name]) for name in ("seeds", "tasks")}
-        return cls(**{**content, **lists})
+        before = {} if "protocol" in content else {"protocol": SCRATCH}  # written by older versions
+        return cls(**{**content, **lists, **before})
 
     def differences(self, other: Options) -> str:
         """Decisive options that differ, as ``name value (now value)``; empty if none does."""
@@ -121,10 +161,13 @@ class Cell:
     """One trained model of a grid; experiments that name the same cell share it.
 
     Attributes:
-        config: Configuration of the training.
+        config: Configuration of the training. With ``start``, its ``pretrained`` is the file name
+            of that cell's checkpoint, which lies in the same folder.
+        start: Cell whose model it is fine-tuned from.
     """
 
     config: TrainConfig
+    start: Cell | None = None
 
     @property
     def key(self) -> str:
@@ -136,6 +179,7 @@ class Cell:
         """Description in logs and errors."""
         c = self.config
         length = f"{c.epochs} epochs" if c.epochs else f"{c.steps} steps"
+        length = f"fine-tuned, {length}" if c.pretrained else length
         tau = f"{'learned from ' if c.learn_temperature else ''}{c.temperature:g}"
         return f"{c.loss} d={c.dim} τ={tau} seed {c.seed}, {length} of {c.batch_size}"
 
@@ -183,6 +227,8 @@ class Experiment:
         order: Position among the experiments; those with equal order are sorted by name.
         of_cell: From one trained cell to its rows, where each row is of one cell; ``None`` where
             models are trained beside the cells. A verification measures single cells with it.
+        sequential: Whether seeds are added until every claim is decided.
+        beside: Whether its claims are also judged on models that are trained from scratch.
     """
 
     name: str
@@ -198,6 +244,29 @@ class Experiment:
     captions: Mapping[str, str] = field(default_factory=dict, hash=False)
     order: int = 100
     of_cell: Callable[[Cell, Context], Rows] | None = None
+    sequential: bool = False
+    beside: bool = False
+
+    def stages(self, options: Options) -> list[Options]:
+        """Options of each look: the seeds grow from one to the next."""
+        looks = options.looks if self.sequential else (min(FEW, len(options.seeds)),)
+        return [options.first(count) for count in looks]
+
+    def from_scratch(self, options: Options) -> Options | None:
+        """Options of the verdicts from scratch beside the others, if it has them."""
+        return options.beside if self.beside else None
+
+    def every_cell(self, options: Options, seeds: int = 0) -> list[Cell]:
+        """Cells that it needs, with those of the verdicts from scratch, after what they start from.
+
+        Args:
+            options: Options of the run.
+            seeds: Number of seeds used; 0 for as many as it can need.
+        """
+        scratch = self.from_scratch(options)
+        found = self.cells(options.first(seeds) if seeds else self.stages(options)[-1])
+        found += self.cells(scratch) if scratch else []
+        return list(dict.fromkeys(c for cell in found for c in (cell.start, cell) if c is not None))
 
     def distinct_cells(self, options: Options) -> list[Cell]:
         """Cells to train, each once."""

@@ -82,7 +82,7 @@ def train_cells(
     progress: Progress = lambda cell, step, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train the cells that are not trained yet.
+    """Train the cells that are not trained yet, those that others are fine-tuned from first.
 
     Args:
         cells: Cells; equal ones are trained once.
@@ -96,10 +96,13 @@ def train_cells(
         GeomkitError: As :func:`geomkit.training.loop.train`, with the cell named.
         Interrupted: If ``should_stop`` returned true.
     """
+    cells = list(dict.fromkeys(cells))
+    if starts := [cell.start for cell in cells if cell.start]:
+        train_cells(starts, folder, options, jobs=jobs, progress=progress, should_stop=should_stop)
     folder.mkdir(parents=True, exist_ok=True)
     # A cell killed after its last step still has its optimizer and lacks its note.
     left = [
-        cell for cell in dict.fromkeys(cells)
+        cell for cell in cells
         if not (cell_path(folder, cell).exists() and _done_path(folder, cell).exists())
     ]  # fmt: skip
     if jobs == 1 or len(left) < 2:
@@ -164,12 +167,14 @@ def _train(
         if event.kind in ("step", "start", "end"):
             progress(cell, event.step, event.config.steps)
 
-    path = cell_path(folder, cell)
+    path, config = cell_path(folder, cell), cell.config
+    if cell.start is not None:
+        config = replace(config, pretrained=str(cell_path(folder, cell.start)))
     whole, started = not path.exists(), time.perf_counter()
     code = code_sha256() if whole else ""
     try:
         run = train(
-            replace(cell.config, threads=threads or options.threads),
+            replace(config, threads=threads or options.threads),
             path,
             device=options.device,
             workers=options.workers,

@@ -29,11 +29,12 @@ class Plan:
 
     Attributes:
         experiments: Experiments in order.
-        cells: Different cells of all experiments.
+        cells: Different cells of all experiments, should every seed be needed.
         left: Cells to train.
         trained: Number of cells that are trained already.
         done: Names of experiments that are finished and stay as they are.
         work: Estimated seconds of each cell to train and of each experiment (by name) to measure.
+        most: Whether that is an upper bound: seeds are added only while claims are undecided.
     """
 
     experiments: tuple[Experiment, ...]
@@ -42,6 +43,7 @@ class Plan:
     trained: int
     done: tuple[str, ...]
     work: tuple[tuple[Cell | str, float], ...]
+    most: bool = False
 
     @property
     def seconds(self) -> float:
@@ -74,9 +76,8 @@ def plan_of(
     Raises:
         GeomkitError: For options that a cell cannot be trained with.
     """
-    by_experiment = [(e, e.distinct_cells(options)) for e in chosen]
-    done = tuple(e.name for e, cells in by_experiment
-                 if not overwrite and is_done(e, options, out / e.name, cells))  # fmt: skip
+    by_experiment = [(e, e.every_cell(options)) for e in chosen]
+    done = tuple(e.name for e in chosen if not overwrite and is_done(e, options, out / e.name))
     cells = tuple(dict.fromkeys(cell for _, found in by_experiment for cell in found))
     needed = {cell for e, found in by_experiment if e.name not in done for cell in found}
     trained = {cell for cell in cells if finished(out / CELLS, cell)}
@@ -85,9 +86,16 @@ def plan_of(
     typical = sum(speeds.values()) / len(speeds) if speeds else 1.0
     work: list[tuple[Cell | str, float]] = [
         *((cell, cost(cell) * speeds.get(model_of(cell), typical)) for cell in left),
-        *((e.name, e.seconds(options) * typical) for e in chosen if e.name not in done),
+        *((e.name, _measuring(e, options) * typical) for e in chosen if e.name not in done),
     ]
-    return Plan(tuple(chosen), cells, left, len(trained), done, tuple(work))
+    most = any(e.name not in done and len(e.stages(options)) > 1 for e in chosen)
+    return Plan(tuple(chosen), cells, left, len(trained), done, tuple(work), most)
+
+
+def _measuring(experiment: Experiment, options: Options) -> float:
+    scratch = experiment.from_scratch(options)
+    main = experiment.seconds(experiment.stages(options)[-1])
+    return main + (experiment.seconds(scratch) if scratch else 0.0)
 
 
 def model_of(cell: Cell) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from geomkit.reproduce.framework.experiment import Cell, Experiment
@@ -59,9 +59,18 @@ class Progress:
         if step == steps and before < step:
             self.say("trained", cell.label, step=step, steps=steps)
 
-    def measured(self, experiment: Experiment) -> None:
-        """Report that an experiment is finished."""
+    def measured(self, experiment: Experiment, needed: Collection[Cell]) -> None:
+        """Report that an experiment is finished.
+
+        Args:
+            experiment: The experiment.
+            needed: Cells that others can still need: the rest has been decided without them.
+        """
         self.clock.advance(experiment.name, 1.0)
+        for cell, (step, steps) in list(self.steps.items()):
+            if step < steps and cell not in needed:
+                del self.steps[cell]
+                self.clock.work.pop(cell, None)
         self.say("done", experiment.name)
 
     def say(self, kind: str, text: str, *, step: int = 0, steps: int = 0) -> None:
@@ -101,7 +110,11 @@ class Clock:
     @property
     def left(self) -> float:
         """Estimated seconds until all work is done."""
-        todo = sum(w * (1 - self.shares[p]) for p, w in self.work.items())
+        return self.seconds_of(self.work)
+
+    def seconds_of(self, pieces: Iterable[Cell | str]) -> float:
+        """Estimated seconds until some of the work is done."""
+        todo = sum(self.work[p] * (1 - self.shares[p]) for p in set(pieces) if p in self.work)
         done = sum(w * max(0.0, self.shares[p] - self.before[p]) for p, w in self.work.items())
         # Until a twentieth is done, the estimate weighs more than the little that was observed.
         total = sum(self.work.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from geomkit._core.files import atomic_write
 from geomkit._core.schema import check_schema, once
 from geomkit._core.shown import in_markdown
 from geomkit.reproduce.framework.claims import UNDECIDED, Claim
-from geomkit.reproduce.framework.experiment import Cell, Experiment, Options
+from geomkit.reproduce.framework.experiment import Experiment, Options
 from geomkit.reproduce.framework.results import Rows
 from geomkit.reproduce.framework.seal import content_sha256, hashes
 
@@ -20,6 +21,8 @@ __all__ = ["JudgedClaim", "Outcome", "Record", "Seconds", "is_done", "is_intact"
 
 NAME = "run.json"
 RESULTS = "results.csv"
+FROM_SCRATCH = "results-scratch.csv"
+"""Numbers of the models that are trained from scratch, beside those of fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class JudgedClaim:
         otherwise: Likely reason if it does not hold.
         status: Status of the verdict.
         why: Numbers behind the verdict.
+        p: p value of the verdict, ``None`` if undecided.
     """
 
     claim: str
@@ -39,12 +43,14 @@ class JudgedClaim:
     otherwise: str
     status: str
     why: str
+    p: float | None = None
 
     @classmethod
-    def of(cls, claim: Claim, rows: Rows, *, quick: bool) -> Self:
-        """A claim as tested on rows."""
-        found = claim.verdict(rows, quick=quick)
-        return cls(claim.text, claim.published, claim.otherwise, found.status, found.why)
+    def of(cls, claim: Claim, rows: Rows, *, quick: bool, looks: int = 1) -> Self:
+        """A claim as tested on rows, at one of some number of looks."""
+        found = claim.verdict(rows, quick=quick, looks=looks)
+        p = None if math.isnan(found.p) else found.p
+        return cls(claim.text, claim.published, claim.otherwise, found.status, found.why, p)
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,19 @@ class Outcome:
     folder: Path
 
     @classmethod
-    def of(cls, experiment: Experiment, rows: Rows, folder: Path, *, quick: bool) -> Self:
-        """Outcome of rows: the claims are tested on them."""
-        verdicts = (JudgedClaim.of(claim, rows, quick=quick) for claim in experiment.claims)
-        return cls(experiment, rows, tuple(verdicts), folder)
+    def of(cls, experiment: Experiment, rows: Rows, folder: Path, options: Options) -> Self:
+        """Outcome of rows: the claims are tested on them, at one of the looks of the options."""
+        looks = len(experiment.stages(options))
+        verdicts = tuple(
+            JudgedClaim.of(claim, rows, quick=options.quick, looks=looks)
+            for claim in experiment.claims
+        )
+        return cls(experiment, rows, verdicts, folder)
+
+    @property
+    def undecided(self) -> int:
+        """Number of claims that more seeds might decide."""
+        return sum(verdict.status == UNDECIDED for verdict in self.verdicts)
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,8 @@ class Record:
         machine: Device and CPU that the numbers were computed on.
         files: SHA-256 of each file of the report by name, in the order of the report.
         seal: SHA-256 of all the rest of this content.
+        seeds: Number of seeds used; 0 in a record of an older version, which used all.
+        beside: The claims as judged on models that are trained from scratch, if they were.
     """
 
     experiment: str
@@ -117,6 +134,8 @@ class Record:
     machine: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     seal: str = ""
+    seeds: int = 0
+    beside: tuple[JudgedClaim, ...] = ()
 
     @property
     def made_with(self) -> str:
@@ -131,7 +150,7 @@ class Record:
             if self.options.quick:
                 return "A full run trains longer and over several seeds."
             if " seeds" in unmet.why:
-                count = f"{len(self.options.seeds)} seeds"
+                count = f"{self.seeds or len(self.options.seeds)} seeds"
                 return f"{count} leave the interval too wide; more (`--seeds`) would narrow it."
             if " settings" in unmet.why:
                 return "It holds in some settings and not in others; the figures say in which."
@@ -149,10 +168,8 @@ class Record:
             self,
             title=in_markdown(self.title),
             command=in_markdown(self.command),
-            verdicts=tuple(
-                JudgedClaim(**{name: in_markdown(text) for name, text in vars(verdict).items()})
-                for verdict in self.verdicts
-            ),
+            verdicts=tuple(_in_markdown(verdict) for verdict in self.verdicts),
+            beside=tuple(_in_markdown(verdict) for verdict in self.beside),
             versions={in_markdown(k): in_markdown(v) for k, v in self.versions.items()},
         )
 
@@ -167,7 +184,8 @@ class Record:
             written: Names of the files that were written with the report.
             code: SHA-256 of the sources that wrote them.
         """
-        measured = [RESULTS, *sorted(p.name for p in folder.glob("*.json") if p.name != NAME)]
+        others = (p.name for kind in ("*.csv", "*.json") for p in folder.glob(kind))
+        measured = [RESULTS, *sorted(name for name in others if name not in (RESULTS, NAME))]
         files = hashes(folder, [*measured, *written])
         kept = {name: self.files[name] for name in measured if name in self.files}
         found = replace(self, written_by=code, files={**files, **kept})
@@ -187,6 +205,17 @@ class Record:
             file.write(json.dumps(content, indent=1).encode())
 
 
+def _in_markdown(verdict: JudgedClaim) -> JudgedClaim:
+    return replace(
+        verdict,
+        claim=in_markdown(verdict.claim),
+        published=in_markdown(verdict.published),
+        otherwise=in_markdown(verdict.otherwise),
+        status=in_markdown(verdict.status),
+        why=in_markdown(verdict.why),
+    )
+
+
 def read_record(folder: Path) -> Record | None:
     """Record of the finished experiment in a folder; ``None`` if there is none or it is damaged."""
     path = folder / NAME
@@ -200,7 +229,8 @@ def read_record(folder: Path) -> Record | None:
         check_schema([cell.get("key") for cell in content["cells"]], list[str], str(path))
         content["options"] = Options.from_json(content["options"])
         content["seconds"] = Seconds(**content["seconds"])
-        content["verdicts"] = tuple(JudgedClaim(**verdict) for verdict in content["verdicts"])
+        for name in ("verdicts", "beside"):
+            content[name] = tuple(JudgedClaim(**one) for one in content.get(name, ()))
         content["cells"] = tuple(content["cells"])
         return Record(**content)
     except (OSError, ValueError, KeyError, RecursionError):  # a GeomkitError is a ValueError
@@ -216,13 +246,15 @@ def is_intact(folder: Path) -> bool:
         return False
 
 
-def is_done(experiment: Experiment, options: Options, folder: Path, cells: Sequence[Cell]) -> bool:
-    """Whether a folder holds this experiment, made with these options and cells."""
+def is_done(experiment: Experiment, options: Options, folder: Path) -> bool:
+    """Whether a folder holds this experiment, made with these options and the cells of today."""
     record = read_record(folder)
-    return (
-        record is not None
-        and record.experiment == experiment.name
-        and record.options == options.decisive
-        and sorted(cell["key"] for cell in record.cells) == sorted(cell.key for cell in cells)
-        and (folder / RESULTS).exists()
-    )
+    if (
+        record is None
+        or record.experiment != experiment.name
+        or record.options != options.decisive
+        or not (folder / RESULTS).exists()
+    ):
+        return False
+    cells = experiment.every_cell(options, record.seeds or len(options.seeds))
+    return {cell["key"] for cell in record.cells} == {cell.key for cell in cells}

@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING
 from geomkit._core.shown import in_markdown
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue
-from geomkit.reproduce.framework.claims import NOT_REPRODUCED, REPRODUCED, UNDECIDED
+from geomkit.reproduce.framework.claims import (
+    NO_DIFFERENCE,
+    NOT_REPRODUCED,
+    STATUSES,
+    UNDECIDED,
+    holm,
+)
 from geomkit.reproduce.framework.commands import train_command
 from geomkit.reproduce.framework.document import DARK, document, write_pages
-from geomkit.reproduce.framework.experiment import Experiment
+from geomkit.reproduce.framework.experiment import FEW, Experiment
 from geomkit.reproduce.framework.numbers import one_minus
 from geomkit.reproduce.framework.record import JudgedClaim, Outcome, Record, read_record
 from geomkit.reproduce.framework.results import Rows, published
@@ -36,9 +42,8 @@ PAPER = (
 )
 QUICK = "one seed, three tenths of the steps; such a run may confirm a claim, but never denies it."
 _NAME = re.compile(r"[\w.-]+")
-STATUSES = (REPRODUCED, UNDECIDED, NOT_REPRODUCED)
-"""Statuses of verdicts in the order of tables."""
 UNMET = {
+    NO_DIFFERENCE: "Where no difference is large enough to matter",
     NOT_REPRODUCED: "What did not reproduce, and the likely reason",
     UNDECIDED: "What could not be decided",
 }
@@ -98,7 +103,7 @@ def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict
     folder, e, options, record = (
         outcome.folder, outcome.experiment, record.options, record.in_markdown()
     )  # fmt: skip
-    cells = e.distinct_cells(options)
+    cells = e.every_cell(options, record.seeds or len(options.seeds))
     rows = Rows(
         replace(row, data=in_markdown(row.data), loss=in_markdown(row.loss),
                 metric=in_markdown(row.metric), condition=in_markdown(row.condition))
@@ -108,7 +113,8 @@ def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict
     return document(
         folder, "report.md.jinja", e.title,
         experiment=e, record=record, images=_images(e, files), claims=claims_table(record),
-        tables=tables, complete=complete, counted=counted, quick=QUICK, paper=PAPER,
+        tables=tables, complete=complete, counted=counted, quick=QUICK, paper=PAPER, few=FEW,
+        looks=[len(stage.seeds) for stage in e.stages(options)],
         commands=[train_command(cell, f"cells/{cell.key}.pt") for cell in cells],
         sources=_sources([*(cell.config.data for cell in cells), options.data, *options.tasks]),
     )  # fmt: skip
@@ -154,6 +160,7 @@ def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
         verdicts=[verdict for _, verdict in verdicts],
         quick_runs=[name for name, record in records.items() if record.options.quick],
         overview=overview(records),
+        multiplicity=_multiplicity([verdict for _, verdict in verdicts]),
         images={
             name: Image(f"{name}/{name}.png", _caption(known.get(name), name))
             for name in records if (out / name / f"{name}.png").exists()
@@ -209,11 +216,25 @@ def _caption(experiment: Experiment | None, name: str) -> str:
 
 
 def claims_table(record: Record) -> Table:
-    """The claims of an experiment: published, verdict here, and the numbers behind it."""
+    """Claims and their verdicts, with those from scratch in a column of their own."""
+    beside = {v.claim: v.status for v in record.beside}
     lines = tuple(
-        (v.claim, one_minus(v.published), v.status, one_minus(v.why)) for v in record.verdicts
+        (v.claim, one_minus(v.published), v.status, *([beside[v.claim]] if beside else []),
+         one_minus(v.why)) for v in record.verdicts
+    )  # fmt: skip
+    scratch = ("from scratch",) if beside else ()
+    return Table(("claim", "published", "here", *scratch, "why"), lines)
+
+
+def _multiplicity(verdicts: Sequence[JudgedClaim]) -> str:
+    """How far verdicts hold where all claims are taken together."""
+    decided = [1.0 if v.p is None else v.p for v in verdicts if v.status != UNDECIDED]
+    kept = holm([*decided, *[1.0] * (len(verdicts) - len(decided))])
+    return (
+        f"Each verdict by itself is wrong with a probability of at most 5%; of {len(verdicts)} "
+        f"claims, up to {0.05 * len(verdicts):.1f} could be decided wrongly by chance. With that "
+        f"error for all claims together (Holm), {kept} of the {len(decided)} verdicts stand."
     )
-    return Table(("claim", "published", "here", "why"), lines)
 
 
 def counted(verdicts: Sequence[JudgedClaim]) -> str:

@@ -115,10 +115,12 @@ def choose(
             left_out.append(f"{name}: {why}: its seals are checked, and no number measured again")
             continue
         stored = {cell["key"] for cell in record.cells}
-        found = [c for c in experiment.distinct_cells(record.options) if c.key in stored]
-        if len(found) < len(stored):
-            left_out.append(f"{name}: {len(stored) - len(found)} models are left out: the "
-                            "installed geomkit trains others")  # fmt: skip
+        seeds = record.seeds or len(record.options.seeds)
+        found = [c for c in experiment.cells(record.options.first(seeds)) if c.key in stored]
+        used = {c.key for c in experiment.every_cell(record.options, seeds)}
+        if unknown := len(stored - used):
+            left_out.append(f"{name}: {unknown} models are left out: the installed geomkit "
+                            "trains others")  # fmt: skip
         for cell in found:
             cells[cell.key] = cell
             users.setdefault(cell.key, []).append(name)
@@ -225,7 +227,7 @@ def _only(
 
     return replace(
         experiment, cells=lambda options: list(cells), measure=measure, claims=(),
-        draw=lambda rows, context: {},
+        draw=lambda rows, context: {}, sequential=False, beside=False,
     )  # fmt: skip
 
 

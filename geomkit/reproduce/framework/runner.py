@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,15 @@ from geomkit.reproduce.framework.grid import cell_path, conditions_of, train_cel
 from geomkit.reproduce.framework.planning import CELLS, Plan
 from geomkit.reproduce.framework.progress import Event, Progress
 from geomkit.reproduce.framework.record import (
+    FROM_SCRATCH,
     RESULTS,
+    JudgedClaim,
     Outcome,
     Record,
     Seconds,
     is_intact,
     read_record,
-)  # fmt: skip
+)
 from geomkit.reproduce.framework.report import write_index, write_report
 from geomkit.reproduce.framework.results import read_rows, write_rows
 from geomkit.reproduce.framework.seal import code_sha256, file_sha256, machine
@@ -41,6 +44,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     redraw: bool = False,
+    minutes: float | None = None,
     watch: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
@@ -59,6 +63,8 @@ def run(
         overwrite: Whether to measure finished experiments again; their cells stay trained.
         redraw: Whether to draw and judge finished experiments from their results, and make no
             other. Experiments that draw what no row holds (spheres, images) need their cells.
+        minutes: Time after which no seeds are added to undecided claims: as many looks are taken
+            as are estimated to leave time for the rest.
         watch: Receives events of progress.
         should_stop: Called after each training step and between experiments.
 
@@ -92,7 +98,10 @@ def run(
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GeomkitError(f"{out}: no folder can be made there ({error.strerror})") from None
-    current = _Run(options, out, command, jobs, overwrite, Progress(planned, watch), should_stop)
+    current = _Run(
+        options, out, command, jobs, overwrite, Progress(planned, watch), should_stop,
+        math.inf if minutes is None else time.monotonic() + 60.0 * minutes,
+    )  # fmt: skip
     with sole_writer(out):
         made = (folder for e in planned.experiments for folder in (out / e.name).glob("**/"))
         for folder in (out, out / CELLS, *made):
@@ -114,11 +123,14 @@ class _Run:
     overwrite: bool
     progress: Progress
     should_stop: Callable[[], bool]
+    until: float
 
     def all(self, planned: Plan, *, redraw: bool) -> list[Outcome]:
         """Every experiment of a plan; the error of one is raised after the others are made."""
         outcomes, failures = [], []
+        todo = [e for e in planned.experiments if e.name not in planned.done]
         for experiment in planned.experiments:
+            todo = [e for e in todo if e is not experiment]
             try:
                 if redraw:
                     outcomes.append(self.redraw(experiment))
@@ -126,7 +138,7 @@ class _Run:
                     self.progress.say("skipped", experiment.name)
                     outcomes.append(self.stored(experiment))
                 else:
-                    outcomes.append(self.make(experiment))
+                    outcomes.append(self.make(experiment, todo))
             except GeomkitError as error:
                 if len(planned.experiments) == 1:
                     raise
@@ -144,67 +156,111 @@ class _Run:
     def stored(self, experiment: Experiment) -> Outcome:
         """A finished experiment as it is."""
         folder = self.out / experiment.name
-        rows = read_rows(folder / "results.csv")
-        return Outcome.of(experiment, rows, folder, quick=self.options.quick)
+        return Outcome.of(experiment, read_rows(folder / RESULTS), folder, self.options)
 
     def redraw(self, experiment: Experiment) -> Outcome:
         """Figures, verdicts and report of a finished experiment, from the numbers it holds."""
         self._check_stop()
         outcome = self.stored(experiment)
-        record = read_record(outcome.folder)
+        folder = outcome.folder
+        record = read_record(folder)
         assert record is not None, "a finished experiment was checked"
-        if record.seal and not is_intact(outcome.folder):
+        if record.seal and not is_intact(folder):
             raise GeomkitError(
-                f"{outcome.folder / 'run.json'}: was changed after the run; restore it, or give "
+                f"{folder / 'run.json'}: was changed after the run; restore it, or give "
                 "--overwrite to measure again"
             )
-        results = outcome.folder / RESULTS
+        results = folder / RESULTS
         if record.files.get(RESULTS, sealed := file_sha256(results)) != sealed:
             self.progress.say("line", f"{results}: was changed after it was measured")
-        figures = experiment.draw(outcome.rows, self._context(outcome.folder))
-        record = replace(record, title=experiment.title, verdicts=outcome.verdicts)
+        options = self.options.first(record.seeds or len(self.options.seeds))
+        figures = experiment.draw(outcome.rows, self._context(folder, options))
+        beside: tuple[JudgedClaim, ...] = ()
+        if scratch := experiment.from_scratch(self.options):
+            rows = read_rows(folder / FROM_SCRATCH)
+            beside = Outcome.of(experiment, rows, folder, scratch).verdicts
+        record = replace(record, title=experiment.title, verdicts=outcome.verdicts, beside=beside)
         written = write_report(outcome, figures, record)
-        record.sealed(outcome.folder, written, code_sha256()).write(outcome.folder)
+        record.sealed(folder, written, code_sha256()).write(folder)
         self.progress.say("drawn", experiment.name)
         return outcome
 
-    def make(self, experiment: Experiment) -> Outcome:
-        """Train, measure, judge and write an experiment."""
+    def make(self, experiment: Experiment, todo: Sequence[Experiment]) -> Outcome:
+        """Train, measure, judge and write an experiment.
+
+        Seeds are added until every claim is decided, all seeds are used, or the time is spent.
+
+        Args:
+            experiment: The experiment.
+            todo: Experiments that come after it.
+        """
         from geomkit._core.runtime import versions
 
         self._check_stop()
-        folder = self.out / experiment.name
-        cells = experiment.distinct_cells(self.options)
+        folder, started = self.out / experiment.name, time.perf_counter()
+        stages, scratch = experiment.stages(self.options), experiment.from_scratch(self.options)
+        apart = experiment.distinct_cells(scratch) if scratch else []
+        training = self._train([*apart, *experiment.distinct_cells(stages[0])])
+        if folder.exists() and not folder.is_dir():
+            raise GeomkitError(f"{folder}: is a file; name another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._prepare_work(folder, experiment.every_cell(self.options))
+        beside: tuple[JudgedClaim, ...] = ()
+        if scratch:
+            self.progress.say("measuring", f"{experiment.name}, from scratch")
+            rows = experiment.measure(self._context(folder / "work", scratch))
+            write_rows(folder / FROM_SCRATCH, rows, overwrite=True)
+            beside = Outcome.of(experiment, rows, folder, scratch).verdicts
+        for k, options in enumerate(stages):
+            training += self._train(experiment.distinct_cells(options))
+            self.progress.say("measuring", experiment.name)
+            context = self._context(folder, options)
+            rows = experiment.measure(context)
+            outcome = Outcome.of(experiment, rows, folder, self.options)
+            if k + 1 == len(stages) or not outcome.undecided:
+                break
+            told = f"{experiment.name}: {outcome.undecided} of {len(outcome.verdicts)} claims are "
+            told += f"undecided after {len(options.seeds)} seeds"
+            if not self._time_for(experiment, stages[k + 1], todo):
+                self.progress.say("line", f"{told}; no time is left for more")
+                break
+            self.progress.say("line", f"{told}; adding seeds")
+        figures = experiment.draw(rows, context)
+        write_rows(folder / RESULTS, rows, overwrite=True)
+        cells = experiment.every_cell(self.options, len(options.seeds))
+        record = Record(
+            experiment.name, experiment.title, self.options.decisive, self.command,
+            tuple({"key": cell.key, **asdict(cell.config),
+                   **conditions_of(self.out / CELLS, cell)} for cell in cells),
+            Seconds(round(training, 1), round(time.perf_counter() - started - training, 1)),
+            outcome.verdicts, versions(), measured_by=code_sha256(),
+            machine=machine(self.options.device), seeds=len(options.seeds), beside=beside,
+        )  # fmt: skip
+        written = write_report(outcome, figures, record)
+        # Last: it says that all the rest is there.
+        record.sealed(folder, written, code_sha256()).write(folder)
+        needed = {cell for e in todo for cell in e.every_cell(self.options)}
+        self.progress.measured(experiment, needed)
+        return outcome
+
+    def _train(self, cells: Sequence[Cell]) -> float:
+        """Train the cells that are not trained yet; seconds that it took."""
         started = time.perf_counter()
         train_cells(
             cells, self.out / CELLS, self.options, jobs=self.jobs, progress=self.progress.cell,
             should_stop=self.should_stop,
         )  # fmt: skip
         self._check_stop()
-        trained = time.perf_counter()
-        self.progress.say("measuring", experiment.name)
-        if folder.exists() and not folder.is_dir():
-            raise GeomkitError(f"{folder}: is a file; name another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._prepare_work(folder, cells)
-        context = self._context(folder)
-        rows = experiment.measure(context)
-        figures = experiment.draw(rows, context)
-        outcome = Outcome.of(experiment, rows, folder, quick=self.options.quick)
-        write_rows(folder / "results.csv", rows, overwrite=True)
-        seconds = Seconds(round(trained - started, 1), round(time.perf_counter() - trained, 1))
-        record = Record(
-            experiment.name, experiment.title, self.options.decisive, self.command,
-            tuple({"key": cell.key, **asdict(cell.config),
-                   **conditions_of(self.out / CELLS, cell)} for cell in cells),
-            seconds, outcome.verdicts, versions(),
-            measured_by=code_sha256(), machine=machine(self.options.device),
-        )  # fmt: skip
-        written = write_report(outcome, figures, record)
-        # Last: it says that all the rest is there.
-        record.sealed(folder, written, code_sha256()).write(folder)
-        self.progress.measured(experiment)
-        return outcome
+        return time.perf_counter() - started
+
+    def _time_for(self, experiment: Experiment, more: Options, todo: Sequence[Experiment]) -> bool:
+        """Whether these further seeds leave time for the first look of all that comes after."""
+        pieces: list[Cell | str] = [experiment.name, *experiment.cells(more)]
+        for other in todo:
+            scratch = other.from_scratch(self.options)
+            pieces += [other.name, *other.cells(other.stages(self.options)[0])]
+            pieces += other.cells(scratch) if scratch else []
+        return time.monotonic() + self.progress.clock.seconds_of(pieces) < self.until
 
     def _check_stop(self) -> None:
         if self.should_stop():
@@ -236,12 +292,12 @@ class _Run:
         with atomic_write(stamp, overwrite=True) as file:
             file.write(json.dumps(mine).encode())
 
-    def _context(self, folder: Path) -> Context:
+    def _context(self, folder: Path, options: Options) -> Context:
         from geomkit.embeddings.embeddings import Embeddings, read_embeddings, write_embeddings
         from geomkit.extraction.load import load_source
         from geomkit.models.checkpoints import load_run, weights_sha256
 
-        cells, options = self.out / CELLS, self.options
+        cells = self.out / CELLS
 
         @cache
         def weights(cell: Cell) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue
 from geomkit.reproduce.framework.record import (
+    FROM_SCRATCH,
     NAME,
     RESULTS,
     Outcome,
@@ -160,8 +161,17 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
     except GeomkitError as error:
         found.failures.append(str(error))
         return
-    outcome = Outcome.of(experiment, rows, folder, quick=record.options.quick)
-    for stored, here in zip_longest(record.verdicts, outcome.verdicts):
+    outcome = Outcome.of(experiment, rows, folder, record.options)
+    judged, again = list(record.verdicts), list(outcome.verdicts)
+    if scratch := experiment.from_scratch(record.options):
+        try:
+            rows = read_rows(folder / FROM_SCRATCH)
+        except GeomkitError as error:
+            found.failures.append(str(error))
+            return
+        judged += record.beside
+        again += Outcome.of(experiment, rows, folder, scratch).verdicts
+    for stored, here in zip_longest(judged, again):
         if stored != here:
             says = f"'{stored.status}' ({stored.why})" if stored else "nothing"
             gives = f"'{here.status}' ({here.why})" if here else "no such claim"
@@ -170,7 +180,8 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
             found.differs(folder / NAME, what, record)
     try:
         pages = report_pages(outcome, record.files, record)
-        keys = {cell.key for cell in experiment.distinct_cells(record.options)}
+        seeds = record.seeds or len(record.options.seeds)
+        keys = {cell.key for cell in experiment.every_cell(record.options, seeds)}
     except GeomkitError as error:  # data that are not on this machine
         found.note(folder, str(error))
         return
