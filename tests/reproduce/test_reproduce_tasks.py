@@ -118,6 +118,7 @@ def test_zero_shot_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert rows.one(metric="emoji", task="skin_tone").value == 63
     for row in rows.where(metric=("class_variance_share", "within_one_recall")):
         assert 0 < row.value <= 1
+    assert rows.where(metric="within_one_recall").values("task") == ["skin_tone"]
     assert all(0 <= row.value <= 1 and row.stderr >= 0 for row in classified)
     assert rows.one(metric="chance", task="skin_tone").value == 0.2
     assert rows.one(metric="smallest_class", task="keycap").value < zeroshot.LEAST
@@ -261,8 +262,13 @@ def test_arithmetic_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(rows.where(metric="simat_score", **{"lambda": "1"})) == 3
     assert rows.one(metric="chance", of="simat_score").value == pytest.approx(100 / 3)
     assert rows.one(metric="queries", of="acc1").value > 50
-    for wanted in rows.values("wanted")[1:]:
-        shares = rows.where(metric="taken_for", loss="clip", wanted=wanted)
+    own = [m for m in rows.values("metric") if m.startswith("acc1_") and "@" not in m]
+    for loss in LOSSES:
+        each = [rows.one(metric=m, loss=loss, condition="").value for m in own]
+        mean = rows.one(metric=MEAN, loss=loss, difference="words", **{"lambda": "1"})
+        assert len(each) > 1 and mean.value == pytest.approx(np.mean(each))
+    for wanted in filter(None, rows.values("wanted")):
+        shares = rows.where(loss="clip", wanted=wanted)
         assert sum(row.value for row in shares) == pytest.approx(1.0)
     figures = arithmetic.EXPERIMENT.draw(rows, found)
     assert set(figures) == {"arithmetic", "arithmetic-confusion", "arithmetic-examples"}
@@ -314,10 +320,10 @@ def test_figures_of_arithmetic_show_the_rows() -> None:
                         Row(*run, MEAN, value, 0.01, f"difference={kind};lambda={strength}")
                     )
             for name in ("acc1_skin_tone", "acc1_hair"):
-                rows.append(Row(*run, name, 0.2 + k / 10, 0.01, "difference=words;lambda=1"))
+                rows.append(Row(*run, name, 0.2 + k / 10, 0.01))
             for found, share in (("a skin tone", 0.7), ("another emoji", 0.3)):
                 condition = f"attribute=skin_tone;found={found};wanted=a skin tone"
-                rows.append(Row(*run, "taken_for", share, condition=condition))
+                rows.append(Row(*run, "taken_for@a skin tone", share, condition=condition))
     figure = arithmetic.curves(rows, dim=128)
     words = figure.axes[0]
     for k, loss in enumerate(LOSSES):

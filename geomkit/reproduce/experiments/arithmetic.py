@@ -91,7 +91,7 @@ def _openmoji(cell: Cell, context: Context) -> Rows:
         rows += _scores(cell, result, f"difference={result.difference};")
         if result.strength == MAIN:
             norm = {"difference_norm": result.meta["difference_norm"]}
-            condition = f"difference={result.difference}"
+            condition = f"difference={result.difference};lambda={MAIN:g}"
             rows += rows_of(NAME, cell.config, result.split, norm, condition=condition)
         if result.strength == MAIN and result.difference == "words":
             rows += _details(cell, result)
@@ -115,8 +115,14 @@ def _scores(cell: Cell, result: ArithmeticResult, before: str) -> Rows:
     c, when = cell.config, f"{before}lambda={result.strength:g}"
     rows = Rows()
     for metric, value in result.metrics.items():
-        rows += rows_of(NAME, c, result.split, {metric: value}, result.stderr, when)
-        if result.strength == MAIN and result.difference == "words":
+        main = result.strength == MAIN and result.difference == "words"
+        if metric.startswith("acc1_"):
+            if not main:
+                continue  # the course over λ is that of the mean, and of all queries
+            rows += rows_of(NAME, c, result.split, {metric: value}, result.stderr)
+        else:
+            rows += rows_of(NAME, c, result.split, {metric: value}, result.stderr, when)
+        if main:
             counts = {"chance": result.chance[metric], "queries": float(result.counts[metric])}
             rows += data_rows(NAME, c, result.split, counts, f"of={metric}")
     return rows
@@ -126,14 +132,15 @@ def _details(cell: Cell, result: ArithmeticResult) -> Rows:
     of_cell = partial(rows_of, NAME, cell.config, result.split)
     rows = Rows()
     for name, part in result.per_value.items():
-        rows += of_cell({"acc1_value": part.value}, {"acc1_value": part.stderr}, f"asked={name}")
+        metric = f"acc1_value@{name}"
+        rows += of_cell({metric: part.value}, {metric: part.stderr})
     for attribute, table in result.taken_for.items():
         if len(table) > MOST_SHOWN:
             continue  # sixteen roles are 272 shares; acc1_value says how each fares
         for wanted, found in table.items():
             for name, share in found.items():
                 condition = f"attribute={attribute};found={name};wanted={wanted}"
-                rows += of_cell({"taken_for": share}, condition=condition)
+                rows += of_cell({f"taken_for@{wanted}": share}, condition=condition)
     return rows
 
 
@@ -199,7 +206,7 @@ def curves(rows: Rows, *, dim: int) -> Figure:
 def _relations(own: Rows, chance: Sequence[float]) -> Panel:
     """The score of each relation by words at λ = 1."""
     scores = own.where(
-        lambda row: row.metric.startswith("acc1_"), difference="words", **{"lambda": f"{MAIN:g}"}
+        lambda row: row.metric.startswith("acc1_") and "@" not in row.metric, condition=""
     )
     names = [name.removeprefix("acc1_") for name in scores.values("metric")]
     series = [
@@ -238,7 +245,7 @@ def confusion(rows: Rows) -> Figure:
     Raises:
         GeomkitError: If there is nothing to draw.
     """
-    chosen = rows.where(metric="taken_for", attribute="skin_tone")
+    chosen = rows.where(attribute="skin_tone")
     if not chosen:
         raise GeomkitError("nothing to draw: no confusions of skin_tone among the rows")
     losses = chosen.values("loss")
@@ -338,8 +345,8 @@ def _better(loss: str) -> Claim:
         f"{loss} does multimodal arithmetic better than clip at d = {DIM}",
         f"SIMAT score, %: {told(128)}, {told(64)}, {told(32)}",
         test,
-        otherwise="λ = 1 moves a model farther whose texts are spread wider (difference_norm in "
-        "the results), and its best λ is smaller; small models learn OpenMoji's relations from few "
+        otherwise="λ = 1 moves images by another length under each loss (difference_norm in the "
+        "results), and its best value differs; small models learn OpenMoji's relations from few "
         "names. SIMAT itself needs --simat and a pretrained model.",
     )
 

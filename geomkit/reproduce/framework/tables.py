@@ -15,7 +15,7 @@ from geomkit.reproduce.framework.results import Row, Rows, with_uniformity
 
 __all__ = ["Table", "comparison", "spread"]
 
-MAX_GROUPS, MAX_CONDITIONS, MAX_COLUMNS, MAX_LINES, MAX_CURVE = 6, 2, 7, 48, 8
+MAX_GROUPS, MAX_CONDITIONS, MAX_COLUMNS, MAX_LINES, MAX_CURVE = 6, 2, 7, 72, 8
 NOTHING = "–"
 _NUMBER = re.compile(r"[−+-]?[\d.,]+( ± [\d.,]+)?%?|–?")
 
