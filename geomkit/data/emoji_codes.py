@@ -89,7 +89,7 @@ def all_groups() -> tuple[Group, ...]:
 @cache
 def _listed() -> tuple[tuple[Group, ...], dict[str, Group]]:
     text = resources.files("geomkit.data").joinpath("emoji_groups.txt").read_text("utf-8")
-    found, by_code = [], {}
+    found, by_code = list[Group](), dict[str, Group]()
     for line in text.splitlines():
         if not line.startswith("#"):
             group, _, subgroup, codes = line.split("; ")

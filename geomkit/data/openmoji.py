@@ -124,7 +124,7 @@ def load_openmoji(
     note = ""
     if groups:
         places = [group_of(code) for code in ids]
-        for row in np.flatnonzero(~held):
+        for row in np.flatnonzero(~held).tolist():
             if place := places[row]:
                 further = f"{texts[row][0]}, {place.name}", f"{place.subgroup}, {place.name}"
                 texts[row] += further

@@ -205,15 +205,14 @@ def curves(rows: Rows, *, dim: int) -> Figure:
 
 def _relations(own: Rows, chance: Sequence[float]) -> Panel:
     """The score of each relation by words at λ = 1."""
-    scores = own.where(
-        lambda row: row.metric.startswith("acc1_") and "@" not in row.metric, condition=""
+    scores = Rows(
+        replace(row, metric="acc1", condition=f"relation={row.metric.removeprefix('acc1_')}")
+        for row in own.where(condition="")
+        if row.metric.startswith("acc1_") and "@" not in row.metric
     )
-    names = [name.removeprefix("acc1_") for name in scores.values("metric")]
-    series = [
-        one
-        for k, name in enumerate(names)
-        for one in by_loss(scores, f"acc1_{name}", lambda row, k=k: k, line="", ends=(0, 1))
-    ]
+    names = scores.values("relation")
+    series = by_loss(scores, "acc1", lambda row: names.index(row.conditions["relation"]), line="",
+                     ends=(0, 1))  # fmt: skip
     ends = [-0.5, len(names) - 0.5]
     series += [Series("chance", ends, [level] * 2, line=DASHED, width=0.8) for level in chance]
     shown = [name.replace("_", " ") for name in names]

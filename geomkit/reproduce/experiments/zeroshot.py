@@ -123,7 +123,7 @@ def asked(options: Options) -> list[Asked]:
 def _cells(options: Options) -> list[Cell]:
     data = openmoji_with(options, skin_tones=True, groups=True, hold_out=None)
     # Without random captions a model sees the first ones alone, which have no words of groups.
-    captions = {"captions": "random"} if parse_spec(data)[0] == "openmoji" else {}
+    captions: dict[str, Any] = {"captions": "random"} if parse_spec(data)[0] == "openmoji" else {}
     dims = (DIM,) if options.quick else DIMS
     return main_grid(options, losses=LOSSES, dims=dims, data=data, **captions)
 
