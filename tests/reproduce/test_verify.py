@@ -1,4 +1,4 @@
-"""Reports that prove themselves: forged ones are told, honest ones are measured again."""
+"""Reports that prove themselves: forged ones are found, honest ones are measured again."""
 
 from __future__ import annotations
 
