@@ -11,11 +11,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue, seal
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.planning import Plan, plan_of
-from geomkit.reproduce.framework.progress import Event
-from geomkit.reproduce.framework.record import RESULTS, Record
+from geomkit.reproduce.framework.grid import train_cells
+from geomkit.reproduce.framework.planning import CELLS, Plan, plan_of
+from geomkit.reproduce.framework.progress import Event, Progress
+from geomkit.reproduce.framework.record import FROM_SCRATCH, RESULTS, Record
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
 from geomkit.reproduce.framework.runner import run
 from geomkit.training.config import MAX_THREADS
@@ -38,11 +40,15 @@ class Again:
 
     Attributes:
         options: Options of the report, with the machine's of this run.
+        starting: The same, for the models that these are fine-tuned from.
+        results: File of the rows that they have in each experiment.
         experiments: Cells by the name of the experiment that measures them.
         others: Differences from how they were made; empty if numbers should be the same.
     """
 
     options: Options
+    starting: Options
+    results: str
     experiments: Mapping[str, Sequence[Cell]]
     others: tuple[str, ...]
 
@@ -106,7 +112,7 @@ def choose(
     """
     known = catalogue.all_experiments()
     cells: dict[str, Cell] = {}
-    users: dict[str, list[str]] = {}
+    users: dict[str, list[tuple[str, Options, str]]] = {}
     left_out = []
     for name, record in records.items():
         experiment = known.get(name)
@@ -116,47 +122,51 @@ def choose(
             continue
         stored = {cell["key"] for cell in record.cells}
         seeds = record.seeds or len(record.options.seeds)
-        found = [c for c in experiment.cells(record.options.first(seeds)) if c.key in stored]
-        used = {c.key for c in experiment.every_cell(record.options, seeds)}
+        used = {cell.key for cell in experiment.every_cell(record.options, seeds)}
         if unknown := len(stored - used):
             left_out.append(f"{name}: {unknown} models are left out: the installed geomkit "
                             "trains others")  # fmt: skip
-        for cell in found:
-            cells[cell.key] = cell
-            users.setdefault(cell.key, []).append(name)
+        for options, results in _parts(experiment, record.options.first(seeds)):
+            for cell in experiment.distinct_cells(options):
+                if cell.key in stored:
+                    cells[cell.key] = cell
+                    users.setdefault(cell.key, []).append((name, options, results))
     number = math.ceil(share * len(cells) - 1e-9)
-    picked = random.Random(seed).sample(sorted(cells), number)
-    groups: dict[tuple[Options, int], dict[str, list[Cell]]] = {}
-    for key in cells:
-        for name in users[key] if key in picked else ():
-            how = records[name].options, _threads(records[name], key)
+    picked = set(random.Random(seed).sample(sorted(cells), number))
+    groups: dict[tuple, dict[str, list[Cell]]] = {}
+    for key in (key for key in cells if key in picked):
+        for name, options, results in users[key]:
+            threads = [_threads(records[name], one) for one in (cells[key].start, cells[key])]
+            how = (options, results, *threads)
             groups.setdefault(how, {}).setdefault(name, []).append(cells[key])
-    return [
-        _again(options, threads, work, records, machine)
-        for (options, threads), work in groups.items()
-    ], left_out
+    chosen = []
+    for (options, results, before, threads), work in groups.items():
+        then = [f"{n or 'unknown'} threads, here {machine.threads or n or 'the default'}"
+                for n in (before, threads)
+                if n == 0 or machine.threads not in (0, n)]  # fmt: skip
+        for name in work:
+            then += _others(records[name], seal.machine(machine.device))
+        options = replace(
+            options, device=machine.device, workers=machine.workers, download=machine.download,
+            threads=machine.threads or threads,
+        )  # fmt: skip
+        starting = replace(options, threads=machine.threads or max(before, 0))
+        chosen.append(Again(options, starting, results, work, tuple(dict.fromkeys(then))))
+    return chosen, left_out
 
 
-def _threads(record: Record, key: str) -> int:
-    """Threads that a model was trained with; 0 if unknown."""
-    found = next(cell.get("threads") for cell in record.cells if cell["key"] == key)
+def _parts(experiment: Experiment, options: Options) -> list[tuple[Options, str]]:
+    """Options of an experiment, and of its verdicts from scratch, with the files of their rows."""
+    scratch = experiment.from_scratch(options)
+    return [(options, RESULTS), *([(scratch, FROM_SCRATCH)] if scratch else [])]
+
+
+def _threads(record: Record, trained: Cell | None) -> int:
+    """Threads that a model was trained with; 0 if unknown, −1 without a model."""
+    if trained is None:
+        return -1
+    found = next((cell.get("threads") for cell in record.cells if cell["key"] == trained.key), 0)
     return found if isinstance(found, int) and 0 < found <= MAX_THREADS else 0
-
-
-def _again(
-    options: Options, threads: int, work: Mapping[str, Sequence[Cell]],
-    records: Mapping[str, Record], here: Options,
-) -> Again:  # fmt: skip
-    options = replace(
-        options, device=here.device, workers=here.workers, download=here.download,
-        threads=here.threads or threads,
-    )  # fmt: skip
-    others = [] if threads and options.threads == threads else [
-        f"{threads or 'unknown'} threads, here {options.threads or 'the default'}"
-    ]  # fmt: skip
-    for name in work:
-        others += _others(records[name], seal.machine(here.device))
-    return Again(options, work, tuple(dict.fromkeys(others)))
 
 
 def _others(record: Record, here: Mapping[str, str]) -> list[str]:
@@ -196,25 +206,40 @@ def rerun(
     """
     known = catalogue.all_experiments()
     compared: list[Compared] = []
-    for again in work:
-        found: list[tuple[str, Cell, Rows]] = []
-        with TemporaryDirectory(prefix="geomkit-verify-") as folder:
-            chosen = [_only(known[name], cells, found) for name, cells in again.experiments.items()]
-            plan = plan_of(chosen, again.options, Path(folder))
+    with TemporaryDirectory(prefix="geomkit-verify-") as temporary:
+        folder = Path(temporary)
+        for again in work:
+            found: list[tuple[str, Cell, Rows]] = []
+            chosen = [
+                _only(known[name], cells, again.options, found)
+                for name, cells in again.experiments.items()
+            ]
+            plan = plan_of(chosen, again.options, folder, overwrite=True)
             planned(plan)
+            cells = (cell for some in again.experiments.values() for cell in some)
+            train_cells(
+                [cell.start for cell in cells if cell.start], folder / CELLS, again.starting,
+                progress=Progress(plan, watch).cell, should_stop=should_stop,
+            )  # fmt: skip
+            plan = plan_of(chosen, again.options, folder, overwrite=True)  # less what is trained
             run(
-                plan, again.options, Path(folder), command="", jobs=jobs, watch=watch,
+                plan, again.options, folder, command="", jobs=jobs, overwrite=True, watch=watch,
                 should_stop=should_stop,
             )  # fmt: skip
-        stored = {name: _Stored(read_rows(out / name / RESULTS)) for name in again.experiments}
-        for name, cell, rows in found:
+            stored = {
+                name: _Stored(read_rows(out / name / again.results)) for name in again.experiments
+            }
             tight = not again.others
-            compared += [stored[name].compared(row, cell, tight=tight) for row in rows]
+            for name, cell, rows in found:
+                compared += [stored[name].compared(row, cell, tight=tight) for row in rows]
     return compared
 
 
 def _only(
-    experiment: Experiment, cells: Sequence[Cell], found: list[tuple[str, Cell, Rows]]
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    options: Options,
+    found: list[tuple[str, Cell, Rows]],
 ) -> Experiment:
     """The experiment with some of its cells, which draws and judges nothing and adds to a list."""
     of_cell = experiment.of_cell
@@ -222,7 +247,10 @@ def _only(
 
     def measure(context: Context) -> Rows:
         for cell in cells:
-            found.append((experiment.name, cell, of_cell(cell, context)))
+            rows = of_cell(cell, replace(context, options=options))
+            if not rows:
+                raise GeomkitError(f"{experiment.name}: no number of {cell.label}")
+            found.append((experiment.name, cell, rows))
         return Rows()
 
     return replace(

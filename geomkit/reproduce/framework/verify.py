@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from geomkit.reproduce.framework.record import (
     FROM_SCRATCH,
     NAME,
     RESULTS,
+    JudgedClaim,
     Outcome,
     Record,
     is_intact,
@@ -172,7 +174,7 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
         judged += record.beside
         again += Outcome.of(experiment, rows, folder, scratch).verdicts
     for stored, here in zip_longest(judged, again):
-        if stored != here:
+        if not _alike(stored, here):
             says = f"'{stored.status}' ({stored.why})" if stored else "nothing"
             gives = f"'{here.status}' ({here.why})" if here else "no such claim"
             claim = (stored or here).claim
@@ -188,6 +190,15 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
     if keys != {cell["key"] for cell in record.cells}:
         found.differs(folder / NAME, "lists other models than the experiment trains", record)
     _check_pages(folder, pages, f"{RESULTS} and {NAME} give", found, record)
+
+
+def _alike(a: JudgedClaim | None, b: JudgedClaim | None) -> bool:
+    """Whether two verdicts are the same, but for the last digits of p."""
+    if a is None or b is None or replace(a, p=None) != replace(b, p=None):
+        return False
+    if a.p is None or b.p is None:
+        return a.p == b.p
+    return math.isclose(a.p, b.p, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def _check_pages(
