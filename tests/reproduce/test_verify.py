@@ -19,14 +19,29 @@ from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Op
 from geomkit.reproduce.framework.measuring import each_cell, measured
 from geomkit.reproduce.framework.record import Record, read_record
 from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
+from geomkit.training.config import configure
 
 OPTIONS = Options(data="openmoji,n=12", seeds=(1, 2), threads=1)
 METRICS = ("centroid_distance", "alignment")
 
 
-def experiment(name: str, *, controls: bool = False, drawn: bool = False) -> Experiment:
+def plain(seed: int) -> Cell:
+    return cell("clip", seed)
+
+
+def tuned(seed: int) -> Cell:
+    """A model that is fine-tuned from another."""
+    start = cell("cua")
+    fields = {"pretrained": f"{start.key}.pt", "recipe": "standard", "data": OPTIONS.data}
+    lengths = {"batch_size": 6, "steps": 2, "eval_every": 2, "warmup": 1}
+    return Cell(configure(loss="clip", dim=4, seed=seed, **fields, **lengths), start)
+
+
+def experiment(
+    name: str, of_seed: Callable[[int], Cell], *, controls: bool = False, drawn: bool = False
+) -> Experiment:
     def cells(options: Options) -> list[Cell]:
-        return [cell("clip", seed) for seed in options.used_seeds]
+        return [of_seed(seed) for seed in options.used_seeds]
 
     def of_cell(one: Cell, context: Context) -> Rows:
         return measured(name, one, context, metrics=METRICS)
@@ -58,9 +73,9 @@ def report(
 ) -> Path:  # fmt: skip
     """A copy of a report of three experiments, one of which has no numbers of single models."""
     found = {
-        "one": experiment("one", drawn=True),
-        "two": experiment("two"),
-        "three": experiment("three", controls=True),
+        "one": experiment("one", plain, drawn=True),
+        "two": experiment("two", tuned),
+        "three": experiment("three", plain, controls=True),
     }
     monkeypatch.setattr(catalogue, "all_experiments", lambda: found)
     if not _made:
@@ -228,12 +243,12 @@ def test_models_are_measured_again(report: Path, cli: Callable) -> None:
     assert head == "model,metric,stored,rerun,difference,verdict" and len(lines) == 8
     assert all(line.endswith(",0,same") for line in lines)
     assert (
-        "3 experiments: all belongs together; 2 models trained again: of 8 numbers none differs "
+        "3 experiments: all belongs together; 4 models trained again: of 8 numbers none differs "
         "and 8 are the same" in done.err.splitlines()[-1]
     )
     assert "three: trains models beside its cells" in done.err
-    assert "one, two: numbers are compared one by one, to 1e-05" in done.err
-    assert "training 2 models again" in done.err and "trained clip d=4" in done.err
+    assert "one: numbers are compared one by one, to 1e-05" in done.err
+    assert "training 3 models again" in done.err and "trained clip d=4" in done.err
     assert before == {path: path.stat().st_mtime_ns for path in report.rglob("*")}
     # A forger who seals his numbers again is caught by the models.
     a_number(report)
@@ -259,6 +274,11 @@ def test_elsewhere_numbers_are_compared_with_their_spread(report: Path) -> None:
     assert share("cuaxu", 0.5) == float("inf")
     work, _ = rerun.choose({"one": read_record(report / "one")}, 0.1, machine=Options(threads=2))
     assert len(work) == 1 and "1 threads, here 2" in work[0].others
+    record = read_record(report / "two")
+    threads = [{**c, "threads": 2} if c["loss"] == "cua" else c for c in record.cells]
+    record = replace(record, cells=tuple(threads))
+    (again,), _ = rerun.choose({"two": record}, 1, machine=Options())
+    assert (again.starting.threads, again.options.threads, again.others) == (2, 1, ())
 
 
 @pytest.mark.parametrize(
