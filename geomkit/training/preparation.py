@@ -15,7 +15,7 @@ from torch import nn
 from geomkit._core.parallel import Team, cores
 from geomkit._core.runtime import resolve_precision, versions
 from geomkit._core.texts import Texts
-from geomkit.data import PairData, load_data
+from geomkit.data import PairData, load_data, parse_spec
 from geomkit.errors import GeomkitError
 from geomkit.losses import parse_loss
 from geomkit.models.architectures import OWN_CONFIGS, model_config
@@ -115,6 +115,8 @@ def prepare(
         cache_images=cache_images,
     )  # fmt: skip
     data = load(split="train", n=config.pairs)
+    if config.captions == "first" and parse_spec(config.data).options.get("groups"):
+        data = data.with_note("captions of groups are drawn with --captions random, not first")
     if stored is None and config.model in OWN_CONFIGS:
         start = _with_vocabulary(start, _captions(data, config))
     held_out = data if config.eval_split == "train" else load(split=config.eval_split, n=None)
