@@ -45,7 +45,6 @@ def arithmetic(
 
     Examples:
         $ geomkit arithmetic ckpt.pt
-        $ geomkit arithmetic ckpt.pt --lambda 0.5 --lambda 1 --per-value
         $ geomkit arithmetic ckpt.pt --data openmoji,hold_out=relations
     """
     from geomkit.data import parse_spec

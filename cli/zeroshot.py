@@ -43,7 +43,6 @@ def zeroshot(
 
     Examples:
         $ geomkit zeroshot ckpt.pt --data openmoji,attribute=gender
-        $ geomkit zeroshot ckpt.pt --data openmoji,attribute=subgroup
         $ geomkit zeroshot a.pt b.pt --data cifar10:/data
     """
     from geomkit.data.labelled import load_classes
