@@ -68,12 +68,14 @@ class Event:
         step: Optimizer steps done.
         config: Configuration, resolved.
         device: Device, resolved.
-        terms: Weighted terms of the last step's loss (on CUDA, of the step before).
+        terms: Weighted terms of the loss of the step ``terms_step``.
         record: Record of an evaluation; at the end, of the last one.
         seconds: Duration of the last step, and the part of it spent waiting for its batch.
         ranks: Number of processes that share the work.
-        temperature: Temperature τ in the last step's loss (on CUDA, of the step before).
+        temperature: Temperature τ in that loss.
         note: A line for the user.
+        terms_step: Step that the terms are of: the last one, on CUDA mostly the one before, which
+            can be read without waiting for the device. 0 before any is read.
     """
 
     kind: str
@@ -86,6 +88,7 @@ class Event:
     ranks: int = 1
     temperature: float | None = None
     note: str = ""
+    terms_step: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -226,6 +229,7 @@ def _loop(
     eval_images = image_batches(run.held_out, team, device=device, workers=workers, keep=True)
     evaluations = set(evaluation_steps(config))
     terms: dict[str, float] = {}
+    terms_step = 0
     temperature: float | None = None
     bad: dict[int, Bad] = {}
     stopping = settled = False
@@ -253,7 +257,8 @@ def _loop(
         )
 
     def report(kind: str, **what: Any) -> None:
-        watch(Event(kind, step, config, device, terms, ranks=team.size, **what))
+        about = {"ranks": team.size, "terms_step": terms_step}
+        watch(Event(kind, step, config, device, terms, **about, **what))
 
     def pause(*, evaluating: bool) -> None:
         """Evaluate if it is time, and save: all ranks encode, the first one measures and writes.
@@ -287,9 +292,9 @@ def _loop(
 
     def take(at: int, names: list[str], reading: Reading, new: list[Bad]) -> None:
         """Take over what was read of a step, which is the same on all ranks."""
-        nonlocal terms, temperature, stopping
+        nonlocal terms, terms_step, temperature, stopping
         values, flags = (found := reading())[: len(names)], found[len(names) :]
-        terms = finite_terms(at, names, values, out=out)
+        terms, terms_step = finite_terms(at, names, values, out=out), at
         temperature = terms.pop(_TAU)
         if flags:
             stopping = stopping or flags[0] > 0
@@ -364,6 +369,9 @@ def _loop(
 
         now = time.perf_counter()
         seconds, clock = (now - clock, waited), now
+        if pending is not None and step in evaluations:
+            take(*pending)  # the device is waited for anyway
+            pending = None
         report("step", seconds=seconds, temperature=temperature)
         if alone:
             stopping = should_stop()

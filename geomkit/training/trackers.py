@@ -12,7 +12,7 @@ from geomkit.errors import GeomkitError, unknown_name
 from geomkit.training.config import learning_rate
 from geomkit.training.loop import Event
 
-__all__ = ["TRACKERS", "scalars", "tracker"]
+__all__ = ["TRACKERS", "losses", "scalars", "tracker"]
 
 _WAYS = (("text", "image_to_text"), ("image", "text_to_image"))
 _RECALLS = {
@@ -28,22 +28,13 @@ _RANKS = {
 def scalars(event: Event) -> dict[str, float]:
     """Return the numbers of an event under open_clip's names.
 
-    A step gives ``train/loss``, ``train/contrastive_loss``, each further term, ``train/lr``,
-    ``train/scale``, ``train/data_time``, ``train/batch_time``, ``train/samples_per_second`` and
-    ``train/samples_per_second_per_gpu``. An evaluation gives ``val/clip_val_loss`` (the whole
+    A step gives ``train/lr``, ``train/data_time``, ``train/batch_time``,
+    ``train/samples_per_second`` and ``train/samples_per_second_per_gpu``. An evaluation gives ``val/clip_val_loss`` (the whole
     loss), ``val/image_to_text_R@1`` and the like, ``val/epoch``, ``val/num_samples``, and every
     geomkit metric as ``val/NAME``.
     """
     if event.kind == "step":
         named = {
-            "contrastive_loss" if name == "clip_loss" else name: value
-            for name, value in event.terms.items()
-        }
-        if event.terms:
-            named["loss"] = sum(event.terms.values())
-        if event.temperature is not None:
-            named["scale"] = 1.0 / event.temperature
-        named |= {
             "lr": learning_rate(event.config, event.step - 1),
             "data_time": event.seconds[1],
             "batch_time": event.seconds[0],
@@ -59,6 +50,35 @@ def scalars(event: Event) -> dict[str, float]:
     named |= {new: known[old] for old, new in {**_RECALLS, **_RANKS}.items() if old in known}
     named |= {name: value for name, value in known.items() if name not in _RECALLS}
     return {f"val/{name}": value for name, value in named.items()}
+
+
+def losses(event: Event) -> dict[str, float]:
+    """Return the loss that an event knows, of its ``terms_step``, under open_clip's names.
+
+    They are ``train/loss``, ``train/contrastive_loss``, each further term, and ``train/scale``.
+    """
+    if not event.terms:
+        return {}
+    named = {
+        "contrastive_loss" if name == "clip_loss" else name: value
+        for name, value in event.terms.items()
+    }
+    named["loss"] = sum(event.terms.values())
+    if event.temperature is not None:
+        named["scale"] = 1.0 / event.temperature
+    return {f"train/{name}": value for name, value in named.items()}
+
+
+def _points(event: Event, done: int) -> list[tuple[int, dict[str, float]]]:
+    """Steps and their numbers, in order: on CUDA, an event has the loss of the step before.
+
+    Args:
+        event: Event.
+        done: Last step whose loss is written.
+    """
+    new = losses(event) if event.kind == "step" and event.terms_step > done else {}
+    found = [(event.terms_step, new), (event.step, scalars(event))]
+    return [(step, values) for step, values in found if values]
 
 
 def tracker(name: str, out: Path, *, project: str = "geomkit") -> Callable[[Event], None]:
@@ -102,9 +122,12 @@ def _tensorboard(out: Path, project: str) -> Writer:
     # A resumed run hides what was written after the checkpoint that it continues from.
     folder = out.with_name(f"{out.stem}_tensorboard")
     with SummaryWriter(str(folder), purge_step=event.step + 1) as writer:
+        done = event.step
         while True:
-            for name, value in scalars(event).items():
-                writer.add_scalar(name, value, event.step)
+            for step, values in _points(event, done):
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+            done = max(done, event.terms_step)
             if event.kind in ("evaluation", "end"):
                 writer.flush()
             event = yield
@@ -122,9 +145,11 @@ def _wandb(out: Path, project: str) -> Writer:
         resume="allow",
         config=asdict(event.config),
     )
+    done = event.step
     while True:
-        if values := scalars(event):
-            run.log({**values, "step": event.step}, step=event.step)
+        for step, values in _points(event, done):
+            run.log({**values, "step": step}, step=step)
+        done = max(done, event.terms_step)
         if event.kind == "end":
             run.finish()
         event = yield

@@ -11,7 +11,7 @@ import pytest
 from geomkit.errors import GeomkitError
 from geomkit.training.config import configure
 from geomkit.training.loop import Event, Interrupted, train
-from geomkit.training.trackers import scalars, tracker
+from geomkit.training.trackers import losses, scalars, tracker
 
 OF_A_STEP = {
     "train/loss", "train/contrastive_loss", "train/alignment_loss", "train/lr", "train/scale",
@@ -31,7 +31,7 @@ def test_names_and_values() -> None:
         {"clip_loss": 2.0, "alignment_loss": 0.5},
         seconds=(0.5, 0.1), ranks=2, temperature=0.05,
     )  # fmt: skip
-    found = scalars(event)
+    found = losses(event) | scalars(event)
     assert set(found) == OF_A_STEP
     assert found["train/loss"] == 2.5 and found["train/contrastive_loss"] == 2.0
     assert found["train/scale"] == pytest.approx(20) and found["train/lr"] == 5e-4
@@ -99,3 +99,30 @@ def test_an_unknown_tracker_or_one_not_installed_is_refused(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(GeomkitError, match=r"pip install 'geomkit\[wandb\]'"):
         tracker("wandb", tmp_path / "c.pt")
+
+
+def test_a_loss_that_is_read_late_is_written_at_its_own_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA: the event of a step has the loss of the one before."""
+    from geomkit.training import trackers
+
+    logged: list[tuple[int, dict]] = []
+
+    def collect(out: Path, project: str):
+        event = yield from trackers._start()
+        done = event.step
+        while True:
+            logged.extend(trackers._points(event, done))
+            done = max(done, event.terms_step)
+            event = yield
+
+    monkeypatch.setitem(trackers.TRACKERS, "torch", collect)
+    watch = tracker("torch", tmp_path / "run.pt")
+    watch(Event("start", 0, config(), "cuda", {}))
+    for step, of in ((1, 0), (2, 1), (3, 3), (4, 3), (5, 4)):  # an evaluation waited at step 3
+        terms = {"clip_loss": float(of)} if of else {}
+        watch(Event("step", step, config(), "cuda", terms, seconds=(1.0, 0.0), terms_step=of))
+    losses = [(step, v["train/loss"]) for step, v in logged if "train/loss" in v]
+    assert losses == [(1, 1.0), (3, 3.0), (4, 4.0)]
+    assert [step for step, _ in logged] == sorted(step for step, _ in logged)
