@@ -257,8 +257,9 @@ def _loop(
         )
 
     def report(kind: str, **what: Any) -> None:
-        about = {"ranks": team.size, "terms_step": terms_step}
-        watch(Event(kind, step, config, device, terms, **about, **what))
+        watch(
+            Event(kind, step, config, device, terms, ranks=team.size, terms_step=terms_step, **what)
+        )
 
     def pause(*, evaluating: bool) -> None:
         """Evaluate if it is time, and save: all ranks encode, the first one measures and writes.

@@ -29,9 +29,9 @@ def scalars(event: Event) -> dict[str, float]:
     """Return the numbers of an event under open_clip's names.
 
     A step gives ``train/lr``, ``train/data_time``, ``train/batch_time``,
-    ``train/samples_per_second`` and ``train/samples_per_second_per_gpu``. An evaluation gives ``val/clip_val_loss`` (the whole
-    loss), ``val/image_to_text_R@1`` and the like, ``val/epoch``, ``val/num_samples``, and every
-    geomkit metric as ``val/NAME``.
+    ``train/samples_per_second`` and ``train/samples_per_second_per_gpu``. An evaluation gives
+    ``val/clip_val_loss`` (the whole loss), ``val/image_to_text_R@1`` and the like, ``val/epoch``,
+    ``val/num_samples``, and every geomkit metric as ``val/NAME``.
     """
     if event.kind == "step":
         named = {
