@@ -15,7 +15,7 @@ import numpy as np
 from geomkit.engine.ranks import Ranks, count_above, tie_width
 from geomkit.metrics.number import NAN, mean_with_error
 
-__all__ = ["Scored", "score"]
+__all__ = ["Scored", "class_variance_share", "score"]
 
 TOP = 5
 
@@ -105,6 +105,27 @@ def score(
         recall=recall,
         confusion=confusion,
     )
+
+
+def class_variance_share(rows: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of the variance of embeddings that lies between the means of classes.
+
+    Args:
+        rows: Embeddings of images, ``(n, d)``.
+        labels: Class of each, ``(n,)``.
+
+    Returns:
+        The share, 0 to 1; NaN if all rows are equal.
+
+    >>> rows = np.array([[1.0, 0.0], [1.0, 2.0], [-1.0, 0.0], [-1.0, 2.0]])
+    >>> class_variance_share(rows, np.array([0, 0, 1, 1]))
+    0.5
+    """
+    centred = rows - rows.mean(axis=0, dtype=float)
+    whole = float((centred**2).sum())
+    of_class = [centred[labels == label] for label in np.unique(labels)]
+    between = sum(len(some) * float((some.mean(axis=0) ** 2).sum()) for some in of_class)
+    return between / whole if whole > 0 else NAN
 
 
 def _recall_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Unpack
 
 import numpy as np
@@ -13,6 +14,7 @@ from geomkit.interventions.closing import Scores
 from geomkit.models.checkpoints.checkpoint import Checkpoint
 from geomkit.tasks.features import Runner, Running, averaged, prompt_rows
 from geomkit.tasks.result import TaskResult, class_result
+from geomkit.tasks.scores import class_variance_share
 
 __all__ = ["zeroshot", "zeroshot_scores"]
 
@@ -36,6 +38,7 @@ def zeroshot(checkpoint: Checkpoint, classes: ClassData, **running: Unpack[Runni
     weights = on.text_rows(classes.class_names, classes.templates).T
     rows, kept, bad = on.image_rows(classes.data)
     labels = classes.labels[kept]
+    share = class_variance_share(rows, labels)
     parts = (slice(start, start + _BLOCK) for start in range(0, len(rows), _BLOCK))
     return class_result(
         "zeroshot_classification",
@@ -47,6 +50,7 @@ def zeroshot(checkpoint: Checkpoint, classes: ClassData, **running: Unpack[Runni
         class_names=classes.names_from,
         templates=classes.templates_from,
         template_count=len(classes.templates),
+        class_variance_share=share if math.isfinite(share) else None,
     )
 
 

@@ -178,27 +178,18 @@ def _task_rows(
     finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
     rows += rows_of(NAME, c, split, finite, result.stderr, condition)
     if not task.given:
-        rows += rows_of(NAME, c, split, _reasons(model, classes, result, running), {}, condition)
+        rows += rows_of(NAME, c, split, _reasons(classes, result), condition=condition)
     return rows
 
 
-def _reasons(
-    model: Checkpoint, classes: ClassData, result: TaskResult, running: dict[str, Any]
-) -> dict[str, float]:
+def _reasons(classes: ClassData, result: TaskResult) -> dict[str, float]:
     """Return what may explain a score: how much of the images' spread is between the classes.
 
     ``class_variance_share`` is the share of the variance of the image embeddings that lies between
     the means of the classes, whatever the texts. ``within_one_recall`` of skin tones is the share
     that is classified right or as the next tone.
     """
-    from geomkit.tasks.features import Runner
-
-    image, kept, _ = Runner(model, **running).image_rows(classes.data)
-    labels = classes.labels[kept]
-    centred = image - image.mean(axis=0, dtype=float)
-    of_class = [centred[labels == label] for label in np.unique(labels)]
-    between = sum(len(rows) * float((rows.mean(axis=0) ** 2).sum()) for rows in of_class)
-    found = {"class_variance_share": between / max(float((centred**2).sum()), 1e-30)}
+    found = {"class_variance_share": result.meta["class_variance_share"] or 0.0}
     if classes.class_names == RELATIONS["skin_tone"].values:
         confusion = result.scored.confusion
         near = sum(float(confusion.trace(step)) for step in (-1, 0, 1))
