@@ -8,7 +8,7 @@ finds the two clouds apart.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geomkit.plots.multiples import DOTTED, Series
 from geomkit.plots.style import loss_colour
@@ -24,7 +24,7 @@ from geomkit.training.config import TrainConfig, configure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "RUNS", "by_step"]
+__all__ = ["EXPERIMENT", "MAIN", "RUNS", "by_step", "config_of"]
 
 DIM = 128
 """What ``tiny`` carries: its width. The paper's ViT-B/32 gives 512."""
@@ -101,13 +101,17 @@ OTHERS = (
 RUNS = (MAIN, *CHANGED, *OTHERS)
 
 
-def _config(options: Options, run: Run, seed: int) -> TrainConfig:
-    steps = round(STEPS * quick_share(options))
-    return configure(
-        recipe="standard", data=options.data, model=options.model or "tiny", loss=run.loss,
-        dim=DIM, batch_size=128, temperature=0.07, steps=steps, warmup=min(20, steps // 4),
-        schedule=run.schedule, seed=seed,
-    )  # fmt: skip
+def config_of(
+    options: Options, run: Run, seed: int, steps: int = STEPS, **changed: Any
+) -> TrainConfig:
+    """Configuration of a control; fields that are given go before the usual ones."""
+    steps = round(steps * quick_share(options))
+    usual: dict[str, Any] = {
+        "recipe": "standard", "data": options.data, "model": options.model or "tiny",
+        "loss": run.loss, "dim": DIM, "batch_size": 128, "temperature": 0.07, "steps": steps,
+        "warmup": min(20, steps // 4), "schedule": run.schedule, "seed": seed,
+    }  # fmt: skip
+    return configure(**usual | changed)
 
 
 def _runs(options: Options) -> list[tuple[Run, int]]:
@@ -122,7 +126,7 @@ def _measure(context: Context) -> Rows:
 
     rows = Rows()
     for run, seed in _runs(context.options):
-        config = _config(context.options, run, seed)
+        config = config_of(context.options, run, seed)
         control = Control(config, run.first, run.second, closed=run.closed)
         rows += control_rows("idealized", control, context, run.condition)
     return rows

@@ -25,7 +25,7 @@ from geomkit.reproduce.framework.results import Rows, rows_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EXPERIMENT", "settings"]
+__all__ = ["EXPERIMENT", "cell_at", "settings"]
 
 BATCHES, DIMS, TAUS = (16, 64, 256), (8, 32, 128), (0.01, 0.05, 0.2)
 QUICK = (16, 256), (8, 128), (0.01, 0.2)
@@ -67,20 +67,24 @@ def _grid(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], tuple[flo
     return QUICK if options.quick else (BATCHES, DIMS, TAUS)
 
 
-def _cell(options: Options, batch: int, dim: int, tau: float, learned: bool) -> Cell:
+def cell_at(
+    options: Options, batch: int, dim: int, tau: float, learned: bool,
+    *, rate: float = 1.0, length: int = 1,
+) -> Cell:  # fmt: skip
+    """A cell of the grid, or one with other multiples of the learning rate and of the steps."""
     # Always the small model: the experiment is about the loss.
     small = Options(data=options.data, model="nano", seeds=options.seeds, quick=options.quick)
-    steps = PAIRS_SEEN // batch
+    steps = length * PAIRS_SEEN // batch
     return cell_of(
         small, dim=dim, batch_size=batch, temperature=tau, learn_temperature=learned or None,
         # With too short a warm-up, large batches collapse at a low temperature.
         steps=steps, warmup=max(1, min(steps // 4, max(50, steps // 12))), eval_every=steps,
-        lr=LR_AT_64 * math.sqrt(batch / 64), seed=options.used_seeds[0],
+        lr=rate * LR_AT_64 * math.sqrt(batch / 64), seed=options.used_seeds[0],
     )  # fmt: skip
 
 
 def _cells(options: Options) -> list[Cell]:
-    return [_cell(options, *setting) for setting in settings(options)]
+    return [cell_at(options, *setting) for setting in settings(options)]
 
 
 def _measure(context: Context) -> Rows:
