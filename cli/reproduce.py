@@ -30,7 +30,10 @@ __all__ = ["reproduce"]
 _MACHINE = ("device", "workers", "threads", "download")
 _OF_VERIFY = {"names", "cells", "seed", "jobs", "form", *_MACHINE}
 """Options that verify takes; the others are those of the report."""
-_COLOURS = {"reproduced": "green", "not reproduced": "red", "undecided": "yellow"}
+_COLOURS = {
+    "reproduced": "green", "not reproduced": "red", "undecided": "yellow",
+    "no difference that matters": "red",
+}  # fmt: skip
 
 
 def reproduce(
@@ -40,7 +43,7 @@ def reproduce(
     model: str | None = None,
     pretrained: str | None = None,
     protocol: Annotated[str, one_of("finetune", "scratch")] = "finetune",
-    seeds: str = "24,42,44,1,2,3,4,5,6,7,8,9",
+    seeds: str | None = None,
     minutes: float | None = None,
     out: Path | None = None,
     quick: bool = False,
@@ -73,7 +76,8 @@ def reproduce(
         pretrained: SOURCE to fine-tune by the paper's recipe.
         protocol: Start of the models: one small model pretrained on the same data, or random
             weights.
-        seeds: Random seeds, with commas; more are added while claims are undecided.
+        seeds: Random seeds, with commas; more are added while claims are undecided. Default:
+            24,42,44,1,2,3,4,5,6,7,8,9; with --pretrained the paper's, 24,42,44.
         minutes: Time after which no seeds are added.
         out (--out, -o): Folder of results; default: reports/DATA[-quick].
         quick: Use one seed, three tenths of the steps, the corners of large grids.
@@ -93,13 +97,13 @@ def reproduce(
         form: Form of the verdicts, of the list and of the numbers of verify.
 
     Examples:
-        $ geomkit reproduce figure2 --quick
         $ geomkit reproduce all --jobs 2 --resume
         $ geomkit reproduce verify reports/openmoji --cells 0.1
     """
     given = dict(locals())
     from geomkit.reproduce import Options
     from geomkit.reproduce.framework.catalogue import all_experiments
+    from geomkit.reproduce.framework.experiment import FEW, SEEDS
     from geomkit.reproduce.framework.planning import plan
 
     console.check_form(form, ("text", "markdown", "csv"))
@@ -114,8 +118,9 @@ def reproduce(
     if names[0] == "verify":
         return _verify(given)
     _refuse(given, {"cells", "seed"}, "only with verify")
+    used = SEEDS[: FEW if pretrained else None] if seeds is None else _numbers(seeds)
     options = Options(
-        data=data, model=model, pretrained=pretrained, protocol=protocol, seeds=_numbers(seeds),
+        data=data, model=model, pretrained=pretrained, protocol=protocol, seeds=used,
         quick=quick, device=device, workers=workers, threads=threads, download=download,
         tasks=tuple(task or ()), simat=None if simat is None else str(simat),
     )  # fmt: skip

@@ -106,7 +106,7 @@ def refuse_to_measure(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> No
 
 def test_zero_shot_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, found, said = measured(zeroshot.EXPERIMENT, tmp_path, TOY)
-    assert rows.values("data")[0] == "openmoji,n=40,skin_tones=true,groups=true val"
+    assert rows.values("data")[0] == "openmoji,n=40,skin_tones=true val"
     classified = Rows(
         row
         for task in zeroshot.asked(TOY)

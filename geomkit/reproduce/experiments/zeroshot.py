@@ -23,7 +23,7 @@ from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
 from geomkit.reproduce.framework import measuring
 from geomkit.reproduce.framework.cells import DIMS, LOSSES, MATTERS, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
-from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.experiment import SCRATCH, Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss
 from geomkit.reproduce.framework.measuring import (
     cell_model,
@@ -121,11 +121,13 @@ def asked(options: Options) -> list[Asked]:
 
 
 def _cells(options: Options) -> list[Cell]:
-    data = openmoji_with(options, skin_tones=True, groups=True, hold_out=None)
+    openmoji, scratch = parse_spec(options.data)[0] == "openmoji", options.protocol == SCRATCH
+    dims = (DIM,) if options.quick or scratch else DIMS
+    if not (openmoji and scratch):  # what the cells start from has learnt the words of groups
+        return main_grid(options, losses=LOSSES, dims=dims)
     # Without random captions a model sees the first ones alone, which have no words of groups.
-    captions: dict[str, Any] = {"captions": "random"} if parse_spec(data)[0] == "openmoji" else {}
-    dims = (DIM,) if options.quick else DIMS
-    return main_grid(options, losses=LOSSES, dims=dims, data=data, **captions)
+    data = openmoji_with(options, skin_tones=True, groups=True, hold_out=None)
+    return main_grid(options, losses=LOSSES, dims=dims, data=data, captions="random")
 
 
 def _of_cell(cell: Cell, context: Context) -> Rows:

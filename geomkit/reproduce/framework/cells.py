@@ -50,7 +50,7 @@ PRETRAINING: dict[str, Any] = {
 }  # fmt: skip
 """The model that cells are fine-tuned from, by the standard recipe otherwise."""
 CAPTIONS = 3
-"""Largest number of captions of an image in pretraining, where the data set has several."""
+"""Largest number of an OpenMoji image's names and aliases in pretraining."""
 FINETUNING_STEPS = 150
 QUICK_STEPS = 0.3
 """Share of the steps that a quick run trains."""
@@ -99,15 +99,16 @@ def grid_data(options: Options) -> str:
 def start_of(options: Options, data: str) -> Cell:
     """The cell of the small model that others are fine-tuned from: one for all losses and seeds.
 
-    It learns to match the same training pairs by ``clip``, with several captions an image.
+    It learns to match the same training pairs by ``clip``, with several captions an image; of
+    OpenMoji with names, aliases and the words of Unicode's groups.
 
     Args:
         options: Options of the run.
         data: DATA spec of the cells.
     """
     name, _, given = parse_spec(data)
-    several = name == "openmoji" and "captions" not in given
-    spec = with_options(data, **({"captions": CAPTIONS} if several else {}))
+    more = {"captions": CAPTIONS, "groups": True} if name == "openmoji" else {}
+    spec = with_options(data, **{key: more[key] for key in more if key not in given})
     scratch = replace(options, model=options.model or "tiny")
     return cell_of(scratch, data=spec, eval_every=PRETRAINING["steps"], **PRETRAINING)
 

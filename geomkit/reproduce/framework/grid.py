@@ -179,6 +179,7 @@ def _train(
             device=options.device,
             workers=options.workers,
             download=options.download,
+            cache_images=True,  # every cell reads the same ones
             resume=True,
             watch=watch,
             should_stop=should_stop,
