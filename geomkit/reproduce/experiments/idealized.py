@@ -101,11 +101,9 @@ OTHERS = (
 RUNS = (MAIN, *CHANGED, *OTHERS)
 
 
-def config_of(
-    options: Options, run: Run, seed: int, steps: int = STEPS, **changed: Any
-) -> TrainConfig:
+def config_of(options: Options, run: Run, seed: int, **changed: Any) -> TrainConfig:
     """Configuration of a control; fields that are given go before the usual ones."""
-    steps = round(steps * quick_share(options))
+    steps = round(changed.pop("steps", STEPS) * quick_share(options))
     usual: dict[str, Any] = {
         "recipe": "standard", "data": options.data, "model": options.model or "tiny",
         "loss": run.loss, "dim": DIM, "batch_size": 128, "temperature": 0.07, "steps": steps,
