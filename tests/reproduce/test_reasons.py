@@ -85,7 +85,7 @@ def synthetic(**changes: float) -> Rows:
     """Rows as the explanations would have them, but for what is changed."""
     truth = {
         "relative": 0.43, "unpaired": 0.0, "paired": 0.25, "early": 1.0, "end": 0.85, "low": 0.99,
-        "reach": 0.15, "low_start": 0.99, "longest": 0.8, **changes,
+        "reach": 0.15, "low_start": 0.99, "longest": 0.8, "fixed": 1.0, **changes,
     }  # fmt: skip
     rng, rows = np.random.default_rng(0), Rows()
 
@@ -114,7 +114,7 @@ def synthetic(**changes: float) -> Rows:
         (1, 5e-4, 600, 0.07, 0.061, 0.6), (1, 2e-3, 600, 0.07, 0.045, 0.7),
         (1, 2e-3, 2400, 0.07, 0.017, truth["longest"]), (1, 5e-4, 600, 0.02, 0.019, 0.98),
         (1, 2e-3, 600, 0.02, 0.018, truth["low_start"]), (0, 5e-4, 600, 0.01, 0.01, 1.0),
-        (0, 5e-4, 600, 0.2, 0.2, 0.55),
+        (0, 5e-4, 600, 0.2, 0.2, 0.55), (0, 2e-3, 2400, 0.01, 0.01, truth["fixed"]),
     ):  # fmt: skip
         where = f"learned={learned};lr={rate:g};part=temperature;steps={steps};tau={tau:g}"
         rows.append(Row("reasons", "openmoji val", 128, "clip", 44, "temperature", end,
@@ -139,6 +139,7 @@ def synthetic(**changes: float) -> Rows:
         ({"reach": 0.002}, [6]),
         ({"low_start": 0.8}, [7]),
         ({"longest": 0.5}, [8]),
+        ({"fixed": 0.8}, [9]),
     ],
 )
 def test_claims_where_they_hold_and_where_not(changes: dict, denied: list[int]) -> None:
