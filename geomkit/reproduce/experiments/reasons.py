@@ -432,10 +432,10 @@ EXPERIMENT = Experiment(
         "but for the smaller model `nano`; each column changes one factor. Temperature: `nano`, "
         f"batch {BATCH}, d = {DIM}, from scratch by clip alone, one seed each, fixed τ from "
         "`sweeps`; learned from 0.07 and 0.02 at the usual learning rate and at four times it, and "
-        "once for four times as many steps as well; a cross is the fixed τ of that length and rate. "
-        "AdamW moves a single parameter by about the learning rate a step at most, so that log τ "
-        "can fall by the sum of the learning rates (`reach`) and no more. Verdicts on single runs "
-        "are over their pairs."
+        "once for four times as many steps as well; a cross is the fixed τ of that length and "
+        "rate. AdamW moves a single parameter by about the learning rate a step at most, so that "
+        "log τ can fall by the sum of the learning rates (`reach`) and no more. Verdicts on single "
+        "runs are over their pairs."
     ),
 )  # fmt: skip
 """Paired cosine, the same-modality control, and the learned temperature."""
