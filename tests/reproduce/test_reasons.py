@@ -100,9 +100,9 @@ def synthetic(**changes: float) -> Rows:
             for metric, value in {
                 "relative_modality_gap": 0.5 if clip else truth["relative"],
                 "paired_cosine": paired, "unpaired_cosine": unpaired, "excess": paired - unpaired,
-                "intra_cosine_image": 0.3, "intra_cosine_text": 0.3,
+                "intra_cosine_image": 0.3, "intra_cosine_text": 0.3, "pairs": 400.0,
             }.items():  # fmt: skip
-                add("part=pairs", metric, value, loss=loss, seed=seed)
+                add("part=pairs;protocol=fine-tuned", metric, value, loss=loss, seed=seed)
     settings = [("usual", "usual"), ("temperature", "0.01"), ("dim", "32"), ("model", "tiny")]
     for factor, setting in settings:
         end = truth["low" if factor == "temperature" else "end"]
@@ -121,6 +121,7 @@ def synthetic(**changes: float) -> Rows:
                         condition=where))  # fmt: skip
         add(where, "linear_separability", apart)
         add(where, "centroid_distance", apart / 3)
+        add(where, "pairs", 400.0)
         if learned:
             add(where, "fall", float(np.log(tau / end)))
             add(where, "reach", truth["reach"] * (rate / 5e-4) * (steps / 600))

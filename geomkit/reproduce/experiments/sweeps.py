@@ -247,8 +247,8 @@ EXPERIMENT = Experiment(
             _learned,
             "AdamW moves log τ by about the learning rate a step, so that in so few steps a "
             "learned τ hardly leaves where it starts, where a fixed one leaves hardly a gap "
-            "either. Started low, the clouds stay apart; brought down late, they part again only "
-            "a little: see `reasons`.",
+            "either. Started low, the clouds stay apart; at a higher rate and for longer τ comes "
+            "down, and part of the gap with it: see `reasons`.",
             persists=True,
         ),
         Claim(
