@@ -142,7 +142,7 @@ class Embeddings:
     @property
     def norms(self) -> dict[str, list[float]]:
         """Smallest and largest norm of the rows as stored, as far as they have been read."""
-        found = dict(self.meta["norms"])
+        found = dict(self.meta.get("norms", {}))
         for name, rows in zip(self.modalities, (self.image, self.text), strict=True):
             if isinstance(rows, Rows):
                 found[name] = rows.norms

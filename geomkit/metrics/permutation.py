@@ -110,7 +110,8 @@ def shuffle_p_value(x: Array, y: Array, *, seed: int, draws: int = DRAWS) -> flo
 
     def work(block: int) -> tuple[float, np.ndarray]:
         rows = slice(int(edges[block]), int(edges[block + 1]))
-        gram = to_numpy(x[rows] @ y[rows].T)
+        # On the CPU: a thread that is new to CUDA has no context for the product.
+        gram = to_numpy(x[rows]) @ to_numpy(y[rows]).T
         size = len(gram)
         rng = np.random.default_rng([seed, int(block)])
         order = rng.permuted(np.tile(np.arange(size), (draws, 1)), axis=1)

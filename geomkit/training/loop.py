@@ -74,8 +74,9 @@ class Event:
         ranks: Number of processes that share the work.
         temperature: Temperature τ in that loss.
         note: A line for the user.
-        terms_step: Step that the terms are of: the last one, on CUDA mostly the one before, which
-            can be read without waiting for the device. 0 before any is read.
+        terms_step: Step that the terms are of, 0 before any is read. On CUDA, where the loss is
+            read without waiting for the device, a step's event has those of the step before; an
+            evaluation waits for its own.
     """
 
     kind: str
@@ -370,9 +371,6 @@ def _loop(
 
         now = time.perf_counter()
         seconds, clock = (now - clock, waited), now
-        if pending is not None and step in evaluations:
-            take(*pending)  # the device is waited for anyway
-            pending = None
         report("step", seconds=seconds, temperature=temperature)
         if alone:
             stopping = should_stop()

@@ -76,7 +76,7 @@ def _points(event: Event, done: int) -> list[tuple[int, dict[str, float]]]:
         event: Event.
         done: Last step whose loss is written.
     """
-    new = losses(event) if event.kind == "step" and event.terms_step > done else {}
+    new = losses(event) if event.terms_step > done else {}
     found = [(event.terms_step, new), (event.step, scalars(event))]
     return [(step, values) for step, values in found if values]
 

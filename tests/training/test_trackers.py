@@ -120,9 +120,13 @@ def test_a_loss_that_is_read_late_is_written_at_its_own_step(
     monkeypatch.setitem(trackers.TRACKERS, "torch", collect)
     watch = tracker("torch", tmp_path / "run.pt")
     watch(Event("start", 0, config(), "cuda", {}))
-    for step, of in ((1, 0), (2, 1), (3, 3), (4, 3), (5, 4)):  # an evaluation waited at step 3
+    # An evaluation waits for the loss of its own step.
+    for step, of, kind in (
+        (1, 0, "step"), (2, 1, "step"), (3, 2, "step"), (3, 3, "evaluation"), (4, 3, "step"),
+        (5, 4, "step"), (5, 5, "evaluation"),
+    ):  # fmt: skip
         terms = {"clip_loss": float(of)} if of else {}
-        watch(Event("step", step, config(), "cuda", terms, seconds=(1.0, 0.0), terms_step=of))
+        watch(Event(kind, step, config(), "cuda", terms, seconds=(1.0, 0.0), terms_step=of))
     losses = [(step, v["train/loss"]) for step, v in logged if "train/loss" in v]
-    assert losses == [(1, 1.0), (3, 3.0), (4, 4.0)]
+    assert losses == [(k, float(k)) for k in range(1, 6)]
     assert [step for step, _ in logged] == sorted(step for step, _ in logged)
