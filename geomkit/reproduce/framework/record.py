@@ -157,8 +157,8 @@ class Record:
             return "One run, whose own interval holds both sides."
         if not unmet.otherwise and self.options.pretrained is None:
             return (
-                "Here a small model is trained from scratch on few pairs; the paper fine-tunes a "
-                "pretrained ViT-B/32 on COCO."
+                "Here a small model is trained on few pairs; the paper fine-tunes a pretrained "
+                "ViT-B/32 on COCO."
             )
         return unmet.otherwise or "Data, model or length of training differ from the paper's."
 
