@@ -240,8 +240,8 @@ EXPERIMENT = Experiment(
             "linear separability 1.00",
             above(at_end("linear_separability", **_MAIN), 0.95, "separability at the end"),
             "The clouds are disjoint early; as the loss nears zero, training undoes a part of the "
-            "gap. Of all that was changed by itself only a lower temperature leaves them disjoint: "
-            "see `reasons`.",
+            "gap. Of all that was changed by itself more pairs keep more of it, and only a lower "
+            "temperature leaves the clouds disjoint: see `reasons`.",
         ),
         Claim(
             "Texts, and two forms of one thing, are driven apart as well",
