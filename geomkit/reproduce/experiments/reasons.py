@@ -447,7 +447,7 @@ EXPERIMENT = Experiment(
     notes=(
         "These claims are explanations by geomkit, not the paper's. Trial runs with the first seed "
         "found what to compare; the controls and the learned temperatures here have the last one. "
-        "Limits are those of the other experiments.\n\n"
+        "Limits are 0, or those of the other experiments.\n\n"
         "Pairs: the cells of the main grid at d = 128 by the protocol of the run, three seeds, "
         "held-out pairs. The mean cosine of unpaired rows is the null of the paired cosine. "
         "Control: two image encoders on the same images as in `idealized`, one seed, all as there "
