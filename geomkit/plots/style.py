@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -145,6 +146,7 @@ def finish(
     figure: Figure,
     *,
     title: str | None = None,
+    about: str = "",
     inches: tuple[float, float] | None = None,
     theme: str = "light",
 ) -> None:
@@ -153,6 +155,7 @@ def finish(
     Args:
         figure: Figure to change.
         title: Title above it.
+        about: Small line above a figure without a title; where axes have fixed places, none.
         inches: Width and height; default: as they are.
         theme: ``light`` or ``dark``.
     """
@@ -165,6 +168,11 @@ def finish(
     if title:
         with style():
             figure.suptitle(title, fontsize=10, color=INK)
+    if about and not title and figure.get_layout_engine() is not None:
+        with style():
+            # A letter of 7 points is some 1/17 of an inch wide.
+            lines = textwrap.fill(about, int(17 * figure.get_size_inches()[0]))
+            figure.suptitle(lines, fontsize=7, color=INK)
     if theme == "dark":
         dark(figure)
 

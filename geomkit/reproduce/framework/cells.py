@@ -14,7 +14,7 @@ from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
     "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "MATTERS", "cell_of", "grid_data", "main_grid",
-    "quick_share", "start_of", "training_pairs",
+    "pairs_of", "quick_share", "start_of", "training_pairs",
 ]  # fmt: skip
 
 LOSSES = ("clip", "cua", "cuaxu")
@@ -135,6 +135,25 @@ def training_pairs(spec: str) -> int:
 
     preprocess = Preprocess.for_model(model_config("nano"))
     return len(set(load_data(spec, split="train", preprocess=preprocess).names))
+
+
+@cache
+def pairs_of(data: str) -> int | None:
+    """How many images a DATA spec and its split, as rows name them, have; ``None`` if unknown.
+
+    >>> pairs_of("openmoji,n=40 train")
+    40
+    """
+    from geomkit.data import load_data
+    from geomkit.errors import GeomkitError
+    from geomkit.models.architectures import model_config
+
+    spec, _, split = data.rpartition(" ")
+    try:
+        preprocess = Preprocess.for_model(model_config("nano"))
+        return len(load_data(spec, split=split, preprocess=preprocess))
+    except GeomkitError:
+        return None
 
 
 def main_grid(

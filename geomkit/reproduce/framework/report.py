@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from geomkit._core.shown import in_markdown
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue
+from geomkit.reproduce.framework.cells import pairs_of
 from geomkit.reproduce.framework.claims import (
     NO_DIFFERENCE,
     NOT_REPRODUCED,
@@ -79,7 +80,9 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
     from geomkit.plots import finish, save_figure
 
     folder, written = outcome.folder, []
+    about = _about(outcome, record)
     for name, figure in figures.items():
+        finish(figure, about=about)
         for suffix in ("png", "pdf"):
             save_figure(figure, folder / f"{name}.{suffix}", overwrite=True, dpi=DPI)
         finish(figure, theme="dark")
@@ -90,6 +93,23 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
     pages = report_pages(outcome, written, record)
     write_pages(folder, pages)
     return [*written, *pages]
+
+
+def _about(outcome: Outcome, record: Record) -> str:
+    """What a figure is of: data and number of pairs, protocol, seeds."""
+    options, rows = record.options, outcome.rows
+    cells = outcome.experiment.cells(options.first(record.seeds or len(options.seeds)))
+    starts = {cell.start is not None for cell in cells}
+    if options.pretrained is not None and cells:
+        protocol = f"fine-tuned from {options.pretrained}"
+    else:
+        ways = [(True, "fine-tuned from one pretrained model"), (False, "from scratch")]
+        protocol = " or ".join(words for way, words in ways if way in (starts or {False}))
+    data = [row.data for row in rows.where(lambda row: row.seed >= 0)]
+    sizes = [f"{name}, n = {n:,}" for name in dict.fromkeys(data) if (n := pairs_of(name))]
+    seeds = sorted({row.seed for row in rows if row.seed >= 0})
+    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
+    return " · ".join(filter(None, [*sizes[:2], protocol, count]))
 
 
 def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict[str, bytes]:
