@@ -16,9 +16,9 @@ from geomkit.reproduce.framework.report import (
     STATUSES,
     UNMET,
     claims_table,
-    counted,
     overview,
     stored_records,
+    told,
 )
 from geomkit.reproduce.framework.results import published, read_rows
 from geomkit.reproduce.framework.tables import Table, comparison
@@ -40,6 +40,7 @@ def verdicts(records: Records, base: str) -> str:
         counts = {
             name: sum(verdict.status == status for verdict in record.verdicts)
             for name, record in records.items()
+            if not record.explains
         }
         each = (f"[{name}]({base}{name}/report.md) {n}" for name, n in counts.items() if n)
         lines.append((status, str(sum(counts.values())), ", ".join(each)))
@@ -52,9 +53,8 @@ def summary(records: Records, base: str) -> str:
     minutes = sum(r.seconds.training + r.seconds.measuring for r in records.values()) / 60
     commands = dict.fromkeys(f"`{record.command}`" for record in records.values())
     versions = dict.fromkeys(record.made_with for record in records.values())
-    claims = counted([verdict for record in records.values() for verdict in record.verdicts])
     return (
-        f"**{claims}** {models} models, {minutes:.0f} minutes: {', '.join(commands)} "
+        f"**{told(records)}** {models} models, {minutes:.0f} minutes: {', '.join(commands)} "
         f"({'; '.join(versions)}).\n\n{_text(overview(records, base))}"
     )
 

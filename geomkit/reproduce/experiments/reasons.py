@@ -369,6 +369,7 @@ EXPERIMENT = Experiment(
         "reasons-temperature": temperatures(rows),
     },
     order=10,
+    explains=True,
     claims=(
         Claim(
             "At d = 128 cua and cuaxu bring pairs closer relative to rows of one modality: a lower "

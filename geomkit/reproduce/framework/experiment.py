@@ -229,6 +229,7 @@ class Experiment:
             models are trained beside the cells. A verification measures single cells with it.
         sequential: Whether seeds are added until every claim is decided.
         beside: Whether its claims are also judged on models that are trained from scratch.
+        explains: Whether its claims are explanations of ours, which are not counted as the paper's.
     """
 
     name: str
@@ -246,6 +247,7 @@ class Experiment:
     of_cell: Callable[[Cell, Context], Rows] | None = None
     sequential: bool = False
     beside: bool = False
+    explains: bool = False
 
     def stages(self, options: Options) -> list[Options]:
         """Options of each look: the seeds grow from one to the next."""

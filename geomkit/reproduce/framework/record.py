@@ -119,6 +119,7 @@ class Record:
         seal: SHA-256 of all the rest of this content.
         seeds: Number of seeds used; 0 in a record of an older version, which used all.
         beside: The claims as judged on models that are trained from scratch, if they were.
+        explains: Whether the claims are explanations of ours rather than the paper's.
     """
 
     experiment: str
@@ -136,6 +137,7 @@ class Record:
     seal: str = ""
     seeds: int = 0
     beside: tuple[JudgedClaim, ...] = ()
+    explains: bool = False
 
     @property
     def made_with(self) -> str:

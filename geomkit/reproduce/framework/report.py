@@ -32,8 +32,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "STATUSES", "UNMET", "claims_table", "counted", "index_pages", "overview", "report_pages",
-    "stored_records", "write_index", "write_report",
+    "STATUSES",
+    "UNMET",
+    "claims_table",
+    "counted",
+    "index_pages",
+    "overview",
+    "report_pages",
+    "stored_records",
+    "told",
+    "write_index",
+    "write_report",
 ]  # fmt: skip
 
 DPI = 200
@@ -177,10 +186,10 @@ def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
     pages = document(
         out, "index.md.jinja", "Reproduction",
         records=records, claims=claims, counted=counted, quick=QUICK, paper=PAPER,
-        verdicts=[verdict for _, verdict in verdicts],
+        told=told(records),
         quick_runs=[name for name, record in records.items() if record.options.quick],
         overview=overview(records),
-        multiplicity=_multiplicity([verdict for _, verdict in verdicts]),
+        multiplicity=_multiplicity([v for record, v in verdicts if not record.explains]),
         images={
             name: Image(f"{name}/{name}.png", _caption(known.get(name), name))
             for name in records if (out / name / f"{name}.png").exists()
@@ -262,6 +271,16 @@ def counted(verdicts: Sequence[JudgedClaim]) -> str:
     counts = Counter(v.status for v in verdicts)
     parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
     return f"{len(verdicts)} claims: {', '.join(parts)}." if parts else "No claims."
+
+
+def told(records: Mapping[str, Record]) -> str:
+    """Number of the paper's claims by verdict, and of our explanations, in one or two sentences."""
+    paper, ours = (
+        [v for record in records.values() if record.explains is which for v in record.verdicts]
+        for which in (False, True)
+    )
+    text = counted(paper)
+    return f"{text} Of explanations of ours, {counted(ours)}" if ours else text
 
 
 def _sources(specs: Iterable[str]) -> list[str]:

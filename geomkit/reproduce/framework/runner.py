@@ -179,7 +179,10 @@ class _Run:
         if scratch := experiment.from_scratch(self.options):
             rows = read_rows(folder / FROM_SCRATCH)
             beside = Outcome.of(experiment, rows, folder, scratch).verdicts
-        record = replace(record, title=experiment.title, verdicts=outcome.verdicts, beside=beside)
+        record = replace(
+            record, title=experiment.title, verdicts=outcome.verdicts, beside=beside,
+            explains=experiment.explains,
+        )  # fmt: skip
         written = write_report(outcome, figures, record)
         record.sealed(folder, written, code_sha256()).write(folder)
         self.progress.say("drawn", experiment.name)
@@ -235,6 +238,7 @@ class _Run:
             Seconds(round(training, 1), round(time.perf_counter() - started - training, 1)),
             outcome.verdicts, versions(), measured_by=code_sha256(),
             machine=machine(self.options.device), seeds=len(options.seeds), beside=beside,
+            explains=experiment.explains,
         )  # fmt: skip
         written = write_report(outcome, figures, record)
         # Last: it says that all the rest is there.
