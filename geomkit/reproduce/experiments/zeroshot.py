@@ -23,14 +23,13 @@ from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
 from geomkit.reproduce.framework import measuring
 from geomkit.reproduce.framework.cells import DIMS, LOSSES, MATTERS, main_grid
 from geomkit.reproduce.framework.claims import Claim, Verdict, above, contrast
-from geomkit.reproduce.framework.experiment import SCRATCH, Cell, Context, Experiment, Options
+from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import by_loss
 from geomkit.reproduce.framework.measuring import (
     cell_model,
     distinct,
     each_cell,
     kept,
-    openmoji_with,
 )
 from geomkit.reproduce.framework.results import Row, Rows, data_rows, published, rows_of
 
@@ -121,13 +120,8 @@ def asked(options: Options) -> list[Asked]:
 
 
 def _cells(options: Options) -> list[Cell]:
-    openmoji, scratch = parse_spec(options.data)[0] == "openmoji", options.protocol == SCRATCH
-    dims = (DIM,) if options.quick or scratch else DIMS
-    if not (openmoji and scratch):  # what the cells start from has learnt the words of groups
-        return main_grid(options, losses=LOSSES, dims=dims)
-    # Without random captions a model sees the first ones alone, which have no words of groups.
-    data = openmoji_with(options, skin_tones=True, groups=True, hold_out=None)
-    return main_grid(options, losses=LOSSES, dims=dims, data=data, captions="random")
+    # What they start from has learnt the words of groups.
+    return main_grid(options, losses=LOSSES, dims=(DIM,) if options.quick else DIMS)
 
 
 def _of_cell(cell: Cell, context: Context) -> Rows:
@@ -325,7 +319,6 @@ EXPERIMENT = Experiment(
     order=4,
     claims=(_better("cua"), _better("cuaxu")),
     sequential=True,
-    beside=True,
     seconds=lambda options: len(_cells(options)) * (6.0 + 60.0 * len(options.tasks)),
     published="zero-shot",
     captions={
