@@ -15,7 +15,7 @@ from geomkit.plots.heatmap import colour_bar, heat_map
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import axes_grid, label, style
 from geomkit.reproduce.framework import claims
-from geomkit.reproduce.framework.cells import cell_of, training_pairs
+from geomkit.reproduce.framework.cells import EVALUATED, cell_of, training_pairs
 from geomkit.reproduce.framework.claims import Claim, Test, above, average, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import series_of
@@ -80,6 +80,7 @@ def cell_at(
         # With too short a warm-up, large batches collapse at a low temperature.
         steps=steps, warmup=max(1, min(steps // 4, max(50, steps // 12))), eval_every=steps,
         lr=rate * LR_AT_64 * math.sqrt(batch / 64), seed=options.used_seeds[0],
+        eval_metrics=EVALUATED,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from geomkit.reproduce.framework.experiment import FINETUNE, Cell, Options
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
-    "DIMS", "GEOMETRY", "LOSSES", "MARGIN", "MATTERS", "cell_of", "grid_data", "main_grid",
+    "DIMS", "EVALUATED", "GEOMETRY", "LOSSES", "MARGIN", "MATTERS", "cell_of", "grid_data", "main_grid",
     "pairs_of", "quick_share", "start_of", "training_pairs",
 ]  # fmt: skip
 
@@ -52,6 +52,8 @@ PRETRAINING: dict[str, Any] = {
 CAPTIONS = 3
 """Largest number of an OpenMoji image's names and aliases in pretraining."""
 FINETUNING_STEPS = 150
+EVALUATED = "centroid_distance,linear_separability"
+"""What is evaluated during training, where experiments measure the trained model themselves."""
 QUICK_STEPS = 0.3
 """Share of the steps that a quick run trains."""
 QUICK_EVALUATIONS = 2 * QUICK_STEPS
@@ -73,7 +75,7 @@ def cell_of(options: Options, *, start: Cell | None = None, **fields: Any) -> Ce
     if start is not None:
         options = replace(options, model=None)
         fields = {"pretrained": f"{start.key}.pt", "recipe": "standard",
-                  "steps": FINETUNING_STEPS, **fields}  # fmt: skip
+                  "steps": FINETUNING_STEPS, "eval_every": FINETUNING_STEPS, **fields}  # fmt: skip
     base = {"data": options.data, "recipe": "standard", **fields}
     if options.pretrained is not None:
         base |= {"pretrained": options.pretrained, "recipe": fields.get("recipe", "paper")}
@@ -110,7 +112,8 @@ def start_of(options: Options, data: str) -> Cell:
     more = {"captions": CAPTIONS, "groups": True} if name == "openmoji" else {}
     spec = with_options(data, **{key: more[key] for key in more if key not in given})
     scratch = replace(options, model=options.model or "tiny")
-    return cell_of(scratch, data=spec, eval_every=PRETRAINING["steps"], **PRETRAINING)
+    return cell_of(scratch, data=spec, eval_metrics=EVALUATED, eval_every=PRETRAINING["steps"],
+                   **PRETRAINING)  # fmt: skip
 
 
 def _shortened(config: TrainConfig) -> dict[str, int]:
@@ -168,7 +171,7 @@ def main_grid(
 
     Its models are fine-tuned from :func:`start_of`, unless the options say otherwise.
     """
-    fields = {"data": grid_data(options), **fields}
+    fields = {"data": grid_data(options), "eval_metrics": EVALUATED, **fields}
     start = None
     if options.protocol == FINETUNE and options.pretrained is None:
         start = start_of(options.first(1), fields["data"])

@@ -19,7 +19,7 @@ CELLS = "cells"
 """Folder of the trained models, within the folder of results."""
 _PAIR = {"nano": 0.5e-3}
 _PAIR_OF_TINY = 1.2e-3
-_STEP, _EVALUATION, _START = 8e-3, 1.0, 2.0
+_STEP, _EVALUATION, _START = 8e-3, 0.7, 2.0
 """Seconds on a machine with two cores; other machines show their speed while they train."""
 
 
