@@ -13,8 +13,8 @@ from geomkit.reproduce.framework.experiment import FINETUNE, Cell, Options
 from geomkit.training.config import TrainConfig, configure
 
 __all__ = [
-    "DIMS", "EVALUATED", "GEOMETRY", "LOSSES", "MARGIN", "MATTERS", "cell_of", "grid_data", "main_grid",
-    "pairs_of", "quick_share", "start_of", "training_pairs",
+    "DIMS", "EVALUATED", "GEOMETRY", "LOSSES", "MARGIN", "MATTERS", "cell_of", "grid_data",
+    "main_grid", "pairs_of", "quick_share", "start_of", "training_pairs",
 ]  # fmt: skip
 
 LOSSES = ("clip", "cua", "cuaxu")
