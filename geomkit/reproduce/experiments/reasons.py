@@ -190,7 +190,10 @@ def pairs(rows: Rows) -> Figure:
     """Return the cosines of pairs beside those of unpaired rows, and the relative gap, by loss."""
     rows = rows.where(part="pairs")
     losses, seeds = rows.values("loss"), len(rows.values("seed"))
-    titles = ", ".join([*rows.values("protocol"), f"{seeds} seeds"]), _held_out(rows)
+    titles = (
+        ", ".join([*rows.values("protocol"), f"{seeds} seed{'s' * (seeds > 1)}"]),
+        _held_out(rows),
+    )
     looks = {
         "paired_cosine": ("pairs", INK, "o"),
         "unpaired_cosine": ("unpaired image and caption", "#8a8a8a", "X"),

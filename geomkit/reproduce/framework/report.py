@@ -105,15 +105,18 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
 
 
 def _about(outcome: Outcome, record: Record) -> str:
-    """What a figure is of: data and number of pairs, protocol, seeds."""
+    """What figures are of: data and number of pairs, protocol, seeds.
+
+    Figures of an experiment with both protocols say themselves which is which.
+    """
     options, rows = record.options, outcome.rows
     cells = outcome.experiment.cells(options.first(record.seeds or len(options.seeds)))
     starts = {cell.start is not None for cell in cells}
+    if len(starts) > 1:
+        return ""
+    protocol = "fine-tuned from one pretrained model" if True in starts else "from scratch"
     if options.pretrained is not None and cells:
         protocol = f"fine-tuned from {options.pretrained}"
-    else:
-        ways = [(True, "fine-tuned from one pretrained model"), (False, "from scratch")]
-        protocol = " or ".join(words for way, words in ways if way in (starts or {False}))
     data = [row.data for row in rows.where(lambda row: row.seed >= 0)]
     sizes = [f"{name}, n = {n:,}" for name in dict.fromkeys(data) if (n := pairs_of(name))]
     seeds = sorted({row.seed for row in rows if row.seed >= 0})
@@ -191,8 +194,9 @@ def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
         overview=overview(records),
         multiplicity=_multiplicity([v for record, v in verdicts if not record.explains]),
         images={
-            name: Image(f"{name}/{name}.png", _caption(known.get(name), name))
-            for name in records if (out / name / f"{name}.png").exists()
+            name: Image(f"{name}/{first}.png", _caption(known.get(name), first))
+            for name, record in records.items()
+            if (first := _first_figure(name, record)) and (out / name / f"{first}.png").exists()
         },
         unmet={
             title: [(record, v) for record, v in verdicts if v.status == status]
@@ -204,6 +208,12 @@ def index_pages(out: Path) -> tuple[dict[str, bytes], list[Path]]:
         sources=_sources(record.options.data for record in records.values()),
     )  # fmt: skip
     return pages, left_out
+
+
+def _first_figure(name: str, record: Record) -> str:
+    """Name of the figure that stands for an experiment; older records do not list theirs."""
+    own = [file for file in record.files if file.endswith(".png")]
+    return (own[0] if own else f"{name}.png").removesuffix(".png")
 
 
 def stored_records(out: Path) -> tuple[dict[str, Record], list[Path]]:
