@@ -77,7 +77,7 @@ def test_a_control_is_the_idealized_one() -> None:
     usual = idealized.config_of(Options(model="nano"), idealized.MAIN, 44)
     assert idealized.config_of(Options(), idealized.MAIN, 44, **reasons.USUAL) == usual
     quick = Options(quick=True)
-    assert len(reasons._settings(quick)) == 1 + len(reasons.FACTORS)
+    assert len(reasons._settings(quick)) == 1 + 2
     assert reasons.EXPERIMENT.seconds(quick) < reasons.EXPERIMENT.seconds(Options()) / 2
 
 

@@ -108,11 +108,11 @@ def _cells(options: Options) -> list[Cell]:
 
 
 def _settings(options: Options) -> list[tuple[str, Any]]:
-    """The usual control, then those with one factor changed; of a quick run the farthest ones."""
+    """The usual control, then those with one factor changed; of a quick run two of them."""
     found: list[tuple[str, Any]] = [("usual", "usual")]
     # Data whose number of pairs is given are not cut further.
     pairs = 0 if "n" in parse_spec(options.data)[2] else training_pairs(options.data)
-    for factor, settings in FACTORS.items():
+    for factor, settings in list(FACTORS.items())[: 2 if options.quick else None]:
         others = [one for one in settings if one != USUAL[factor]]
         others = [one for one in others if factor != "pairs" or one < pairs]
         found += [(factor, one) for one in (others[:1] if options.quick else others)]
