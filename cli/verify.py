@@ -109,7 +109,7 @@ def _summary(folder: Path, found: Findings, compared: Sequence[Compared]) -> str
     count = len(found.failures)
     words = f"{count} fault{'s' * (count > 1)}" if count else "all belongs together"
     if found.notes:
-        words = f"{words if count else 'no fault'}, {len(found.notes)} things not comparable"
+        words = f"{words if count else 'no fault'}, not comparable: {len(found.notes)}"
     parts = [f"{len(found.records)} experiment{'s' * (len(found.records) != 1)}: {words}"]
     if compared:
         models = len({number.cell for number in compared})

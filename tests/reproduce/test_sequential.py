@@ -110,6 +110,21 @@ def test_one_part_without_a_difference_decides_a_claim() -> None:
     assert together([good, same]).p == pytest.approx(min(1.0, 2 * same.p))
 
 
+def test_one_of_many_parts_denies_only_beyond_chance() -> None:
+    """At the boundary of six parts that all hold, 5% of claims at most are denied."""
+    rng = np.random.default_rng(1)
+    denied = 0
+    for values in rng.normal(size=(300, 6, 4)):
+        parts = [judge(mean_interval(v, [np.nan] * 4), ">", 0.0, "it") for v in values]
+        denied += together(parts).status == NOT_REPRODUCED
+    assert denied / 300 < 0.05
+
+
+def test_seeds_that_all_agree_are_as_sure_as_a_sign_test() -> None:
+    same = mean_interval([0.2] * 5, [np.nan] * 5)
+    assert same.p_value(0.0, ">") == 2 * 0.5**5 and same.p_value(0.3, ">") == 1.0
+
+
 def test_holm_rejects_what_statsmodels_does() -> None:
     p = [0.01, 0.04, 0.03, 0.005]  # by hand: 0.005·4 and 0.01·3 are below 5%, 0.03·2 is not
     assert holm(p) == 2 and holm([0.2, 0.3]) == 0 and holm([]) == 0

@@ -159,9 +159,9 @@ FORGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda out: (out / "two/run.json").unlink(),
         ("r/two/results.csv: has no run.json", "r/report.md: is not what"),
     ),
-    "another command": (
-        lambda out: resealed(out, lambda r: replace(r, command="geomkit reproduce one")),
-        ("has another command than one",),
+    "other options": (
+        lambda out: resealed(out, lambda r: replace(r, options=replace(r.options, simat="x"))),
+        ("has another options than one",),
     ),
     "other packages": (
         lambda out: resealed(out, lambda r: replace(r, versions={"torch": "1"})),

@@ -167,9 +167,7 @@ def _test(
 
 
 _LOW, _HIGH = (f"{weight:g}" for weight in (WEIGHTS[0], WEIGHTS[-1]))
-_SMALL = (
-    "On few pairs and from scratch the terms also act against overfitting, unlike in the paper."
-)
+_SMALL = "On few pairs the terms also act against overfitting, unlike in the paper."
 
 EXPERIMENT = Experiment(
     "ablation",

@@ -130,10 +130,10 @@ EXPERIMENT = Experiment(
     },
     notes="Filled markers are ours: means over seeds with t intervals at 95%, each seed a small "
     "dot; hollow ones are the paper's with the interval its deviation over three seeds gives. The "
-    "paper fine-tunes a pretrained ViT-B/32 on COCO and looks at some 5,000 pairs; here one tiny "
-    "model, pretrained by clip on the same images, is what every loss and seed is fine-tuned from "
-    "with fresh projections, so that intervals are over fine-tunings of that one model. Recall "
-    "depends on how many pairs there are, so compare losses, not levels, of the two. In the "
+    "paper fine-tunes a pretrained ViT-B/32 on COCO and looks at some 5,000 pairs; by the same "
+    "protocol losses and seeds are fine-tuned here from one tiny model, pretrained by clip on the "
+    "same images, with fresh projections: intervals are over fine-tunings of that one model. "
+    "Recall depends on how many pairs there are, so compare losses, not levels, of the two. In the "
     "paper's numbers cuaxu's centroid distance at d = 32 (0.122) is above clip's (0.104), so the "
     "claim about it speaks of 64 and 128.",
 )  # fmt: skip

@@ -30,6 +30,7 @@ from geomkit.reproduce.framework.measuring import (
     distinct,
     each_cell,
     kept,
+    openmoji_with,
 )
 from geomkit.reproduce.framework.results import Row, Rows, data_rows, published, rows_of
 
@@ -120,8 +121,11 @@ def asked(options: Options) -> list[Asked]:
 
 
 def _cells(options: Options) -> list[Cell]:
-    # What they start from has learnt the words of groups.
-    return main_grid(options, losses=LOSSES, dims=(DIM,) if options.quick else DIMS)
+    # Emoji are asked with all their variants: none of them may be trained on, whatever is held out
+    # elsewhere. What the cells start from has learnt the words of groups.
+    data = openmoji_with(options, skin_tones=True, hold_out=None)
+    dims = (DIM,) if options.quick else DIMS
+    return main_grid(options, losses=LOSSES, dims=dims, data=data)
 
 
 def _of_cell(cell: Cell, context: Context) -> Rows:
@@ -328,7 +332,8 @@ EXPERIMENT = Experiment(
     },
     notes="OpenMoji's attributes, and Unicode's 9 groups and 98 subgroups, are asked of emoji held "
     "out with all their skin tones, and of all emoji where the models were trained on other "
-    "data. Captions of other emoji say the words of their groups. The score of an attribute is "
+    "data. In pretraining, captions of other emoji say the words of their groups. The score of "
+    "an attribute is "
     "the mean recall of its classes, that of the groups the accuracy; each task counts alike in "
     "the mean. Standard errors take the variants of an emoji together. class_variance_share in "
     "the results is the share of the variance of image embeddings that lies between the "

@@ -88,8 +88,8 @@ class Interval:
 
         distance = self.scale(self.value) - self.scale(limit)
         distance = -distance if sign == "<" else distance
-        if self.error == 0:
-            return 0.0 if distance > 0 else 1.0
+        if self.error == 0:  # all seeds agree: a sign test
+            return min(1.0, 2.0 * self.looks * 0.5**self.count) if distance > 0 else 1.0
         t = distance / self.error
         tail = stats.norm.sf(t) if math.isinf(self.freedom) else stats.t.sf(t, self.freedom)
         return min(1.0, 2.0 * self.looks * float(tail))
@@ -220,7 +220,8 @@ class Claim:
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """Verdict of a claim with several parts: reproduced if all are, not reproduced if one is not.
 
-    A part without a difference that matters decides the claim as well: not all of it holds.
+    A part without a difference that matters decides the claim as well: not all of it holds. One of
+    several parts denies a claim only if its p value holds for all of them (Bonferroni).
 
     Raises:
         ValueError: Without any verdict.
@@ -229,9 +230,13 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
         raise ValueError("together: expected at least one verdict")
     order = (NOT_REPRODUCED, NO_DIFFERENCE, UNDECIDED, REPRODUCED)
     status = min((verdict.status for verdict in verdicts), key=order.index)
-    deciding = [verdict.p for verdict in verdicts if verdict.status == status]
+    deciding = [v.p for v in verdicts if v.status == status and not math.isnan(v.p)]
+    if not deciding:
+        return Verdict(status, "; ".join(verdict.why for verdict in verdicts))
     # One part is enough to deny a claim, but it was picked among all of them.
     p = max(deciding) if status == REPRODUCED else min(1.0, min(deciding) * len(verdicts))
+    if status != REPRODUCED and len(verdicts) > 1 and p > 1 - LEVEL:
+        status, p = UNDECIDED, math.nan
     return Verdict(status, "; ".join(verdict.why for verdict in verdicts), p)
 
 

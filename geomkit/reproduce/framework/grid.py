@@ -98,19 +98,20 @@ def train_cells(
     """
     cells = list(dict.fromkeys(cells))
     if starts := [cell.start for cell in cells if cell.start]:
-        train_cells(starts, folder, options, jobs=jobs, progress=progress, should_stop=should_stop)
+        # One after the other: how many threads a model has must not depend on what is left.
+        train_cells(starts, folder, options, progress=progress, should_stop=should_stop)
     folder.mkdir(parents=True, exist_ok=True)
     # A cell killed after its last step still has its optimizer and lacks its note.
     left = [
         cell for cell in cells
         if not (cell_path(folder, cell).exists() and _done_path(folder, cell).exists())
     ]  # fmt: skip
+    threads = options.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
     if jobs == 1 or len(left) < 2:
         for cell in left:
-            _train(cell, folder, options, progress, should_stop)
+            _train(cell, folder, options, progress, should_stop, threads)
         return
     jobs = min(jobs, len(left))
-    threads = options.threads or max(1, cores() // jobs)
     context = _fresh_processes()
     # Memory without locks or a process of its own: a job that is killed leaves neither behind.
     shared = context.RawValue("b", 0), context.RawArray("q", 2 * len(left))
@@ -169,7 +170,7 @@ def _train(
 
     path, config = cell_path(folder, cell), cell.config
     if cell.start is not None:
-        config = replace(config, pretrained=str(cell_path(folder, cell.start)))
+        config = replace(config, pretrained=_start_path(path, cell_path(folder, cell.start)))
     whole, started = not path.exists(), time.perf_counter()
     code = code_sha256() if whole else ""
     try:
@@ -202,6 +203,20 @@ def _train(
     }  # fmt: skip
     with atomic_write(_done_path(folder, cell), overwrite=True) as file:
         file.write(json.dumps(note, indent=1, sort_keys=True).encode())
+
+
+def _start_path(path: Path, start: Path) -> str:
+    """Path of the model that a cell starts from, as its own checkpoint spells it if there is one.
+
+    The folder may have another name when a run goes on.
+    """
+    from geomkit.models.checkpoints import load_run
+
+    try:
+        stored = load_run(path).config.get("pretrained") if path.exists() else None
+    except GeomkitError:
+        return str(start)  # training reports the error
+    return stored if stored and Path(stored).name == start.name else str(start)
 
 
 def _fresh_processes() -> BaseContext:

@@ -82,7 +82,7 @@ class Outcome:
     @property
     def undecided(self) -> int:
         """Number of claims that more seeds might decide."""
-        return sum(verdict.status == UNDECIDED for verdict in self.verdicts)
+        return sum(v.status == UNDECIDED and " seeds" in v.why for v in self.verdicts)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,13 @@ def _about(outcome: Outcome, record: Record) -> str:
     if options.pretrained is not None and cells:
         protocol = f"fine-tuned from {options.pretrained}"
     data = [row.data for row in rows.where(lambda row: row.seed >= 0)]
-    sizes = [f"{name}, n = {n:,}" for name in dict.fromkeys(data) if (n := pairs_of(name))]
+    # Tasks ask some of the images each, and controls use some of the pairs.
+    whole = cells and "task" not in {key for row in rows for key in row.conditions}
+    most = [cell.config.pairs for cell in cells if cell.config.pairs]
+    sizes = [
+        f"{name}, n = {min([n, *most]):,}" if whole and (n := pairs_of(name)) else name
+        for name in dict.fromkeys(data)
+    ]
     seeds = sorted({row.seed for row in rows if row.seed >= 0})
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
     return " · ".join(filter(None, [*sizes[:2], protocol, count]))
@@ -145,7 +151,8 @@ def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict
     return document(
         folder, "report.md.jinja", e.title,
         experiment=e, record=record, images=_images(e, files), claims=claims_table(record),
-        tables=tables, complete=complete, counted=counted, quick=QUICK, paper=PAPER, few=FEW,
+        tables=tables, complete=complete, counted=counted, quick=QUICK, paper=PAPER,
+        few=min(FEW, len(options.seeds)),
         looks=[len(stage.seeds) for stage in e.stages(options)],
         commands=[train_command(cell, f"cells/{cell.key}.pt") for cell in cells],
         sources=_sources([*(cell.config.data for cell in cells), options.data, *options.tasks]),
@@ -258,7 +265,7 @@ def claims_table(record: Record) -> Table:
     """Claims and their verdicts, with those from scratch in a column of their own."""
     beside = {v.claim: v.status for v in record.beside}
     lines = tuple(
-        (v.claim, one_minus(v.published), v.status, *([beside[v.claim]] if beside else []),
+        (v.claim, one_minus(v.published), v.status, *([beside.get(v.claim, "")] if beside else []),
          one_minus(v.why)) for v in record.verdicts
     )  # fmt: skip
     scratch = ("from scratch",) if beside else ()

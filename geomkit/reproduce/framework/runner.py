@@ -276,13 +276,16 @@ class _Run:
             )
 
     def _prepare_work(self, folder: Path, cells: list[Cell]) -> None:
-        """Delete parts that were measured with other options or of other cells.
+        """Delete parts that were measured with other options, of other cells or by other code.
 
         With ``overwrite``, parts of a finished run are deleted as well. The mark that the run is
         finished goes first: a run that is killed now is one to be continued.
         """
         work, stamp = folder / "work", folder / "work" / "made-with.json"
-        mine = {"options": self.options.to_json(), "cells": sorted(cell.key for cell in cells)}
+        mine = {
+            "options": self.options.to_json(), "cells": sorted(cell.key for cell in cells),
+            "code": code_sha256(),
+        }  # fmt: skip
         finished_before = (folder / "run.json").exists()
         (folder / "run.json").unlink(missing_ok=True)
         try:
@@ -291,6 +294,8 @@ class _Run:
             same = False
         if work.exists() and (not same or (self.overwrite and finished_before)):
             shutil.rmtree(work)
+            for path in (*folder.glob("*.json"), folder / FROM_SCRATCH):  # they were of those parts
+                path.unlink(missing_ok=True)
         work.mkdir(exist_ok=True)
         _ignore(work)
         with atomic_write(stamp, overwrite=True) as file:

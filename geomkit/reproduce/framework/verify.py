@@ -31,7 +31,7 @@ UNSEALED = (
     "make it again, in another --out"
 )
 _SAME = {
-    "command": "command",
+    "options": "options",
     "measured_by": "code that measured it",
     "written_by": "code that wrote it",
     "versions": "versions of packages",
