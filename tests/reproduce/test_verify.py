@@ -13,7 +13,7 @@ import pytest
 from test_reproduce import cell
 
 from geomkit.errors import GeomkitError
-from geomkit.reproduce.framework import catalogue, planning, rerun, runner, verify
+from geomkit.reproduce.framework import catalogue, planning, rerun, runner, seal, verify
 from geomkit.reproduce.framework.claims import Claim, average, below
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.measuring import each_cell, measured
@@ -201,6 +201,12 @@ def test_an_honest_report_belongs_together_and_a_forged_one_does_not(
             assert any(words in line for line in failures), (what, words, failures)
 
 
+def test_every_source_of_the_package_is_hashed() -> None:
+    root = Path(seal.geomkit.__file__).parent
+    suffixes = {p.suffix for p in root.rglob("*") if p.is_file()}
+    assert suffixes - {".pyc", ".typed"} == set(seal._SOURCES)
+
+
 def test_other_code_is_said_and_nothing_is_called_forged(
     report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +278,13 @@ def test_elsewhere_numbers_are_compared_with_their_spread(report: Path) -> None:
     assert share("clip", 0.8) == pytest.approx(0.2 / (6 * 0.0125**0.5 * 1.5**0.5))
     assert share("ca", 0.5) == pytest.approx(0.1 / (0.25 * 0.4))
     assert share("cuaxu", 0.5) == float("inf")
+    # A seed without a number, of this setting or another, takes nothing from the others.
+    stored.seeds[rerun._setting(rows[0])].append(float("nan"))
+    assert share("clip", 0.8) == pytest.approx(0.2 / (6 * 0.0125**0.5 * 1.5**0.5))
+    none = rerun._Stored(Rows([Row("e", "d", 4, "clip", 1, "m", float("nan")), rows[1]]))
+    new = Row("e", "d", 4, "clip", 1, "m", float("nan"))
+    assert none.compared(new, cell(), tight=False).agrees
+    assert not none.compared(replace(new, value=0.5), cell(), tight=False).agrees
     work, _ = rerun.choose({"one": read_record(report / "one")}, 0.1, machine=Options(threads=2))
     assert len(work) == 1 and "1 threads, here 2" in work[0].others
     record = read_record(report / "two")

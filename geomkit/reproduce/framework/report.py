@@ -125,7 +125,8 @@ def _about(outcome: Outcome, record: Record) -> str:
         f"{name}, n = {min([n, *most]):,}" if whole and (n := pairs_of(name)) else name
         for name in dict.fromkeys(data)
     ]
-    seeds = sorted({row.seed for row in rows if row.seed >= 0})
+    # Of trainings; measures before any training may use more.
+    seeds = sorted({cell.config.seed for cell in cells} or {r.seed for r in rows if r.seed >= 0})
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
     return " · ".join(filter(None, [*sizes[:2], protocol, count]))
 

@@ -289,17 +289,25 @@ class _Stored:
         """What a training elsewhere is expected to give, and the difference that is allowed."""
         from scipy import stats
 
-        values = self.seeds[_setting(old)]
+        values = _finite(self.seeds[_setting(old)])
         error = old.stderr if math.isfinite(old.stderr) else 0.0
+        if not math.isfinite(old.value):
+            return old.value, EXACT
         if len(values) == 1:
             return old.value, max(4 * error, ONE_SEED * abs(old.value), FLOOR)
-        pool = [np.asarray(v) for v in self.pools[_pool(old)]]
+        pool = [v for v in map(_finite, self.pools[_pool(old)]) if len(v)]
         freedom = sum(len(v) - 1 for v in pool)
         deviation = math.sqrt(sum(float(((v - v.mean()) ** 2).sum()) for v in pool) / freedom)
         spreads = min(MOST_SPREADS, float(stats.t.ppf(1 - LEVEL / 2, freedom)))
         mean = float(np.mean(values))
         allowed = spreads * deviation * math.sqrt(1 + 1 / len(values))
         return mean, max(allowed, error, FLOOR * abs(mean), EXACT)
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    """The values of the seeds that have one."""
+    found = np.asarray(values)
+    return found[np.isfinite(found)]
 
 
 def _rounding(value: float) -> float:

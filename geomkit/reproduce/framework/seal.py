@@ -15,7 +15,7 @@ from geomkit._core.files import refusing
 
 __all__ = ["code_sha256", "content_sha256", "file_sha256", "hashes", "machine"]
 
-_SOURCES = (".py", ".jinja", ".csv")
+_SOURCES = (".py", ".jinja", ".csv", ".txt")
 """Suffixes of the package's files that decide numbers and texts."""
 
 
