@@ -155,26 +155,35 @@ def finish(
     Args:
         figure: Figure to change.
         title: Title above it.
-        about: Small line above a figure without a title; where axes have fixed places, none.
+        about: Small line above a figure without a title; where axes have fixed places, or the
+            figure says it already, none.
         inches: Width and height; default: as they are.
         theme: ``light`` or ``dark``.
     """
     if inches:
         figure.set_size_inches(*inches)
-    if title and figure.get_layout_engine() is None:  # axes have fixed places: room above them
+    if title and _is_fixed(figure):  # room above the axes
         width, height = figure.get_size_inches()
         _make_room(figure, height / (height + _HEAD))
         figure.set_size_inches(width, height if inches else height + _HEAD)
     if title:
         with style():
             figure.suptitle(title, fontsize=10, color=INK)
-    if about and not title and figure.get_layout_engine() is not None:
+    if about and not figure.get_suptitle() and not _is_fixed(figure):
         with style():
             # A letter of 7 points is some 1/17 of an inch wide.
             lines = textwrap.fill(about, int(17 * figure.get_size_inches()[0]))
             figure.suptitle(lines, fontsize=7, color=INK)
     if theme == "dark":
         dark(figure)
+
+
+def _is_fixed(figure: Figure) -> bool:
+    """Whether axes have fixed places: without a layout engine, or after one was taken away."""
+    from matplotlib.layout_engine import PlaceHolderLayoutEngine
+
+    engine = figure.get_layout_engine()
+    return engine is None or isinstance(engine, PlaceHolderLayoutEngine)
 
 
 def _make_room(figure: Figure, share: float) -> None:

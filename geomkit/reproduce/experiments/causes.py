@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geomkit.plots.multiples import DASHED, Panel, Series, small_multiples
-from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, loss_colour
+from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, finish, loss_colour
 from geomkit.reproduce.controls.control_rows import at_end, last_step, rise
 from geomkit.reproduce.experiments import cause_runs
 from geomkit.reproduce.experiments.cause_runs import LONGER, LOSSES, METRICS
@@ -87,7 +87,11 @@ def cones(rows: Rows) -> Figure:
     ]  # fmt: skip
     panel = Panel(series, y="Before training", categories=[name for _, name, _ in shown],
                   spread=0.16, grid="y", limits=(0.0, None))  # fmt: skip
-    return small_multiples([panel], height=1.75)
+    made = small_multiples([panel], height=1.75)
+    first = rows.where(cause="cone")
+    count = len({row.seed for row in first})
+    finish(made, about=" · ".join([*first.values("data"), f"{count} random initialisations"]))
+    return made
 
 
 _CONE = {"cause": "cone"}
