@@ -18,7 +18,8 @@ from geomkit.metrics import GapResult, gap
 from geomkit.models.checkpoints.trained_run import TrainedRun
 from geomkit.plots.animation import training_frames
 from geomkit.plots.gaps import interval
-from geomkit.plots.style import INK, dark, distinct_looks, figure, finish
+from geomkit.plots.style import INK, dark, distinct_looks, finish
+from geomkit.plots.style import figure as empty_figure
 
 SHARE = "text_retrieval_recall@1"
 LONG = "a/path/of/sixty/letters/that/no/panel/has/any/room/for-{}/ckpt.pt"
@@ -247,13 +248,13 @@ def test_options_of_a_sphere_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_figure_says_once_what_it_is_of() -> None:
-    made = figure(columns=1, height=2.0)
+    made = empty_figure(columns=1, height=2.0)
     finish(made, about="data")
     assert made.get_suptitle() == "data"
     finish(made, about="other data")  # it says it already
     finish(made, theme="dark")
     assert made.get_suptitle() == "data"
-    fixed = figure(columns=1, height=2.0)
+    fixed = empty_figure(columns=1, height=2.0)
     fixed.add_axes((0.0, 0.0, 1.0, 1.0))
     fixed.set_layout_engine("none")  # axes fill it to the top
     finish(fixed, about="data")
