@@ -75,6 +75,7 @@ def test_batches_that_the_data_cannot_fill_are_left_out(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeps, "BATCHES", (8, 400))
+    monkeypatch.setattr(sweeps, "DIMS", (4,))
     outcome, said = run(sweeps.EXPERIMENT, tmp_path, OPTIONS, monkeypatch)
     assert outcome.rows.values("batch") == ["8"]
     assert "batches up to 400" in said[0] and "openmoji,n=40" in said[0]
@@ -88,6 +89,7 @@ def test_coco_carries_what_it_can(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeps, "BATCHES", (8, 256))
+    monkeypatch.setattr(sweeps, "DIMS", (4,))
     options = Options(data=f"coco:{COCO}", seeds=(1,), threads=1, model="tiny", workers=0)
     outcome, said = run(sweeps.EXPERIMENT, tmp_path, options, monkeypatch)
     assert outcome.rows.values("batch") == ["8"] and len(said) == 1
