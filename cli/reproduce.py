@@ -77,7 +77,7 @@ def reproduce(
         protocol: Start of the models: one small model pretrained on the same data, or random
             weights.
         seeds: Random seeds, with commas; more are added while claims are undecided. Default:
-            24,42,44,1,2,3,4,5,6,7,8,9; with --pretrained the paper's, 24,42,44.
+            24,42,44,101,102,103,104,105,106,107,108,109; with --pretrained the paper's, 24,42,44.
         minutes: Time after which no seeds are added.
         out (--out, -o): Folder of results; default: reports/DATA[-quick].
         quick: Use one seed, three tenths of the steps, the corners of large grids.
@@ -133,9 +133,9 @@ def reproduce(
     out = out or Path("reports") / name
     planned = plan(names, options, out, overwrite=overwrite)
     if only_plan:
-        console.out(_plan(planned, out))
+        console.out(_plan(planned, out, minutes))
         return 0
-    console.line(_plan(planned, out))
+    console.line(_plan(planned, out, minutes))
     return _run(
         planned, options, out, jobs=jobs, resume=resume, overwrite=overwrite, redraw=redraw,
         minutes=minutes, command=_command(names, options, out, jobs, minutes), form=form,
@@ -182,7 +182,7 @@ def _verify(given: dict[str, Any]) -> int:
                     folder, work, jobs=given["jobs"], watch=watcher, should_stop=stop,
                     planned=lambda plan: console.line(
                         f"training {len(plan.cells)} models again; "
-                        f"about {_duration(plan.seconds)}"
+                        f"about {_duration(plan.seconds())}"
                     ),
                 )  # fmt: skip
 
@@ -291,13 +291,14 @@ def _print_list(found: Iterable[Experiment], form: str) -> None:
     _print_table(("experiment", "question"), rows, plain, form)
 
 
-def _plan(planned: Plan, out: Path) -> str:
+def _plan(planned: Plan, out: Path, minutes: float | None) -> str:
+    seconds = planned.seconds(math.inf if minutes is None else 60.0 * minutes)
     names = ", ".join(e.name for e in planned.experiments)
     lines = [
         f"{len(planned.experiments)} experiment{'s' * (len(planned.experiments) > 1)} ({names}) "
         f"into {out}",
         f"{len(planned.cells)} models, {planned.trained} trained already, {len(planned.left)} to "
-        f"train; {'at most' if planned.most else 'about'} {_duration(planned.seconds)} in all",
+        f"train; {'at most' if planned.most else 'about'} {_duration(seconds)} in all",
     ]
     if planned.done:
         lines.append(f"finished with these options: {', '.join(planned.done)}")

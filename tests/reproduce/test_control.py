@@ -141,10 +141,14 @@ def test_the_gap_is_closed_before_training_and_left_open_otherwise(tmp_path: Pat
 
 
 def test_copied_encoders_on_one_input_stay_one(tmp_path: Path) -> None:
-    records = run_control(Control(small(), encoders="copied"), tmp_path)
-    # Exactly 0 with torch 2.15; torch 2.6 may round two equal products differently, and training
-    # makes more of it. Encoders that are not copies end near 1.
-    assert max(r.train.metrics["alignment"] for r in records) < 1e-3
+    copied, apart = (
+        {r.step: r.train.metrics["alignment"] for r in run_control(Control(small(), encoders=how),
+                                                                   tmp_path)}
+        for how in ("copied", "separate")
+    )  # fmt: skip
+    # A CPU may round two equal products differently, and training makes more of it: a hundred
+    # times a step and more. In three steps rounding cannot come near what other weights make.
+    assert copied[0] == 0.0 and max(copied[step] for step in (1, 2, 3)) < 1e-4 < 0.1 < apart[3]
 
 
 def test_shared_encoders_have_one_set_of_weights() -> None:

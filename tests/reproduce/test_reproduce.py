@@ -268,7 +268,7 @@ def test_stored_embeddings_belong_to_the_weights_whatever_their_dates(
 
     run(tmp_path, "one")
     path = tmp_path / "cells" / f"{cell().key}.pt"
-    current = runner._Run(OPTIONS, tmp_path, "", 1, False, None, lambda: False, 0.0)  # type: ignore
+    current = runner._Run(OPTIONS, tmp_path, "", 1, False, None, lambda: False)  # type: ignore
     before = current._context(tmp_path / "one", OPTIONS).embeddings(cell(), "val")
     stored = load_run(path)
     other = {name: w + 0.1 * w.std() if w.ndim == 2 else w for name, w in stored.state_dict.items()}
@@ -289,7 +289,7 @@ def _fields(one: Cell) -> dict[str, Any]:
 def test_plan_counts(toy: Toy, tmp_path: Path) -> None:
     planned = planning.plan(["all"], OPTIONS, tmp_path)
     assert (len(planned.cells), planned.trained, len(planned.left)) == (3, 0, 3)
-    assert planned.seconds == pytest.approx(sum(planning.cost(c) for c in planned.cells) + 10.0)
+    assert planned.seconds() == pytest.approx(sum(planning.cost(c) for c in planned.cells) + 10.0)
     run(tmp_path, "one")
     after = planning.plan(["two", "one"], OPTIONS, tmp_path)
     assert (len(after.cells), after.trained, len(after.left)) == (3, 2, 1)
@@ -299,9 +299,9 @@ def test_plan_counts(toy: Toy, tmp_path: Path) -> None:
         slow = json.loads(note.read_text()) | {"seconds": 2 * planning.cost(done)}
         note.write_text(json.dumps(slow))
     after = planning.plan(["two", "one"], OPTIONS, tmp_path)
-    assert after.seconds == pytest.approx(2 * (planning.cost(after.left[0]) + 5.0))
-    assert planning.plan(["one"], OPTIONS, tmp_path).seconds == 0.0
-    assert planning.plan(["one"], OPTIONS, tmp_path, overwrite=True).seconds > 0.0
+    assert after.seconds() == pytest.approx(2 * (planning.cost(after.left[0]) + 5.0))
+    assert planning.plan(["one"], OPTIONS, tmp_path).seconds() == 0.0
+    assert planning.plan(["one"], OPTIONS, tmp_path, overwrite=True).seconds() > 0.0
 
 
 def test_quick_is_three_tenths_of_whatever_the_length_is_given_in() -> None:
@@ -321,15 +321,16 @@ def test_quick_is_three_tenths_of_whatever_the_length_is_given_in() -> None:
 
 def test_time_left_follows_what_was_measured() -> None:
     clock = [0.0]
-    timer = progress.Clock({"a": 100.0, "b": 100.0}, now=lambda: clock[0])
+    one, other = cell(), cell("cua")
+    timer = progress.Clock({one: 100.0, other: 100.0}, now=lambda: clock[0])
     assert timer.left == pytest.approx(200.0)
-    timer.advance("a", 0.5)  # it was half done when this run took it up
-    timer.advance("c", 0.5)
+    timer.advance(one, 0.5)  # it was half done when this run took it up
+    timer.advance("unknown", 0.5)
     assert timer.left == pytest.approx(150.0)
     clock[0] = 100.0
-    timer.advance("a", 1.0)  # fifty of work took a hundred
+    timer.advance(one, 1.0)  # fifty of work took a hundred
     assert timer.left == pytest.approx(100 * (100 + 10) / (50 + 10))
-    timer.advance("b", 1.0)
+    timer.advance(other, 1.0)
     assert timer.left == 0.0
 
 

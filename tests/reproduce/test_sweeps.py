@@ -64,7 +64,7 @@ def test_every_cell_sees_as_many_pairs() -> None:
         seen = {cell.config.steps * cell.config.batch_size for cell in cells}
         assert max(seen) < 1.02 * min(seen)
         assert {cell.config.model for cell in cells} == {"nano"}
-        assert len(set(cells)) == len(cells) == (12 if options.quick else 36)
+        assert len(set(cells)) == len(cells) == (12 if options.quick else 36 + 11 * 4)
         for cell in cells:
             c = cell.config
             assert c.lr == pytest.approx(5e-4 * math.sqrt(c.batch_size / 64))
@@ -96,9 +96,11 @@ def test_coco_carries_what_it_can(
 
 
 def grid(dim: float = 0.1, batch: float = 0.05, tau: float = 0.1, noise: float = 0.0) -> Rows:
-    """Rows of a full grid whose centroid distance has these slopes."""
+    """Rows of a full grid, and of its corners with more seeds, with these slopes of the gap."""
     rng, rows = np.random.default_rng(0), Rows()
-    for b, d, t, learned in sweeps.settings(Options()):
+    for cell in sweeps.EXPERIMENT.cells(Options().first(6)):
+        c = cell.config
+        b, d, t, learned, seed = c.batch_size, c.dim, c.temperature, c.learn_temperature, c.seed
         condition = f"batch={b};learned={int(learned)};tau={t:g}"
         gap = 1 + dim * math.log2(d / 32) - batch * math.log2(b / 64) - tau * math.log10(t / 0.05)
         gap += noise * rng.standard_normal()
@@ -106,7 +108,9 @@ def grid(dim: float = 0.1, batch: float = 0.05, tau: float = 0.1, noise: float =
             ("centroid_distance", gap), ("linear_separability", 0.5 + gap / 2),
             ("uniformity", gap - 4), ("text_retrieval_recall@1", 0.1),
         ):  # fmt: skip
-            rows.append(Row("sweeps", "openmoji val", d, "clip", 1, metric, value, 0.01, condition))
+            rows.append(
+                Row("sweeps", "openmoji val", d, "clip", seed, metric, value, 0.01, condition)
+            )
     return rows
 
 
@@ -147,13 +151,13 @@ def test_heat_maps_show_every_value() -> None:
     assert [axes.get_title() for axes in maps[:4]] == [
         "τ = 0.01", "τ = 0.05", "τ = 0.2", "τ learned from 0.07",
     ]  # fmt: skip
-    chosen = grid().where(metric="centroid_distance", learned=0, tau=0.01)
+    chosen = grid().where(metric="centroid_distance", learned=0, tau=0.01, seed=24)
     values = np.asarray(maps[0].images[0].get_array())
     for row in chosen:
         i, j = ("16", "64", "256").index(row.conditions["batch"]), (8, 32, 128).index(row.dim)
         assert values[i, j] == row.value
     lines = figures["sweeps-effects"].axes[0].lines
-    mean = np.mean([r.value for r in grid().where(metric="centroid_distance", dim=8)])
+    mean = np.mean([r.value for r in grid().where(metric="centroid_distance", dim=8, seed=24)])
     assert lines[12].get_ydata()[0] == pytest.approx(mean)  # after a faint line a setting
     for figure in figures.values():
         figure.savefig(io.BytesIO(), format="png", dpi=50)

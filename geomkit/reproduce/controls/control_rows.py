@@ -3,16 +3,73 @@
 from __future__ import annotations
 
 import math
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing import active_children
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geomkit._core.parallel import cores, end_with_parent
+from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.claims import Interval, MissingRows, Number, difference, mean_of
 from geomkit.reproduce.framework.experiment import Context
+from geomkit.reproduce.framework.grid import fresh_processes
 from geomkit.reproduce.framework.results import Rows, rows_of
 
 if TYPE_CHECKING:
     from geomkit.reproduce.controls.control import Control
 
-__all__ = ["at_end", "control_rows", "last_step", "rise"]
+__all__ = ["at_end", "control_rows", "last_step", "rise", "run_apart"]
+
+
+def run_apart(controls: Sequence[Control], context: Context) -> None:
+    """Run controls as many at a time as the run has jobs, each in a process of its own.
+
+    :func:`control_rows` then reads what they left in the folder ``work``. With one job, nothing is
+    done here.
+
+    Raises:
+        GeomkitError: As :func:`geomkit.reproduce.controls.control.run_control`.
+    """
+    work, options = context.folder / "work", context.options
+    left = [one for one in dict.fromkeys(controls) if not (work / f"{one.key}.json").exists()]
+    jobs = min(context.jobs, len(left))
+    if jobs < 2:
+        return
+    threads = options.threads or max(1, cores() // jobs)
+    others = set(active_children())
+    with ProcessPoolExecutor(jobs, mp_context=fresh_processes(), initializer=_start_job) as pool:
+        waiting = [pool.submit(_run, one, work, options.device, threads) for one in left]
+        try:
+            for k, future in enumerate(as_completed(waiting), 1):
+                future.result()
+                context.say(f"{k} of {len(left)} controls trained")
+        except BrokenProcessPool:
+            raise GeomkitError(
+                "a training process was killed, by the system if memory ran out; give fewer "
+                "--jobs, and --resume to continue"
+            ) from None
+        except BaseException:
+            # Controls keep what they measured last: stop at once.
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _start_job() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    end_with_parent()
+
+
+def _run(control: Control, work: Path, device: str, threads: int) -> None:
+    from geomkit.reproduce.controls.control import run_control
+    from geomkit.reproduce.controls.views import NoView
+
+    with suppress(NoView):  # which control_rows tells
+        run_control(control, work, device=device, threads=threads)
 
 
 def control_rows(experiment: str, control: Control, context: Context, condition: str) -> Rows:

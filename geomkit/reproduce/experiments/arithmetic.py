@@ -345,8 +345,9 @@ def _better(loss: str) -> Claim:
         f"SIMAT score, %: {told(128)}, {told(64)}, {told(32)}",
         test,
         otherwise="λ = 1 moves images by another length under each loss (difference_norm in the "
-        "results), and its best value differs; small models learn OpenMoji's relations from few "
-        "names. SIMAT itself needs --simat and a pretrained model.",
+        "results), and its best value differs. Moved by the difference of whole names instead of "
+        "single words, the losses come in another order: see the second panel of the figure. "
+        "SIMAT itself needs --simat and a pretrained model.",
     )
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from geomkit.reproduce.controls.control_rows import control_rows
+from geomkit.reproduce.controls.control_rows import control_rows, run_apart
 from geomkit.reproduce.framework.cells import cell_of, grid_data, main_grid, quick_share
 from geomkit.reproduce.framework.experiment import SCRATCH, Cell, Context, Options
 from geomkit.reproduce.framework.measuring import kept, measured
 from geomkit.reproduce.framework.results import Rows, rows_of
 from geomkit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from geomkit.reproduce.controls.control import Control
 
 __all__ = ["LONGER", "LOSSES", "METRICS", "cells", "initial_rows", "measure", "seconds"]
 
@@ -69,29 +72,37 @@ def _scratch(options: Options, loss: str, seed: int) -> TrainConfig:
 def measure(context: Context) -> Rows:
     """Rows of every cause."""
     options = context.options
-    rows = Rows()
+    rows, controls = Rows(), _controls(options)
+    run_apart([control for control, _ in controls], context)
     # Random weights, before any training.
     for seed in range(_initialisations(options)):
         rows += _initial(seed, context)
     for cell in _standard(options):
         condition = "cause=mismatch;pairs=matched"
         rows += measured("causes", cell, context, metrics=METRICS, condition=condition)
-    # A quick run leaves out what no claim is about.
-    for loss in () if options.quick else LOSSES:
-        condition = "cause=mismatch;pairs=mismatched"
-        rows += _control(context, loss, condition, second="name", mismatched=True)
     for cell in cells(options):
         rows += _training(cell, context)
+    for control, condition in controls:
+        rows += control_rows("causes", control, context, condition)
+    return rows
+
+
+def _controls(options: Options) -> list[tuple[Control, str]]:
+    """Controls with the conditions of their rows."""
+    found = []
+    # A quick run leaves out what no claim is about.
+    for loss in () if options.quick else LOSSES:
+        mixed = _control(options, loss, second="name", mismatched=True)
+        found.append((mixed, "cause=mismatch;pairs=mismatched"))
     for encoders, second in _encoders(options):
         views = "same" if second == "picture" else "two"
-        condition = f"cause=encoders;encoders={encoders};views={views}"
-        rows += _control(
-            context, "clip", condition, steps=ENCODER_STEPS, second=second, encoders=encoders
-        )
+        control = _control(options, "clip", steps=ENCODER_STEPS, second=second, encoders=encoders)
+        found.append((control, f"cause=encoders;encoders={encoders};views={views}"))
     # Images and captions, the gap closed by the fixed map before training.
     for loss in LOSSES:
-        rows += _control(context, loss, "cause=start;gap=closed", second="name", closed=True)
-    return rows
+        closed = _control(options, loss, second="name", closed=True)
+        found.append((closed, "cause=start;gap=closed"))
+    return found
 
 
 def _initial(seed: int, context: Context) -> Rows:
@@ -151,17 +162,14 @@ def _training(cell: Cell, context: Context) -> Rows:
     return Rows(rows + measured("causes", cell, context, metrics=METRICS, condition=when))
 
 
-def _control(
-    context: Context, loss: str, condition: str, *, steps: int | None = None, **fields: Any
-) -> Rows:
+def _control(options: Options, loss: str, *, steps: int | None = None, **fields: Any) -> Control:
     from geomkit.reproduce.controls.control import Control
 
-    options = context.options
     config = _scratch(options, loss, options.used_seeds[0])
     if steps is not None:
         steps = max(2, round(steps * quick_share(options)))
         config = replace(config, steps=steps, warmup=min(config.warmup, steps // 4))
-    return control_rows("causes", Control(config, **fields), context, condition)
+    return Control(config, **fields)
 
 
 def seconds(options: Options) -> float:

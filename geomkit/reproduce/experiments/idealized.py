@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from geomkit.plots.multiples import DOTTED, Series
 from geomkit.plots.style import loss_colour
-from geomkit.reproduce.controls.control_rows import at_end, control_rows, last_step, rise
+from geomkit.reproduce.controls.control_rows import (
+    at_end,
+    control_rows,
+    last_step,
+    rise,
+    run_apart,
+)
 from geomkit.reproduce.framework import claims
 from geomkit.reproduce.framework.cells import quick_share
 from geomkit.reproduce.framework.claims import Claim, above, average, below, equivalent
@@ -122,11 +128,15 @@ def _runs(options: Options) -> list[tuple[Run, int]]:
 def _measure(context: Context) -> Rows:
     from geomkit.reproduce.controls.control import Control
 
+    found = [
+        (Control(config_of(context.options, run, seed), run.first, run.second, closed=run.closed),
+         run.condition)
+        for run, seed in _runs(context.options)
+    ]  # fmt: skip
+    run_apart([control for control, _ in found], context)
     rows = Rows()
-    for run, seed in _runs(context.options):
-        config = config_of(context.options, run, seed)
-        control = Control(config, run.first, run.second, closed=run.closed)
-        rows += control_rows("idealized", control, context, run.condition)
+    for control, condition in found:
+        rows += control_rows("idealized", control, context, condition)
     return rows
 
 

@@ -15,7 +15,7 @@ from geomkit.data import parse_spec
 from geomkit.plots.labels import axis_label
 from geomkit.plots.multiples import Panel, Series, small_multiples
 from geomkit.plots.style import IMAGE_COLOUR, INK, TEXT_COLOUR, loss_colour
-from geomkit.reproduce.controls.control_rows import control_rows
+from geomkit.reproduce.controls.control_rows import control_rows, run_apart
 from geomkit.reproduce.experiments import idealized, sweeps
 from geomkit.reproduce.framework import claims
 from geomkit.reproduce.framework.cells import MATTERS, main_grid, quick_share, training_pairs
@@ -28,6 +28,8 @@ from geomkit.training.config import learning_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from geomkit.reproduce.controls.control import Control
 
 __all__ = ["EXPERIMENT", "FACTORS", "controls", "pairs", "temperatures"]
 
@@ -123,6 +125,7 @@ def _measure(context: Context) -> Rows:
     options, rows = context.options, Rows()
     for cell in dict.fromkeys(_pair_cells(options)):
         rows += _of_pairs(cell, context)
+    run_apart([_control(options, *one) for one in _settings(options)], context)
     for factor, setting in _settings(options):
         rows += _of_control(factor, setting, context)
     for cell in dict.fromkeys([*_learned_cells(options), *_fixed_cells(options)]):
@@ -146,19 +149,24 @@ def _of_pairs(cell: Cell, context: Context) -> Rows:
     )
 
 
-def _of_control(factor: str, setting: Any, context: Context) -> Rows:
-    """A control in which one factor is changed: the pairs it trains on, early and at its end."""
+def _control(options: Options, factor: str, setting: Any) -> Control:
+    """The paper's control with one factor changed."""
     from geomkit.reproduce.controls.control import Control
 
-    options = context.options
     changed = USUAL | ({} if factor == "usual" else {factor: setting})
-    config = idealized.config_of(options, idealized.MAIN, options.used_seeds[-1], **changed)
+    seed = options.used_seeds[-1]
+    return Control(idealized.config_of(options, idealized.MAIN, seed, **changed), closed=True)
+
+
+def _of_control(factor: str, setting: Any, context: Context) -> Rows:
+    """A control in which one factor is changed: the pairs it trains on, early and at its end."""
+    control = _control(context.options, factor, setting)
     condition = f"factor={factor};part=control;setting={_word(setting)}"
-    found = control_rows("reasons", Control(config, closed=True), context, condition)
+    found = control_rows("reasons", control, context, condition)
     rows = found.where(metric="left_out")
     steps = [int(step) for step in found.values("step") if step is not None]
     if steps:
-        early = min(step for step in steps if step >= round(EARLY * config.steps))
+        early = min(step for step in steps if step >= round(EARLY * control.config.steps))
         for when, step in (("early", early), ("end", max(steps))):
             condition = f"factor={factor};part=control;setting={_word(setting)};when={when}"
             chosen = found.where(split="train", step=step, metric=CONTROL_METRICS)
@@ -359,7 +367,7 @@ _LEARNED: dict[str, Any] = {"part": "temperature", "learned": 1, "metric": "line
 
 EXPERIMENT = Experiment(
     name="reasons",
-    title="Why three claims fail here",
+    title="Why claims fail here",
     question=(
         "Why do pairs come no closer though the gap closes, why does the same-modality control not "
         "end disjoint, and why does a learned temperature leave hardly a gap?"

@@ -7,15 +7,16 @@ a learning rate that is lower by the square root of the ratio, as is usual with 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geomkit.plots.heatmap import colour_bar, heat_map
 from geomkit.plots.multiples import Panel, Series, small_multiples
-from geomkit.plots.style import axes_grid, label, style
+from geomkit.plots.style import INK, axes_grid, finish, label, style
 from geomkit.reproduce.framework import claims
-from geomkit.reproduce.framework.cells import EVALUATED, cell_of, training_pairs
+from geomkit.reproduce.framework.cells import EVALUATED, cell_of, pairs_of, training_pairs
 from geomkit.reproduce.framework.claims import Claim, Test, above, average, contrast
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.figures import series_of
@@ -35,6 +36,7 @@ LEARNED_FROM = 0.07
 PAIRS_SEEN = 38_400
 """Pairs per model, as many as in the standard recipe: 600 steps of 64."""
 LR_AT_64 = 5e-4
+_BATCH = INK, "#a65628"
 METRICS = (
     "centroid_distance", "linear_separability", "uniformity", "alignment",
     "text_retrieval_recall@1", "image_retrieval_recall@1",
@@ -69,9 +71,9 @@ def _grid(options: Options) -> tuple[tuple[int, ...], tuple[int, ...], tuple[flo
 
 def cell_at(
     options: Options, batch: int, dim: int, tau: float, learned: bool,
-    *, rate: float = 1.0, length: int = 1,
+    *, rate: float = 1.0, length: int = 1, seed: int | None = None,
 ) -> Cell:  # fmt: skip
-    """A cell of the grid, or one with other multiples of the learning rate and of the steps."""
+    """A cell of the grid, or one with another seed, learning rate or length, as multiples."""
     # Always the small model: the experiment is about the loss.
     small = Options(data=options.data, model="nano", seeds=options.seeds, quick=options.quick)
     steps = length * PAIRS_SEEN // batch
@@ -79,13 +81,41 @@ def cell_at(
         small, dim=dim, batch_size=batch, temperature=tau, learn_temperature=learned or None,
         # With too short a warm-up, large batches collapse at a low temperature.
         steps=steps, warmup=max(1, min(steps // 4, max(50, steps // 12))), eval_every=steps,
-        lr=rate * LR_AT_64 * math.sqrt(batch / 64), seed=options.used_seeds[0],
-        eval_metrics=EVALUATED,
+        lr=rate * LR_AT_64 * math.sqrt(batch / 64), eval_metrics=EVALUATED,
+        seed=options.used_seeds[0] if seed is None else seed,
     )  # fmt: skip
 
 
 def _cells(options: Options) -> list[Cell]:
-    return [cell_at(options, *setting) for setting in settings(options)]
+    """The grid with the first seed; its corners at the lowest temperature with the others."""
+    grid = settings(options)
+    batches, dims, taus, _ = (sorted(set(values)) for values in zip(*grid, strict=True))
+    corners = [
+        (b, d, taus[0], False) for b in _ends_of(batches) for d in _ends_of(dims)
+    ]  # fmt: skip
+    return [
+        *(cell_at(options, *setting) for setting in grid),
+        *(cell_at(options, *corner, seed=s) for s in options.used_seeds[1:] for corner in corners),
+    ]
+
+
+def _ends_of(values: Sequence[Any]) -> list[Any]:
+    """Smallest and largest of some values."""
+    found = sorted(values, key=float)
+    return list(dict.fromkeys((*found[:1], *found[-1:])))
+
+
+def _grid_rows(rows: Rows) -> Rows:
+    """Rows of the whole grid, which has one seed."""
+    seeds = rows.values("seed")
+    return rows.where(seed=seeds[0]) if seeds else rows
+
+
+def _corner_rows(rows: Rows) -> Rows:
+    """Rows of the corners at the lowest fixed temperature, with all seeds."""
+    fixed = rows.where(learned=0)
+    batches, dims = (_ends_of(fixed.values(name)) for name in ("batch", "dim"))
+    return fixed.where(tau=_ends_of(fixed.values("tau"))[:1], batch=batches, dim=dims)
 
 
 def _measure(context: Context) -> Rows:
@@ -161,6 +191,28 @@ def effects(rows: Rows) -> Figure:
     return small_multiples(panels, across=3, height=1.75, sharey="row")
 
 
+def over_seeds(rows: Rows) -> Figure:
+    """Return centroid distance and uniformity of the corners against the dimension, by batch."""
+    rows = _corner_rows(rows)
+    panels = [
+        Panel([series_of(found, "dim", name=f"batch {batch}", marker=marker, colour=colour)
+               for batch, marker, colour in zip(rows.values("batch"), "os", _BATCH, strict=False)
+               if (found := rows.where(metric=metric, batch=batch))],
+              x="Dimension", y=LABELS[metric], log=True, grid="y")
+        for metric in ("centroid_distance", "uniformity")
+    ]  # fmt: skip
+    return small_multiples(panels, across=2, height=2.2)
+
+
+def _about(figure: Figure, rows: Rows) -> Figure:
+    """Say under a figure which models it is of; the grid and its corners differ in seeds."""
+    seeds = rows.values("seed")
+    names = [f"{name}, n = {pairs_of(name) or 0:,}" for name in rows.values("data")[:1]]
+    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
+    finish(figure, about=" · ".join(filter(None, [*names, "from scratch", count])))
+    return figure
+
+
 def _others(rows: Rows, factor: str) -> list[Series]:
     """Values by level of the factor: a faint line per setting of the others."""
     lines: dict[tuple, dict[float, float]] = {}
@@ -174,38 +226,42 @@ def _others(rows: Rows, factor: str) -> list[Series]:
     ]
 
 
-def _ends(name: str, what: str, first: int = 0, *, fixed: bool = False, high: bool = False) -> Test:
+def _ends(name: str, what: str, first: int = 0, *, over: str = "seed", high: bool = False) -> Test:
     """Test that one end of a factor's settings has a wider gap than the other.
 
     Args:
         name: Factor; the smallest and largest of its settings are compared.
-        what: Name of the compared number; ``{dim}``, ``{a}`` and ``{b}`` are filled in.
+        what: Name of the compared number; ``{a}``, ``{b}``, ``{dim}`` and ``{tau}`` are filled in.
         first: 0 if the smallest setting is claimed to have the wider gap, −1 if the largest.
-        fixed: Whether models with a learned temperature are left out.
+        over: ``seed``: the corners of the grid at the lowest temperature, which have many seeds;
+            ``setting``: the whole grid at every fixed temperature, of one seed.
         high: Whether models of the largest dimension are compared only.
     """
 
     def test(rows: Rows) -> claims.Verdict:
-        common = {"learned": 0} if fixed else {}
-        found = sorted(rows.where(**common).values(name), key=float)
+        rows = _corner_rows(rows) if over == "seed" else _grid_rows(rows).where(learned=0)
+        found = _ends_of(rows.values(name))
         if len(found) < 2:
             raise claims.MissingRows(f"one {name} alone: {', '.join(map(str, found)) or 'none'}")
         a, b = found[first], found[-1 - first]
-        dim = max(rows.values("dim"))
-        common |= {"dim": dim} if high else {}
-        less = contrast({name: a}, {name: b}, by="setting", metric="centroid_distance", **common)
-        return above(less, 0, f"centroid distance{what.format(a=a, b=b, dim=dim)}")(rows)
+        dim, tau = max(rows.values("dim")), _ends_of(rows.values("tau"))[0]
+        common = {"dim": dim} if high else {}
+        less = contrast({name: a}, {name: b}, by=over, metric="centroid_distance", **common)
+        words = what.format(a=a, b=b, dim=dim, tau=tau)
+        return above(less, 0, f"centroid distance{words}")(rows)
 
     return test
 
 
 def _learned(rows: Rows) -> claims.Verdict:
+    rows = _grid_rows(rows)
     dims = sorted(rows.values("dim"))[1:]  # in the lowest there is little room for a gap
     found = average(metric="linear_separability", learned=1, dim=dims, over="settings")
     return above(found, 0.9, f"separability, τ learned, d from {dims[0]}" if dims else "")(rows)
 
 
 def _with_uniformity(rows: Rows) -> claims.Interval:
+    rows = _grid_rows(rows)
     gaps, spreads = (rows.where(metric=m) for m in ("centroid_distance", "uniformity"))
     other = {(row.dim, row.condition): row.value for row in spreads}
     pairs = [(row.value, other.get((row.dim, row.condition), math.nan)) for row in gaps]
@@ -220,26 +276,33 @@ EXPERIMENT = Experiment(
     "uniformity of the contrastive loss alone?",
     _cells,
     _measure,
-    lambda rows, context: {"sweeps": heat_maps(rows), "sweeps-effects": effects(rows)},
+    lambda rows, context: {
+        "sweeps": _about(heat_maps(_grid_rows(rows)), _grid_rows(rows)),
+        "sweeps-effects": _about(effects(_grid_rows(rows)), _grid_rows(rows)),
+        "sweeps-seeds": _about(over_seeds(rows), _corner_rows(rows)),
+    },
     order=8,
+    sequential=True,
     of_cell=_of_cell,
     claims=(
         Claim(
-            "The gap is larger in the largest dimension than in the smallest",
+            "At the paper's temperature the gap is larger in the largest dimension than in the "
+            "smallest",
             "centroid distance of clip 0.104 (d = 32), 0.314 (64), 0.661 (128)",
-            _ends("dim", ", d = {a} less d = {b}", -1),
+            _ends("dim", " at τ = {tau}, d = {a} less d = {b}", -1),
             "Trained from scratch, few directions are enough to part the two clouds.",
         ),
         Claim(
-            "In high dimensions the smallest batch leaves a wider gap than the largest",
+            "At the paper's temperature, in high dimensions, the smallest batch leaves a wider gap "
+            "than the largest",
             "no number; the abstract of the paper's later version (OpenReview wE8wJXgI9T)",
-            _ends("batch", " at d = {dim}, batch {a} less batch {b}", high=True),
+            _ends("batch", " at τ = {tau} and d = {dim}, batch {a} less batch {b}", high=True),
             "At an equal number of pairs a small batch also takes more steps, which mend the gap.",
         ),
         Claim(
             "The lowest fixed temperature leaves a wider gap than the highest",
             "no number; Liang et al. 2022, on whom the paper builds",
-            _ends("tau", ", τ = {a} less τ = {b}", fixed=True),
+            _ends("tau", ", τ = {a} less τ = {b}", over="setting"),
             "On few pairs a low temperature is fitted before the clouds have moved.",
         ),
         Claim(
@@ -262,16 +325,19 @@ EXPERIMENT = Experiment(
     captions={
         "sweeps": "Centroid distance and uniformity over batch size, dimension and temperature",
         "sweeps-effects": "Each factor by itself: faint lines are settings of the other two",
+        "sweeps-seeds": "The corners of the grid at the lowest temperature: means over seeds with "
+        "intervals at 95%",
     },
-    seconds=lambda options: 0.4 * len(settings(options)),
+    seconds=lambda options: 0.4 * len(_cells(options)),
     notes=(
         "Heat maps: a field a model; batch size upwards, dimension to the right, a column of maps "
         "a temperature. The second figure shows each factor by itself: faint lines are settings of "
         "the other two, points their mean with a 95% interval over settings.\n\n"
         f"Every model is `nano`, trained from scratch by the contrastive loss alone on "
-        f"{PAIRS_SEEN:,} pairs, of one seed: intervals are over settings, each pair of settings "
-        "that differ in one factor alone being one observation. They say how far an effect holds "
-        "across the grid, not how it varies over seeds. The learning rate is "
+        f"{PAIRS_SEEN:,} pairs. The grid has one seed: intervals over settings, each pair of "
+        "settings that differ in one factor alone being one observation, say how far an effect "
+        "holds across the grid. Its corners at the lowest fixed temperature, the paper's, have "
+        "many seeds: there intervals are over seeds. The learning rate is "
         f"{LR_AT_64:g}·√(batch / 64). A learned temperature starts at {LEARNED_FROM} and stays "
         "within 0.01 and 1; `temperature` is where it ended. Batches larger than the data has "
         "different captions are left out."

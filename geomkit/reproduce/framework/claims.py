@@ -26,22 +26,25 @@ NO_DIFFERENCE = "no difference that matters"
 STATUSES = (REPRODUCED, NO_DIFFERENCE, UNDECIDED, NOT_REPRODUCED)
 """Every status of a verdict, in the order of reports."""
 LEVEL = 0.95
-_looks: ContextVar[int] = ContextVar("looks", default=1)
+_share: ContextVar[float] = ContextVar("share", default=1.0)
 
 
 @contextmanager
-def looking(looks: int) -> Iterator[None]:
-    """Widen intervals over seeds for as many looks at the growing number of seeds.
+def looking(share: float) -> Iterator[None]:
+    """Widen intervals over seeds for one of several looks at the growing number of seeds.
 
-    Each look has the error 5%/looks, so that the intervals of all looks hold together at 95%
-    (Bonferroni), whatever decides when to stop: repeated confidence intervals (Jennison and
+    Each look has its share of the error of 5%, so that the intervals of all looks hold together at
+    95% (Bonferroni), whatever decides when to stop: repeated confidence intervals (Jennison and
     Turnbull, JRSS B 51, 1989).
+
+    Args:
+        share: Share of this look; those of all looks sum to 1.
     """
-    token = _looks.set(looks)
+    token = _share.set(share)
     try:
         yield
     finally:
-        _looks.reset(token)
+        _share.reset(token)
 
 
 class MissingRows(ValueError):
@@ -61,7 +64,7 @@ class Interval:
         error: Standard error of the estimate (of a rank correlation, of its inverse hyperbolic
             tangent).
         freedom: Degrees of freedom of t; infinite for the normal distribution.
-        looks: Number of looks that the interval holds for together.
+        share: Share of the error of 5% that it may have: the rest is that of other looks.
         scale: Function after which the estimate is compared with a limit.
     """
 
@@ -72,7 +75,7 @@ class Interval:
     count: int
     error: float = math.nan
     freedom: float = math.inf
-    looks: int = 1
+    share: float = 1.0
     scale: Callable[[float], float] = float
 
     def p_value(self, limit: float, sign: str) -> float:
@@ -89,10 +92,10 @@ class Interval:
         distance = self.scale(self.value) - self.scale(limit)
         distance = -distance if sign == "<" else distance
         if self.error == 0:  # all seeds agree: a sign test
-            return min(1.0, 2.0 * self.looks * 0.5**self.count) if distance > 0 else 1.0
+            return min(1.0, 2.0 * 0.5**self.count / self.share) if distance > 0 else 1.0
         t = distance / self.error
         tail = stats.norm.sf(t) if math.isinf(self.freedom) else stats.t.sf(t, self.freedom)
-        return min(1.0, 2.0 * self.looks * float(tail))
+        return min(1.0, 2.0 * float(tail) / self.share)
 
     def __str__(self) -> str:
         """Estimate and bounds with three digits."""
@@ -141,6 +144,9 @@ def judge(
         matters: Smallest distance from the limit that would matter, stated before the run. If the
             whole interval is closer, on both sides of the limit, there is no difference that
             matters.
+
+    Numbers that are all the same, without an error over pairs, decide nothing while a sign test
+    would not: with three seeds, two runs in eight agree in their sign by chance.
     """
     apart = {"<": ">", ">": "<"}
     if sign in apart:
@@ -153,6 +159,8 @@ def judge(
         p_yes = max(found.p_value(limit, "<"), found.p_value(-limit, ">"))
         p_no = min(found.p_value(limit, ">"), found.p_value(-limit, "<"))
     why = f"{what}: {found}, claimed {sign} {one_minus(f'{limit:.3g}')}"
+    if found.error == 0 and found.p_value(-math.inf, ">") > 1 - LEVEL:
+        return Verdict(UNDECIDED, f"{why}; too few to tell, although all agree")
     if yes:
         return Verdict(REPRODUCED, why, p_yes)
     if matters is not None and limit - matters < found.low and found.high < limit + matters:
@@ -195,18 +203,18 @@ class Claim:
     otherwise: str = ""
     persists: bool = False
 
-    def verdict(self, rows: Rows, *, quick: bool = False, looks: int = 1) -> Verdict:
+    def verdict(self, rows: Rows, *, quick: bool = False, share: float = 1.0) -> Verdict:
         """Verdict on these rows; *undecided* where rows are missing or numbers are undefined.
 
         Args:
             rows: Results of the experiment.
             quick: Whether they come from a quick run. Such a run never denies a claim, and never
                 confirms one that only a long training could contradict.
-            looks: Number of looks planned at the growing number of seeds, see :func:`looking`.
+            share: Share of the error that this look at the seeds has, see :func:`looking`.
         """
         tests = [self.tests] if callable(self.tests) else self.tests
         try:
-            with looking(looks):
+            with looking(share):
                 found = together([test(rows) for test in tests])
         except MissingRows as error:
             return Verdict(UNDECIDED, f"cannot be tested on these results ({error})")
@@ -275,9 +283,11 @@ def mean_of(rows: Sequence[Row], *, over: str = "seeds") -> Interval:
 def mean_interval(
     values: Sequence[float], stderrs: Sequence[float], *, over: str = "seeds"
 ) -> Interval:
-    """Mean with a t interval over seeds; for a single seed, an interval from its error over pairs.
+    """Mean with a t interval over seeds, or an interval from the error over pairs.
 
-    Within :func:`looking`, intervals over seeds hold for all looks together.
+    The latter is for a single seed, and for seeds whose values are all the same (as a separability
+    of 1): their spread says nothing, and their error is at most the mean of their errors. Within
+    :func:`looking`, intervals over seeds hold for all looks together.
 
     Args:
         values: One value per seed; non-finite values are ignored.
@@ -293,20 +303,20 @@ def mean_interval(
     if not found:
         raise MissingRows("no finite value")
     mean = float(np.mean([v for v, _ in found]))
-    if len(found) > 1:
-        error = float(np.std([v for v, _ in found], ddof=1)) / math.sqrt(len(found))
-        looks, freedom = _looks.get() if over == "seeds" else 1, len(found) - 1
-        half = float(stats.t.isf((1 - LEVEL) / 2 / looks, freedom)) * error
-        return Interval(
-            mean, mean - half, mean + half, f"{len(found)} {over}", len(found), error, freedom,
-            looks,
-        )  # fmt: skip
-    error = found[0][1]
-    if not math.isfinite(error):
+    count, how = len(found), f"{len(found)} {over}"
+    share = _share.get() if over == "seeds" and count > 1 else 1.0
+    error, freedom = 0.0, math.inf
+    if len({v for v, _ in found}) > 1:
+        error = float(np.std([v for v, _ in found], ddof=1)) / math.sqrt(count)
+        freedom = count - 1
+    elif (pairs := float(np.mean([e for _, e in found]))) > 0 or (count == 1 and pairs == 0):
+        error = pairs
+        one = "one seed" if over == "seeds" else f"one of {over}"
+        how = f"the pairs of {one if count == 1 else how}"
+    elif count == 1:
         raise MissingRows(f"one of {over} alone, and no error over pairs")
-    half = float(stats.norm.ppf(0.5 + LEVEL / 2)) * error
-    how = "the pairs of one seed" if over == "seeds" else f"the pairs of one of {over}"
-    return Interval(mean, mean - half, mean + half, how, 1, error)
+    half = float(stats.t.isf((1 - LEVEL) / 2 * share, freedom)) * error
+    return Interval(mean, mean - half, mean + half, how, count, error, freedom, share)
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> Interval:

@@ -21,17 +21,20 @@ if TYPE_CHECKING:
     from geomkit.models.checkpoints import TrainedRun
 
 __all__ = [
-    "FEW", "FINETUNE", "LOOKS", "PROTOCOLS", "SCRATCH", "SEEDS", "Cell", "Context", "Experiment",
-    "Options", "computation", "digest",
+    "FEW", "FINETUNE", "FIRST_LOOK", "PROTOCOLS", "SCRATCH", "SEEDS", "SHARES", "Cell", "Context",
+    "Experiment", "Options", "computation", "digest",
 ]  # fmt: skip
 
 PROTOCOLS = FINETUNE, SCRATCH = "finetune", "scratch"
-SEEDS = (24, 42, 44, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+SEEDS = (24, 42, 44, *range(101, 110))
 """Default seeds: the paper's three, then others."""
 FEW = 3
 """Number of seeds where no claim waits for more: the paper's own."""
-LOOKS = (4, 6, 9)
-"""Numbers of seeds at which claims are judged before all seeds are used."""
+FIRST_LOOK = 6
+"""Number of seeds at which claims are judged before all seeds are used."""
+SHARES = 0.2, 0.8
+"""Shares of the error of 5% at the first look, and at the one with all seeds: most claims are
+clear early, and those that are not need narrow intervals at the end."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Options:
         """Numbers of seeds at which claims are judged, the last with all of them."""
         if self.quick:
             return (1,)
-        return (*(n for n in LOOKS if n < len(self.seeds)), len(self.seeds))
+        return (*((FIRST_LOOK,) if len(self.seeds) > FIRST_LOOK else ()), len(self.seeds))
 
     @property
     def beside(self) -> Options | None:
@@ -194,6 +197,7 @@ class Context:
             its subfolder ``work``, which is emptied when options or cells change.
         checkpoint: From a cell to its training run.
         embeddings: From a cell and a split to its embeddings, extracted once.
+        jobs: Number of trainings at a time.
         say: Receives a line of progress.
     """
 
@@ -201,6 +205,7 @@ class Context:
     folder: Path
     checkpoint: Callable[[Cell], TrainedRun]
     embeddings: Callable[[Cell, str], Embeddings]
+    jobs: int = 1
     say: Callable[[str], None] = field(default=lambda text: None)
 
 
@@ -253,6 +258,11 @@ class Experiment:
         """Options of each look: the seeds grow from one to the next."""
         looks = options.looks if self.sequential else (min(FEW, len(options.seeds)),)
         return [options.first(count) for count in looks]
+
+    def share(self, options: Options, seeds: int) -> float:
+        """Share of the error that a look at this number of seeds has."""
+        looks = [len(stage.seeds) for stage in self.stages(options)]
+        return SHARES[looks.index(seeds)] if len(looks) > 1 and seeds in looks else 1.0
 
     def from_scratch(self, options: Options) -> Options | None:
         """Options of the verdicts from scratch beside the others, if it has them."""

@@ -25,7 +25,15 @@ from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Options
 from geomkit.reproduce.framework.seal import code_sha256
 
-__all__ = ["Progress", "cell_path", "conditions_of", "finished", "seconds_of", "train_cells"]
+__all__ = [
+    "Progress",
+    "cell_path",
+    "conditions_of",
+    "finished",
+    "fresh_processes",
+    "seconds_of",
+    "train_cells",
+]
 
 Progress = Callable[[Cell, int, int], None]
 """Receives a cell, its steps done, and its steps in all."""
@@ -112,7 +120,7 @@ def train_cells(
             _train(cell, folder, options, progress, should_stop, threads)
         return
     jobs = min(jobs, len(left))
-    context = _fresh_processes()
+    context = fresh_processes()
     # Memory without locks or a process of its own: a job that is killed leaves neither behind.
     shared = context.RawValue("b", 0), context.RawArray("q", 2 * len(left))
     stop, reports = shared
@@ -219,7 +227,7 @@ def _start_path(path: Path, start: Path) -> str:
     return stored if stored and Path(stored).name == start.name else str(start)
 
 
-def _fresh_processes() -> BaseContext:
+def fresh_processes() -> BaseContext:
     """How jobs start: without this process's threads and CUDA context, with imports shared.
 
     Importing torch and open_clip takes seconds; a fork server does it once for all jobs. Neither

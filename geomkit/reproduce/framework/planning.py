@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from geomkit.reproduce.framework import catalogue
@@ -13,7 +14,7 @@ from geomkit.reproduce.framework.grid import finished, seconds_of
 from geomkit.reproduce.framework.record import is_done
 from geomkit.training.config import TrainConfig, evaluation_steps
 
-__all__ = ["CELLS", "Plan", "cost", "model_of", "plan", "plan_of", "steps_of"]
+__all__ = ["CELLS", "Plan", "cost", "measured_share", "model_of", "plan", "plan_of", "steps_of"]
 
 CELLS = "cells"
 """Folder of the trained models, within the folder of results."""
@@ -35,6 +36,7 @@ class Plan:
         done: Names of experiments that are finished and stay as they are.
         work: Estimated seconds of each cell to train and of each experiment (by name) to measure.
         most: Whether that is an upper bound: seeds are added only while claims are undecided.
+        first: Share of each of these pieces that the first look of every experiment needs.
     """
 
     experiments: tuple[Experiment, ...]
@@ -44,11 +46,12 @@ class Plan:
     done: tuple[str, ...]
     work: tuple[tuple[Cell | str, float], ...]
     most: bool = False
+    first: Mapping[Cell | str, float] = field(default_factory=dict, hash=False)
 
-    @property
-    def seconds(self) -> float:
-        """Estimated seconds of all the work."""
-        return sum(seconds for _, seconds in self.work)
+    def seconds(self, limit: float = math.inf) -> float:
+        """Estimated seconds of all the work, if no seeds are added after a limit."""
+        needed = sum(seconds * self.first.get(piece, 0.0) for piece, seconds in self.work)
+        return max(needed, min(limit, sum(seconds for _, seconds in self.work)))
 
 
 def plan(names: Sequence[str], options: Options, out: Path, *, overwrite: bool = False) -> Plan:
@@ -89,12 +92,22 @@ def plan_of(
         *((e.name, _measuring(e, options) * typical) for e in chosen if e.name not in done),
     ]
     most = any(e.name not in done and len(e.stages(options)) > 1 for e in chosen)
-    return Plan(tuple(chosen), cells, left, len(trained), done, tuple(work), most)
+    first: dict[Cell | str, float] = {}
+    for e in (e for e in chosen if e.name not in done):
+        look = e.stages(options)[0]
+        first |= dict.fromkeys(e.every_cell(options, len(look.seeds)), 1.0)
+        first[e.name] = measured_share(e, options, look)
+    return Plan(tuple(chosen), cells, left, len(trained), done, tuple(work), most, first)
 
 
-def _measuring(experiment: Experiment, options: Options) -> float:
+def measured_share(experiment: Experiment, options: Options, look: Options) -> float:
+    """Estimated share of an experiment's measuring that is done after a look."""
+    return _measuring(experiment, options, look) / (_measuring(experiment, options) or 1.0)
+
+
+def _measuring(experiment: Experiment, options: Options, look: Options | None = None) -> float:
     scratch = experiment.from_scratch(options)
-    main = experiment.seconds(experiment.stages(options)[-1])
+    main = experiment.seconds(look or experiment.stages(options)[-1])
     return main + (experiment.seconds(scratch) if scratch else 0.0)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from geomkit.reproduce.framework.experiment import Cell, Experiment
 from geomkit.reproduce.framework.planning import Plan, steps_of
@@ -42,12 +44,16 @@ class Progress:
     Args:
         planned: Plan of the run.
         watch: Receives the events.
+        seconds: Seconds after which only the first look of every experiment is made.
     """
 
-    def __init__(self, planned: Plan, watch: Callable[[Event], None]) -> None:
+    def __init__(
+        self, planned: Plan, watch: Callable[[Event], None], seconds: float = math.inf
+    ) -> None:
         """Start the clock of a planned run."""
         self.watch = watch
         self.clock = Clock(dict(planned.work))
+        self.first, self.until = planned.first, self.clock.started + seconds
         self.steps = {cell: (0, steps_of(cell.config)) for cell in planned.left}
 
     def cell(self, cell: Cell, step: int, steps: int) -> None:
@@ -59,7 +65,17 @@ class Progress:
         if step == steps and before < step:
             self.say("trained", cell.label, step=step, steps=steps)
 
-    def measured(self, experiment: Experiment, needed: Collection[Cell]) -> None:
+    @property
+    def left(self) -> float:
+        """Estimated seconds until the run ends: no seeds are added when its time is spent."""
+        more = min(self.clock.left, self.until - self.clock.now())
+        return max(more, self.clock.seconds_of(self.first, self.first))
+
+    def fits(self, pieces: Iterable[Cell | str]) -> bool:
+        """Whether further work fits into the time of the run."""
+        return self.clock.now() + self.clock.seconds_of(pieces) < self.until
+
+    def finished(self, experiment: Experiment, needed: Collection[Cell]) -> None:
         """Report that an experiment is finished.
 
         Args:
@@ -76,7 +92,7 @@ class Progress:
     def say(self, kind: str, text: str, *, step: int = 0, steps: int = 0) -> None:
         """Report an event of some kind."""
         done, total = (sum(pair[k] for pair in self.steps.values()) for k in (0, 1))
-        self.watch(Event(kind, text, done, total, step, steps, self.clock.left))
+        self.watch(Event(kind, text, done, total, step, steps, self.left))
 
 
 class Clock:
@@ -99,11 +115,11 @@ class Clock:
     def advance(self, piece: Cell | str, share: float) -> None:
         """Record the share of a piece that is done, 0 to 1; unknown pieces are ignored.
 
-        The first share of a piece is what an earlier run did: it took no time of this one.
+        The first share of a training is what an earlier run did: it took no time of this one.
         """
         if piece not in self.work:
             return
-        if self.shares[piece] == 0.0 and share < 1.0:
+        if self.shares[piece] == 0.0 and share < 1.0 and not isinstance(piece, str):
             self.before[piece] = share
         self.shares[piece] = share
 
@@ -112,9 +128,20 @@ class Clock:
         """Estimated seconds until all work is done."""
         return self.seconds_of(self.work)
 
-    def seconds_of(self, pieces: Iterable[Cell | str]) -> float:
-        """Estimated seconds until some of the work is done."""
-        todo = sum(self.work[p] * (1 - self.shares[p]) for p in set(pieces) if p in self.work)
+    def seconds_of(
+        self, pieces: Iterable[Cell | str], parts: Mapping[Cell | str, float] = MappingProxyType({})
+    ) -> float:
+        """Estimated seconds until some of the work is done.
+
+        Args:
+            pieces: Pieces of work.
+            parts: Share of a piece after which it is done, where it is not 1.
+        """
+        todo = sum(
+            self.work[p] * max(0.0, parts.get(p, 1.0) - self.shares[p])
+            for p in set(pieces)
+            if p in self.work
+        )
         done = sum(w * max(0.0, self.shares[p] - self.before[p]) for p, w in self.work.items())
         # Until a twentieth is done, the estimate weighs more than the little that was observed.
         total = sum(self.work.values())

@@ -46,9 +46,9 @@ class JudgedClaim:
     p: float | None = None
 
     @classmethod
-    def of(cls, claim: Claim, rows: Rows, *, quick: bool, looks: int = 1) -> Self:
-        """A claim as tested on rows, at one of some number of looks."""
-        found = claim.verdict(rows, quick=quick, looks=looks)
+    def of(cls, claim: Claim, rows: Rows, *, quick: bool, share: float = 1.0) -> Self:
+        """A claim as tested on rows, at a look with this share of the error."""
+        found = claim.verdict(rows, quick=quick, share=share)
         p = None if math.isnan(found.p) else found.p
         return cls(claim.text, claim.published, claim.otherwise, found.status, found.why, p)
 
@@ -70,11 +70,13 @@ class Outcome:
     folder: Path
 
     @classmethod
-    def of(cls, experiment: Experiment, rows: Rows, folder: Path, options: Options) -> Self:
-        """Outcome of rows: the claims are tested on them, at one of the looks of the options."""
-        looks = len(experiment.stages(options))
+    def of(
+        cls, experiment: Experiment, rows: Rows, folder: Path, options: Options, seeds: int = 0
+    ) -> Self:
+        """Outcome of rows of so many seeds, 0 for all: the claims are tested at that look."""
+        share = experiment.share(options, seeds or len(options.seeds))
         verdicts = tuple(
-            JudgedClaim.of(claim, rows, quick=options.quick, looks=looks)
+            JudgedClaim.of(claim, rows, quick=options.quick, share=share)
             for claim in experiment.claims
         )
         return cls(experiment, rows, verdicts, folder)

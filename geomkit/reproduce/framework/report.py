@@ -22,7 +22,7 @@ from geomkit.reproduce.framework.claims import (
 )
 from geomkit.reproduce.framework.commands import train_command
 from geomkit.reproduce.framework.document import DARK, document, write_pages
-from geomkit.reproduce.framework.experiment import FEW, Experiment
+from geomkit.reproduce.framework.experiment import FEW, SHARES, Experiment
 from geomkit.reproduce.framework.numbers import one_minus
 from geomkit.reproduce.framework.record import JudgedClaim, Outcome, Record, read_record
 from geomkit.reproduce.framework.results import Rows, published
@@ -155,6 +155,7 @@ def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict
         tables=tables, complete=complete, counted=counted, quick=QUICK, paper=PAPER,
         few=min(FEW, len(options.seeds)),
         looks=[len(stage.seeds) for stage in e.stages(options)],
+        shares=[f"{0.05 * share:.0%}" for share in SHARES],
         commands=[train_command(cell, f"cells/{cell.key}.pt") for cell in cells],
         sources=_sources([*(cell.config.data for cell in cells), options.data, *options.tasks]),
     )  # fmt: skip

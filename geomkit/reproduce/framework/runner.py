@@ -6,16 +6,16 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from geomkit._core.files import atomic_write, clear_leftovers, sole_writer
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.grid import cell_path, conditions_of, train_cells
-from geomkit.reproduce.framework.planning import CELLS, Plan
+from geomkit.reproduce.framework.planning import CELLS, Plan, measured_share
 from geomkit.reproduce.framework.progress import Event, Progress
 from geomkit.reproduce.framework.record import (
     FROM_SCRATCH,
@@ -63,8 +63,7 @@ def run(
         overwrite: Whether to measure finished experiments again; their cells stay trained.
         redraw: Whether to draw and judge finished experiments from their results, and make no
             other. Experiments that draw what no row holds (spheres, images) need their cells.
-        minutes: Time after which no seeds are added to undecided claims: as many looks are taken
-            as are estimated to leave time for the rest.
+        minutes: Time after which no seeds are added to undecided claims.
         watch: Receives events of progress.
         should_stop: Called after each training step and between experiments.
 
@@ -98,10 +97,10 @@ def run(
         (out / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GeomkitError(f"{out}: no folder can be made there ({error.strerror})") from None
+    seconds = math.inf if minutes is None else 60.0 * minutes
     current = _Run(
-        options, out, command, jobs, overwrite, Progress(planned, watch), should_stop,
-        math.inf if minutes is None else time.monotonic() + 60.0 * minutes,
-    )  # fmt: skip
+        options, out, command, jobs, overwrite, Progress(planned, watch, seconds), should_stop
+    )
     with sole_writer(out):
         made = (folder for e in planned.experiments for folder in (out / e.name).glob("**/"))
         for folder in (out, out / CELLS, *made):
@@ -110,6 +109,30 @@ def run(
         # Results are small and worth keeping under version control; models are neither.
         _ignore(out / CELLS)
         return current.all(planned, redraw=redraw)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """An experiment that has been looked at, and is not written yet.
+
+    Attributes:
+        experiment: The experiment.
+        stages: Options of the last look, and of those that can follow.
+        outcome: Numbers and verdicts of the last look.
+        beside: Verdicts from scratch.
+        spent: Time that it has taken.
+    """
+
+    experiment: Experiment
+    stages: tuple[Options, ...]
+    outcome: Outcome
+    beside: tuple[JudgedClaim, ...]
+    spent: Seconds
+
+    @property
+    def later(self) -> tuple[Options, ...]:
+        """Options of the looks that can follow."""
+        return self.stages[1:]
 
 
 @dataclass(frozen=True)
@@ -123,27 +146,67 @@ class _Run:
     overwrite: bool
     progress: Progress
     should_stop: Callable[[], bool]
-    until: float
 
     def all(self, planned: Plan, *, redraw: bool) -> list[Outcome]:
-        """Every experiment of a plan; the error of one is raised after the others are made."""
-        outcomes, failures = [], []
+        """Every experiment of a plan; the error of one is raised after the others are made.
+
+        First every experiment is made with its first seeds. Then seeds are added where claims are
+        undecided, those that test most claims a minute first, until all seeds are used or the time
+        is spent.
+        """
+        outcomes: dict[str, Outcome] = {}
+        failures: list[str] = []
+        waiting: list[_Open] = []
         todo = [e for e in planned.experiments if e.name not in planned.done]
-        for experiment in planned.experiments:
-            todo = [e for e in todo if e is not experiment]
+
+        def attempt(experiment: Experiment, work: Callable[[], Outcome | None]) -> None:
             try:
-                if redraw:
-                    outcomes.append(self.redraw(experiment))
-                elif experiment.name in planned.done:
-                    self.progress.say("skipped", experiment.name)
-                    outcomes.append(self.stored(experiment))
-                else:
-                    outcomes.append(self.make(experiment, todo))
+                if outcome := work():
+                    outcomes[experiment.name] = outcome
             except GeomkitError as error:
                 if len(planned.experiments) == 1:
                     raise
                 failures.append(f"{experiment.name}: {error}")
                 self.progress.say("failed", failures[-1])
+
+        def looked(current: _Open) -> Outcome | None:
+            if current.outcome.undecided and current.later:
+                waiting.append(current)
+                return None
+            return self.finish(current, still_needed())
+
+        def start(experiment: Experiment) -> Outcome | None:
+            return looked(self.first(experiment))
+
+        def extend(current: _Open) -> Outcome | None:
+            return looked(self.more(current))
+
+        def still_needed() -> set[Cell]:
+            return {
+                cell for e in (*todo, *(one.experiment for one in waiting))
+                for cell in e.every_cell(self.options)
+            }  # fmt: skip
+
+        for experiment in planned.experiments:
+            todo = [e for e in todo if e is not experiment]
+            if redraw:
+                attempt(experiment, partial(self.redraw, experiment))
+            elif experiment.name in planned.done:
+                self.progress.say("skipped", experiment.name)
+                attempt(experiment, partial(self.stored, experiment))
+            else:
+                attempt(experiment, partial(start, experiment))
+        while waiting:
+            chosen = self._next(waiting)
+            current = chosen or waiting[0]
+            waiting.remove(current)
+            name = current.experiment.name
+            if chosen:
+                self.progress.say("line", f"{name}: adding seeds")
+                attempt(current.experiment, partial(extend, current))
+            else:
+                self.progress.say("line", f"{name}: no time is left for more seeds")
+                attempt(current.experiment, partial(self.finish, current, still_needed()))
         for path in write_index(self.out) if outcomes else ():
             self.progress.say("line", f"{path}: damaged or foreign; left out of the report")
         if failures:
@@ -151,12 +214,15 @@ class _Run:
                 f"{len(failures)} of {len(planned.experiments)} experiments failed, the others are "
                 f"in {self.out}: {'; '.join(failures)}"
             )
-        return outcomes
+        return [outcomes[e.name] for e in planned.experiments]
 
     def stored(self, experiment: Experiment) -> Outcome:
         """A finished experiment as it is."""
         folder = self.out / experiment.name
-        return Outcome.of(experiment, read_rows(folder / RESULTS), folder, self.options)
+        record = read_record(folder)
+        assert record is not None, "a finished experiment was checked"
+        rows = read_rows(folder / RESULTS)
+        return Outcome.of(experiment, rows, folder, self.options, record.seeds)
 
     def redraw(self, experiment: Experiment) -> Outcome:
         """Figures, verdicts and report of a finished experiment, from the numbers it holds."""
@@ -188,17 +254,8 @@ class _Run:
         self.progress.say("drawn", experiment.name)
         return outcome
 
-    def make(self, experiment: Experiment, todo: Sequence[Experiment]) -> Outcome:
-        """Train, measure, judge and write an experiment.
-
-        Seeds are added until every claim is decided, all seeds are used, or the time is spent.
-
-        Args:
-            experiment: The experiment.
-            todo: Experiments that come after it.
-        """
-        from geomkit._core.runtime import versions
-
+    def first(self, experiment: Experiment) -> _Open:
+        """First look at an experiment: its first seeds, and those from scratch beside them."""
         self._check_stop()
         folder, started = self.out / experiment.name, time.perf_counter()
         stages, scratch = experiment.stages(self.options), experiment.from_scratch(self.options)
@@ -214,38 +271,78 @@ class _Run:
             rows = experiment.measure(self._context(folder / "work", scratch))
             write_rows(folder / FROM_SCRATCH, rows, overwrite=True)
             beside = Outcome.of(experiment, rows, folder, scratch).verdicts
-        for k, options in enumerate(stages):
-            training += self._train(experiment.distinct_cells(options))
-            self.progress.say("measuring", experiment.name)
-            context = self._context(folder, options)
-            rows = experiment.measure(context)
-            outcome = Outcome.of(experiment, rows, folder, self.options)
-            if k + 1 == len(stages) or not outcome.undecided:
-                break
-            told = f"{experiment.name}: {outcome.undecided} of {len(outcome.verdicts)} claims are "
-            told += f"undecided after {len(options.seeds)} seeds"
-            if not self._time_for(experiment, stages[k + 1], todo):
-                self.progress.say("line", f"{told}; no time is left for more")
-                break
-            self.progress.say("line", f"{told}; adding seeds")
-        figures = experiment.draw(rows, context)
-        write_rows(folder / RESULTS, rows, overwrite=True)
-        cells = experiment.every_cell(self.options, len(options.seeds))
+        return self._look(experiment, stages, beside, Seconds(training, 0.0), started + training)
+
+    def more(self, current: _Open) -> _Open:
+        """The next look at an experiment whose claims are not all decided."""
+        self._check_stop()
+        experiment, started, stages = current.experiment, time.perf_counter(), current.later
+        training = self._train(experiment.distinct_cells(stages[0]))
+        spent = replace(current.spent, training=current.spent.training + training)
+        return self._look(experiment, stages, current.beside, spent, started + training)
+
+    def _look(
+        self, experiment: Experiment, stages: Sequence[Options], beside: tuple[JudgedClaim, ...],
+        spent: Seconds, started: float,
+    ) -> _Open:  # fmt: skip
+        """Measure and judge the trained cells of the first of these stages."""
+        look, folder = stages[0], self.out / experiment.name
+        self.progress.say("measuring", experiment.name)
+        rows = experiment.measure(self._context(folder, look))
+        outcome = Outcome.of(experiment, rows, folder, self.options, len(look.seeds))
+        self.progress.clock.advance(experiment.name, measured_share(experiment, self.options, look))
+        measuring = spent.measuring + time.perf_counter() - started
+        spent = replace(spent, measuring=measuring)
+        if outcome.undecided and len(stages) > 1:
+            self.progress.say(
+                "line", f"{experiment.name}: {outcome.undecided} of {len(outcome.verdicts)} claims "
+                f"are undecided after {len(look.seeds)} seeds",
+            )  # fmt: skip
+        return _Open(experiment, tuple(stages), outcome, beside, spent)
+
+    def finish(self, current: _Open, still: Collection[Cell]) -> Outcome:
+        """Draw and write an experiment.
+
+        Args:
+            current: Its last look.
+            still: Cells that other experiments can still need.
+        """
+        from geomkit._core.runtime import versions
+
+        experiment, outcome, look = current.experiment, current.outcome, current.stages[0]
+        folder, started = outcome.folder, time.perf_counter()
+        figures = experiment.draw(outcome.rows, self._context(folder, look))
+        write_rows(folder / RESULTS, outcome.rows, overwrite=True)
+        cells = experiment.every_cell(self.options, len(look.seeds))
+        measuring = current.spent.measuring + time.perf_counter() - started
         record = Record(
             experiment.name, experiment.title, self.options.decisive, self.command,
             tuple({"key": cell.key, **asdict(cell.config),
                    **conditions_of(self.out / CELLS, cell)} for cell in cells),
-            Seconds(round(training, 1), round(time.perf_counter() - started - training, 1)),
+            Seconds(round(current.spent.training, 1), round(measuring, 1)),
             outcome.verdicts, versions(), measured_by=code_sha256(),
-            machine=machine(self.options.device), seeds=len(options.seeds), beside=beside,
+            machine=machine(self.options.device), seeds=len(look.seeds), beside=current.beside,
             explains=experiment.explains,
         )  # fmt: skip
         written = write_report(outcome, figures, record)
         # Last: it says that all the rest is there.
         record.sealed(folder, written, code_sha256()).write(folder)
-        needed = {cell for e in todo for cell in e.every_cell(self.options)}
-        self.progress.measured(experiment, needed)
+        self.progress.finished(experiment, still)
         return outcome
+
+    def _next(self, waiting: Sequence[_Open]) -> _Open | None:
+        """The experiment where the next look tests most undecided claims a minute, if one fits."""
+
+        def cost(current: _Open) -> float:
+            seconds = self.progress.clock.seconds_of(self._pieces(current))
+            return seconds / current.outcome.undecided
+
+        fitting = [one for one in waiting if self.progress.fits(self._pieces(one))]
+        return min(fitting, key=cost, default=None)
+
+    def _pieces(self, current: _Open) -> list[Cell | str]:
+        """Work of the next look at an experiment."""
+        return [current.experiment.name, *current.experiment.cells(current.later[0])]
 
     def _train(self, cells: Sequence[Cell]) -> float:
         """Train the cells that are not trained yet; seconds that it took."""
@@ -256,15 +353,6 @@ class _Run:
         )  # fmt: skip
         self._check_stop()
         return time.perf_counter() - started
-
-    def _time_for(self, experiment: Experiment, more: Options, todo: Sequence[Experiment]) -> bool:
-        """Whether these further seeds leave time for the first look of all that comes after."""
-        pieces: list[Cell | str] = [experiment.name, *experiment.cells(more)]
-        for other in todo:
-            scratch = other.from_scratch(self.options)
-            pieces += [other.name, *other.cells(other.stages(self.options)[0])]
-            pieces += other.cells(scratch) if scratch else []
-        return time.monotonic() + self.progress.clock.seconds_of(pieces) < self.until
 
     def _check_stop(self) -> None:
         if self.should_stop():
@@ -330,6 +418,7 @@ class _Run:
             folder,
             checkpoint=lambda cell: load_run(cell_path(cells, cell)),
             embeddings=embeddings,
+            jobs=self.jobs,
             say=lambda text: self.progress.say("line", text),
         )
 

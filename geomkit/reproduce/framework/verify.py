@@ -163,7 +163,7 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
     except GeomkitError as error:
         found.failures.append(str(error))
         return
-    outcome = Outcome.of(experiment, rows, folder, record.options)
+    outcome = Outcome.of(experiment, rows, folder, record.options, record.seeds)
     judged, again = list(record.verdicts), list(outcome.verdicts)
     if scratch := experiment.from_scratch(record.options):
         try:
