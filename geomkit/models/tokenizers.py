@@ -237,12 +237,30 @@ def _its_reasons(path: Path, what: str) -> Iterator[None]:
         raise GeomkitError(f"{path}: its tokenizer {what} ({reason(error)})") from None
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def _words(caption: str) -> tuple[int, ...]:
+    """Ids of open_clip's tokens of a caption: one training after the other asks for the same."""
+    return tuple(_open_clip().encode(caption))
+
+
+@functools.cache
+def _open_clip() -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
 @functools.lru_cache(maxsize=8)
 def _simple(context_length: int, kept: tuple[int, ...] | None) -> Any:
     from open_clip.tokenizer import SimpleTokenizer
 
+    class Remembering(SimpleTokenizer):
+        def encode(self, text: str) -> list[int]:
+            """Ids of a caption, without start and end."""
+            return list(_words(text))
+
     if kept is None:
-        return SimpleTokenizer(context_length=context_length)
+        return Remembering(context_length=context_length)
     ids = {token: number for number, token in enumerate(kept)}
     size = Tokenizer(kept=kept).size
     shared = size - 2 - len(kept)
@@ -250,8 +268,7 @@ def _simple(context_length: int, kept: tuple[int, ...] | None) -> Any:
     class Known(SimpleTokenizer):
         def encode(self, text: str) -> list[int]:
             """Ids of a caption, without start and end."""
-            tokens = super().encode(text)
-            return [ids[t] if t in ids else len(ids) + t % shared for t in tokens]
+            return [ids[t] if t in ids else len(ids) + t % shared for t in _words(text)]
 
     tokenizer = Known(context_length=context_length)
     tokenizer.sot_token_id, tokenizer.eot_token_id = size - 2, size - 1

@@ -33,9 +33,11 @@ from geomkit.reproduce.framework.claims import (
 from geomkit.reproduce.framework.commands import train_command
 from geomkit.reproduce.framework.experiment import SHARES, Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.grid import train_cells
+from geomkit.reproduce.framework.progress import Progress
 from geomkit.reproduce.framework.record import read_record
 from geomkit.reproduce.framework.report import _multiplicity
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
+from geomkit.reproduce.framework.verify import check_report
 from geomkit.training.config import configure
 
 LOOKS = Options().looks
@@ -183,11 +185,13 @@ def staged(values: Callable[[int], float]) -> Experiment:
                       claims=claims, sequential=True, beside=True)  # fmt: skip
 
 
-def go(out: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch, **how: Any) -> list[str]:
-    monkeypatch.setattr(catalogue, "all_experiments", lambda: {"one": experiment})
+def go(
+    out: Path, *experiments: Experiment, monkeypatch: pytest.MonkeyPatch, **how: Any
+) -> list[str]:
+    monkeypatch.setattr(catalogue, "all_experiments", lambda: {e.name: e for e in experiments})
     options = Options(data="openmoji,n=12", seeds=SEEDS, threads=1)
     said: list[str] = []
-    plan = planning.plan(["one"], options, out)
+    plan = planning.plan(["all"], options, out)
     runner.run(
         plan, options, out, command="geomkit reproduce one", watch=lambda e: said.append(e.text),
         **how,
@@ -199,7 +203,7 @@ def test_seeds_are_added_until_claims_are_decided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noisy = staged(lambda seed: 0.07 + 0.2 * (seed % 2))
-    said = go(tmp_path / "a", noisy, monkeypatch)
+    said = go(tmp_path / "a", noisy, monkeypatch=monkeypatch)
     told = [text for text in said if text.startswith("one: ")]
     assert told == ["one: 2 of 2 claims are undecided after 6 seeds", "one: adding seeds"]
     record = read_record(tmp_path / "a" / "one")
@@ -214,9 +218,9 @@ def test_seeds_are_added_until_claims_are_decided(
     assert "| from scratch |" in text and "looks at 6 and 9 seeds" in text and "9 were used" in text
     assert "1% and 4% of error" in text
     # A second run knows it as finished, and one with other numbers of seeds does not.
-    assert go(tmp_path / "a", noisy, monkeypatch, resume=True)[0] == "one"
+    assert go(tmp_path / "a", noisy, monkeypatch=monkeypatch, resume=True)[0] == "one"
     clear = staged(lambda seed: 0.1 + 0.0001 * seed)
-    go(tmp_path / "b", clear, monkeypatch)
+    go(tmp_path / "b", clear, monkeypatch=monkeypatch)
     record = read_record(tmp_path / "b" / "one")
     assert record is not None and record.seeds == 6
 
@@ -225,13 +229,44 @@ def test_no_seeds_are_added_when_the_time_is_spent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noisy = staged(lambda seed: 0.07 + 0.2 * (seed % 2))
-    said = go(tmp_path, noisy, monkeypatch, minutes=1e-6)
-    assert any("no time is left for more" in text for text in said)
+    said = go(tmp_path, noisy, monkeypatch=monkeypatch, minutes=1e-6)
+    assert [text for text in said if "no time" in text] == [
+        "one: no time is left for more seeds", "one: no time is left for the verdicts from scratch",
+    ]  # fmt: skip
     record = read_record(tmp_path / "one")
-    assert record is not None and record.seeds == 6
+    assert record is not None and record.seeds == 6 and record.beside == ()
+    assert not (tmp_path / "one" / "results-scratch.csv").exists()
+    assert "from scratch" not in (tmp_path / "one" / "report.md").read_text()
+    assert not check_report(tmp_path).failures
     assert json.loads((tmp_path / "one" / "run.json").read_text())["verdicts"][0]["status"] == (
         UNDECIDED
     )
+
+
+def test_first_looks_come_before_more_seeds_where_most_claims_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = staged(lambda seed: 0.07 + 0.2 * (seed % 2))
+    half = replace(noisy, name="half", claims=noisy.claims[:1], beside=False)
+    other = replace(noisy, name="other", beside=False)
+    clear = replace(staged(lambda seed: 0.1 + 0.0001 * seed), name="clear", beside=False)
+    said = go(tmp_path, half, other, clear, monkeypatch=monkeypatch)
+    told = [text for text in said if "seeds" in text or text in ("half", "other", "clear")]
+    assert [text.partition(" after")[0] for text in told if text != "clear"] == [
+        "half", "half: 1 of 1 claims are undecided", "other", "other: 2 of 2 claims are undecided",
+        "other: adding seeds", "other", "other", "half: adding seeds", "half", "half",
+    ]  # fmt: skip
+    assert told.index("clear") < told.index("other: adding seeds")
+
+
+def test_the_time_left_knows_the_limit() -> None:
+    cells = [Cell(replace(CELL, seed=seed)) for seed in range(4)]
+    first = {cells[0]: 1.0, cells[1]: 1.0, "one": 0.5}
+    work = (*((cell, 100.0) for cell in cells), ("one", 60.0))
+    plan = planning.Plan((), tuple(cells), tuple(cells), 0, (), work, True, first)
+    assert plan.seconds() == 460.0 and plan.seconds(300.0) == 300.0 and plan.seconds(9.0) == 230.0
+    for limit, left in ((9.0, 230.0), (300.0, 300.0), (9000.0, 460.0)):
+        assert Progress(plan, lambda event: None, limit).left == pytest.approx(left, abs=0.1)
 
 
 def test_cells_are_fine_tuned_from_one_model(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ EXPERIMENT = Experiment(
                   f"centroid distance, weight {_HIGH} less weight {_LOW}"),
         ),
     ),
-    seconds=lambda options: 1.5 * (len(PRESETS) * len(options.used_seeds) + len(WEIGHTS)),
+    seconds=lambda options: 1.0 * (len(PRESETS) * len(options.used_seeds) + len(WEIGHTS)),
     sequential=True,
     published="coco-finetune",
     captions={

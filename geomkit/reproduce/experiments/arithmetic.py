@@ -364,7 +364,7 @@ EXPERIMENT = Experiment(
     claims=(_better("cua"), _better("cuaxu")),
     sequential=True,
     seconds=lambda options: (
-        len(_cells(options)) * (8.0 + (600.0 if options.simat is not None else 0.0))
+        len(_cells(options)) * (4.5 + (600.0 if options.simat is not None else 0.0))
     ),
     published="simat",
     captions={

@@ -118,7 +118,7 @@ EXPERIMENT = Experiment(
         _comparable("cua"),
         _comparable("cuaxu"),
     ),
-    seconds=lambda options: 1.0 * len(main_grid(options)),
+    seconds=lambda options: 0.8 * len(main_grid(options)),
     sequential=True,
     beside=True,
     published="coco-finetune",

@@ -151,7 +151,7 @@ EXPERIMENT = Experiment(
         _claim("cuaxu needs more components than clip for 80% of the variance",
                above, "components_to_80", "cuaxu"),
     ),
-    seconds=lambda options: 1.0 * len(main_grid(options)),
+    seconds=lambda options: 0.15 * len(main_grid(options)),
     sequential=True,
     beside=True,
     published="pca",

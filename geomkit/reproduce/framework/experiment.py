@@ -268,14 +268,15 @@ class Experiment:
         """Options of the verdicts from scratch beside the others, if it has them."""
         return options.beside if self.beside else None
 
-    def every_cell(self, options: Options, seeds: int = 0) -> list[Cell]:
-        """Cells that it needs, with those of the verdicts from scratch, after what they start from.
+    def every_cell(self, options: Options, seeds: int = 0, *, beside: bool = True) -> list[Cell]:
+        """Cells that it needs, after what they start from.
 
         Args:
             options: Options of the run.
             seeds: Number of seeds used; 0 for as many as it can need.
+            beside: Whether those of the verdicts from scratch are among them, if it has these.
         """
-        scratch = self.from_scratch(options)
+        scratch = self.from_scratch(options) if beside else None
         found = self.cells(options.first(seeds) if seeds else self.stages(options)[-1])
         found += self.cells(scratch) if scratch else []
         return list(dict.fromkeys(c for cell in found for c in (cell.start, cell) if c is not None))

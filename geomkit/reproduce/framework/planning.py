@@ -18,7 +18,7 @@ __all__ = ["CELLS", "Plan", "cost", "measured_share", "model_of", "plan", "plan_
 
 CELLS = "cells"
 """Folder of the trained models, within the folder of results."""
-_PAIR = {"nano": 0.5e-3}
+_PAIR = {"nano": 0.1e-3}
 _PAIR_OF_TINY = 1.2e-3
 _STEP, _EVALUATION, _START = 8e-3, 0.7, 2.0
 """Seconds on a machine with two cores; other machines show their speed while they train."""
@@ -95,19 +95,19 @@ def plan_of(
     first: dict[Cell | str, float] = {}
     for e in (e for e in chosen if e.name not in done):
         look = e.stages(options)[0]
-        first |= dict.fromkeys(e.every_cell(options, len(look.seeds)), 1.0)
+        first |= dict.fromkeys(e.every_cell(options, len(look.seeds), beside=False), 1.0)
         first[e.name] = measured_share(e, options, look)
     return Plan(tuple(chosen), cells, left, len(trained), done, tuple(work), most, first)
 
 
 def measured_share(experiment: Experiment, options: Options, look: Options) -> float:
-    """Estimated share of an experiment's measuring that is done after a look."""
-    return _measuring(experiment, options, look) / (_measuring(experiment, options) or 1.0)
+    """Estimated share of an experiment's measuring that a look is."""
+    return experiment.seconds(look) / (_measuring(experiment, options) or 1.0)
 
 
-def _measuring(experiment: Experiment, options: Options, look: Options | None = None) -> float:
+def _measuring(experiment: Experiment, options: Options) -> float:
     scratch = experiment.from_scratch(options)
-    main = experiment.seconds(look or experiment.stages(options)[-1])
+    main = experiment.seconds(experiment.stages(options)[-1])
     return main + (experiment.seconds(scratch) if scratch else 0.0)
 
 

@@ -260,5 +260,6 @@ def is_done(experiment: Experiment, options: Options, folder: Path) -> bool:
         or not (folder / RESULTS).exists()
     ):
         return False
-    cells = experiment.every_cell(options, record.seeds or len(options.seeds))
+    seeds, beside = record.seeds or len(options.seeds), bool(record.beside)
+    cells = experiment.every_cell(options, seeds, beside=beside)
     return {cell["key"] for cell in record.cells} == {cell.key for cell in cells}

@@ -142,7 +142,8 @@ def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict
     folder, e, options, record = (
         outcome.folder, outcome.experiment, record.options, record.in_markdown()
     )  # fmt: skip
-    cells = e.every_cell(options, record.seeds or len(options.seeds))
+    seeds = record.seeds or len(options.seeds)
+    cells = e.every_cell(options, seeds, beside=bool(record.beside))
     rows = Rows(
         replace(row, data=in_markdown(row.data), loss=in_markdown(row.loss),
                 metric=in_markdown(row.metric), condition=in_markdown(row.condition))

@@ -15,7 +15,7 @@ from geomkit._core.files import atomic_write, clear_leftovers, sole_writer
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.grid import cell_path, conditions_of, train_cells
-from geomkit.reproduce.framework.planning import CELLS, Plan, measured_share
+from geomkit.reproduce.framework.planning import CELLS, Plan, cost, measured_share
 from geomkit.reproduce.framework.progress import Event, Progress
 from geomkit.reproduce.framework.record import (
     FROM_SCRATCH,
@@ -119,20 +119,20 @@ class _Open:
         experiment: The experiment.
         stages: Options of the last look, and of those that can follow.
         outcome: Numbers and verdicts of the last look.
-        beside: Verdicts from scratch.
         spent: Time that it has taken.
+        beside: Verdicts from scratch, if they are made.
     """
 
     experiment: Experiment
     stages: tuple[Options, ...]
     outcome: Outcome
-    beside: tuple[JudgedClaim, ...]
     spent: Seconds
+    beside: tuple[JudgedClaim, ...] = ()
 
     @property
     def later(self) -> tuple[Options, ...]:
-        """Options of the looks that can follow."""
-        return self.stages[1:]
+        """Options of the looks that can follow, where more seeds might decide a claim."""
+        return self.stages[1:] if self.outcome.undecided else ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Run:
 
         First every experiment is made with its first seeds. Then seeds are added where claims are
         undecided, those that test most claims a minute first, until all seeds are used or the time
-        is spent.
+        is spent. Verdicts from scratch, which stand beside the others, come last.
         """
         outcomes: dict[str, Outcome] = {}
         failures: list[str] = []
@@ -170,10 +170,13 @@ class _Run:
                 self.progress.say("failed", failures[-1])
 
         def looked(current: _Open) -> Outcome | None:
-            if current.outcome.undecided and current.later:
+            if current.later or self._scratch(current):
                 waiting.append(current)
                 return None
             return self.finish(current, still_needed())
+
+        def end(current: _Open) -> Outcome:
+            return self.finish(self.beside(current), still_needed())
 
         def start(experiment: Experiment) -> Outcome | None:
             return looked(self.first(experiment))
@@ -197,16 +200,16 @@ class _Run:
             else:
                 attempt(experiment, partial(start, experiment))
         while waiting:
-            chosen = self._next(waiting)
-            current = chosen or waiting[0]
+            current = self._next(waiting) or waiting[0]
             waiting.remove(current)
-            name = current.experiment.name
-            if chosen:
+            name, later = current.experiment.name, current.later
+            if later and self.progress.fits(self._pieces(current)):
                 self.progress.say("line", f"{name}: adding seeds")
                 attempt(current.experiment, partial(extend, current))
-            else:
+                continue
+            if later:
                 self.progress.say("line", f"{name}: no time is left for more seeds")
-                attempt(current.experiment, partial(self.finish, current, still_needed()))
+            attempt(current.experiment, partial(end, current))
         for path in write_index(self.out) if outcomes else ():
             self.progress.say("line", f"{path}: damaged or foreign; left out of the report")
         if failures:
@@ -242,7 +245,7 @@ class _Run:
         options = self.options.first(record.seeds or len(self.options.seeds))
         figures = experiment.draw(outcome.rows, self._context(folder, options))
         beside: tuple[JudgedClaim, ...] = ()
-        if scratch := experiment.from_scratch(self.options):
+        if record.beside and (scratch := experiment.from_scratch(self.options)):
             rows = read_rows(folder / FROM_SCRATCH)
             beside = Outcome.of(experiment, rows, folder, scratch).verdicts
         record = replace(
@@ -255,23 +258,16 @@ class _Run:
         return outcome
 
     def first(self, experiment: Experiment) -> _Open:
-        """First look at an experiment: its first seeds, and those from scratch beside them."""
+        """First look at an experiment, with its first seeds."""
         self._check_stop()
         folder, started = self.out / experiment.name, time.perf_counter()
-        stages, scratch = experiment.stages(self.options), experiment.from_scratch(self.options)
-        apart = experiment.distinct_cells(scratch) if scratch else []
-        training = self._train([*apart, *experiment.distinct_cells(stages[0])])
+        stages = experiment.stages(self.options)
+        training = self._train(experiment.distinct_cells(stages[0]))
         if folder.exists() and not folder.is_dir():
             raise GeomkitError(f"{folder}: is a file; name another --out")
         folder.mkdir(parents=True, exist_ok=True)
         self._prepare_work(folder, experiment.every_cell(self.options))
-        beside: tuple[JudgedClaim, ...] = ()
-        if scratch:
-            self.progress.say("measuring", f"{experiment.name}, from scratch")
-            rows = experiment.measure(self._context(folder / "work", scratch))
-            write_rows(folder / FROM_SCRATCH, rows, overwrite=True)
-            beside = Outcome.of(experiment, rows, folder, scratch).verdicts
-        return self._look(experiment, stages, beside, Seconds(training, 0.0), started + training)
+        return self._look(experiment, stages, Seconds(training, 0.0), started + training)
 
     def more(self, current: _Open) -> _Open:
         """The next look at an experiment whose claims are not all decided."""
@@ -279,12 +275,36 @@ class _Run:
         experiment, started, stages = current.experiment, time.perf_counter(), current.later
         training = self._train(experiment.distinct_cells(stages[0]))
         spent = replace(current.spent, training=current.spent.training + training)
-        return self._look(experiment, stages, current.beside, spent, started + training)
+        return self._look(experiment, stages, spent, started + training)
+
+    def beside(self, current: _Open) -> _Open:
+        """The same with verdicts from scratch, if the experiment has them and there is time."""
+        experiment, scratch = current.experiment, self._scratch(current)
+        if scratch is None:
+            return current
+        cells = experiment.distinct_cells(scratch)
+        if not self.progress.fits([experiment.name, *cells]):
+            text = f"{experiment.name}: no time is left for the verdicts from scratch"
+            self.progress.say("line", text)
+            return current
+        self._check_stop()
+        folder, training = self.out / experiment.name, self._train(cells)
+        started = time.perf_counter()
+        self.progress.say("measuring", f"{experiment.name}, from scratch")
+        rows = experiment.measure(self._context(folder / "work", scratch))
+        write_rows(folder / FROM_SCRATCH, rows, overwrite=True)
+        measuring = current.spent.measuring + time.perf_counter() - started
+        return replace(
+            current, beside=Outcome.of(experiment, rows, folder, scratch).verdicts,
+            spent=Seconds(current.spent.training + training, measuring),
+        )  # fmt: skip
+
+    def _scratch(self, current: _Open) -> Options | None:
+        return current.experiment.from_scratch(self.options)
 
     def _look(
-        self, experiment: Experiment, stages: Sequence[Options], beside: tuple[JudgedClaim, ...],
-        spent: Seconds, started: float,
-    ) -> _Open:  # fmt: skip
+        self, experiment: Experiment, stages: Sequence[Options], spent: Seconds, started: float
+    ) -> _Open:
         """Measure and judge the trained cells of the first of these stages."""
         look, folder = stages[0], self.out / experiment.name
         self.progress.say("measuring", experiment.name)
@@ -298,7 +318,7 @@ class _Run:
                 "line", f"{experiment.name}: {outcome.undecided} of {len(outcome.verdicts)} claims "
                 f"are undecided after {len(look.seeds)} seeds",
             )  # fmt: skip
-        return _Open(experiment, tuple(stages), outcome, beside, spent)
+        return _Open(experiment, tuple(stages), outcome, spent)
 
     def finish(self, current: _Open, still: Collection[Cell]) -> Outcome:
         """Draw and write an experiment.
@@ -313,7 +333,9 @@ class _Run:
         folder, started = outcome.folder, time.perf_counter()
         figures = experiment.draw(outcome.rows, self._context(folder, look))
         write_rows(folder / RESULTS, outcome.rows, overwrite=True)
-        cells = experiment.every_cell(self.options, len(look.seeds))
+        if not current.beside:  # of an earlier run
+            (folder / FROM_SCRATCH).unlink(missing_ok=True)
+        cells = experiment.every_cell(self.options, len(look.seeds), beside=bool(current.beside))
         measuring = current.spent.measuring + time.perf_counter() - started
         record = Record(
             experiment.name, experiment.title, self.options.decisive, self.command,
@@ -337,7 +359,7 @@ class _Run:
             seconds = self.progress.clock.seconds_of(self._pieces(current))
             return seconds / current.outcome.undecided
 
-        fitting = [one for one in waiting if self.progress.fits(self._pieces(one))]
+        fitting = [one for one in waiting if one.later and self.progress.fits(self._pieces(one))]
         return min(fitting, key=cost, default=None)
 
     def _pieces(self, current: _Open) -> list[Cell | str]:
@@ -348,7 +370,8 @@ class _Run:
         """Train the cells that are not trained yet; seconds that it took."""
         started = time.perf_counter()
         train_cells(
-            cells, self.out / CELLS, self.options, jobs=self.jobs, progress=self.progress.cell,
+            sorted(cells, key=cost, reverse=True),  # no job is left alone with a long one
+            self.out / CELLS, self.options, jobs=self.jobs, progress=self.progress.cell,
             should_stop=self.should_stop,
         )  # fmt: skip
         self._check_stop()

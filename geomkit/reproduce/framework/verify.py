@@ -165,7 +165,7 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
         return
     outcome = Outcome.of(experiment, rows, folder, record.options, record.seeds)
     judged, again = list(record.verdicts), list(outcome.verdicts)
-    if scratch := experiment.from_scratch(record.options):
+    if record.beside and (scratch := experiment.from_scratch(record.options)):
         try:
             rows = read_rows(folder / FROM_SCRATCH)
         except GeomkitError as error:
@@ -183,7 +183,8 @@ def _check_verdicts_and_pages(folder: Path, record: Record, found: Findings) -> 
     try:
         pages = report_pages(outcome, record.files, record)
         seeds = record.seeds or len(record.options.seeds)
-        keys = {cell.key for cell in experiment.every_cell(record.options, seeds)}
+        cells = experiment.every_cell(record.options, seeds, beside=bool(record.beside))
+        keys = {cell.key for cell in cells}
     except GeomkitError as error:  # data that are not on this machine
         found.note(folder, str(error))
         return
