@@ -80,7 +80,7 @@ def reproduce(
             24,42,44,101,102,103,104,105,106,107,108,109; with --pretrained the paper's, 24,42,44.
         minutes: Time after which no seeds are added.
         out (--out, -o): Folder of results; default: reports/DATA[-quick].
-        quick: Use one seed, three tenths of the steps, the corners of large grids.
+        quick: Use one seed, a quarter of the steps, the corners of large grids.
         jobs: Number of trainings at a time.
         task: DATA spec of a further zero-shot task, such as cifar10:ROOT; repeatable.
         simat: Folder of SIMAT's tables and images.

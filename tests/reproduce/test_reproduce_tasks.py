@@ -237,7 +237,7 @@ def test_data_of_the_experiments() -> None:
     assert openmoji_with(options, hold_out="relations") == "openmoji,hold_out=relations,seed=2"
     assert openmoji_with(Options(data="coco:/x,n=3"), skin_tones=True) == "coco:/x,n=3"
     for module in (zeroshot, arithmetic):
-        for quick, cells, steps in ((False, 36, 150), (True, 3, 45)):
+        for quick, cells, steps in ((False, 36, 150), (True, 3, 38)):
             made = module.EXPERIMENT.cells(Options(quick=quick))
             dims = {32, 64, 128} if module is zeroshot and not quick else {128}
             assert {c.config.dim for c in made} == dims

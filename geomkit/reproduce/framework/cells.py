@@ -54,7 +54,7 @@ CAPTIONS = 3
 FINETUNING_STEPS = 150
 EVALUATED = "centroid_distance,linear_separability"
 """What is evaluated during training, where experiments measure the trained model themselves."""
-QUICK_STEPS = 0.3
+QUICK_STEPS = 0.25
 """Share of the steps that a quick run trains."""
 QUICK_EVALUATIONS = 2 * QUICK_STEPS
 """Share of the steps between its evaluations: half as many of them."""
@@ -68,7 +68,7 @@ def quick_share(options: Options) -> float:
 def cell_of(options: Options, *, start: Cell | None = None, **fields: Any) -> Cell:
     """A cell with the data, model and length that the options ask for.
 
-    Fields given go before the recipe's. A quick run trains three tenths of the steps; a data set
+    Fields given go before the recipe's. A quick run trains a quarter of the steps; a data set
     smaller than the recipe's batch is trained in batches that it can fill. With ``start``, the
     cell is fine-tuned from that cell's model.
     """

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from multiprocessing import get_all_start_methods, get_context
@@ -90,10 +90,10 @@ def train_cells(
     progress: Progress = lambda cell, step, steps: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train the cells that are not trained yet, those that others are fine-tuned from first.
+    """Train the cells that are not trained yet, each after the one that it is fine-tuned from.
 
     Args:
-        cells: Cells; equal ones are trained once.
+        cells: Cells in order; equal ones are trained once.
         folder: Folder of the checkpoints.
         options: Options of the run; device, workers and threads are used.
         jobs: Number of trainings at a time, each in its own process with its share of the cores.
@@ -104,14 +104,12 @@ def train_cells(
         GeomkitError: As :func:`geomkit.training.loop.train`, with the cell named.
         Interrupted: If ``should_stop`` returned true.
     """
-    cells = list(dict.fromkeys(cells))
-    if starts := [cell.start for cell in cells if cell.start]:
-        # One after the other: how many threads a model has must not depend on what is left.
-        train_cells(starts, folder, options, progress=progress, should_stop=should_stop)
+    cells = list(cells)
+    starts = [cell.start for cell in cells if cell.start]
     folder.mkdir(parents=True, exist_ok=True)
     # A cell killed after its last step still has its optimizer and lacks its note.
     left = [
-        cell for cell in cells
+        cell for cell in dict.fromkeys((*starts, *cells))
         if not (cell_path(folder, cell).exists() and _done_path(folder, cell).exists())
     ]  # fmt: skip
     threads = options.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
@@ -138,16 +136,26 @@ def train_cells(
                     progress(cell, step, steps)
             stop.value |= should_stop()
 
-        waiting = {
-            pool.submit(_train_apart, k, cell, folder, options, threads)
-            for k, cell in enumerate(left)
-        }
+        after: dict[Cell | None, list[int]] = {}
+        untrained = set(left)
+        for k, cell in enumerate(left):
+            after.setdefault(cell.start if cell.start in untrained else None, []).append(k)
+
+        def submit(start: Cell | None) -> dict[Future[None], Cell]:
+            """Submit what waited for this cell, or for none."""
+            return {
+                pool.submit(_train_apart, k, left[k], folder, options, threads): left[k]
+                for k in after.get(start, ())
+            }
+
+        waiting = submit(None)
         try:
             while waiting:
-                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 listen()
                 for future in done:
                     future.result()
+                    waiting |= submit(waiting.pop(future))
         except BrokenProcessPool:
             raise GeomkitError(
                 "a training process was killed, by the system if memory ran out; give fewer "

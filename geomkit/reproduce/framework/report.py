@@ -50,7 +50,7 @@ PAPER = (
     "Fahim, Murphy, Fyshe, It's Not a Modality Gap: Characterizing and Addressing the Contrastive "
     "Gap, [arXiv 2405.18570](https://arxiv.org/abs/2405.18570)"
 )
-QUICK = "one seed, three tenths of the steps; such a run may confirm a claim, but never denies it."
+QUICK = "one seed, a quarter of the steps; such a run may confirm a claim, but never denies it."
 _NAME = re.compile(r"[\w.-]+")
 UNMET = {
     NO_DIFFERENCE: "Where no difference is large enough to matter",

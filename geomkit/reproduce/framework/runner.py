@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +15,13 @@ from pathlib import Path
 from geomkit._core.files import atomic_write, clear_leftovers, sole_writer
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
-from geomkit.reproduce.framework.grid import cell_path, conditions_of, train_cells
+from geomkit.reproduce.framework.grid import (
+    cell_path,
+    conditions_of,
+    finished,
+    seconds_of,
+    train_cells,
+)
 from geomkit.reproduce.framework.planning import CELLS, Plan, cost, measured_share
 from geomkit.reproduce.framework.progress import Event, Progress
 from geomkit.reproduce.framework.record import (
@@ -150,7 +157,8 @@ class _Run:
     def all(self, planned: Plan, *, redraw: bool) -> list[Outcome]:
         """Every experiment of a plan; the error of one is raised after the others are made.
 
-        First every experiment is made with its first seeds. Then seeds are added where claims are
+        First every experiment is made with its first seeds; their models are trained together, so
+        that no job waits for another experiment. Then seeds are added where claims are
         undecided, those that test most claims a minute first, until all seeds are used or the time
         is spent. Verdicts from scratch, which stand beside the others, come last.
         """
@@ -179,7 +187,7 @@ class _Run:
             return self.finish(self.beside(current), still_needed())
 
         def start(experiment: Experiment) -> Outcome | None:
-            return looked(self.first(experiment))
+            return looked(self.first(experiment, spent.get(experiment.name, 0.0)))
 
         def extend(current: _Open) -> Outcome | None:
             return looked(self.more(current))
@@ -190,6 +198,7 @@ class _Run:
                 for cell in e.every_cell(self.options)
             }  # fmt: skip
 
+        spent = {} if redraw else self._train_first(todo)
         for experiment in planned.experiments:
             todo = [e for e in todo if e is not experiment]
             if redraw:
@@ -257,17 +266,41 @@ class _Run:
         self.progress.say("drawn", experiment.name)
         return outcome
 
-    def first(self, experiment: Experiment) -> _Open:
-        """First look at an experiment, with its first seeds."""
+    def _train_first(self, todo: Sequence[Experiment]) -> dict[str, float]:
+        """Train the models of all first looks; seconds of it, by the experiment that needs them."""
+        asked: dict[Cell, str] = {}
+        for e in todo:
+            for cell in e.every_cell(self.options, len(e.stages(self.options)[0].seeds),
+                                     beside=False):  # fmt: skip
+                asked.setdefault(cell, e.name)
+        cells, started = self.out / CELLS, time.perf_counter()
+        new = [cell for cell in asked if not finished(cells, cell)]
+        with suppress(GeomkitError):  # of one training: its experiment raises it again
+            self._train(new)
+        took = {cell: seconds_of(cells, cell) or 0.0 for cell in new}
+        # Jobs overlap: what passed is shared as the trainings took.
+        share = (time.perf_counter() - started) / (sum(took.values()) or 1.0)
+        spent: dict[str, float] = {}
+        for cell, seconds in took.items():
+            spent[asked[cell]] = spent.get(asked[cell], 0.0) + share * seconds
+        return spent
+
+    def first(self, experiment: Experiment, training: float) -> _Open:
+        """First look at an experiment, with its first seeds.
+
+        Args:
+            experiment: The experiment.
+            training: Seconds that its models took before.
+        """
         self._check_stop()
-        folder, started = self.out / experiment.name, time.perf_counter()
+        folder = self.out / experiment.name
         stages = experiment.stages(self.options)
-        training = self._train(experiment.distinct_cells(stages[0]))
+        training += self._train(experiment.distinct_cells(stages[0]))
         if folder.exists() and not folder.is_dir():
             raise GeomkitError(f"{folder}: is a file; name another --out")
         folder.mkdir(parents=True, exist_ok=True)
         self._prepare_work(folder, experiment.every_cell(self.options))
-        return self._look(experiment, stages, Seconds(training, 0.0), started + training)
+        return self._look(experiment, stages, Seconds(training, 0.0), time.perf_counter())
 
     def more(self, current: _Open) -> _Open:
         """The next look at an experiment whose claims are not all decided."""
