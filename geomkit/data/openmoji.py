@@ -12,7 +12,7 @@ import io
 import json
 import zlib
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from string import hexdigits
@@ -250,15 +250,26 @@ def _drawn(size: int, progress: Progress | None) -> tuple[list[list[str]], np.nd
         _draw_all(size, catalogue_file, image_file, progress)
     says = f"{folder}: the cache is damaged"
     with refusing(OSError, ValueError, EOFError, says=says, advice="; delete it"):
-        catalogue = json.loads(catalogue_file.read_text("utf-8"))
-        # A file that is cut short while it is mapped ends the process: few images are read.
-        small = image_file.stat().st_size <= _IN_MEMORY
-        images = np.load(image_file, mmap_mode=None if small else "r")
-        if images.shape != (len(catalogue), size, size, 3) or images.dtype != np.uint8:
-            raise ValueError(f"shape {images.shape}")
-        if zlib.crc32(images.data) != int(_crc_file(image_file).read_text("ascii")):
-            raise ValueError("its checksum differs")
-        return catalogue, images
+        files = catalogue_file, image_file, _crc_file(image_file)
+        return _read(*files, tuple(file.stat().st_mtime_ns for file in files))
+
+
+@lru_cache(maxsize=1)  # one training after the other asks for the same
+def _read(
+    catalogue_file: Path, image_file: Path, crc_file: Path, changed: tuple[int, ...]
+) -> tuple[list[list[str]], np.ndarray]:
+    """Content of the cache, whose files were last changed at these times."""
+    catalogue = json.loads(catalogue_file.read_text("utf-8"))
+    # A file that is cut short while it is mapped ends the process: few images are read.
+    small = image_file.stat().st_size <= _IN_MEMORY
+    images = np.load(image_file, mmap_mode=None if small else "r")
+    size = int(image_file.stem.removesuffix("px"))
+    if images.shape != (len(catalogue), size, size, 3) or images.dtype != np.uint8:
+        raise ValueError(f"shape {images.shape}")
+    if zlib.crc32(images.data) != int(crc_file.read_text("ascii")):
+        raise ValueError("its checksum differs")
+    images.setflags(write=False)
+    return catalogue, images
 
 
 def _crc_file(image_file: Path) -> Path:
