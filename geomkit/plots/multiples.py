@@ -221,8 +221,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for at, words in panel.references.items():
         level(at, color="#999999", linewidth=0.7, linestyle=":", zorder=0)
         if words:
-            # Curves with bands rise to the right, and leave that end free.
-            end, side = (0.98, "right") if panel.bands else (0.03, "left")
+            # Curves with bands rise to the right, and leave that end free; among categories the
+            # first is the one that others are compared with, and lies nearest.
+            right = panel.bands or panel.categories
+            end, side = (0.98, "right") if right else (0.03, "left")
             axes.annotate(words, (end, at), xycoords=("axes fraction", "data"), xytext=(0, -8 if
                           panel.bands else 2), textcoords="offset points", fontsize=7,
                           color="#777777", ha=side)  # fmt: skip

@@ -94,6 +94,7 @@ def write_report(outcome: Outcome, figures: Mapping[str, Figure], record: Record
         finish(figure, about=about)
         for suffix in ("png", "pdf"):
             save_figure(figure, folder / f"{name}.{suffix}", overwrite=True, dpi=DPI)
+            figure.set_layout_engine("none")  # the others have the places of the first
         finish(figure, theme="dark")
         save_figure(figure, folder / f"{name}{DARK}.png", overwrite=True, dpi=DPI)
         written += [f"{name}.png", f"{name}.pdf", f"{name}{DARK}.png"]
