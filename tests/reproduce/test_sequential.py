@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue, planning, runner
 from geomkit.reproduce.framework.cells import main_grid, start_of
 from geomkit.reproduce.framework.claims import (
@@ -241,6 +242,22 @@ def test_no_seeds_are_added_when_the_time_is_spent(
     assert json.loads((tmp_path / "one" / "run.json").read_text())["verdicts"][0]["status"] == (
         UNDECIDED
     )
+
+
+def test_a_failure_while_seeds_are_added_keeps_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy = staged(lambda seed: 0.07 + 0.2 * (seed % 2))
+
+    def measure(context: Context) -> Rows:
+        if len(context.options.seeds) == len(SEEDS):
+            raise GeomkitError("a model diverged")
+        return noisy.measure(context)
+
+    with pytest.raises(GeomkitError, match="a model diverged"):
+        go(tmp_path, replace(noisy, measure=measure), monkeypatch=monkeypatch)
+    record = read_record(tmp_path / "one")
+    assert record is not None and record.seeds == 6 and not check_report(tmp_path).failures
 
 
 def test_first_looks_come_before_more_seeds_where_most_claims_wait(

@@ -39,7 +39,7 @@ def run_apart(controls: Sequence[Control], context: Context) -> None:
     jobs = min(context.jobs, len(left))
     if jobs < 2:
         return
-    threads = options.threads or max(1, cores() // jobs)
+    threads = _threads(context)
     others = set(active_children())
     with ProcessPoolExecutor(jobs, mp_context=fresh_processes(), initializer=_start_job) as pool:
         waiting = [pool.submit(_run, one, work, options.device, threads) for one in left]
@@ -57,6 +57,11 @@ def run_apart(controls: Sequence[Control], context: Context) -> None:
             for process in set(active_children()) - others:
                 process.terminate()
             raise
+
+
+def _threads(context: Context) -> int:
+    """CPU threads of a control, however many are left to run; 0 for torch's default."""
+    return context.options.threads or (cores() // context.jobs or 1 if context.jobs > 1 else 0)
 
 
 def _start_job() -> None:
@@ -92,7 +97,7 @@ def control_rows(experiment: str, control: Control, context: Context, condition:
     options, c = context.options, control.config
     try:
         records = run_control(
-            control, context.folder / "work", device=options.device, threads=options.threads,
+            control, context.folder / "work", device=options.device, threads=_threads(context),
             say=context.say,
         )  # fmt: skip
     except NoView as error:

@@ -262,7 +262,10 @@ class Experiment:
     def share(self, options: Options, seeds: int) -> float:
         """Share of the error that a look at this number of seeds has."""
         looks = [len(stage.seeds) for stage in self.stages(options)]
-        return SHARES[looks.index(seeds)] if len(looks) > 1 and seeds in looks else 1.0
+        if len(looks) == 1:
+            return 1.0
+        # A report of an earlier version may have looked at another number.
+        return SHARES[looks.index(seeds)] if seeds in looks else min(SHARES)
 
     def from_scratch(self, options: Options) -> Options | None:
         """Options of the verdicts from scratch beside the others, if it has them."""

@@ -54,6 +54,7 @@ class Progress:
         self.watch = watch
         self.clock = Clock(dict(planned.work))
         self.first, self.until = planned.first, self.clock.started + seconds
+        self._left = -math.inf, 0.0
         self.steps = {cell: (0, steps_of(cell.config)) for cell in planned.left}
 
     def cell(self, cell: Cell, step: int, steps: int) -> None:
@@ -92,7 +93,11 @@ class Progress:
     def say(self, kind: str, text: str, *, step: int = 0, steps: int = 0) -> None:
         """Report an event of some kind."""
         done, total = (sum(pair[k] for pair in self.steps.values()) for k in (0, 1))
-        self.watch(Event(kind, text, done, total, step, steps, self.left))
+        # Steps of small models take less time than the estimate.
+        now = self.clock.now()
+        if kind != "training" or now - self._left[0] > 1.0:
+            self._left = now, self.left
+        self.watch(Event(kind, text, done, total, step, steps, self._left[1]))
 
 
 class Clock:

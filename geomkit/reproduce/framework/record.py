@@ -84,7 +84,10 @@ class Outcome:
     @property
     def undecided(self) -> int:
         """Number of claims that more seeds might decide."""
-        return sum(v.status == UNDECIDED and " seeds" in v.why for v in self.verdicts)
+        return sum(
+            v.status == UNDECIDED and " seeds" in v.why and not v.why.startswith("cannot be tested")
+            for v in self.verdicts
+        )
 
 
 @dataclass(frozen=True)

@@ -122,11 +122,12 @@ def choose(
             continue
         stored = {cell["key"] for cell in record.cells}
         seeds = record.seeds or len(record.options.seeds)
-        used = {cell.key for cell in experiment.every_cell(record.options, seeds)}
+        beside = bool(record.beside)
+        used = {c.key for c in experiment.every_cell(record.options, seeds, beside=beside)}
         if unknown := len(stored - used):
             left_out.append(f"{name}: {unknown} models are left out: the installed geomkit "
                             "trains others")  # fmt: skip
-        for options, results in _parts(experiment, record.options.first(seeds)):
+        for options, results in _parts(experiment, record.options.first(seeds), beside=beside):
             for cell in experiment.distinct_cells(options):
                 if cell.key in stored:
                     cells[cell.key] = cell
@@ -155,9 +156,9 @@ def choose(
     return chosen, left_out
 
 
-def _parts(experiment: Experiment, options: Options) -> list[tuple[Options, str]]:
+def _parts(experiment: Experiment, options: Options, *, beside: bool) -> list[tuple[Options, str]]:
     """Options of an experiment, and of its verdicts from scratch, with the files of their rows."""
-    scratch = experiment.from_scratch(options)
+    scratch = experiment.from_scratch(options) if beside else None
     return [(options, RESULTS), *([(scratch, FROM_SCRATCH)] if scratch else [])]
 
 

@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -163,7 +162,7 @@ class _Run:
         is spent. Verdicts from scratch, which stand beside the others, come last.
         """
         outcomes: dict[str, Outcome] = {}
-        failures: list[str] = []
+        failures: list[tuple[str, GeomkitError]] = []
         waiting: list[_Open] = []
         todo = [e for e in planned.experiments if e.name not in planned.done]
 
@@ -172,10 +171,9 @@ class _Run:
                 if outcome := work():
                     outcomes[experiment.name] = outcome
             except GeomkitError as error:
-                if len(planned.experiments) == 1:
-                    raise
-                failures.append(f"{experiment.name}: {error}")
-                self.progress.say("failed", failures[-1])
+                failures.append((f"{experiment.name}: {error}", error))
+                if len(planned.experiments) > 1:  # else the error itself says it
+                    self.progress.say("failed", failures[-1][0])
 
         def looked(current: _Open) -> Outcome | None:
             if current.later or self._scratch(current):
@@ -183,14 +181,22 @@ class _Run:
                 return None
             return self.finish(current, still_needed())
 
+        def keeping(step: Callable[[_Open], _Open], current: _Open) -> _Open:
+            """A further step; if it fails, the experiment is written as it was before."""
+            try:
+                return step(current)
+            except GeomkitError:
+                outcomes[current.experiment.name] = self.finish(current, still_needed())
+                raise
+
         def end(current: _Open) -> Outcome:
-            return self.finish(self.beside(current), still_needed())
+            return self.finish(keeping(self.beside, current), still_needed())
 
         def start(experiment: Experiment) -> Outcome | None:
             return looked(self.first(experiment, spent.get(experiment.name, 0.0)))
 
         def extend(current: _Open) -> Outcome | None:
-            return looked(self.more(current))
+            return looked(keeping(self.more, current))
 
         def still_needed() -> set[Cell]:
             return {
@@ -221,10 +227,12 @@ class _Run:
             attempt(current.experiment, partial(end, current))
         for path in write_index(self.out) if outcomes else ():
             self.progress.say("line", f"{path}: damaged or foreign; left out of the report")
+        if failures and len(planned.experiments) == 1:
+            raise failures[0][1]
         if failures:
             raise GeomkitError(
                 f"{len(failures)} of {len(planned.experiments)} experiments failed, the others are "
-                f"in {self.out}: {'; '.join(failures)}"
+                f"in {self.out}: {'; '.join(text for text, _ in failures)}"
             )
         return [outcomes[e.name] for e in planned.experiments]
 
@@ -275,8 +283,10 @@ class _Run:
                 asked.setdefault(cell, e.name)
         cells, started = self.out / CELLS, time.perf_counter()
         new = [cell for cell in asked if not finished(cells, cell)]
-        with suppress(GeomkitError):  # of one training: its experiment raises it again
+        try:
             self._train(new)
+        except GeomkitError as error:  # of one training: its experiment raises it again
+            self.progress.say("line", f"{error}; going on with one experiment after the other")
         took = {cell: seconds_of(cells, cell) or 0.0 for cell in new}
         # Jobs overlap: what passed is shared as the trainings took.
         share = (time.perf_counter() - started) / (sum(took.values()) or 1.0)
