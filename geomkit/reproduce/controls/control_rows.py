@@ -12,11 +12,11 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geomkit._core.parallel import cores, end_with_parent
+from geomkit._core.parallel import end_with_parent
 from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework.claims import Interval, MissingRows, Number, difference, mean_of
 from geomkit.reproduce.framework.experiment import Context
-from geomkit.reproduce.framework.grid import fresh_processes
+from geomkit.reproduce.framework.grid import fresh_processes, threads_of
 from geomkit.reproduce.framework.results import Rows, rows_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run_apart(controls: Sequence[Control], context: Context) -> None:
     jobs = min(context.jobs, len(left))
     if jobs < 2:
         return
-    threads = _threads(context)
+    threads = threads_of(options, context.jobs)  # however many are left to run
     others = set(active_children())
     with ProcessPoolExecutor(jobs, mp_context=fresh_processes(), initializer=_start_job) as pool:
         waiting = [pool.submit(_run, one, work, options.device, threads) for one in left]
@@ -57,11 +57,6 @@ def run_apart(controls: Sequence[Control], context: Context) -> None:
             for process in set(active_children()) - others:
                 process.terminate()
             raise
-
-
-def _threads(context: Context) -> int:
-    """CPU threads of a control, however many are left to run; 0 for torch's default."""
-    return context.options.threads or (cores() // context.jobs or 1 if context.jobs > 1 else 0)
 
 
 def _start_job() -> None:
@@ -97,8 +92,8 @@ def control_rows(experiment: str, control: Control, context: Context, condition:
     options, c = context.options, control.config
     try:
         records = run_control(
-            control, context.folder / "work", device=options.device, threads=_threads(context),
-            say=context.say,
+            control, context.folder / "work", device=options.device,
+            threads=threads_of(options, context.jobs), say=context.say,
         )  # fmt: skip
     except NoView as error:
         context.say(f"left out: {error}")

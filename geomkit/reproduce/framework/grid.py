@@ -32,6 +32,7 @@ __all__ = [
     "finished",
     "fresh_processes",
     "seconds_of",
+    "threads_of",
     "train_cells",
 ]
 
@@ -81,6 +82,11 @@ def _done_path(folder: Path, cell: Cell) -> Path:
     return folder / f"{cell.key}.json"
 
 
+def threads_of(options: Options, jobs: int) -> int:
+    """CPU threads of each of several trainings at a time; 0 for torch's default."""
+    return options.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
+
+
 def train_cells(
     cells: Iterable[Cell],
     folder: Path,
@@ -112,7 +118,7 @@ def train_cells(
         cell for cell in dict.fromkeys((*starts, *cells))
         if not (cell_path(folder, cell).exists() and _done_path(folder, cell).exists())
     ]  # fmt: skip
-    threads = options.threads or (max(1, cores() // jobs) if jobs > 1 else 0)
+    threads = threads_of(options, jobs)
     if jobs == 1 or len(left) < 2:
         for cell in left:
             _train(cell, folder, options, progress, should_stop, threads)
