@@ -196,6 +196,8 @@ def _make_room(figure: Figure, share: float) -> None:
 def dark(figure: Figure) -> None:
     """Turn a figure dark: greys are mirrored between black and white, hues stay.
 
+    A heat map stays as it is, with the numbers on it.
+
     Args:
         figure: Figure to change.
 
@@ -212,8 +214,14 @@ def dark(figure: Figure) -> None:
     from matplotlib.text import Text
 
     figure.draw_without_rendering()  # ticks are made when they are drawn
+    numbers = {
+        text for axes in figure.axes for image in axes.images for text in axes.texts
+        if (values := image.get_array()) is not None and values.ndim == 2
+    }  # fmt: skip
     for artist in figure.findobj():
         if isinstance(artist, Text):
+            if artist in numbers:
+                continue
             artist.set_color(_mirrored(artist.get_color()))
         elif isinstance(artist, Line2D):
             line, face = artist.get_color(), artist.get_markerfacecolor()

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import clouds
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from geomkit import plots
@@ -18,6 +20,7 @@ from geomkit.metrics import GapResult, gap
 from geomkit.models.checkpoints.trained_run import TrainedRun
 from geomkit.plots.animation import training_frames
 from geomkit.plots.gaps import interval
+from geomkit.plots.heatmap import colour_bar, heat_map
 from geomkit.plots.style import INK, dark, distinct_looks, finish
 from geomkit.plots.style import figure as empty_figure
 
@@ -91,6 +94,22 @@ def test_titles_sizes_and_themes() -> None:
     with pytest.raises(AssertionError):
         assert figure.axes[0].title.get_color() == INK
     dark(plots.histograms(x, y))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("colours", ["cividis", "Greys"])
+def test_numbers_of_a_heat_map_stand_out_from_their_fields(colours: str, theme: str) -> None:
+    figure = Figure()
+    axes, values = figure.add_subplot(), np.linspace(0, 1, 12).reshape(3, 4)
+    image = heat_map(axes, values, across="abcd", down="efg", ends=(0, 1), colours=colours)
+    colour_bar(figure, image, [axes], "share")
+    finish(figure, theme=theme)
+    assert len(axes.texts) == 12
+    for number, value in zip(axes.texts, values.flat, strict=True):
+        ink, field = (
+            np.dot(to_rgb(c), (0.3, 0.59, 0.11)) for c in (number.get_color(), image.cmap(value))
+        )
+        assert abs(ink - field) >= 0.45, (value, ink, field)
 
 
 def a_run(dim: int) -> TrainedRun:
