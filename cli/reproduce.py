@@ -7,7 +7,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,12 +176,12 @@ def _verify(given: dict[str, Any]) -> int:
     _check(machine, jobs=given["jobs"])
     with StopSignal("stopping after this step", graceful=False) as stop:
 
-        def again(work: list[Again]) -> list[Compared]:
+        def again(work: list[Again]) -> Iterator[list[Compared]]:
             with _Watcher(stop) as watcher:
-                return rerun(
+                yield from rerun(
                     folder, work, jobs=given["jobs"], watch=watcher, should_stop=stop,
                     planned=lambda plan: console.line(
-                        f"training {len(plan.cells)} models again; "
+                        f"training {len(plan.left)} model{'s' * (len(plan.left) != 1)} again; "
                         f"about {_duration(plan.seconds())}"
                     ),
                 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ def verify(
     share: float,
     seed: int,
     form: str,
-    rerun: Callable[[list[Again]], list[Compared]],
+    rerun: Callable[[list[Again]], Iterable[list[Compared]]],
 ) -> bool:
     """Check a report, train some of its models again, and print what was found.
 
@@ -39,7 +39,7 @@ def verify(
         share: Share of the models to train again.
         seed: Random seed of their choice.
         form: Form of the table.
-        rerun: Trains and measures models again.
+        rerun: Trains and measures groups of models again, and gives the numbers of each.
 
     Returns:
         Whether all belongs together and all numbers agree.
@@ -69,10 +69,14 @@ def verify(
                              "compared with their spread over seeds")  # fmt: skip
             else:
                 console.line(f"{names}: numbers are compared one by one, to {EXACT:g}")
-        compared = rerun(work)
-    if compared:
-        shown = compared if form == "csv" else _worst(compared)
-        console.table(Table(_HEADINGS, [[_row(one) for one in shown]], remarks=True), form)
+        try:
+            for again, numbers in zip(work, rerun(work), strict=True):
+                compared += numbers
+                console.line(f"{', '.join(again.experiments)}: {_agreement(numbers)}")
+        finally:  # a run that is stopped shows what it has measured
+            if compared:
+                shown = compared if form == "csv" else _worst(compared)
+                console.table(Table(_HEADINGS, [[_row(n) for n in shown]], remarks=True), form)
     say(_summary(folder, found, compared))
     return not found.failures and all(number.agrees for number in compared)
 
@@ -113,17 +117,21 @@ def _summary(folder: Path, found: Findings, compared: Sequence[Compared]) -> str
     parts = [f"{len(found.records)} experiment{'s' * (len(found.records) != 1)}: {words}"]
     if compared:
         models = len({number.cell for number in compared})
-        differ = [number for number in compared if not number.agrees]
-        same = sum(number.same for number in compared)
-        largest = max((abs(number.difference) for number in compared), key=_finite)
-        parts.append(
-            f"{models} model{'s' * (models > 1)} trained again: of {len(compared):,} numbers "
-            f"{len(differ) or 'none'} differ{'s' * (len(differ) < 2)} and {same:,} are the same; "
-            f"the largest difference is {largest:.2g}"
-        )
+        parts.append(f"{models} model{'s' * (models > 1)} trained again: {_agreement(compared)}")
     elif not found.failures:
         parts.append("no model was trained again")
     return f"{folder}: {'; '.join(parts)}"
+
+
+def _agreement(compared: Sequence[Compared]) -> str:
+    """How many numbers differ, in words."""
+    differ = [number for number in compared if not number.agrees]
+    same = sum(number.same for number in compared)
+    largest = max((abs(number.difference) for number in compared), key=_finite)
+    return (
+        f"of {len(compared):,} numbers {len(differ) or 'none'} differ{'s' * (len(differ) < 2)} and "
+        f"{same:,} are the same; the largest difference is {largest:.2g}"
+    )
 
 
 def _finite(value: float) -> float:

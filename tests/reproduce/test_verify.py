@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from geomkit.reproduce.framework.measuring import each_cell, measured
 from geomkit.reproduce.framework.record import Record, read_record
 from geomkit.reproduce.framework.results import Row, Rows, read_rows, write_rows
 from geomkit.training.config import configure
+from geomkit.training.loop import Interrupted
 
 OPTIONS = Options(data="openmoji,n=12", seeds=(1, 2), threads=1)
 METRICS = ("centroid_distance", "alignment")
@@ -254,7 +256,13 @@ def test_models_are_measured_again(report: Path, cli: Callable) -> None:
     )
     assert "three: trains models beside its cells" in done.err
     assert "one: numbers are compared one by one, to 1e-05" in done.err
-    assert "training 3 models again" in done.err and "trained clip d=4" in done.err
+    # First what others are fine-tuned from; then each group, which is told when it is measured.
+    told = re.findall(r"training \d models? again|^\w+: of 4 numbers none differs", done.err, re.M)
+    assert told == [
+        "training 1 model again", "training 2 models again", "one: of 4 numbers none differs",
+        "training 2 models again", "two: of 4 numbers none differs",
+    ]  # fmt: skip
+    assert "trained clip d=4" in done.err
     assert before == {path: path.stat().st_mtime_ns for path in report.rglob("*")}
     # A forger who seals his numbers again is caught by the models.
     a_number(report)
@@ -262,6 +270,20 @@ def test_models_are_measured_again(report: Path, cli: Callable) -> None:
     done = cli("reproduce", "verify", "r", "--cells", "1")
     assert done.status == 1 and "differs: expected" in done.out
     assert "of 8 numbers 1 differs" in done.out.splitlines()[-1]
+
+
+def test_a_stopped_run_shows_what_it_has_measured(
+    report: Path, cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: Any, **named: Any) -> Iterator[list[rerun.Compared]]:
+        yield next(real(*args, **named))
+        raise Interrupted("stopped")
+
+    real = rerun.rerun
+    monkeypatch.setattr(rerun, "rerun", stopped)
+    done = cli("reproduce", "verify", "r", "--cells", "1", "--format", "csv")
+    assert done.status == 130 and done.err.endswith("nothing was written to r\n"), done
+    assert [line[:5] for line in done.out.splitlines()] == ["model"] + ['"one:'] * 4
 
 
 def test_elsewhere_numbers_are_compared_with_their_spread(report: Path) -> None:

@@ -158,7 +158,7 @@ class Record:
                 return "A full run trains longer and over several seeds."
             if " seeds" in unmet.why:
                 count = f"{self.seeds or len(self.options.seeds)} seeds"
-                return f"{count} leave the interval too wide; more (`--seeds`) would narrow it."
+                return f"{count} do not decide it; more (`--seeds`) would narrow the interval."
             if " settings" in unmet.why:
                 return "It holds in some settings and not in others; the figures say in which."
             return "One run, whose own interval holds both sides."

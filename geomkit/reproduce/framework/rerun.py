@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from geomkit.errors import GeomkitError
 from geomkit.reproduce.framework import catalogue, seal
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
 from geomkit.reproduce.framework.grid import train_cells
-from geomkit.reproduce.framework.planning import CELLS, Plan, plan_of
+from geomkit.reproduce.framework.planning import CELLS, Plan, cost, plan_of
 from geomkit.reproduce.framework.progress import Event, Progress
 from geomkit.reproduce.framework.record import FROM_SCRATCH, RESULTS, Record
 from geomkit.reproduce.framework.results import Row, Rows, read_rows
@@ -184,31 +184,43 @@ def _others(record: Record, here: Mapping[str, str]) -> list[str]:
 
 def rerun(
     out: Path,
-    work: Iterable[Again],
+    work: Sequence[Again],
     *,
     jobs: int = 1,
     planned: Callable[[Plan], None] = lambda plan: None,
     watch: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> list[Compared]:
+) -> Iterator[list[Compared]]:
     """Train and measure models again, in a temporary folder, and compare their numbers.
+
+    What several groups are fine-tuned from is trained before all of them, at the same time.
 
     Args:
         out: Folder of the report; nothing is written there.
-        work: Models, see :func:`choose`.
+        work: Groups of models, see :func:`choose`.
         jobs: Number of trainings at a time.
-        planned: Receives the plan of each group.
+        planned: Receives the plan of each part of the work.
         watch: Receives events of progress.
         should_stop: Called after each training step and between experiments.
+
+    Yields:
+        The numbers of each group, as soon as they are measured.
 
     Raises:
         GeomkitError: As :func:`geomkit.reproduce.framework.runner.run`.
         Interrupted: If ``should_stop`` returned true.
     """
     known = catalogue.all_experiments()
-    compared: list[Compared] = []
     with TemporaryDirectory(prefix="geomkit-verify-") as temporary:
         folder = Path(temporary)
+        for options, starts in _starts(work):
+            left = tuple((cell, cost(cell)) for cell in starts)
+            plan = Plan((), starts, starts, 0, (), left, first=dict.fromkeys(starts, 1.0))
+            planned(plan)
+            train_cells(
+                starts, folder / CELLS, options, jobs=jobs, progress=Progress(plan, watch).cell,
+                should_stop=should_stop,
+            )  # fmt: skip
         for again in work:
             found: list[tuple[str, Cell, Rows]] = []
             chosen = [
@@ -217,12 +229,6 @@ def rerun(
             ]
             plan = plan_of(chosen, again.options, folder, overwrite=True)
             planned(plan)
-            cells = (cell for some in again.experiments.values() for cell in some)
-            train_cells(
-                [cell.start for cell in cells if cell.start], folder / CELLS, again.starting,
-                progress=Progress(plan, watch).cell, should_stop=should_stop,
-            )  # fmt: skip
-            plan = plan_of(chosen, again.options, folder, overwrite=True)  # less what is trained
             run(
                 plan, again.options, folder, command="", jobs=jobs, overwrite=True, watch=watch,
                 should_stop=should_stop,
@@ -231,9 +237,23 @@ def rerun(
                 name: _Stored(read_rows(out / name / again.results)) for name in again.experiments
             }
             tight = not again.others
-            for name, cell, rows in found:
-                compared += [stored[name].compared(row, cell, tight=tight) for row in rows]
-    return compared
+            yield [
+                stored[name].compared(row, cell, tight=tight)
+                for name, cell, rows in found for row in rows
+            ]  # fmt: skip
+
+
+def _starts(work: Iterable[Again]) -> list[tuple[Options, tuple[Cell, ...]]]:
+    """Models that others are fine-tuned from, those with the same number of threads together."""
+    options: dict[int, Options] = {}
+    starts: dict[int, dict[Cell, None]] = {}
+    for again in work:
+        threads = again.starting.threads
+        for cell in (cell for cells in again.experiments.values() for cell in cells):
+            if cell.start:
+                options.setdefault(threads, again.starting)
+                starts.setdefault(threads, {})[cell.start] = None
+    return [(options[threads], tuple(found)) for threads, found in starts.items()]
 
 
 def _only(
