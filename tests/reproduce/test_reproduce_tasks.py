@@ -129,6 +129,10 @@ def test_zero_shot_end_to_end(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert mean.value == pytest.approx(np.mean(values))
     for figure in zeroshot.EXPERIMENT.draw(rows, found).values():
         drawn(figure)
+    lines = zeroshot.by_variance(rows, dim=8).axes[1].lines
+    share = rows.where(metric="class_variance_share", task="group")
+    less = share.one(loss="cua").value - share.one(loss="clip").value
+    assert less in [y for line in lines for y in line.get_ydata()]
     refuse_to_measure(monkeypatch, zeroshot)
     assert len(zeroshot.EXPERIMENT.measure(found)) == len(rows)  # a killed run goes on
 
