@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,16 @@ def test_the_first_signal_asks_and_the_second_stops(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "\ngeomkit: stopping (again: at once)\n"
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Hangups arrive, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_patient_one_waits_and_one_that_is_not_graceful_does_not(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], hangups: None
 ) -> None:
     with StopSignal("stopping", patient=True) as stop:
         for _ in range(2):
@@ -61,11 +70,10 @@ def test_a_patient_one_waits_and_one_that_is_not_graceful_does_not(
     with StopSignal("stopping", patient=True) as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.number == signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     with StopSignal("stopping") as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not stop()
-    signal.signal(signal.SIGHUP, before)
     with StopSignal("stopping", graceful=False) as stop, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     assert not stop() and capsys.readouterr().err == ""

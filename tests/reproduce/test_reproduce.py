@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from geomkit.errors import GeomkitError
-from geomkit.reproduce.framework import catalogue, commands, planning, progress, runner
+from geomkit.reproduce.framework import catalogue, commands, planning, progress, report, runner
 from geomkit.reproduce.framework.claims import Claim, average, below
 from geomkit.reproduce.framework.document import to_html
 from geomkit.reproduce.framework.experiment import Cell, Context, Experiment, Options
@@ -589,6 +589,17 @@ def test_a_stray_record_is_left_out_and_said(toy: Toy, tmp_path: Path) -> None:
     assert len(said) == 11 and all("left out of the report" in text for text in said)
     index = (tmp_path / "report.md").read_text()
     assert "Title of one" in index and "javascript" not in index
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"),
+    [
+        ([], ""), ([{7}, {7}], "seed 7"), ([{7}, {8}], "1 seed"), ([{7, 8}, {7, 9}], "2 seeds"),
+        ([{7}, {7, 8, 9}, {7, 8}], "1 to 3 seeds"),
+    ],
+)  # fmt: skip
+def test_figures_say_how_many_seeds_their_settings_have(seeds: list[set[int]], says: str) -> None:
+    assert report._counted_seeds(seeds) == says
 
 
 def test_a_strangers_record_puts_no_link_and_no_html_into_the_report(

@@ -301,7 +301,7 @@ def test_elsewhere_numbers_are_compared_with_their_spread(report: Path) -> None:
     assert share("ca", 0.5) == pytest.approx(0.1 / (0.25 * 0.4))
     assert share("cuaxu", 0.5) == float("inf")
     # A seed without a number, of this setting or another, takes nothing from the others.
-    stored.seeds[rerun._setting(rows[0])].append(float("nan"))
+    stored.seeds[rows[0].setting].append(float("nan"))
     assert share("clip", 0.8) == pytest.approx(0.2 / (6 * 0.0125**0.5 * 1.5**0.5))
     none = rerun._Stored(Rows([Row("e", "d", 4, "clip", 1, "m", float("nan")), rows[1]]))
     new = Row("e", "d", 4, "clip", 1, "m", float("nan"))

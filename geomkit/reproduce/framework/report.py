@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,9 +127,20 @@ def _about(outcome: Outcome, record: Record) -> str:
         for name in dict.fromkeys(data)
     ]
     # Of trainings; measures before any training may use more.
-    seeds = sorted({cell.config.seed for cell in cells} or {r.seed for r in rows if r.seed >= 0})
-    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}" if seeds else ""
-    return " · ".join(filter(None, [*sizes[:2], protocol, count]))
+    seeds: dict[Hashable, set[int]] = {}
+    for cell in cells:
+        seeds.setdefault(replace(cell.config, seed=0), set()).add(cell.config.seed)
+    for row in rows.where(lambda row: row.seed >= 0) if not cells else ():
+        seeds.setdefault(row.setting, set()).add(row.seed)
+    return " · ".join(filter(None, [*sizes[:2], protocol, _counted_seeds([*seeds.values()])]))
+
+
+def _counted_seeds(seeds: Sequence[set[int]]) -> str:
+    """How many seeds the settings of an experiment have, in words."""
+    if len(each := set[int]().union(*seeds)) < 2:
+        return "".join(f"seed {seed}" for seed in each)
+    few, most = min(map(len, seeds)), max(map(len, seeds))
+    return f"{few} to {most} seeds" if few < most else f"{most} seed{'s' * (most > 1)}"
 
 
 def report_pages(outcome: Outcome, files: Iterable[str], record: Record) -> dict[str, bytes]:

@@ -291,7 +291,7 @@ class _Stored:
         self.rows = {_identity(row): row for row in rows}
         self.seeds: dict[Row, list[float]] = {}
         for row in rows:
-            self.seeds.setdefault(_setting(row), []).append(row.value)
+            self.seeds.setdefault(row.setting, []).append(row.value)
         # The deviation of three seeds is itself uncertain: that of all settings is taken together.
         self.pools: dict[tuple, list[list[float]]] = {}
         for setting, values in self.seeds.items():
@@ -310,7 +310,7 @@ class _Stored:
         """What a training elsewhere is expected to give, and the difference that is allowed."""
         from scipy import stats
 
-        values = _finite(self.seeds[_setting(old)])
+        values = _finite(self.seeds[old.setting])
         error = old.stderr if math.isfinite(old.stderr) else 0.0
         if not math.isfinite(old.value):
             return old.value, EXACT
@@ -337,10 +337,6 @@ def _rounding(value: float) -> float:
 
 def _identity(row: Row) -> Row:
     return replace(row, value=0.0, stderr=0.0)
-
-
-def _setting(row: Row) -> Row:
-    return replace(row, value=0.0, stderr=0.0, seed=0)
 
 
 def _pool(row: Row) -> tuple:

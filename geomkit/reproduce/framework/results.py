@@ -64,6 +64,11 @@ class Row:
         pairs = (word.partition("=") for word in self.condition.split(";") if word)
         return {key: value for key, _, value in pairs}
 
+    @property
+    def setting(self) -> Row:
+        """The row without seed and number: rows of the same one differ in their seeds alone."""
+        return replace(self, value=0.0, stderr=0.0, seed=0)
+
     def get(self, name: str) -> Any:
         """Value of a field, the split, or a condition as text; ``None`` without that condition."""
         return getattr(self, name) if name in _NAMES else self.conditions.get(name)
