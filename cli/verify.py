@@ -100,7 +100,7 @@ def _row(number: Compared) -> list[str]:
     elif math.isnan(number.stored):
         verdict = "not in results.csv"
     else:
-        verdict = f"differs: expected {number.expected:.6g} ± {number.allowed:.2g}"
+        verdict = f"differs by more than {number.allowed:.2g}"
     return [
         f"{row.experiment}: {number.cell.label}",
         f"{row.metric} ({row.condition})" if row.condition else row.metric,
