@@ -66,7 +66,7 @@ class Row:
 
     @property
     def setting(self) -> Row:
-        """The row without seed and number, which all rows that differ in their seeds alone share."""
+        """The row without seed and number; rows that differ in their seeds alone share it."""
         return replace(self, value=0.0, stderr=0.0, seed=0)
 
     def get(self, name: str) -> Any:
