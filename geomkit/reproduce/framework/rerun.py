@@ -27,8 +27,8 @@ __all__ = ["EXACT", "Again", "Compared", "choose", "rerun"]
 EXACT = 1e-5
 """Largest difference, relative to numbers above 1, on the same machine with the same code."""
 LEVEL, MOST_SPREADS = 1e-4, 6.0
-"""Elsewhere two trainings differ by less than two seeds would with this probability, of at most so
-many standard deviations."""
+"""Elsewhere a difference is allowed that two seeds exceed with this probability, of at most so many
+standard deviations of their difference."""
 FLOOR, ONE_SEED = 0.02, 0.25
 """Least difference that is allowed elsewhere, as a share of the number; and where it has one seed
 alone."""
